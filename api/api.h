@@ -1,0 +1,92 @@
+/* api/api.h - the OpenAI-style JSON API over any transport.
+ *
+ * The server hands over complete requests and a reply object; the API answers through it, at once or
+ * as the engine produces. The API touches no sockets and no event loop. Everything here runs on the
+ * loop thread; only api_offload work functions run elsewhere. */
+#ifndef LATENT_API_API_H
+#define LATENT_API_API_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/metrics.h"
+#include "engine/engine.h"
+
+struct api;
+struct api_exchange; /* one request being answered */
+
+struct api_config {
+    struct engine *engine;      /* not owned */
+    struct metrics *metrics;    /* not owned; may be NULL */
+    const char *model_id;       /* served name; NULL: the checkpoint's. Requests may also leave it out */
+    const char *chat_template;  /* operator's override, NULL: the model's */
+    int max_prompts;            /* prompts in one completions request */
+    int max_n;                  /* choices */
+    int max_logprobs;           /* 20 */
+    int max_stop;               /* stop strings, 16 */
+    int max_logit_bias;         /* 1024 */
+    size_t max_prompt_bytes;    /* text of one prompt */
+    size_t write_high_bytes;    /* queued output of a reply beyond which its request is paused */
+    size_t write_low_bytes;     /* ... and resumed below */
+    bool strict;                /* unknown request fields are an error */
+    /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
+    void (*offload)(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
+    void *host;
+};
+
+int api_new(const struct api_config *cfg, struct api **ret, struct err *e) LATENT_MUST_CHECK;
+void api_free(struct api **a); /* after every exchange has ended */
+
+enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_DELETE, HTTP_M_OPTIONS, HTTP_M_OTHER };
+
+struct api_request {
+    enum http_method method;
+    const char *path;   /* decoded, without query; NUL-terminated */
+    const char *query;  /* "" when none */
+    const char *content_type; /* "" when none */
+    const char *body;   /* valid until api_handle returns */
+    size_t body_bytes;
+    const char *request_id; /* "req-..." for headers and logs; copied if kept */
+    int64_t received_ns;
+};
+
+struct api_header {
+    const char *name, *value;
+};
+
+/* What the access log and the request metrics want to know; filled by the API before end(). */
+struct api_log_facts {
+    int prompt_tokens, cached_tokens, completion_tokens; /* -1: not a generation */
+    int64_t ttft_ns;          /* -1: none */
+    const char *finish;       /* static text, or NULL */
+};
+
+/* Reply side, implemented by the server. begin once, write any times, end once; none of them calls
+ * back into the API. After api_exchange_gone none of them is called again. */
+struct api_reply_ops {
+    /* body_bytes: Content-Length, or -1 for a stream (chunked, or until close for HTTP/1.0). */
+    void (*begin)(void *reply, int status, const struct api_header *headers, int n_headers,
+                  int64_t body_bytes);
+    void (*write)(void *reply, const char *data, size_t n_bytes); /* copies */
+    void (*end)(void *reply, const struct api_log_facts *facts);
+    size_t (*queued_bytes)(void *reply); /* not yet taken by the kernel */
+};
+
+/* Is this path the API's? Then api_handle answers it (also with 404/405 inside /v1/). */
+bool api_owns_path(const char *path);
+/* Answers a request. Returns NULL when the reply has already ended, else the exchange, which ends
+ * itself with ops->end; the server keeps the pointer only to signal the two calls below. */
+struct api_exchange *api_handle(struct api *a, const struct api_request *req,
+                                const struct api_reply_ops *ops, void *reply);
+void api_exchange_writable(struct api_exchange *x); /* queued output fell; may resume */
+void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, free; no more ops */
+/* Takes all waiting engine events. The server calls it when the engine's wake arrives. */
+void api_poll(struct api *a);
+/* Exchanges not yet ended. */
+int api_active(const struct api *a);
+
+/* An OpenAI-style error body into `out`: {"error":{"message","type","param","code"}}. Also used by
+ * the server for its own refusals, so that clients meet one shape. */
+int api_error_body(int status, const char *param, const char *message, struct buf *out);
+
+#endif

@@ -1,0 +1,1 @@
+## forward pass and attention mechanisms

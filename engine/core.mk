@@ -1,0 +1,1 @@
+## the engine thread: scheduler, sampling, text

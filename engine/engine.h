@@ -1,0 +1,204 @@
+/* engine/engine.h - text in, text out: models, scheduling, sampling, behind one thread.
+ *
+ * The engine thread owns scheduler and cache. Callers (the loop thread) talk to it by messages:
+ * engine_submit, engine_cancel, engine_pause go down through a bounded mailbox, events come up
+ * through another and are taken with engine_next_event after `wake`. Every submitted choice ends
+ * with exactly one GEN_DONE or GEN_FAILED event; a cancelled one too, within one engine step. */
+#ifndef LATENT_ENGINE_ENGINE_H
+#define LATENT_ENGINE_ENGINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/arena.h"
+#include "base/cpu.h"
+#include "base/err.h"
+#include "base/metrics.h"
+#include "engine/model/checkpoint.h"
+#include "engine/tokenizer/tokenizer.h"
+
+struct engine;
+
+enum engine_cache_type { ENGINE_CACHE_BF16 = 0, ENGINE_CACHE_F32 };
+
+struct engine_config {
+    const char *model_path;     /* GGUF file, first part of a split one, or folder */
+    const char *model_id;       /* label of metrics; NULL: the checkpoint's name */
+    enum cpu_level level;
+    int n_threads;              /* 0: pool_default_threads() */
+    bool pin_threads;
+    enum engine_cache_type cache_type;
+    uint64_t cache_bytes;       /* page pool; 0: 256 MiB or what max_seqs full contexts need, the less */
+    uint32_t page_tokens;       /* power of two, 8 .. 256 */
+    int max_model_len;          /* positions per sequence; 0: the model's max_position_embeddings */
+    int max_num_seqs;           /* sequences running at once */
+    int max_num_batched_tokens; /* token budget of a step */
+    int prefill_chunk;          /* most prompt tokens of one sequence in a step */
+    int max_queue_requests;     /* waiting beyond the running ones; then ERR_BUSY */
+    int64_t max_queue_tokens;   /* prompt tokens waiting; then ERR_BUSY */
+    bool prefix_cache;          /* share prefixes (default true) */
+    struct metrics *metrics;    /* not owned; NULL: none */
+    /* Called from the engine thread whenever events wait or the state changed. */
+    void (*wake)(void *arg);
+    void *wake_arg;
+};
+
+enum engine_state {
+    ENGINE_LOADING = 0, /* submit answers ERR_STATE */
+    ENGINE_READY,
+    ENGINE_FAILED,      /* load failed: engine_load_error tells why */
+    ENGINE_DRAINING,    /* no new requests; running and queued ones finish */
+    ENGINE_STOPPED,
+};
+
+/* Starts the engine thread, which opens and packs the model. Returns at once: ERR_INVAL (config),
+ * ERR_NOMEM, ERR_IO (thread). cfg and its strings are copied. */
+int engine_start(const struct engine_config *cfg, struct engine **ret, struct err *e)
+    LATENT_MUST_CHECK;
+enum engine_state engine_state(const struct engine *eng); /* any thread */
+float engine_load_progress(const struct engine *eng);     /* 0..1, any thread */
+/* What the load failed with; valid once the state is ENGINE_FAILED. */
+const struct err *engine_load_error(const struct engine *eng);
+/* Stops admitting; the state becomes DRAINING, then STOPPED when nothing is left. During a load the
+ * load goes on and then ends in STOPPED only after queued work; it never admitted any, so at once. */
+void engine_drain(struct engine *eng);
+/* Cancels everything (each choice gets its final event), joins the thread, frees. NULL-safe. Events
+ * not yet taken are freed. */
+void engine_stop(struct engine **eng);
+
+/* Facts of the loaded model; NULL before READY. Immutable afterwards, any thread. */
+struct engine_info {
+    struct model_config config;
+    int max_model_len;
+    const char *model_id;
+    const char *chat_template;          /* NULL when the model has none */
+    const struct tokenizer *tokenizer;  /* NULL: ids only */
+    const char *format;
+    enum cpu_level level;
+    int n_threads;
+    uint64_t weight_bytes, cache_bytes, page_bytes, file_bytes;
+    uint32_t n_pages, page_tokens;
+    double load_seconds;
+    const char *token_kind; /* reserved text for reports: weight types seen, "Q8_0,F32" */
+};
+const struct engine_info *engine_info(const struct engine *eng);
+
+struct logit_bias {
+    int32_t token_id;
+    float bias; /* -100 .. 100, added to the logit */
+};
+
+struct stop_string {
+    const char *data;
+    size_t n_bytes; /* 1 .. 512 */
+};
+
+/* Neutral values in brackets. Ranges were checked by the API; the engine checks ids and lengths. */
+struct sampling_params {
+    float temperature;        /* [1] 0: greedy */
+    float top_p;              /* [1] (0, 1] */
+    int top_k;                /* [0] 0 or -1: off */
+    float min_p;              /* [0] 0 .. 1 */
+    float repetition_penalty; /* [1] > 0; over prompt and output, as in CTRL */
+    float presence_penalty;   /* [0] over output */
+    float frequency_penalty;  /* [0] over output */
+    uint64_t seed;            /* fixes the choice; choice i of n uses seed + i */
+    int n_logit_bias;
+    const struct logit_bias *logit_bias;
+};
+
+/* One prompt and its n choices. Everything, this struct included, lies in `arena`. */
+struct gen_request {
+    struct arena *arena;
+    const int32_t *prompt;
+    int n_prompt;             /* 1 .. max_model_len */
+    int max_tokens;           /* 0: only score the prompt; otherwise clipped to what fits */
+    int min_tokens;           /* EOS and stop ids are banned, stop strings ignored, before it */
+    int n;                    /* choices, 1 .. max_num_seqs */
+    bool ignore_eos;
+    bool skip_special_tokens; /* leave control tokens out of the text */
+    struct sampling_params sampling;
+    int n_stop;
+    const struct stop_string *stop;
+    int n_stop_token_ids;
+    const int32_t *stop_token_ids;
+    int logprobs;             /* -1 none; k: log-probability of each token and the k best */
+    int prompt_logprobs;      /* -1 none; k: the same for prompt tokens (such prompts are not taken
+                               * from the cache, since every position needs its logits) */
+    uint64_t cache_salt;      /* 0: the common pool */
+    void *user;               /* comes back in every event */
+};
+
+struct token_logprob {
+    int32_t token_id;
+    float logprob;
+    int rank; /* 1: the likeliest */
+};
+
+/* One generated (or prompt) token with what was asked about it. */
+struct gen_token {
+    int32_t id;
+    float logprob;                   /* of the model's own distribution, before penalties and
+                                      * temperature; 0 when not asked, and for the first prompt token */
+    int rank;
+    int n_top;
+    const struct token_logprob *top; /* n_top likeliest, best first */
+    /* Bytes of the choice's output text produced before this token's own (for text_offset). */
+    uint32_t text_offset;
+};
+
+enum gen_event_type {
+    GEN_PROMPT = 0, /* prompt_logprobs for tokens[0 .. n_tokens) starting at prompt_position */
+    GEN_TOKENS,     /* text and/or tokens were produced */
+    GEN_DONE,       /* the choice ended; may carry the last text and tokens */
+    GEN_FAILED,     /* the choice ended with `error` */
+};
+
+enum finish_reason { FINISH_NONE = 0, FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR };
+
+/* Owned by the receiver: engine_event_free. */
+struct gen_event {
+    enum gen_event_type type;
+    uint64_t request_id;
+    void *user;
+    int choice;          /* 0 .. n-1 */
+    const char *text;    /* whole UTF-8 characters; never holds the beginning of a stop string that
+                          * may still complete */
+    size_t text_bytes;
+    int n_tokens;
+    const struct gen_token *tokens; /* includes the stop token that ended the choice, without text */
+    int prompt_position;
+    /* DONE and FAILED */
+    enum finish_reason finish_reason;
+    const char *stop_string;  /* the one that matched, or NULL */
+    int32_t stop_token_id;    /* the one that matched, or -1 */
+    int prompt_tokens, cached_tokens, completion_tokens;
+    int64_t queue_ns, prefill_ns, decode_ns, ttft_ns; /* measured from submission */
+    struct err error;
+};
+
+/* Queues a request; its arena passes to the engine on success only. *ret_id is never 0.
+ * ERR_STATE (not ready, draining), ERR_BUSY (queue full), ERR_INVAL (param names the field),
+ * ERR_LIMIT (prompt beyond max_model_len or beyond the whole cache). */
+int engine_submit(struct engine *eng, struct gen_request *req, uint64_t *ret_id, struct err *e)
+    LATENT_MUST_CHECK;
+/* Ends all choices of a request with FINISH_ABORT within one step. Unknown ids are fine. */
+void engine_cancel(struct engine *eng, uint64_t request_id);
+/* Back-pressure: a paused request is not decoded until resumed (its pages may be preempted). */
+void engine_pause(struct engine *eng, uint64_t request_id, bool paused);
+/* Next event or NULL. Loop thread. */
+struct gen_event *engine_next_event(struct engine *eng);
+void engine_event_free(struct engine *eng, struct gen_event *ev);
+/* Seconds after which a refused request may sensibly come back: 1 .. 60. Any thread. */
+int engine_retry_after(const struct engine *eng);
+
+/* Any thread. Age of the step now running (0 when idle), for the watchdog and livez. */
+int64_t engine_step_age_ns(const struct engine *eng);
+struct engine_counts {
+    int running, waiting;
+    int64_t waiting_tokens;
+    uint64_t pages_held, pages_cached, pages_free, n_pages;
+};
+void engine_counts_read(const struct engine *eng, struct engine_counts *ret);
+
+#endif

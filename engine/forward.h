@@ -1,0 +1,67 @@
+/* engine/forward.h - weights packed for the machine, and the forward pass over a mixed batch.
+ *
+ * A batch is some sequences, each with new tokens (one when decoding, a chunk in prefill) whose rows
+ * are written to the cache pages given and attended to in the same pass. The result for a token does
+ * not depend on what else is in the batch, on chunking or on the thread count, bit for bit.
+ * Thread: the engine thread only. */
+#ifndef LATENT_ENGINE_FORWARD_H
+#define LATENT_ENGINE_FORWARD_H
+
+#include <stdint.h>
+#include "base/cpu.h"
+#include "base/err.h"
+#include "engine/model/checkpoint.h"
+#include "engine/pool.h"
+#include "kvcache/kvcache.h"
+
+struct model;
+
+enum cache_type { CACHE_BF16 = 0, CACHE_F32 };
+
+struct model_options {
+    enum cpu_level level;
+    enum cache_type cache_type;
+    uint32_t page_tokens;
+    int max_batch_tokens; /* new tokens of one forward call */
+    int max_logit_rows;   /* rows of logits of one forward call */
+    int max_seqs;         /* sequences of one forward call */
+    int max_position;     /* positions served; at most the model's max_position_embeddings */
+    /* Called now and then while weights are packed; fraction 0..1. May be NULL. Returning non-zero
+     * stops the load with ERR_CANCELED. */
+    int (*progress)(void *arg, float fraction);
+    void *progress_arg;
+};
+
+/* Packs the weights (the checkpoint may be closed afterwards) and allocates all work space.
+ * Errors name the tensor: ERR_FORMAT shapes, ERR_UNSUPPORTED types, ERR_NOMEM. */
+int model_new(const struct checkpoint *ckpt, const struct model_options *opt, struct pool *pool,
+              struct model **ret, struct err *e) LATENT_MUST_CHECK;
+void model_free(struct model **m);
+
+const struct model_config *model_config(const struct model *m);
+/* The cache planes that the layers' mechanisms declare, for kv_open. Owned by the model. */
+const struct kv_plane *model_planes(const struct model *m, uint32_t *ret_n_planes);
+uint64_t model_weight_bytes(const struct model *m);    /* packed */
+uint64_t model_workspace_bytes(const struct model *m);
+
+struct forward_seq {
+    unsigned char *const *pages; /* cover [0, position + n_tokens) */
+    int32_t position;            /* tokens already in the cache */
+    int32_t n_tokens;            /* >= 1 */
+    const int32_t *tokens;       /* each in [0, vocab_size) */
+    int32_t n_logits;            /* logits for the last n_logits of them: 0 .. n_tokens */
+};
+
+struct forward_batch {
+    int n_seqs;
+    const struct forward_seq *seqs;
+    float *logits; /* [sum of n_logits][vocab_size], rows in order of sequence and token */
+};
+
+/* Where pages put their planes: as kv_plane_offset of the cache the pages come from. Called once,
+ * before the first forward. */
+int model_bind_cache(struct model *m, const struct kv *kv, struct err *e) LATENT_MUST_CHECK;
+/* ERR_INVAL when a limit of model_options is exceeded (a caller's mistake), else 0. */
+int model_forward(struct model *m, const struct forward_batch *batch) LATENT_MUST_CHECK;
+
+#endif

@@ -1,0 +1,134 @@
+/* engine/model/checkpoint.h - a model on disk, opened and understood, whatever its format.
+ *
+ * checkpoint_open maps a GGUF v3 file (also the first part of a split one) or a Hugging Face folder
+ * (config.json, model.safetensors or the shards of model.safetensors.index.json, tokenizer.json,
+ * tokenizer_config.json, generation_config.json) read-only, checks every length against the map, and
+ * hands out one description: sizes under the names that papers and checkpoints use, and tensors by
+ * role. Each architecture is one file and one row in arch.def: it reads the keys and binds the roles.
+ * Everything is owned by the checkpoint and immutable; safe to read from any thread. */
+#ifndef LATENT_ENGINE_MODEL_CHECKPOINT_H
+#define LATENT_ENGINE_MODEL_CHECKPOINT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "engine/model/tensor.h"
+
+enum gating_func { GATING_SOFTMAX = 1, GATING_SIGMOID = 2 }; /* GGUF expert_gating_func */
+
+struct rope_scaling {
+    enum { ROPE_SCALING_NONE = 0, ROPE_SCALING_YARN } type;
+    float factor;
+    int original_max_position_embeddings;
+    float beta_fast, beta_slow;
+    float mscale, mscale_all_dim; /* 0 when absent */
+};
+
+/* Names as in Hugging Face config.json. */
+struct model_config {
+    char architecture[32]; /* row of arch.def: "deepseek_v3" */
+    char name[128];        /* general.name, or the folder's or file's name */
+    int vocab_size;
+    int hidden_size;
+    int num_hidden_layers; /* without multi-token-prediction blocks */
+    int num_nextn_predict_layers;
+    int num_attention_heads;
+    int q_lora_rank; /* 0: queries are one projection */
+    int kv_lora_rank;
+    int qk_nope_head_dim, qk_rope_head_dim, v_head_dim;
+    int intermediate_size;
+    int moe_intermediate_size;
+    int n_routed_experts; /* 0: dense model */
+    int num_experts_per_tok;
+    int n_shared_experts;
+    int first_k_dense_replace;
+    enum gating_func gating;
+    int n_group, topk_group;
+    bool norm_topk_prob;
+    float routed_scaling_factor;
+    float rms_norm_eps;
+    float rope_theta;
+    bool rope_interleave; /* true: pairs (x0,x1); false: halves (x_i, x_{i+d/2}) */
+    struct rope_scaling rope_scaling;
+    int max_position_embeddings;
+    bool tie_word_embeddings;
+};
+
+/* One feed-forward block; experts and dense alike. All 2-d: ne[0] inputs, ne[1] outputs. */
+struct ffn_tensors {
+    struct tensor gate, up, down;
+};
+
+/* Tensors of a layer by role. A role that the layer lacks has data == NULL. Projections are 2-d with
+ * ne[0] inputs and ne[1] outputs. */
+struct layer_tensors {
+    struct tensor attn_norm;   /* hidden_size */
+    struct tensor q_proj;      /* q_lora_rank == 0: hidden -> H * (nope + rope) */
+    struct tensor q_a, q_a_norm, q_b; /* hidden -> q_lora, q_lora, q_lora -> H * (nope + rope) */
+    struct tensor kv_a;        /* hidden -> kv_lora_rank + rope; output is [latent | rope key] */
+    struct tensor kv_a_norm;   /* kv_lora_rank */
+    struct tensor kv_b;        /* kv_lora -> H * (nope + v), per head nope rows first; or NULL and: */
+    struct tensor k_b;         /* 3-d {nope, kv_lora, H}: W_UK transposed per head (GGUF) */
+    struct tensor v_b;         /* 3-d {kv_lora, v, H} */
+    struct tensor o;           /* H * v -> hidden */
+    struct tensor ffn_norm;    /* hidden_size */
+    struct ffn_tensors dense;  /* layers below first_k_dense_replace */
+    struct tensor router;      /* hidden -> n_routed_experts */
+    struct tensor router_bias; /* n_routed_experts, added to the scores for choosing only; optional */
+    struct ffn_tensors *experts; /* n_routed_experts of them, or NULL */
+    struct ffn_tensors shared;   /* n_shared_experts * moe_intermediate wide */
+};
+
+/* Multi-token-prediction block: read and kept. layer is an ordinary layer. */
+struct mtp_tensors {
+    struct layer_tensors layer;
+    struct tensor eh_proj, enorm, hnorm, shared_head_norm; /* shared_head_norm optional */
+};
+
+struct str_view {
+    const char *data;
+    size_t n_bytes;
+};
+
+/* What the tokenizer is made from; exactly one of the two forms. All strings are borrowed. */
+struct tokenizer_source {
+    /* From GGUF metadata: model == NULL when the file has no tokenizer. Strings are not
+     * NUL-terminated: use the lengths. */
+    const char *model; /* "gpt2", "llama" (NUL-terminated) */
+    const char *pre;   /* "deepseek-v3" (NUL-terminated), "" when absent */
+    int n_tokens;
+    const struct str_view *tokens;
+    const int32_t *token_types; /* n_tokens or NULL */
+    const float *scores;        /* n_tokens or NULL */
+    int n_merges;
+    const struct str_view *merges; /* "left right" */
+    /* From a folder: path of tokenizer.json, or NULL. */
+    const char *json_path;
+    /* Both. -1 when absent. */
+    int bos_token_id, eos_token_id, eot_token_id, eom_token_id, pad_token_id, unk_token_id;
+    int add_bos_token, add_eos_token; /* 0, 1, -1 not said */
+    int n_eos_extra;                  /* generation_config.json may list several */
+    int32_t eos_extra[16];
+};
+
+struct checkpoint {
+    struct model_config config;
+    struct tensor token_embd;  /* {hidden, vocab} */
+    struct tensor output_norm; /* hidden */
+    struct tensor output;      /* {hidden, vocab}; equals token_embd when tied */
+    struct layer_tensors *layers; /* num_hidden_layers */
+    struct mtp_tensors *mtp;      /* num_nextn_predict_layers or NULL when the file lacks them */
+    struct tokenizer_source tokenizer;
+    const char *chat_template; /* NUL-terminated, or NULL */
+    const char *format;        /* "GGUF v3", "Hugging Face folder" */
+    uint64_t file_bytes;       /* all files mapped */
+    int64_t n_params;          /* trunk parameters */
+    struct checkpoint_priv *priv;
+};
+
+/* Errors name the file and the key or tensor: ERR_IO, ERR_FORMAT (hostile or damaged file),
+ * ERR_UNSUPPORTED (architecture, tensor type), ERR_NOMEM. Never aborts on any input. */
+int checkpoint_open(const char *path, struct checkpoint **ret, struct err *e) LATENT_MUST_CHECK;
+void checkpoint_close(struct checkpoint **c); /* unmaps; NULL-safe */
+
+#endif

@@ -1,0 +1,1 @@
+libengine_a_SOURCES += %D%/tensor.c %D%/tensor.h %D%/checkpoint.h

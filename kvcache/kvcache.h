@@ -1,0 +1,119 @@
+/* kvcache/kvcache.h - the paged latent cache: pages, sequences, prefix index, eviction.
+ *
+ * The cache knows bytes and tokens only. A page holds `page_tokens` token positions for every plane;
+ * a plane is one (layer, stream) of the model: MLA declares one stream per layer whose row is
+ * [latent | rope key]. Rows of one plane lie contiguously inside a page:
+ *
+ *     page:  | plane 0: row 0, row 1 ... row P-1 | pad | plane 1: row 0 ... | ...
+ *
+ * A page is OPEN (one writer: the tail of one sequence) or SEALED (full, immutable, shareable). Only
+ * sealed pages enter the prefix index, keyed by a chain hash of their token blocks that starts from
+ * the salt; a hit is verified by comparing tokens, block by block up the chain. References belong to
+ * sequences, pins to one engine step. Sealed pages without references stay in the index until
+ * evicted: least recently used first, with a usage count; pages that a prompt longer than a quarter
+ * of the pool leaves behind go first unless they were used again.
+ *
+ * Thread: the engine thread only; no locks. kv_stats_read may be called from any thread. */
+#ifndef LATENT_KVCACHE_KVCACHE_H
+#define LATENT_KVCACHE_KVCACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/err.h"
+
+struct kv;
+struct kv_seq;
+
+/* One plane, as an attention mechanism declares it for one layer. */
+struct kv_plane {
+    uint32_t row_bytes;      /* > 0 */
+    uint32_t tokens_per_row; /* 1 for most; s where one row stands for s tokens (divides page_tokens) */
+    uint32_t align;          /* power of two, at most 4096; the plane starts on it in every page */
+};
+
+struct kv_config {
+    uint32_t page_tokens;          /* power of two, 8 to 1024 */
+    uint32_t n_planes;             /* > 0 */
+    const struct kv_plane *planes; /* copied */
+    uint64_t pool_bytes;           /* page memory; at least one page must fit */
+    uint32_t max_seqs;             /* sequences alive at once */
+    uint32_t max_seq_tokens;       /* positions of one sequence */
+    bool huge_pages;               /* ask for transparent huge pages */
+};
+
+struct kv_stats {
+    uint64_t page_bytes, n_pages;
+    uint64_t pages_free;       /* never used, or evicted */
+    uint64_t pages_held;       /* referenced by at least one sequence */
+    uint64_t pages_cached;     /* sealed, unreferenced, findable */
+    uint64_t pages_shared;     /* referenced by two sequences or more */
+    uint64_t hits_tokens;      /* counter: tokens attached by kv_seq_match */
+    uint64_t queries_tokens;   /* counter: tokens asked for in kv_seq_match */
+    uint64_t evictions;        /* counter: pages */
+};
+
+/* Maps the pool (lazily backed). Errors: ERR_INVAL naming the field, ERR_NOMEM. */
+int kv_open(const struct kv_config *cfg, struct kv **ret, struct err *e) LATENT_MUST_CHECK;
+void kv_close(struct kv **kv); /* all sequences must be freed; NULL-safe */
+
+uint32_t kv_page_tokens(const struct kv *kv);
+uint64_t kv_page_bytes(const struct kv *kv);
+uint32_t kv_n_pages(const struct kv *kv);
+/* Byte offset of plane p from a page's address, and its row size. Constant for the cache's life. */
+size_t kv_plane_offset(const struct kv *kv, uint32_t plane);
+uint32_t kv_plane_row_bytes(const struct kv *kv, uint32_t plane);
+/* Pages that n tokens need. */
+uint32_t kv_pages_for(const struct kv *kv, uint32_t n_tokens);
+/* Pages that could be had right now for new rows: free plus evictable. */
+uint32_t kv_pages_available(const struct kv *kv);
+
+/* An empty sequence. salt separates tenants: equal tokens under different salts never share.
+ * ERR_LIMIT beyond max_seqs, ERR_NOMEM. */
+int kv_seq_new(struct kv *kv, uint64_t salt, struct kv_seq **ret) LATENT_MUST_CHECK;
+/* Drops all references (sealed pages stay findable) and clears *seq. NULL-safe. */
+void kv_seq_free(struct kv *kv, struct kv_seq **seq);
+
+/* Extends a sequence whose length is a multiple of page_tokens with sealed pages that hold exactly
+ * tokens[length..]; tokens[0..length) must be what the sequence already holds. At most `limit`
+ * tokens in total are attached (callers pass n_tokens - 1 so that one token is left to compute).
+ * May be called again later, when other sequences have sealed more. Returns the new length. */
+uint32_t kv_seq_match(struct kv *kv, struct kv_seq *seq, const int32_t *tokens, uint32_t n_tokens,
+                      uint32_t limit);
+/* Tokens that kv_seq_match would attach to a new sequence, without attaching. */
+uint32_t kv_probe(const struct kv *kv, uint64_t salt, const int32_t *tokens, uint32_t n_tokens);
+
+/* Makes sure that rows [length, length + n_tokens) have pages, evicting if needed. All or nothing:
+ * ERR_NOSPACE changes nothing visible; ERR_LIMIT beyond max_seq_tokens; ERR_NOMEM. */
+int kv_seq_reserve(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens) LATENT_MUST_CHECK;
+/* Declares rows of tokens[0..n) after the current length written (they were reserved). Pages that
+ * become full are sealed and enter the prefix index; when an equal sealed page is already there the
+ * sequence switches to that one and its own copy becomes free at kv_step_end. */
+void kv_seq_commit(struct kv *kv, struct kv_seq *seq, const int32_t *tokens, uint32_t n_tokens);
+/* Cuts to n_tokens (at most the length). An open tail page that came from a sealed one is copied, so
+ * that sealed pages never change; that copy may fail with ERR_NOSPACE (nothing changed). */
+int kv_seq_truncate(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens) LATENT_MUST_CHECK;
+/* A new sequence with the same contents: sealed pages shared, the open page copied. ERR_NOSPACE,
+ * ERR_LIMIT, ERR_NOMEM; on failure nothing changed. */
+int kv_seq_fork(struct kv *kv, const struct kv_seq *seq, struct kv_seq **ret) LATENT_MUST_CHECK;
+
+uint32_t kv_seq_length(const struct kv_seq *seq);
+/* Page addresses covering the reserved rows: pages[t / page_tokens]. Valid until the next call that
+ * changes this sequence. ret_n_pages may be NULL. */
+unsigned char *const *kv_seq_pages(const struct kv_seq *seq, uint32_t *ret_n_pages);
+/* How many pages only this sequence refers to (what preempting it would free at once). */
+uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *seq);
+
+/* Pins: between kv_step_begin and kv_step_end no page changes its address or is reused, so that views
+ * taken inside stay good while the compute pool reads them. */
+void kv_step_begin(struct kv *kv);
+void kv_step_end(struct kv *kv);
+
+/* Forgets every sealed page that no sequence holds. Returns how many. */
+uint32_t kv_drop_cached(struct kv *kv);
+/* Any thread: a consistent-enough snapshot (relaxed atomics). */
+void kv_stats_read(const struct kv *kv, struct kv_stats *ret);
+/* Walks every structure and aborts with a message on a broken invariant. Tests only. */
+void kv_check(const struct kv *kv);
+
+#endif

@@ -1,0 +1,13 @@
+/* server/server.h - the daemon: loop, listeners, HTTP, configuration, health and metrics. */
+#ifndef LATENT_SERVER_SERVER_H
+#define LATENT_SERVER_SERVER_H
+
+#include "base/err.h"
+
+struct server_config; /* server/config.h: one field per row of config.def */
+
+/* Runs until a drain has finished: opens listeners, starts engine and API, serves. Returns the
+ * process's exit status: 0 clean stop, 1 start failed (logged), 2 drain deadline passed. */
+int server_run(const struct server_config *cfg);
+
+#endif
