@@ -1,1 +1,9 @@
-## tests of forward
+## tests of the forward pass: random tiny models against a reference, and the shipped model
+check_PROGRAMS += tests/t_forward tests/t_golden
+TESTS += tests/t_forward tests/t_golden
+tests_t_forward_SOURCES = %D%/forward/t_forward.c %D%/forward/tiny.c %D%/forward/tiny.h
+tests_t_forward_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_forward_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+tests_t_golden_SOURCES = %D%/forward/t_golden.c
+tests_t_golden_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_golden_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

@@ -1,1 +1,11 @@
 ## forward pass and attention mechanisms
+libengine_a_SOURCES += \
+	%D%/attention.c %D%/attention.def %D%/attention.h \
+	%D%/mla.c \
+	%D%/paged.c %D%/paged.h \
+	engine/ffn.c engine/ffn.h \
+	engine/forward.c engine/forward.h \
+	engine/matrix.c engine/matrix.h \
+	engine/rope.c engine/rope.h \
+	engine/router.c engine/router.h \
+	engine/step.h

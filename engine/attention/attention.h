@@ -1,0 +1,49 @@
+/* engine/attention/attention.h - an attention mechanism: one const struct in one file, one row in
+ * attention.def.
+ *
+ * A mechanism binds its weights of a layer, declares the cache row it needs per token, and runs a
+ * layer: it reads the normalised residual stream, writes the rows of all new tokens to the cache and
+ * adds its output to the residual stream of those rows that are still needed. Decode and prefill are
+ * one function over one mixed batch; a token's result may depend on its own sequence only.
+ * Nothing is allocated while running: work space is made once per model. */
+#ifndef LATENT_ENGINE_ATTENTION_ATTENTION_H
+#define LATENT_ENGINE_ATTENTION_ATTENTION_H
+
+#include "engine/attention/paged.h"
+#include "engine/step.h"
+#include "kvcache/kvcache.h"
+
+struct attention_args {
+    const struct step *step;
+    const struct row_set *all;    /* rows whose cache rows are written */
+    const struct row_set *active; /* rows whose output is wanted: a subset */
+    const float *norm_w;          /* [hidden_size] attn_norm, applied by the mechanism */
+    size_t plane_offset;          /* of this layer's stream in a page */
+};
+
+struct attention_ops {
+    const char *name;
+    /* The stream of a layer. */
+    void (*plane)(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret);
+    /* Packs the layer's weights. Errors name the tensor. *ret is freed by layer_free. */
+    int (*layer_new)(const struct model_config *c, const struct layer_tensors *t, struct pool *pool,
+                     const struct load_progress *lp, void **ret, struct err *e);
+    void (*layer_free)(void *layer); /* NULL-safe */
+    uint64_t (*layer_bytes)(const void *layer);
+    /* Work space for one step, shared by all layers; ERR_NOMEM. */
+    int (*work_new)(const struct model_config *c, const struct step_limits *lim, void **ret);
+    void (*work_free)(void *work);
+    uint64_t (*work_bytes)(const void *work);
+    /* Most products it hands to products_run at once. */
+    int (*max_products)(const struct model_config *c);
+    void (*run)(const void *layer, void *work, const struct attention_args *a);
+};
+
+/* The mechanism of that name, or NULL. */
+const struct attention_ops *attention_find(const char *name);
+
+#define ATTENTION(ops) extern const struct attention_ops ops;
+#include "engine/attention/attention.def"
+#undef ATTENTION
+
+#endif

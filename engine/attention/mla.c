@@ -1,0 +1,517 @@
+/* engine/attention/mla.c - multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), absorbed.
+ *
+ *     cq = RMSNorm(x W_qa)                       q_h = [q_nope_h | q_pe_h] = cq W_qb,h
+ *     [c | k_pe] = x W_kva     c = RMSNorm(c)    q_pe_h, k_pe rotated by their position
+ *     cache row = [c | k_pe]                     kv_lora_rank + qk_rope_head_dim values, no more
+ *     q'_h = [q_nope_h W_UK,h | q_pe_h]          scale = (nope + rope)^-0.5 * mscale^2
+ *     z_h = softmax(q'_h . row) c                o_h = z_h W_UV,h        y = [o_1 .. o_H] W_o
+ *
+ * Key = whole row, value = its first kv_lora_rank elements. W_UK^T and W_UV are kept per head. */
+#include "config.h"
+
+#include "engine/attention/attention.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct mla_layer {
+    struct matrix q_proj;      /* q_lora_rank == 0 */
+    struct matrix q_a, q_b;    /* otherwise */
+    struct matrix kv_a, o;
+    struct matrix *w_uk, *w_uv; /* [heads]: nope -> kv_lora_rank, kv_lora_rank -> v_head_dim */
+    float *q_a_norm, *kv_a_norm;
+    int n_heads;
+};
+
+struct mla_work {
+    struct paged_work *paged;
+    int max_rows;
+    uint64_t n_bytes;
+    float *norm;               /* [rows][hidden] normalised residual */
+    unsigned char *norm_act;   /* prepared for kv_a and q */
+    float *q_lora, *kv;        /* [rows][q_lora_rank], [rows][kv_lora_rank + rope] */
+    unsigned char *q_act;      /* prepared q_lora */
+    float *q;                  /* [rows][heads][nope + rope] */
+    float *q_abs;              /* [rows][heads][kv_lora_rank + rope] */
+    unsigned char *head_act;   /* prepared q_nope, then prepared z, per row and head */
+    float *z;                  /* [rows][heads][kv_lora_rank] */
+    float *out;                /* [rows][heads][v_head_dim] */
+    unsigned char *out_act;
+    float *y;                  /* [rows][hidden] */
+    const void **px;           /* row pointers of the products in hand */
+    float **py;
+    struct product *list;
+    /* the call in hand */
+    const struct mla_layer *layer;
+    const struct attention_args *args;
+};
+
+static int mla_row_elems(const struct model_config *c)
+{
+    return c->kv_lora_rank + c->qk_rope_head_dim;
+}
+
+static void mla_plane(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret)
+{
+    ret->row_bytes = (uint32_t)tensor_row_bytes(row_type, mla_row_elems(c));
+    ret->tokens_per_row = 1;
+    ret->align = 64;
+}
+
+/* --- weights ----------------------------------------------------------------------------------- */
+
+static void mla_layer_free(void *p)
+{
+    struct mla_layer *l = p;
+    if (!l)
+        return;
+    matrix_done(&l->q_proj);
+    matrix_done(&l->q_a);
+    matrix_done(&l->q_b);
+    matrix_done(&l->kv_a);
+    matrix_done(&l->o);
+    for (int h = 0; h < l->n_heads; h++) {
+        if (l->w_uk)
+            matrix_done(&l->w_uk[h]);
+        if (l->w_uv)
+            matrix_done(&l->w_uv[h]);
+    }
+    free(l->w_uk);
+    free(l->w_uv);
+    free(l->q_a_norm);
+    free(l->kv_a_norm);
+    free(l);
+}
+
+static uint64_t mla_layer_bytes(const void *p)
+{
+    const struct mla_layer *l = p;
+    uint64_t n = l->q_proj.n_bytes + l->q_a.n_bytes + l->q_b.n_bytes + l->kv_a.n_bytes + l->o.n_bytes;
+    for (int h = 0; h < l->n_heads; h++)
+        n += l->w_uk[h].n_bytes + l->w_uv[h].n_bytes;
+    return n;
+}
+
+/* W_UK of one head out of the unsplit kv_b, transposed: rows of kv_b are outputs. The transposed
+ * values keep 16 bits where that is exact. */
+static int pack_uk_transposed(const struct model_config *c, const struct tensor *kv_b, int head,
+                              struct matrix *ret, struct err *e)
+{
+    int nope = c->qk_nope_head_dim, rank = c->kv_lora_rank;
+    int64_t r0 = (int64_t)head * (nope + c->v_head_dim);
+    float *row = malloc((size_t)rank * sizeof(float));
+    float *t = malloc((size_t)rank * (size_t)nope * sizeof(float));
+    int r = ERR_NOMEM;
+    if (row && t) {
+        for (int i = 0; i < nope; i++) {
+            tensor_row_f32(kv_b, r0 + i, row);
+            for (int j = 0; j < rank; j++)
+                t[(size_t)j * (size_t)nope + (size_t)i] = row[j];
+        }
+        r = matrix_pack_f32(ret, kv_b->name, t, rank, nope,
+                            kv_b->type == TT_BF16 ? TT_BF16 : TT_F32, e);
+    } else {
+        err_set(e, r, "tensor %s: out of memory", kv_b->name);
+    }
+    free(row);
+    free(t);
+    return r;
+}
+
+static int pack_heads(struct mla_layer *l, const struct model_config *c,
+                      const struct layer_tensors *t, struct pool *pool,
+                      const struct load_progress *lp, struct err *e)
+{
+    for (int h = 0; h < l->n_heads; h++) {
+        int r;
+        if (t->kv_b.data) {
+            struct tensor uv = tensor_rows(
+                &t->kv_b, (int64_t)h * (c->qk_nope_head_dim + c->v_head_dim) + c->qk_nope_head_dim,
+                c->v_head_dim);
+            if ((r = pack_uk_transposed(c, &t->kv_b, h, &l->w_uk[h], e)) < 0 ||
+                (r = matrix_pack(&l->w_uv[h], &uv, pool, lp, e)) < 0)
+                return r;
+        } else {
+            struct tensor uk = tensor_slice(&t->k_b, h), uv = tensor_slice(&t->v_b, h);
+            if ((r = matrix_pack(&l->w_uk[h], &uk, pool, lp, e)) < 0 ||
+                (r = matrix_pack(&l->w_uv[h], &uv, pool, lp, e)) < 0)
+                return r;
+        }
+    }
+    return 0;
+}
+
+static int mla_layer_new(const struct model_config *c, const struct layer_tensors *t,
+                         struct pool *pool, const struct load_progress *lp, void **ret,
+                         struct err *e)
+{
+    struct mla_layer *l = calloc(1, sizeof(*l));
+    int r = ERR_NOMEM;
+    if (!l)
+        goto fail;
+    l->n_heads = c->num_attention_heads;
+    l->w_uk = calloc((size_t)l->n_heads, sizeof(*l->w_uk));
+    l->w_uv = calloc((size_t)l->n_heads, sizeof(*l->w_uv));
+    l->kv_a_norm = malloc((size_t)c->kv_lora_rank * sizeof(float));
+    if (!l->w_uk || !l->w_uv || !l->kv_a_norm)
+        goto fail;
+    tensor_row_f32(&t->kv_a_norm, 0, l->kv_a_norm);
+    if (c->q_lora_rank > 0) {
+        l->q_a_norm = malloc((size_t)c->q_lora_rank * sizeof(float));
+        if (!l->q_a_norm)
+            goto fail;
+        tensor_row_f32(&t->q_a_norm, 0, l->q_a_norm);
+        if ((r = matrix_pack(&l->q_a, &t->q_a, pool, lp, e)) < 0 ||
+            (r = matrix_pack(&l->q_b, &t->q_b, pool, lp, e)) < 0)
+            goto out;
+    } else if ((r = matrix_pack(&l->q_proj, &t->q_proj, pool, lp, e)) < 0) {
+        goto out;
+    }
+    if ((r = matrix_pack(&l->kv_a, &t->kv_a, pool, lp, e)) < 0 ||
+        (r = matrix_pack(&l->o, &t->o, pool, lp, e)) < 0 ||
+        (r = pack_heads(l, c, t, pool, lp, e)) < 0)
+        goto out;
+    *ret = l;
+    return 0;
+fail:
+    err_set(e, r, "out of memory while loading an attention layer");
+out:
+    mla_layer_free(l);
+    return r;
+}
+
+/* --- work space -------------------------------------------------------------------------------- */
+
+static void *bytes_new(struct mla_work *w, size_t n_bytes)
+{
+    n_bytes = (n_bytes + 64) & ~(size_t)63;
+    w->n_bytes += n_bytes;
+    return aligned_alloc(64, n_bytes);
+}
+
+static void mla_work_free(void *p)
+{
+    struct mla_work *w = p;
+    if (!w)
+        return;
+    paged_work_free(w->paged);
+    free(w->norm);
+    free(w->norm_act);
+    free(w->q_lora);
+    free(w->kv);
+    free(w->q_act);
+    free(w->q);
+    free(w->q_abs);
+    free(w->head_act);
+    free(w->z);
+    free(w->out);
+    free(w->out_act);
+    free(w->y);
+    free(w->px);
+    free(w->py);
+    free(w->list);
+    free(w);
+}
+
+static int head_dim(const struct model_config *c)
+{
+    return c->qk_nope_head_dim + c->qk_rope_head_dim;
+}
+
+/* One stride serves prepared q_nope and prepared z. */
+static size_t head_act_bytes(const struct model_config *c)
+{
+    size_t a = act_room(c->qk_nope_head_dim), b = act_room(c->kv_lora_rank);
+    return a > b ? a : b;
+}
+
+static int mla_work_new(const struct model_config *c, const struct step_limits *lim, void **ret)
+{
+    struct mla_work *w = calloc(1, sizeof(*w));
+    if (!w)
+        return ERR_NOMEM;
+    size_t rows = (size_t)lim->max_rows, heads = (size_t)c->num_attention_heads;
+    size_t rh = rows * heads, f = sizeof(float);
+    struct rope rope;
+    rope_init(&rope, c);
+    struct paged_shape s = {
+        .n_heads = c->num_attention_heads,
+        .dk = mla_row_elems(c),
+        .dv = c->kv_lora_rank,
+        .k_off = 0,
+        .v_off = 0,
+        .row_elems = mla_row_elems(c),
+        .row_bytes = tensor_row_bytes(lim->row_type, mla_row_elems(c)),
+        .scale = rope.score_scale / sqrtf((float)head_dim(c)),
+    };
+    w->max_rows = lim->max_rows;
+    w->norm = bytes_new(w, rows * (size_t)c->hidden_size * f);
+    w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
+    w->q_lora = bytes_new(w, rows * (size_t)(c->q_lora_rank + 1) * f);
+    w->q_act = bytes_new(w, rows * act_room(c->q_lora_rank));
+    w->kv = bytes_new(w, rows * (size_t)mla_row_elems(c) * f);
+    w->q = bytes_new(w, rh * (size_t)head_dim(c) * f);
+    w->q_abs = bytes_new(w, rh * (size_t)mla_row_elems(c) * f);
+    w->head_act = bytes_new(w, rh * head_act_bytes(c));
+    w->z = bytes_new(w, rh * (size_t)c->kv_lora_rank * f);
+    w->out = bytes_new(w, rh * (size_t)c->v_head_dim * f);
+    w->out_act = bytes_new(w, rows * act_room(c->num_attention_heads * c->v_head_dim));
+    w->y = bytes_new(w, rows * (size_t)c->hidden_size * f);
+    size_t n_ptr = rh > 2 * rows ? rh : 2 * rows;
+    w->px = calloc(n_ptr, sizeof(*w->px));
+    w->py = calloc(n_ptr, sizeof(*w->py));
+    w->list = calloc(heads + 2, sizeof(*w->list));
+    if (!w->norm || !w->norm_act || !w->q_lora || !w->q_act || !w->kv || !w->q || !w->q_abs ||
+        !w->head_act || !w->z || !w->out || !w->out_act || !w->y || !w->px || !w->py || !w->list ||
+        paged_work_new(&s, lim, &w->paged) < 0) {
+        mla_work_free(w);
+        return ERR_NOMEM;
+    }
+    *ret = w;
+    return 0;
+}
+
+static uint64_t mla_work_bytes(const void *p)
+{
+    const struct mla_work *w = p;
+    return w->n_bytes + paged_work_bytes(w->paged);
+}
+
+static int mla_max_products(const struct model_config *c)
+{
+    return c->num_attention_heads + 2;
+}
+
+/* --- a layer ----------------------------------------------------------------------------------- */
+
+static int32_t row_position(const struct span *sp, int i)
+{
+    return sp->position + (i - sp->first);
+}
+
+/* Span that holds row i; spans are in order of their rows. */
+static const struct span *row_span(const struct row_set *set, int i)
+{
+    int lo = 0, hi = set->n_spans - 1;
+    while (lo < hi) {
+        int mid = (lo + hi + 1) / 2;
+        if (set->spans[mid].first <= i)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return &set->spans[lo];
+}
+
+static const float *angles(const float *table, const struct step *st, int row)
+{
+    return table + (size_t)row * (size_t)(st->config->qk_rope_head_dim / 2);
+}
+
+/* The first projection of the queries. */
+static const struct matrix *query_in(const struct mla_layer *l)
+{
+    return l->q_a.packed ? &l->q_a : &l->q_proj;
+}
+
+static void norm_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    int hidden = st->config->hidden_size;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        float *n = w->norm + (size_t)i * (size_t)hidden;
+        st->kern->rms_norm(st->x + (size_t)i * (size_t)hidden, w->args->norm_w, hidden,
+                           st->config->rms_norm_eps, n);
+        unsigned char *act = w->norm_act + (size_t)i * act_room(hidden);
+        if (act_is_quantised(w->layer->kv_a.type) || act_is_quantised(query_in(w->layer)->type))
+            st->kern->act_q8(n, hidden, act);
+        w->px[i] = act_view(w->layer->kv_a.type, n, act);
+    }
+}
+
+/* Latent normalised, rope key rotated, row stored in the cache. */
+static void store_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    const struct model_config *c = st->config;
+    int elems = mla_row_elems(c);
+    size_t row_bytes = tensor_row_bytes(st->row_type, elems);
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        float *kv = w->kv + (size_t)i * (size_t)elems;
+        const struct span *sp = row_span(w->args->all, i);
+        uint32_t pos = (uint32_t)row_position(sp, i);
+        unsigned char *dst = sp->pages[pos / st->page_tokens] + w->args->plane_offset +
+                             (size_t)(pos % st->page_tokens) * row_bytes;
+        st->kern->rms_norm(kv, w->layer->kv_a_norm, c->kv_lora_rank, c->rms_norm_eps, kv);
+        rope_apply(st->rope, angles(st->rope_cos, st, i), angles(st->rope_sin, st, i),
+                   kv + c->kv_lora_rank);
+        if (st->row_type == TT_BF16)
+            st->kern->f32_to_bf16(kv, elems, dst);
+        else
+            memcpy(dst, kv, row_bytes);
+    }
+}
+
+static void q_lora_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    int n = st->config->q_lora_rank;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        float *q = w->q_lora + (size_t)i * (size_t)n;
+        st->kern->rms_norm(q, w->layer->q_a_norm, n, st->config->rms_norm_eps, q);
+        w->px[i] = act_prepare(st->kern, w->layer->q_b.type, q, n,
+                               w->q_act + (size_t)i * act_room(n));
+    }
+}
+
+/* Rotates q_pe into its place behind q', and prepares q_nope for W_UK. Pointers are ordered by head,
+ * then row, as the products take them. */
+static void q_head_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    const struct model_config *c = st->config;
+    const struct row_set *set = w->args->active;
+    int heads = c->num_attention_heads, elems = mla_row_elems(c);
+    size_t act_bytes = head_act_bytes(c);
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        int row = set->rows[i];
+        for (int h = 0; h < heads; h++) {
+            size_t ih = (size_t)i * (size_t)heads + (size_t)h;
+            const float *q = w->q + ih * (size_t)head_dim(c);
+            float *abs = w->q_abs + ih * (size_t)elems;
+            size_t slot = (size_t)h * (size_t)set->n_rows + (size_t)i;
+            memcpy(abs + c->kv_lora_rank, q + c->qk_nope_head_dim,
+                   (size_t)c->qk_rope_head_dim * sizeof(float));
+            rope_apply(st->rope, angles(st->rope_cos, st, row), angles(st->rope_sin, st, row),
+                       abs + c->kv_lora_rank);
+            w->px[slot] = act_prepare(st->kern, w->layer->w_uk[h].type, q, c->qk_nope_head_dim,
+                                      w->head_act + ih * act_bytes);
+            w->py[slot] = abs;
+        }
+    }
+}
+
+static void z_head_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    const struct model_config *c = st->config;
+    const struct row_set *set = w->args->active;
+    int heads = c->num_attention_heads;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        for (int h = 0; h < heads; h++) {
+            size_t ih = (size_t)i * (size_t)heads + (size_t)h;
+            size_t slot = (size_t)h * (size_t)set->n_rows + (size_t)i;
+            w->px[slot] = act_prepare(st->kern, w->layer->w_uv[h].type,
+                                      w->z + ih * (size_t)c->kv_lora_rank, c->kv_lora_rank,
+                                      w->head_act + ih * head_act_bytes(c));
+            w->py[slot] = w->out + ih * (size_t)c->v_head_dim;
+        }
+    }
+}
+
+static void out_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    int n = st->config->num_attention_heads * st->config->v_head_dim;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        w->px[i] = act_prepare(st->kern, w->layer->o.type, w->out + (size_t)i * (size_t)n, n,
+                               w->out_act + (size_t)i * act_room(n));
+        w->py[i] = w->y + (size_t)i * (size_t)st->config->hidden_size;
+    }
+}
+
+static void residual_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    size_t hidden = (size_t)st->config->hidden_size;
+    (void)thread;
+    for (int i = r0; i < r1; i++)
+        st->kern->axpy(1.0f, w->y + (size_t)i * hidden, (int)hidden,
+                       st->x + (size_t)w->args->active->rows[i] * hidden);
+}
+
+static void head_products(struct mla_work *w, const struct matrix *per_head)
+{
+    const struct row_set *set = w->args->active;
+    int heads = w->layer->n_heads;
+    for (int h = 0; h < heads; h++) {
+        size_t slot = (size_t)h * (size_t)set->n_rows;
+        w->list[h] = (struct product){&per_head[h], w->px + slot, w->py + slot, set->n_rows};
+    }
+    products_run(w->args->step->products, w->list, heads);
+}
+
+static void mla_run(const void *layer, void *work, const struct attention_args *a)
+{
+    const struct mla_layer *l = layer;
+    struct mla_work *w = work;
+    const struct step *st = a->step;
+    const struct model_config *c = st->config;
+    const struct row_set *all = a->all, *act = a->active;
+    bool lora = c->q_lora_rank > 0;
+    size_t q_width = (size_t)c->num_attention_heads * (size_t)head_dim(c);
+    const void **qx = w->px + all->n_rows;
+    float **qy = w->py + all->n_rows;
+
+    w->layer = l;
+    w->args = a;
+    rows_run(st->pool, all->n_rows, norm_rows, w);
+    for (int i = 0; i < all->n_rows; i++)
+        w->py[i] = w->kv + (size_t)i * (size_t)mla_row_elems(c);
+    for (int i = 0; i < act->n_rows; i++) {
+        size_t row = (size_t)act->rows[i];
+        qx[i] = act_view(query_in(l)->type, w->norm + row * (size_t)c->hidden_size,
+                         w->norm_act + row * act_room(c->hidden_size));
+        qy[i] = lora ? w->q_lora + (size_t)i * (size_t)c->q_lora_rank : w->q + (size_t)i * q_width;
+    }
+    w->list[0] = (struct product){&l->kv_a, w->px, w->py, all->n_rows};
+    w->list[1] = (struct product){query_in(l), qx, qy, act->n_rows};
+    products_run(st->products, w->list, 2);
+    rows_run(st->pool, all->n_rows, store_rows, w);
+    if (act->n_rows == 0)
+        return;
+
+    if (lora) {
+        rows_run(st->pool, act->n_rows, q_lora_rows, w);
+        for (int i = 0; i < act->n_rows; i++)
+            w->py[i] = w->q + (size_t)i * q_width;
+        w->list[0] = (struct product){&l->q_b, w->px, w->py, act->n_rows};
+        products_run(st->products, w->list, 1);
+    }
+    rows_run(st->pool, act->n_rows, q_head_rows, w);
+    head_products(w, l->w_uk);
+    paged_attention(w->paged, st, act, a->plane_offset, w->q_abs, w->z);
+    rows_run(st->pool, act->n_rows, z_head_rows, w);
+    head_products(w, l->w_uv);
+    rows_run(st->pool, act->n_rows, out_rows, w);
+    w->list[0] = (struct product){&l->o, w->px, w->py, act->n_rows};
+    products_run(st->products, w->list, 1);
+    rows_run(st->pool, act->n_rows, residual_rows, w);
+}
+
+const struct attention_ops attention_mla = {
+    .name = "mla",
+    .plane = mla_plane,
+    .layer_new = mla_layer_new,
+    .layer_free = mla_layer_free,
+    .layer_bytes = mla_layer_bytes,
+    .work_new = mla_work_new,
+    .work_free = mla_work_free,
+    .work_bytes = mla_work_bytes,
+    .max_products = mla_max_products,
+    .run = mla_run,
+};

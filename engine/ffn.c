@@ -1,0 +1,440 @@
+/* engine/ffn.c - feed-forward layers; see ffn.h.
+ *
+ * Routed tokens are sorted by expert once, and every touched expert takes part in one list of
+ * products together with the shared expert, so that the pool sees one job for gate and up and one
+ * for down. A token's sum runs over its experts in the order of the router, the shared one last. */
+#include "config.h"
+
+#include "engine/ffn.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/router.h"
+
+struct ffn_block {
+    struct matrix gate, up, down;
+};
+
+struct ffn_layer {
+    bool dense;
+    struct ffn_block main;     /* dense, or the shared expert (no matrices when there is none) */
+    struct ffn_block *experts; /* [n_routed_experts] */
+    int n_experts;
+    struct matrix router;
+    float *router_bias, *norm;
+};
+
+struct ffn_work {
+    int max_rows, top_k, main_width, expert_width;
+    uint64_t n_bytes;
+    float *norm;             /* [rows][hidden] */
+    unsigned char *norm_act;
+    float *logits;           /* [rows][n_routed_experts] */
+    int32_t *experts;        /* [rows][top_k] */
+    float *weights;
+    int32_t *slots;          /* (row, k) pairs, row * top_k + k, sorted by expert */
+    int32_t *first;          /* [n_routed_experts + 1] into slots */
+    float *gate, *up;        /* [rows][main_width], then [rows * top_k][expert_width] */
+    unsigned char *mid_act;  /* the same rows, prepared for down */
+    float *down;             /* [rows * (top_k + 1)][hidden]: slots, then the main block */
+    const void **px;
+    float **py_gate, **py_up;
+    struct product *list;
+    /* the call in hand */
+    const struct ffn_layer *layer;
+    const struct step *step;
+    const struct row_set *set;
+};
+
+/* --- weights ----------------------------------------------------------------------------------- */
+
+static int block_pack(struct ffn_block *b, const struct ffn_tensors *t, struct pool *pool,
+                      const struct load_progress *lp, struct err *e)
+{
+    int r;
+    if ((r = matrix_pack(&b->gate, &t->gate, pool, lp, e)) < 0 ||
+        (r = matrix_pack(&b->up, &t->up, pool, lp, e)) < 0 ||
+        (r = matrix_pack(&b->down, &t->down, pool, lp, e)) < 0)
+        return r;
+    if (act_is_quantised(b->gate.type) != act_is_quantised(b->up.type))
+        return err_set_param(e, ERR_UNSUPPORTED, t->up.name,
+                             "tensor %s: gate and up of one block must both be quantised or neither",
+                             t->up.name);
+    return 0;
+}
+
+static void block_done(struct ffn_block *b)
+{
+    matrix_done(&b->gate);
+    matrix_done(&b->up);
+    matrix_done(&b->down);
+}
+
+static uint64_t block_bytes(const struct ffn_block *b)
+{
+    return b->gate.n_bytes + b->up.n_bytes + b->down.n_bytes;
+}
+
+static float *vector_copy(const struct tensor *t)
+{
+    float *v = malloc((size_t)t->ne[0] * sizeof(float));
+    if (v)
+        tensor_row_f32(t, 0, v);
+    return v;
+}
+
+int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, bool dense,
+                  struct pool *pool, const struct load_progress *lp, struct ffn_layer **ret,
+                  struct err *e)
+{
+    int r = ERR_NOMEM;
+    struct ffn_layer *l = calloc(1, sizeof(*l));
+    if (!l)
+        return err_set(e, r, "out of memory while loading a feed-forward layer");
+    l->dense = dense;
+    l->norm = vector_copy(&t->ffn_norm);
+    if (!l->norm)
+        goto nomem;
+    if (dense) {
+        if ((r = block_pack(&l->main, &t->dense, pool, lp, e)) < 0)
+            goto fail;
+        *ret = l;
+        return 0;
+    }
+    l->n_experts = c->n_routed_experts;
+    l->experts = calloc((size_t)l->n_experts, sizeof(*l->experts));
+    if (!l->experts)
+        goto nomem;
+    if (t->router_bias.data && !(l->router_bias = vector_copy(&t->router_bias)))
+        goto nomem;
+    if ((r = matrix_pack(&l->router, &t->router, pool, lp, e)) < 0)
+        goto fail;
+    if (act_is_quantised(l->router.type)) {
+        r = err_set_param(e, ERR_UNSUPPORTED, t->router.name,
+                          "tensor %s: the router must be F32, F16 or BF16", t->router.name);
+        goto fail;
+    }
+    if (c->n_shared_experts > 0 && (r = block_pack(&l->main, &t->shared, pool, lp, e)) < 0)
+        goto fail;
+    for (int i = 0; i < l->n_experts; i++) {
+        if ((r = block_pack(&l->experts[i], &t->experts[i], pool, lp, e)) < 0)
+            goto fail;
+        if (l->experts[i].gate.type != l->experts[0].gate.type ||
+            l->experts[i].down.type != l->experts[0].down.type ||
+            (l->main.gate.packed &&
+             act_is_quantised(l->main.gate.type) != act_is_quantised(l->experts[i].gate.type))) {
+            const char *name = t->experts[i].gate.name;
+            r = err_set_param(e, ERR_UNSUPPORTED, name,
+                              "tensor %s: all experts of a layer must have one weight type", name);
+            goto fail;
+        }
+    }
+    *ret = l;
+    return 0;
+nomem:
+    err_set(e, r, "out of memory while loading a feed-forward layer");
+fail:
+    ffn_layer_free(l);
+    return r;
+}
+
+void ffn_layer_free(struct ffn_layer *l)
+{
+    if (!l)
+        return;
+    block_done(&l->main);
+    for (int i = 0; l->experts && i < l->n_experts; i++)
+        block_done(&l->experts[i]);
+    free(l->experts);
+    matrix_done(&l->router);
+    free(l->router_bias);
+    free(l->norm);
+    free(l);
+}
+
+uint64_t ffn_layer_bytes(const struct ffn_layer *l)
+{
+    uint64_t n = block_bytes(&l->main) + l->router.n_bytes;
+    for (int i = 0; l->experts && i < l->n_experts; i++)
+        n += block_bytes(&l->experts[i]);
+    return n;
+}
+
+/* --- work space -------------------------------------------------------------------------------- */
+
+static void *bytes_new(struct ffn_work *w, size_t n_bytes)
+{
+    n_bytes = (n_bytes + 64) & ~(size_t)63;
+    w->n_bytes += n_bytes;
+    return aligned_alloc(64, n_bytes);
+}
+
+/* Rows of the middle: the main block's come first. */
+static size_t mid_floats(const struct ffn_work *w, size_t rows)
+{
+    return rows * (size_t)w->main_width + rows * (size_t)w->top_k * (size_t)w->expert_width;
+}
+
+int ffn_work_new(const struct model_config *c, const struct step_limits *lim, struct ffn_work **ret)
+{
+    struct ffn_work *w = calloc(1, sizeof(*w));
+    if (!w)
+        return ERR_NOMEM;
+    size_t rows = (size_t)lim->max_rows, hidden = (size_t)c->hidden_size, f = sizeof(float);
+    int shared = c->n_shared_experts * c->moe_intermediate_size;
+    w->max_rows = lim->max_rows;
+    w->top_k = c->n_routed_experts > 0 ? c->num_experts_per_tok : 0;
+    w->expert_width = c->n_routed_experts > 0 ? c->moe_intermediate_size : 0;
+    w->main_width = shared;
+    if (c->first_k_dense_replace > 0 || c->n_routed_experts == 0)
+        w->main_width = c->intermediate_size > shared ? c->intermediate_size : shared;
+    size_t slots = rows * (size_t)w->top_k, n = rows + slots;
+    w->norm = bytes_new(w, rows * hidden * f);
+    w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
+    w->logits = bytes_new(w, rows * (size_t)c->n_routed_experts * f);
+    w->experts = bytes_new(w, slots * sizeof(int32_t));
+    w->weights = bytes_new(w, slots * f);
+    w->slots = bytes_new(w, slots * sizeof(int32_t));
+    w->first = bytes_new(w, ((size_t)c->n_routed_experts + 1) * sizeof(int32_t));
+    w->gate = bytes_new(w, mid_floats(w, rows) * f);
+    w->up = bytes_new(w, mid_floats(w, rows) * f);
+    /* An int8 row needs less than the float row it comes from, but for its alignment. */
+    w->mid_act = bytes_new(w, mid_floats(w, rows) * 2 + n * 128);
+    w->down = bytes_new(w, n * hidden * f);
+    w->px = calloc(n + 1, sizeof(*w->px));
+    w->py_gate = calloc(n + 1, sizeof(*w->py_gate));
+    w->py_up = calloc(n + 1, sizeof(*w->py_up));
+    w->list = calloc((size_t)ffn_max_products(c), sizeof(*w->list));
+    if (!w->norm || !w->norm_act || !w->logits || !w->experts || !w->weights || !w->slots ||
+        !w->first || !w->gate || !w->up || !w->mid_act || !w->down || !w->px || !w->py_gate ||
+        !w->py_up || !w->list) {
+        ffn_work_free(w);
+        return ERR_NOMEM;
+    }
+    *ret = w;
+    return 0;
+}
+
+void ffn_work_free(struct ffn_work *w)
+{
+    if (!w)
+        return;
+    free(w->norm);
+    free(w->norm_act);
+    free(w->logits);
+    free(w->experts);
+    free(w->weights);
+    free(w->slots);
+    free(w->first);
+    free(w->gate);
+    free(w->up);
+    free(w->mid_act);
+    free(w->down);
+    free(w->px);
+    free(w->py_gate);
+    free(w->py_up);
+    free(w->list);
+    free(w);
+}
+
+uint64_t ffn_work_bytes(const struct ffn_work *w)
+{
+    return w->n_bytes;
+}
+
+int ffn_max_products(const struct model_config *c)
+{
+    return 2 * (c->n_routed_experts + 1);
+}
+
+/* --- a layer ----------------------------------------------------------------------------------- */
+
+static int main_width(const struct ffn_work *w)
+{
+    return w->layer->main.gate.n_out;
+}
+
+static int expert_width(const struct ffn_work *w)
+{
+    return w->layer->n_experts ? w->layer->experts[0].gate.n_out : 0;
+}
+
+/* Rows in the middle are numbered: slots first (0 .. n_rows * top_k), then the main block's rows. */
+static size_t mid_offset(const struct ffn_work *w, int mid, int n_slots)
+{
+    if (mid < n_slots)
+        return (size_t)mid * (size_t)expert_width(w);
+    return (size_t)n_slots * (size_t)expert_width(w) +
+           (size_t)(mid - n_slots) * (size_t)main_width(w);
+}
+
+static size_t mid_act_offset(const struct ffn_work *w, int mid, int n_slots)
+{
+    if (mid < n_slots)
+        return (size_t)mid * act_room(expert_width(w));
+    return (size_t)n_slots * act_room(expert_width(w)) +
+           (size_t)(mid - n_slots) * act_room(main_width(w));
+}
+
+static int n_slots_of(const struct ffn_work *w)
+{
+    return w->layer->dense ? 0 : w->set->n_rows * w->top_k;
+}
+
+static bool any_quantised(const struct ffn_layer *l)
+{
+    return (l->main.gate.packed && act_is_quantised(l->main.gate.type)) ||
+           (l->n_experts && act_is_quantised(l->experts[0].gate.type));
+}
+
+static void norm_rows(void *arg, int r0, int r1, int thread)
+{
+    struct ffn_work *w = arg;
+    const struct step *st = w->step;
+    const struct model_config *c = st->config;
+    const struct ffn_layer *l = w->layer;
+    size_t hidden = (size_t)c->hidden_size;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        float *n = w->norm + (size_t)i * hidden;
+        st->kern->rms_norm(st->x + (size_t)w->set->rows[i] * hidden, l->norm, c->hidden_size,
+                           c->rms_norm_eps, n);
+        if (any_quantised(l))
+            st->kern->act_q8(n, c->hidden_size,
+                             w->norm_act + (size_t)i * act_room(c->hidden_size));
+        if (!l->dense) {
+            w->px[i] = n;
+            w->py_gate[i] = w->logits + (size_t)i * (size_t)c->n_routed_experts;
+        }
+    }
+}
+
+static void choose_rows(void *arg, int r0, int r1, int thread)
+{
+    struct ffn_work *w = arg;
+    const struct model_config *c = w->step->config;
+    (void)thread;
+    for (int i = r0; i < r1; i++)
+        router_choose(c, w->logits + (size_t)i * (size_t)c->n_routed_experts,
+                      w->layer->router_bias, w->experts + i * w->top_k, w->weights + i * w->top_k);
+}
+
+/* Counting sort of the slots by expert; stable, so rows of an expert stay in order. */
+static void sort_slots(struct ffn_work *w, int n_slots)
+{
+    int n_experts = w->layer->n_experts;
+    memset(w->first, 0, ((size_t)n_experts + 1) * sizeof(*w->first));
+    for (int s = 0; s < n_slots; s++)
+        w->first[w->experts[s] + 1]++;
+    for (int e = 0; e < n_experts; e++)
+        w->first[e + 1] += w->first[e];
+    for (int s = 0; s < n_slots; s++)
+        w->slots[w->first[w->experts[s]]++] = s;
+    for (int e = n_experts; e > 0; e--)
+        w->first[e] = w->first[e - 1];
+    w->first[0] = 0;
+}
+
+static void silu_rows(void *arg, int r0, int r1, int thread)
+{
+    struct ffn_work *w = arg;
+    const struct step *st = w->step;
+    const struct ffn_layer *l = w->layer;
+    int n_slots = n_slots_of(w);
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        /* i counts rows in the order of the products: sorted slots, then main rows. */
+        int mid = i < n_slots ? w->slots[i] : i;
+        bool routed = i < n_slots;
+        int width = routed ? expert_width(w) : main_width(w);
+        enum tensor_type type = routed ? l->experts[0].down.type : l->main.down.type;
+        float *g = w->gate + mid_offset(w, mid, n_slots);
+        st->kern->silu_mul(g, w->up + mid_offset(w, mid, n_slots), width, g);
+        w->px[i] = act_prepare(st->kern, type, g, width,
+                               w->mid_act + mid_act_offset(w, mid, n_slots));
+        w->py_gate[i] = w->down + (size_t)mid * (size_t)st->config->hidden_size;
+    }
+}
+
+static void sum_rows(void *arg, int r0, int r1, int thread)
+{
+    struct ffn_work *w = arg;
+    const struct step *st = w->step;
+    const struct kernels *k = st->kern;
+    int hidden = st->config->hidden_size, n_slots = n_slots_of(w);
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        float *x = st->x + (size_t)w->set->rows[i] * (size_t)hidden;
+        const float *main_out = w->down + (size_t)(n_slots + i) * (size_t)hidden;
+        if (w->layer->dense) {
+            k->axpy(1.0f, main_out, hidden, x);
+            continue;
+        }
+        float *y = w->norm + (size_t)i * (size_t)hidden; /* no longer needed: the sum's place */
+        memset(y, 0, (size_t)hidden * sizeof(float));
+        for (int j = 0; j < w->top_k; j++) {
+            size_t s = (size_t)i * (size_t)w->top_k + (size_t)j;
+            k->axpy(w->weights[s], w->down + s * (size_t)hidden, hidden, y);
+        }
+        if (w->layer->main.gate.packed)
+            k->axpy(1.0f, main_out, hidden, y);
+        k->axpy(1.0f, y, hidden, x);
+    }
+}
+
+/* Gate and up of block b over rows [i0, i0 + m) of the product order. */
+static int add_in(struct ffn_work *w, int n, const struct ffn_block *b, int i0, int m)
+{
+    w->list[n] = (struct product){&b->gate, w->px + i0, w->py_gate + i0, m};
+    w->list[n + 1] = (struct product){&b->up, w->px + i0, w->py_up + i0, m};
+    return n + 2;
+}
+
+void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *step,
+             const struct row_set *set)
+{
+    const struct model_config *c = step->config;
+    int rows = set->n_rows, n_slots, n = 0;
+    size_t hidden = (size_t)c->hidden_size;
+    w->layer = l;
+    w->step = step;
+    w->set = set;
+    n_slots = n_slots_of(w);
+
+    rows_run(step->pool, rows, norm_rows, w);
+    if (!l->dense) {
+        w->list[0] = (struct product){&l->router, w->px, w->py_gate, rows};
+        products_run(step->products, w->list, 1);
+        rows_run(step->pool, rows, choose_rows, w);
+        sort_slots(w, n_slots);
+    }
+    int n_mid = n_slots + (l->main.gate.packed ? rows : 0);
+    for (int i = 0; i < n_mid; i++) {
+        int mid = i < n_slots ? w->slots[i] : i;
+        size_t row = (size_t)(i < n_slots ? mid / w->top_k : i - n_slots);
+        const struct ffn_block *b = i < n_slots ? &l->experts[0] : &l->main;
+        w->px[i] = act_view(b->gate.type, w->norm + row * hidden,
+                            w->norm_act + row * act_room(c->hidden_size));
+        w->py_gate[i] = w->gate + mid_offset(w, mid, n_slots);
+        w->py_up[i] = w->up + mid_offset(w, mid, n_slots);
+    }
+    for (int e = 0; n_slots && e < l->n_experts; e++)
+        if (w->first[e + 1] > w->first[e])
+            n = add_in(w, n, &l->experts[e], w->first[e], w->first[e + 1] - w->first[e]);
+    if (l->main.gate.packed)
+        n = add_in(w, n, &l->main, n_slots, rows);
+    products_run(step->products, w->list, n);
+
+    rows_run(step->pool, n_mid, silu_rows, w);
+    n = 0;
+    for (int e = 0; n_slots && e < l->n_experts; e++)
+        if (w->first[e + 1] > w->first[e])
+            w->list[n++] = (struct product){&l->experts[e].down, w->px + w->first[e],
+                                            w->py_gate + w->first[e],
+                                            w->first[e + 1] - w->first[e]};
+    if (l->main.gate.packed)
+        w->list[n++] = (struct product){&l->main.down, w->px + n_slots, w->py_gate + n_slots, rows};
+    products_run(step->products, w->list, n);
+    rows_run(step->pool, rows, sum_rows, w);
+}

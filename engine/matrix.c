@@ -1,0 +1,273 @@
+/* engine/matrix.c - packing, products, and row jobs; see matrix.h. Engine thread. */
+#include "config.h"
+
+#include "engine/matrix.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Pieces a thread gets of a list of products on average: enough to even out stalls of a shared
+ * machine, few enough that handing out (about 0.1 us each) stays invisible. */
+#define PIECES_PER_THREAD 4
+/* Work below which a piece is not cut further, in weights times rows: about 2 us. */
+#define MIN_PIECE_WORK (64 * 1024)
+/* Rows that share one pass over a weight group inside a piece: their activations stay in L2. */
+#define PIECE_ROWS 128
+/* Packing is reported, and can be stopped, at this grain. */
+#define REPORT_BYTES (4u << 20)
+#define ROWS_PER_JOB_MIN 4
+
+struct pack_job {
+    const struct tensor *t;
+    struct matrix *m;
+    size_t src_row_bytes;
+    int g0, per_item, g_end;
+};
+
+static void pack_item(void *arg, int item, int thread)
+{
+    const struct pack_job *j = arg;
+    int g0 = j->g0 + item * j->per_item, g1 = g0 + j->per_item;
+    (void)thread;
+    if (g1 > j->g_end)
+        g1 = j->g_end;
+    kern_pack(j->m->type, j->t->data, j->src_row_bytes, j->m->n_out, j->m->n_in, g0, g1,
+              j->m->packed);
+}
+
+static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type type, int64_t n_out,
+                        int64_t n_in, struct err *e)
+{
+    if (n_out < 1 || n_in < 1 || n_out > INT32_MAX - KERN_LANES || n_in > INT32_MAX / 4)
+        return err_set_param(e, ERR_FORMAT, name, "tensor %s: shape %lld x %lld is out of range",
+                             name, (long long)n_in, (long long)n_out);
+    if (!kern_weight_type_ok(type)) {
+        const struct tensor_type_info *info = tensor_type_info(type);
+        return err_set_param(e, ERR_UNSUPPORTED, name, "tensor %s: no kernels for weights of type %s",
+                             name, info ? info->name : "unknown");
+    }
+    m->type = type;
+    m->n_out = (int)n_out;
+    m->n_in = (int)n_in;
+    m->n_bytes = kern_packed_bytes(type, m->n_out, m->n_in);
+    m->packed = aligned_alloc(64, (m->n_bytes + 63) & ~(size_t)63);
+    if (!m->packed)
+        return err_set(e, ERR_NOMEM, "tensor %s: no memory for %zu bytes of packed weights", name,
+                       m->n_bytes);
+    return 0;
+}
+
+int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
+                const struct load_progress *lp, struct err *e)
+{
+    struct matrix out;
+    int r = matrix_alloc(&out, t->name, t->type, t->ne[1], t->ne[0], e);
+    if (r < 0)
+        return r;
+    size_t group_bytes = kern_group_bytes(out.type, out.n_in);
+    struct pack_job j = {.t = t, .m = &out, .src_row_bytes = tensor_row_bytes(t->type, t->ne[0])};
+    int n_groups = matrix_groups(&out);
+    int step = (int)(REPORT_BYTES / group_bytes);
+    if (step < 1)
+        step = 1;
+    for (j.g0 = 0; j.g0 < n_groups; j.g0 += step) {
+        j.g_end = j.g0 + step < n_groups ? j.g0 + step : n_groups;
+        int n = j.g_end - j.g0;
+        int items = n < 2 * pool_threads(pool) ? n : 2 * pool_threads(pool);
+        j.per_item = (n + items - 1) / items;
+        pool_run(pool, (n + j.per_item - 1) / j.per_item, pack_item, &j);
+        if (lp && lp->report && lp->report(lp->arg, (uint64_t)n * group_bytes)) {
+            matrix_done(&out);
+            return err_set(e, ERR_CANCELED, "loading was stopped");
+        }
+    }
+    *m = out;
+    return 0;
+}
+
+static uint16_t bf16_of(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof(u));
+    if ((u & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)((u >> 16) | 0x40);
+    return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
+}
+
+int matrix_pack_f32(struct matrix *m, const char *name, const float *rows, int n_out, int n_in,
+                    enum tensor_type type, struct err *e)
+{
+    struct matrix out;
+    int r = matrix_alloc(&out, name, type, n_out, n_in, e);
+    if (r < 0)
+        return r;
+    if (type == TT_F32) {
+        kern_pack(type, rows, (size_t)n_in * sizeof(float), n_out, n_in, 0, matrix_groups(&out),
+                  out.packed);
+    } else {
+        size_t n = (size_t)n_out * (size_t)n_in;
+        uint16_t *tmp = malloc(n * sizeof(*tmp));
+        if (!tmp) {
+            matrix_done(&out);
+            return err_set(e, ERR_NOMEM, "tensor %s: out of memory", name);
+        }
+        for (size_t i = 0; i < n; i++)
+            tmp[i] = bf16_of(rows[i]);
+        kern_pack(TT_BF16, tmp, (size_t)n_in * sizeof(*tmp), n_out, n_in, 0, matrix_groups(&out),
+                  out.packed);
+        free(tmp);
+    }
+    *m = out;
+    return 0;
+}
+
+void matrix_done(struct matrix *m)
+{
+    free(m->packed);
+    memset(m, 0, sizeof(*m));
+}
+
+void matrix_row_f32(const struct matrix *m, int r, float *dst)
+{
+    const unsigned char *g =
+        m->packed + (size_t)(r / KERN_LANES) * kern_group_bytes(m->type, m->n_in);
+    int lane = r % KERN_LANES;
+    const struct tensor_type_info *info = tensor_type_info(m->type);
+    if (m->type == TT_Q8_0) {
+        for (int b = 0; b < m->n_in / 32; b++) {
+            const unsigned char *blk = g + (size_t)b * 544;
+            const int8_t *q = (const int8_t *)(blk + 32);
+            float d;
+            tensor_type_info(TT_F16)->to_f32(blk + 2 * lane, &d, 1);
+            for (int k = 0; k < 32; k++)
+                dst[32 * b + k] = d * (float)q[(k / 4) * 64 + lane * 4 + k % 4];
+        }
+        return;
+    }
+    size_t elem = (size_t)info->block_bytes;
+    for (int k = 0; k < m->n_in; k++)
+        info->to_f32(g + ((size_t)k * KERN_LANES + (size_t)lane) * elem, dst + k, 1);
+}
+
+/* --- products ---------------------------------------------------------------------------------- */
+
+int products_init(struct products *p, const struct kernels *kern, struct pool *pool,
+                  int max_products)
+{
+    p->kern = kern;
+    p->pool = pool;
+    p->max_pieces = 3 * max_products + 4 * PIECES_PER_THREAD * pool_threads(pool);
+    p->pieces = calloc((size_t)p->max_pieces, sizeof(*p->pieces));
+    return p->pieces ? 0 : ERR_NOMEM;
+}
+
+void products_done(struct products *p)
+{
+    free(p->pieces);
+    p->pieces = NULL;
+}
+
+struct products_job {
+    const struct products *p;
+    const struct product *list;
+};
+
+static void product_item(void *arg, int item, int thread)
+{
+    const struct products_job *j = arg;
+    const struct product_piece *pc = &j->p->pieces[item];
+    const struct product *pr = &j->list[pc->product];
+    const struct matrix *w = pr->w;
+    const struct kernels *k = j->p->kern;
+    (void)thread;
+    void (*mul)(const void *, int, int, int, int, const void *const *, float *const *, int) =
+        w->type == TT_Q8_0   ? k->mul_q8_0
+        : w->type == TT_BF16 ? k->mul_bf16
+        : w->type == TT_F16  ? k->mul_f16
+                             : k->mul_f32;
+    for (int r = pc->r0; r < pc->r1; r += PIECE_ROWS) {
+        int m = pc->r1 - r < PIECE_ROWS ? pc->r1 - r : PIECE_ROWS;
+        mul(w->packed, w->n_out, w->n_in, pc->g0, pc->g1, pr->x + r, pr->y + r, m);
+    }
+}
+
+void products_run(struct products *p, const struct product *list, int n)
+{
+    int64_t total = 0;
+    for (int i = 0; i < n; i++)
+        total += (int64_t)list[i].w->n_out * list[i].w->n_in * list[i].m;
+    int64_t target = total / (PIECES_PER_THREAD * pool_threads(p->pool)) + 1;
+    if (target < MIN_PIECE_WORK)
+        target = MIN_PIECE_WORK;
+    int n_pieces = 0;
+    for (int i = 0; i < n; i++) {
+        const struct product *pr = &list[i];
+        if (pr->m == 0)
+            continue;
+        int groups = matrix_groups(pr->w);
+        int64_t per_group = (int64_t)KERN_LANES * pr->w->n_in * pr->m;
+        int64_t step = target / per_group, rows = pr->m;
+        if (step < 1) {
+            step = 1; /* few wide groups and many rows: cut the rows too */
+            rows = (pr->m * target / per_group + KERN_LANES) / KERN_LANES * KERN_LANES;
+        }
+        /* The list always fits: what is left over is at least two pieces for each product to come. */
+        int room = p->max_pieces - n_pieces - 2 * (n - 1 - i);
+        if ((groups / step + 1) * (pr->m / rows + 1) > room) {
+            rows = pr->m;
+            step = (groups + room - 1) / room > step ? (groups + room - 1) / room : step;
+        }
+        for (int g = 0; g < groups; g += (int)step) {
+            int g1 = g + step < groups ? g + (int)step : groups;
+            for (int r = 0; r < pr->m; r += (int)rows) {
+                int r1 = r + rows < pr->m ? r + (int)rows : pr->m;
+                p->pieces[n_pieces++] = (struct product_piece){
+                    .product = i, .g0 = g, .g1 = g1, .r0 = r, .r1 = r1};
+            }
+        }
+    }
+    struct products_job job = {p, list};
+    pool_run(p->pool, n_pieces, product_item, &job);
+}
+
+size_t act_room(int n)
+{
+    return n > 0 && n % 32 == 0 ? kern_act_bytes(TT_Q8_0, n) : 0;
+}
+
+const void *act_prepare(const struct kernels *k, enum tensor_type type, const float *x, int n,
+                        void *dst)
+{
+    if (!act_is_quantised(type))
+        return x;
+    k->act_q8(x, n, dst);
+    return dst;
+}
+
+/* --- rows -------------------------------------------------------------------------------------- */
+
+struct rows_job {
+    void (*fn)(void *arg, int r0, int r1, int thread);
+    void *arg;
+    int n, per_item;
+};
+
+static void rows_item(void *arg, int item, int thread)
+{
+    const struct rows_job *j = arg;
+    int r0 = item * j->per_item, r1 = r0 + j->per_item;
+    j->fn(j->arg, r0, r1 < j->n ? r1 : j->n, thread);
+}
+
+void rows_run(struct pool *pool, int n, void (*fn)(void *arg, int r0, int r1, int thread), void *arg)
+{
+    if (n <= 0)
+        return;
+    if (n < ROWS_PER_JOB_MIN || pool_threads(pool) == 1) {
+        fn(arg, 0, n, 0);
+        return;
+    }
+    int items = 2 * pool_threads(pool);
+    struct rows_job j = {fn, arg, n, (n + items - 1) / items};
+    pool_run(pool, (n + j.per_item - 1) / j.per_item, rows_item, &j);
+}

@@ -1,0 +1,92 @@
+/* engine/matrix.h - a weight matrix packed for the kernels, and products over several of them.
+ *
+ * Packing is done once at load (kern_pack); the file's bytes are not needed afterwards. products_run
+ * takes a list of products that do not depend on each other and runs them as one pool job, cut into
+ * pieces of about equal work; how it is cut never changes a result (kern.h, bit-for-bit rule). */
+#ifndef LATENT_ENGINE_MATRIX_H
+#define LATENT_ENGINE_MATRIX_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "engine/kernels/kern.h"
+#include "engine/model/tensor.h"
+#include "engine/pool.h"
+
+struct matrix {
+    enum tensor_type type;
+    int n_out, n_in;
+    unsigned char *packed; /* owned, 64-aligned; NULL: no such matrix */
+    size_t n_bytes;
+};
+
+/* Called after about every 4 MiB packed with the bytes done since the last call; non-zero stops the
+ * load with ERR_CANCELED. */
+struct load_progress {
+    int (*report)(void *arg, uint64_t n_bytes);
+    void *arg;
+};
+
+/* Packs a 2-d tensor (ne[0] inputs, ne[1] outputs). ERR_UNSUPPORTED names the tensor when its type
+ * has no product kernel; ERR_NOMEM; ERR_CANCELED. m is untouched on failure. */
+int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
+                const struct load_progress *lp, struct err *e) LATENT_MUST_CHECK;
+/* The same from n_out float32 rows of n_in values, stored as `type` (TT_F32 or TT_BF16). */
+int matrix_pack_f32(struct matrix *m, const char *name, const float *rows, int n_out, int n_in,
+                    enum tensor_type type, struct err *e) LATENT_MUST_CHECK;
+void matrix_done(struct matrix *m);
+/* Row r (one output's weights) as float32: token embeddings are read this way. */
+void matrix_row_f32(const struct matrix *m, int r, float *dst);
+
+static inline int matrix_groups(const struct matrix *m)
+{
+    return (m->n_out + KERN_LANES - 1) / KERN_LANES;
+}
+
+/* y[i] = w x[i] for m rows; x[i] in the activation form of w->type (act_prepare). */
+struct product {
+    const struct matrix *w;
+    const void *const *x;
+    float *const *y;
+    int m;
+};
+
+struct product_piece {
+    int32_t product, g0, g1, r0, r1;
+};
+
+struct products {
+    const struct kernels *kern;
+    struct pool *pool;
+    struct product_piece *pieces; /* owned */
+    int max_pieces;
+};
+
+/* max_products: the longest list that products_run will get. */
+int products_init(struct products *p, const struct kernels *kern, struct pool *pool,
+                  int max_products) LATENT_MUST_CHECK;
+void products_done(struct products *p);
+void products_run(struct products *p, const struct product *list, int n);
+
+/* Activations come in two forms: float32 as they are, or quantised to int8 (act_q8). */
+static inline bool act_is_quantised(enum tensor_type type)
+{
+    return type == TT_Q8_0;
+}
+/* The form of a row that weights of `type` read, given both: what goes into product.x. */
+static inline const void *act_view(enum tensor_type type, const float *x, const void *quantised)
+{
+    return act_is_quantised(type) ? quantised : (const void *)x;
+}
+/* Room for a quantised row of n values, 64-aligned; 0 when n has no quantised form. */
+size_t act_room(int n);
+/* Prepares one float32 row for weights of `type`: quantises into dst (act_room(n) bytes), or answers
+ * x itself. Returns what goes into product.x. */
+const void *act_prepare(const struct kernels *k, enum tensor_type type, const float *x, int n,
+                        void *dst);
+
+/* Runs fn(arg, r0, r1, thread) over rows [0, n), in parallel when there are enough of them. */
+void rows_run(struct pool *pool, int n, void (*fn)(void *arg, int r0, int r1, int thread), void *arg);
+
+#endif

@@ -1,0 +1,71 @@
+/* engine/rope.c - rotary position embedding. Angles are float32 products, as the reference
+ * implementations compute them, so that long positions agree with what models were trained on. */
+#include "config.h"
+
+#include "engine/rope.h"
+
+#include <math.h>
+
+static float yarn_mscale(float factor, float mscale)
+{
+    return factor <= 1.0f ? 1.0f : 0.1f * mscale * logf(factor) + 1.0f;
+}
+
+/* The dimension whose wave turns `rotations` times over the original context. */
+static double yarn_dim_of(double rotations, int dim, double theta, double original)
+{
+    return dim * log(original / (rotations * 2.0 * M_PI)) / (2.0 * log(theta));
+}
+
+void rope_init(struct rope *r, const struct model_config *c)
+{
+    const struct rope_scaling *s = &c->rope_scaling;
+    int half = c->qk_rope_head_dim / 2;
+    r->dim = c->qk_rope_head_dim;
+    r->interleave = c->rope_interleave;
+    r->amplitude = 1.0f;
+    r->score_scale = 1.0f;
+    for (int i = 0; i < half; i++)
+        r->inv_freq[i] = 1.0f / powf(c->rope_theta, (float)(2 * i) / (float)r->dim);
+    if (s->type != ROPE_SCALING_YARN)
+        return;
+    double low = floor(yarn_dim_of(s->beta_fast, r->dim, c->rope_theta,
+                                   s->original_max_position_embeddings));
+    double high = ceil(yarn_dim_of(s->beta_slow, r->dim, c->rope_theta,
+                                   s->original_max_position_embeddings));
+    low = fmax(low, 0.0);
+    high = fmin(high, r->dim - 1.0);
+    if (high == low)
+        high += 0.001;
+    for (int i = 0; i < half; i++) {
+        float ramp = (float)fmin(fmax((i - low) / (high - low), 0.0), 1.0);
+        r->inv_freq[i] = r->inv_freq[i] / s->factor * ramp + r->inv_freq[i] * (1.0f - ramp);
+    }
+    if (s->mscale != 0.0f && s->mscale_all_dim != 0.0f)
+        r->amplitude = yarn_mscale(s->factor, s->mscale) / yarn_mscale(s->factor, s->mscale_all_dim);
+    else
+        r->amplitude = yarn_mscale(s->factor, 1.0f);
+    if (s->mscale_all_dim != 0.0f) {
+        float m = yarn_mscale(s->factor, s->mscale_all_dim);
+        r->score_scale = m * m;
+    }
+}
+
+void rope_angles(const struct rope *r, int position, float *cos_out, float *sin_out)
+{
+    for (int i = 0; i < r->dim / 2; i++) {
+        float a = (float)position * r->inv_freq[i];
+        cos_out[i] = cosf(a) * r->amplitude;
+        sin_out[i] = sinf(a) * r->amplitude;
+    }
+}
+
+void rope_apply(const struct rope *r, const float *cos_t, const float *sin_t, float *x)
+{
+    int half = r->dim / 2, step = r->interleave ? 2 : 1, other = r->interleave ? 1 : half;
+    for (int i = 0; i < half; i++) {
+        float a = x[i * step], b = x[i * step + other];
+        x[i * step] = a * cos_t[i] - b * sin_t[i];
+        x[i * step + other] = a * sin_t[i] + b * cos_t[i];
+    }
+}

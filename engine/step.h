@@ -1,0 +1,48 @@
+/* engine/step.h - what all layers of one forward call share: which rows there are, whose they are,
+ * where they stand, and the residual stream. Built by forward.c, read by attention/ and ffn.c. */
+#ifndef LATENT_ENGINE_STEP_H
+#define LATENT_ENGINE_STEP_H
+
+#include <stdint.h>
+#include "engine/kernels/kern.h"
+#include "engine/matrix.h"
+#include "engine/model/checkpoint.h"
+#include "engine/pool.h"
+#include "engine/rope.h"
+
+/* Consecutive new tokens of one sequence. */
+struct span {
+    unsigned char *const *pages; /* of its sequence: pages[t / page_tokens] */
+    int32_t position;            /* of its first token */
+    int32_t n_tokens;
+    int32_t first;               /* index of its first token in the list of rows it belongs to */
+};
+
+/* The rows of a step, or those of them that a later part still needs. */
+struct row_set {
+    int n_rows;
+    const int32_t *rows; /* [n_rows] indices into the residual stream, ascending */
+    int n_spans;
+    const struct span *spans;
+};
+
+struct step {
+    const struct kernels *kern;
+    struct pool *pool;
+    struct products *products;
+    const struct model_config *config;
+    const struct rope *rope;
+    uint32_t page_tokens;
+    enum tensor_type row_type; /* of cache rows */
+    float *x;                  /* [rows][hidden_size]: the residual stream */
+    const float *rope_cos, *rope_sin; /* [rows][qk_rope_head_dim / 2] */
+};
+
+/* Limits that work space is allocated for. */
+struct step_limits {
+    int max_rows, max_seqs, n_threads;
+    uint32_t page_tokens;
+    enum tensor_type row_type;
+};
+
+#endif

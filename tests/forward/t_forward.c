@@ -1,0 +1,383 @@
+/* tests/forward/t_forward.c - the forward pass against a float64 reference on random tiny models, and
+ * the bit-for-bit rule: chunking, batching, threads and order change nothing. */
+#include "config.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "engine/forward.h"
+#include "engine/kernels/kern.h"
+#include "tests/forward/tiny.h"
+
+#define MAX_ROWS 64
+#define PAGE_TOKENS 16
+
+static unsigned long long seed;
+
+static const struct model_config base = {
+    .architecture = "deepseek_v3",
+    .vocab_size = 97,
+    .hidden_size = 40,
+    .num_hidden_layers = 3,
+    .num_attention_heads = 3,
+    .q_lora_rank = 24,
+    .kv_lora_rank = 20,
+    .qk_nope_head_dim = 12,
+    .qk_rope_head_dim = 6,
+    .v_head_dim = 10,
+    .intermediate_size = 56,
+    .moe_intermediate_size = 18,
+    .n_routed_experts = 8,
+    .num_experts_per_tok = 3,
+    .n_shared_experts = 1,
+    .first_k_dense_replace = 1,
+    .gating = GATING_SIGMOID,
+    .n_group = 1,
+    .topk_group = 1,
+    .norm_topk_prob = true,
+    .routed_scaling_factor = 1.5f,
+    .rms_norm_eps = 1e-6f,
+    .rope_theta = 1000.0f,
+    .rope_interleave = true,
+    .max_position_embeddings = 2048,
+};
+
+struct rig {
+    struct pool *pool;
+    struct model *model;
+    struct kv *kv;
+};
+
+static void rig_open(struct rig *r, const struct checkpoint *ck, enum cpu_level level, int threads,
+                     enum cache_type type)
+{
+    struct err e = {0};
+    struct model_options o = {
+        .level = level,
+        .cache_type = type,
+        .page_tokens = PAGE_TOKENS,
+        .max_batch_tokens = MAX_ROWS,
+        .max_logit_rows = MAX_ROWS,
+        .max_seqs = 8,
+        .max_position = 2048,
+    };
+    ck_assert_int_eq(pool_new(threads, 0, &r->pool, &e), 0);
+    ck_assert_msg(model_new(ck, &o, r->pool, &r->model, &e) == 0, "%s", e.text);
+    struct kv_config kc = {.page_tokens = PAGE_TOKENS, .pool_bytes = 16u << 20, .max_seqs = 16,
+                           .max_seq_tokens = 2048};
+    kc.planes = model_planes(r->model, &kc.n_planes);
+    ck_assert_msg(kv_open(&kc, &r->kv, &e) == 0, "%s", e.text);
+    ck_assert_msg(model_bind_cache(r->model, r->kv, &e) == 0, "%s", e.text);
+}
+
+static void rig_close(struct rig *r)
+{
+    model_free(&r->model);
+    kv_close(&r->kv);
+    pool_free(&r->pool);
+}
+
+/* Feeds tokens in chunks of at most `chunk` (0: random sizes) and keeps the logits of every token. */
+static void feed(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n, int chunk,
+                 float *logits)
+{
+    int vocab = model_config(r->model)->vocab_size;
+    for (int at = 0; at < n;) {
+        int m = chunk ? chunk : 1 + rand() % 20;
+        if (m > n - at)
+            m = n - at;
+        ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)m), 0);
+        struct forward_seq s = {kv_seq_pages(seq, NULL), at, m, tokens + at, m};
+        struct forward_batch b = {1, &s, logits + (size_t)at * (size_t)vocab};
+        kv_step_begin(r->kv);
+        ck_assert_int_eq(model_forward(r->model, &b), 0);
+        kv_seq_commit(r->kv, seq, tokens + at, (uint32_t)m);
+        kv_step_end(r->kv);
+        at += m;
+    }
+}
+
+static void run_prompt(const struct checkpoint *ck, enum cpu_level level, int threads,
+                       enum cache_type type, const int32_t *tokens, int n, int chunk, float *logits)
+{
+    struct rig r;
+    struct kv_seq *seq = NULL;
+    rig_open(&r, ck, level, threads, type);
+    ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq), 0);
+    feed(&r, seq, tokens, n, chunk, logits);
+    kv_seq_free(r.kv, &seq);
+    rig_close(&r);
+}
+
+static void fill_tokens(int32_t *t, int n, int vocab)
+{
+    for (int i = 0; i < n; i++)
+        t[i] = rand() % vocab;
+}
+
+static void compare_with_reference(const struct model_config *c, int split_kv_b, double tolerance,
+                                   enum cache_type type)
+{
+    enum { N = 37 };
+    struct tiny t;
+    int32_t tokens[N];
+    size_t n = (size_t)N * (size_t)c->vocab_size;
+    double *want = malloc(n * sizeof(double)), mean = 0, var = 0;
+    float *got = malloc(n * sizeof(float));
+    tiny_new(&t, c, split_kv_b, seed);
+    fill_tokens(tokens, N, c->vocab_size);
+    tiny_reference(&t, tokens, N, want);
+    for (size_t i = 0; i < n; i++)
+        mean += want[i] / (double)n;
+    for (size_t i = 0; i < n; i++)
+        var += (want[i] - mean) * (want[i] - mean) / (double)n;
+    for (int level = 0; level < CPU_LEVEL_MAX; level++) {
+        if (!kern_level_built((enum cpu_level)level))
+            continue;
+        run_prompt(&t.ck, (enum cpu_level)level, 2, type, tokens, N, 0, got);
+        double worst = 0;
+        for (size_t i = 0; i < n; i++)
+            worst = fmax(worst, fabs((double)got[i] - want[i]) / sqrt(var));
+        ck_assert_msg(worst < tolerance, "level %s: worst logit error %g of the deviation (seed %llu)",
+                      cpu_level_name((enum cpu_level)level), worst, seed);
+    }
+    free(want);
+    free(got);
+    tiny_free(&t);
+}
+
+START_TEST(test_reference)
+{
+    struct model_config c = base;
+    compare_with_reference(&c, _i, 1e-4, CACHE_F32);
+}
+END_TEST
+
+START_TEST(test_reference_variants)
+{
+    struct model_config c = base;
+    switch (_i) {
+    case 0: /* no q_lora, halves, tied */
+        c.q_lora_rank = 0;
+        c.rope_interleave = false;
+        c.tie_word_embeddings = true;
+        break;
+    case 1: /* groups, no shared expert, weights as they are */
+        c.n_group = 4;
+        c.topk_group = 2;
+        c.n_shared_experts = 0;
+        c.norm_topk_prob = false;
+        break;
+    case 2: /* dense, one head, sizes of one group exactly */
+        c.n_routed_experts = 0;
+        c.num_experts_per_tok = 0;
+        c.n_shared_experts = 0;
+        c.num_attention_heads = 1;
+        c.hidden_size = 16;
+        c.kv_lora_rank = 16;
+        break;
+    case 3: /* more heads than lanes, two shared experts, no dense layer */
+        c.num_attention_heads = 21;
+        c.n_shared_experts = 2;
+        c.first_k_dense_replace = 0;
+        break;
+    default: /* value wider than latent */
+        c.v_head_dim = 33;
+        c.qk_nope_head_dim = 31;
+        c.kv_lora_rank = 7;
+        break;
+    }
+    compare_with_reference(&c, 1, 1e-4, CACHE_F32);
+}
+END_TEST
+
+START_TEST(test_bf16_rows)
+{
+    /* Rounding rows to 8 bits of mantissa moves logits, but not far. */
+    struct model_config c = base;
+    compare_with_reference(&c, 1, 0.2, CACHE_BF16);
+}
+END_TEST
+
+START_TEST(test_bit_for_bit)
+{
+    enum { N = 1100 }; /* over two piece boundaries */
+    enum cpu_level level = (enum cpu_level)_i;
+    struct model_config c = base;
+    struct tiny t;
+    int32_t tokens[N];
+    if (!kern_level_built(level))
+        return;
+    c.num_hidden_layers = 2;
+    size_t n = (size_t)N * (size_t)c.vocab_size;
+    float *a = malloc(n * sizeof(float)), *b = malloc(n * sizeof(float));
+    tiny_new(&t, &c, 1, seed);
+    fill_tokens(tokens, N, c.vocab_size);
+    run_prompt(&t.ck, level, 1, CACHE_BF16, tokens, N, MAX_ROWS, a);
+    const int chunks[] = {1, 0, 7, 33};
+    for (int k = 0; k < 4; k++) {
+        memset(b, 0, n * sizeof(float));
+        run_prompt(&t.ck, level, 1 + k, CACHE_BF16, tokens, N, chunks[k], b);
+        ck_assert_msg(memcmp(a, b, n * sizeof(float)) == 0, "chunks of %d, %d threads (seed %llu)",
+                      chunks[k], 1 + k, seed);
+    }
+    free(a);
+    free(b);
+    tiny_free(&t);
+}
+END_TEST
+
+/* Several sequences of different lengths in one batch, at different phases, against each alone. */
+START_TEST(test_batched)
+{
+    enum { SEQS = 5, N = 90 };
+    enum cpu_level level = (enum cpu_level)_i;
+    struct model_config c = base;
+    struct tiny t;
+    struct rig r;
+    int32_t tokens[SEQS][N];
+    struct kv_seq *seq[SEQS];
+    int at[SEQS] = {0};
+    if (!kern_level_built(level))
+        return;
+    size_t vocab = (size_t)c.vocab_size;
+    float *alone = malloc(SEQS * N * vocab * sizeof(float));
+    float *logits = malloc(MAX_ROWS * vocab * sizeof(float));
+    tiny_new(&t, &c, 0, seed);
+    for (int s = 0; s < SEQS; s++) {
+        fill_tokens(tokens[s], N, c.vocab_size);
+        run_prompt(&t.ck, level, 2, CACHE_BF16, tokens[s], N, 11, alone + (size_t)s * N * vocab);
+    }
+    rig_open(&r, &t.ck, level, 2, CACHE_BF16);
+    for (int s = 0; s < SEQS; s++)
+        ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq[s]), 0);
+    for (;;) {
+        struct forward_seq fs[SEQS];
+        int who[SEQS], n = 0;
+        for (int s = 0; s < SEQS; s++) {
+            if (at[s] == N || rand() % 4 == 0)
+                continue;
+            int m = 1 + rand() % 12;
+            m = m > N - at[s] ? N - at[s] : m;
+            ck_assert_int_eq(kv_seq_reserve(r.kv, seq[s], (uint32_t)m), 0);
+            who[n] = s;
+            fs[n++] = (struct forward_seq){kv_seq_pages(seq[s], NULL), at[s], m, tokens[s] + at[s],
+                                           rand() % (m + 1)};
+        }
+        int left = 0;
+        for (int s = 0; s < SEQS; s++)
+            left += N - at[s];
+        if (!left)
+            break;
+        if (!n)
+            continue;
+        struct forward_batch b = {n, fs, logits};
+        kv_step_begin(r.kv);
+        ck_assert_int_eq(model_forward(r.model, &b), 0);
+        const float *got = logits;
+        for (int i = 0; i < n; i++) {
+            int s = who[i];
+            size_t first = (size_t)(at[s] + fs[i].n_tokens - fs[i].n_logits);
+            size_t bytes = (size_t)fs[i].n_logits * vocab * sizeof(float);
+            ck_assert_msg(memcmp(got, alone + ((size_t)s * N + first) * vocab, bytes) == 0,
+                          "sequence %d at %d (seed %llu)", s, at[s], seed);
+            got += (size_t)fs[i].n_logits * vocab;
+            kv_seq_commit(r.kv, seq[s], tokens[s] + at[s], (uint32_t)fs[i].n_tokens);
+            at[s] += fs[i].n_tokens;
+        }
+        kv_step_end(r.kv);
+    }
+    for (int s = 0; s < SEQS; s++)
+        kv_seq_free(r.kv, &seq[s]);
+    rig_close(&r);
+    free(alone);
+    free(logits);
+    tiny_free(&t);
+}
+END_TEST
+
+START_TEST(test_limits)
+{
+    struct tiny t;
+    struct rig r;
+    struct kv_seq *seq = NULL;
+    int32_t tokens[MAX_ROWS + 1] = {0};
+    float *logits = malloc((size_t)MAX_ROWS * (size_t)base.vocab_size * sizeof(float));
+    tiny_new(&t, &base, 1, seed);
+    rig_open(&r, &t.ck, CPU_GENERIC, 1, CACHE_BF16);
+    ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq), 0);
+    ck_assert_int_eq(kv_seq_reserve(r.kv, seq, MAX_ROWS + 1), 0);
+    struct forward_seq s = {kv_seq_pages(seq, NULL), 0, MAX_ROWS + 1, tokens, 1};
+    struct forward_batch b = {1, &s, logits};
+    ck_assert_int_eq(model_forward(r.model, &b), ERR_INVAL);
+    s.n_tokens = 1;
+    s.n_logits = 2;
+    ck_assert_int_eq(model_forward(r.model, &b), ERR_INVAL);
+    s.n_logits = 1;
+    tokens[0] = base.vocab_size;
+    ck_assert_int_eq(model_forward(r.model, &b), ERR_INVAL);
+    tokens[0] = -1;
+    ck_assert_int_eq(model_forward(r.model, &b), ERR_INVAL);
+    tokens[0] = 0;
+    s.position = 2048;
+    ck_assert_int_eq(model_forward(r.model, &b), ERR_INVAL);
+    s.position = 0;
+    ck_assert_int_eq(model_forward(r.model, &b), 0);
+    kv_seq_free(r.kv, &seq);
+    rig_close(&r);
+    tiny_free(&t);
+    free(logits);
+}
+END_TEST
+
+static int stop_at_half(void *arg, float f)
+{
+    (void)arg;
+    return f > 0.0f;
+}
+
+START_TEST(test_load_stopped)
+{
+    struct tiny t;
+    struct err e = {0};
+    struct pool *pool = NULL;
+    struct model *m = NULL;
+    struct model_options o = {.page_tokens = 16, .max_batch_tokens = 4, .max_logit_rows = 1,
+                              .max_seqs = 1, .max_position = 64, .progress = stop_at_half};
+    tiny_new(&t, &base, 1, seed);
+    ck_assert_int_eq(pool_new(1, 0, &pool, &e), 0);
+    ck_assert_int_eq(model_new(&t.ck, &o, pool, &m, &e), ERR_CANCELED);
+    ck_assert_ptr_null(m);
+    pool_free(&pool);
+    tiny_free(&t);
+}
+END_TEST
+
+int main(void)
+{
+    const char *s = getenv("LATENT_TEST_SEED");
+    seed = s ? strtoull(s, NULL, 10) : (unsigned long long)time(NULL);
+    srand((unsigned)seed);
+    printf("# seed %llu (LATENT_TEST_SEED)\n", seed);
+    fflush(stdout);
+    Suite *suite = suite_create("forward");
+    TCase *tc = tcase_create("forward");
+    tcase_set_timeout(tc, 300);
+    tcase_add_loop_test(tc, test_reference, 0, 2);
+    tcase_add_loop_test(tc, test_reference_variants, 0, 5);
+    tcase_add_test(tc, test_bf16_rows);
+    tcase_add_loop_test(tc, test_bit_for_bit, 0, CPU_LEVEL_MAX);
+    tcase_add_loop_test(tc, test_batched, 0, CPU_LEVEL_MAX);
+    tcase_add_test(tc, test_limits);
+    tcase_add_test(tc, test_load_stopped);
+    suite_add_tcase(suite, tc);
+    SRunner *sr = srunner_create(suite);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? 1 : 0;
+}

@@ -1,0 +1,235 @@
+/* tests/forward/t_golden.c - latent-mini against golden values of another implementation: perplexity
+ * and greedy continuations from Q8_0 at every level, and from the bfloat16 folder where there is one
+ * (LATENT_SHARED, or ../shared beside the project). */
+#include "config.h"
+
+#include <check.h>
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/forward.h"
+#include "engine/kernels/kern.h"
+
+#define MAX_ROWS 128
+#define MAX_LEN 1024
+
+static cJSON *golden;
+static char q8_path[4096], bf16_path[4096];
+
+struct rig {
+    struct pool *pool;
+    struct model *model;
+    struct kv *kv;
+    float *logits;
+};
+
+static void rig_open(struct rig *r, const char *path, enum cpu_level level, enum cache_type type)
+{
+    struct err e = {0};
+    struct checkpoint *ck = NULL;
+    struct model_options o = {.level = level, .cache_type = type, .page_tokens = 32,
+                              .max_batch_tokens = MAX_ROWS, .max_logit_rows = MAX_ROWS,
+                              .max_seqs = 4, .max_position = 4096};
+    ck_assert_msg(checkpoint_open(path, &ck, &e) == 0, "%s", e.text);
+    ck_assert_msg(pool_new(2, 0, &r->pool, &e) == 0, "%s", e.text);
+    ck_assert_msg(model_new(ck, &o, r->pool, &r->model, &e) == 0, "%s", e.text);
+    checkpoint_close(&ck);
+    struct kv_config kc = {.page_tokens = 32, .pool_bytes = 64u << 20, .max_seqs = 4,
+                           .max_seq_tokens = 4096};
+    kc.planes = model_planes(r->model, &kc.n_planes);
+    ck_assert_msg(kv_open(&kc, &r->kv, &e) == 0, "%s", e.text);
+    ck_assert_msg(model_bind_cache(r->model, r->kv, &e) == 0, "%s", e.text);
+    r->logits = malloc((size_t)MAX_ROWS * (size_t)model_config(r->model)->vocab_size * sizeof(float));
+}
+
+static void rig_close(struct rig *r)
+{
+    model_free(&r->model);
+    kv_close(&r->kv);
+    pool_free(&r->pool);
+    free(r->logits);
+}
+
+static void step(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n, int n_logits)
+{
+    ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)n), 0);
+    struct forward_seq s = {kv_seq_pages(seq, NULL), (int32_t)kv_seq_length(seq), n, tokens, n_logits};
+    struct forward_batch b = {1, &s, r->logits};
+    kv_step_begin(r->kv);
+    ck_assert_int_eq(model_forward(r->model, &b), 0);
+    kv_seq_commit(r->kv, seq, tokens, (uint32_t)n);
+    kv_step_end(r->kv);
+}
+
+static double logprob(const float *logits, int vocab, int id)
+{
+    double max = -1e300, sum = 0;
+    for (int i = 0; i < vocab; i++)
+        max = fmax(max, logits[i]);
+    for (int i = 0; i < vocab; i++)
+        sum += exp(logits[i] - max);
+    return logits[id] - max - log(sum);
+}
+
+static int ids_of(const cJSON *array, int32_t *out)
+{
+    int n = 0;
+    const cJSON *v;
+    cJSON_ArrayForEach(v, array)
+    {
+        ck_assert_int_lt(n, MAX_LEN);
+        out[n++] = v->valueint;
+    }
+    return n;
+}
+
+static double perplexity(struct rig *r)
+{
+    int vocab = model_config(r->model)->vocab_size, count = 0;
+    double nll = 0;
+    const cJSON *text;
+    cJSON_ArrayForEach(text, cJSON_GetObjectItem(golden, "texts"))
+    {
+        int32_t ids[MAX_LEN];
+        int n = ids_of(cJSON_GetObjectItem(text, "ids"), ids);
+        struct kv_seq *seq = NULL;
+        ck_assert_int_eq(kv_seq_new(r->kv, 0, &seq), 0);
+        for (int at = 0; at < n; at += MAX_ROWS) {
+            int m = n - at < MAX_ROWS ? n - at : MAX_ROWS;
+            step(r, seq, ids + at, m, m);
+            for (int i = 0; i < m; i++) {
+                if (at + i + 1 >= n)
+                    break;
+                nll -= logprob(r->logits + (size_t)i * (size_t)vocab, vocab, ids[at + i + 1]);
+                count++;
+            }
+        }
+        kv_seq_free(r->kv, &seq);
+    }
+    ck_assert_int_eq(count, cJSON_GetObjectItem(golden, "tokens")->valueint);
+    return exp(nll / count);
+}
+
+static void generations(struct rig *r, double min_gap, double logprob_tolerance)
+{
+    int vocab = model_config(r->model)->vocab_size;
+    const cJSON *g;
+    cJSON_ArrayForEach(g, cJSON_GetObjectItem(golden, "generations"))
+    {
+        int32_t prompt[MAX_LEN], want[MAX_LEN];
+        int n = ids_of(cJSON_GetObjectItem(g, "prompt_ids"), prompt);
+        int m = ids_of(cJSON_GetObjectItem(g, "greedy_ids"), want);
+        struct kv_seq *seq = NULL;
+        ck_assert_int_eq(kv_seq_new(r->kv, 0, &seq), 0);
+        step(r, seq, prompt, n, 1);
+        const cJSON *id, *lp = cJSON_GetObjectItem(g, "first_top_logprobs")->child;
+        cJSON_ArrayForEach(id, cJSON_GetObjectItem(g, "first_top_ids"))
+        {
+            double got = logprob(r->logits, vocab, id->valueint);
+            ck_assert_msg(fabs(got - lp->valuedouble) < logprob_tolerance,
+                          "log-probability of %d: %f, golden %f", id->valueint, got, lp->valuedouble);
+            lp = lp->next;
+        }
+        bool follow = cJSON_GetObjectItem(g, "smallest_top2_gap")->valuedouble >= min_gap;
+        for (int i = 0; follow && i < m; i++) {
+            int32_t best = 0;
+            for (int v = 1; v < vocab; v++)
+                if (r->logits[v] > r->logits[best])
+                    best = v;
+            ck_assert_msg(best == want[i], "token %d after \"%s\": %d, golden %d", i,
+                          cJSON_GetObjectItem(g, "prompt")->valuestring, best, want[i]);
+            step(r, seq, &best, 1, 1);
+        }
+        kv_seq_free(r->kv, &seq);
+    }
+}
+
+START_TEST(test_q8_0)
+{
+    struct rig r;
+    double want = cJSON_GetObjectItem(golden, "perplexity")->valuedouble;
+    if (!kern_level_built((enum cpu_level)_i))
+        return;
+    rig_open(&r, q8_path, (enum cpu_level)_i, CACHE_BF16);
+    double got = perplexity(&r);
+    printf("# Q8_0 %s: perplexity %.4f, golden %.4f\n", cpu_level_name((enum cpu_level)_i), got, want);
+    fflush(stdout);
+    ck_assert_msg(fabs(got / want - 1.0) < 0.01, "perplexity %f, golden %f", got, want);
+    /* Quantised weights follow the same path where the two best are well apart. */
+    generations(&r, 0.15, 0.2);
+    rig_close(&r);
+}
+END_TEST
+
+START_TEST(test_bf16)
+{
+    struct rig r;
+    double want = cJSON_GetObjectItem(golden, "perplexity")->valuedouble;
+    enum cpu_level level = (enum cpu_level)(_i / 2);
+    enum cache_type type = _i % 2 ? CACHE_F32 : CACHE_BF16;
+    if (!kern_level_built(level))
+        return;
+    rig_open(&r, bf16_path, level, type);
+    double got = perplexity(&r);
+    printf("# BF16 %s, %s rows: perplexity %.4f, golden %.4f\n", cpu_level_name(level),
+           type == CACHE_F32 ? "f32" : "bf16", got, want);
+    fflush(stdout);
+    ck_assert_msg(fabs(got / want - 1.0) < 0.001, "perplexity %f, golden %f", got, want);
+    if (type == CACHE_F32)
+        generations(&r, 0.0, 0.002);
+    else
+        generations(&r, 0.05, 0.02);
+    rig_close(&r);
+}
+END_TEST
+
+static cJSON *read_json(const char *path)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f)
+        return NULL;
+    static char text[1 << 20];
+    size_t n = fread(text, 1, sizeof(text) - 1, f);
+    fclose(f);
+    text[n] = 0;
+    return cJSON_Parse(text);
+}
+
+int main(void)
+{
+    char path[4096];
+    const char *src = getenv("top_srcdir"), *shared = getenv("LATENT_SHARED");
+    if (!src)
+        src = ".";
+    snprintf(path, sizeof(path), "%s/tests/data/latent-mini-golden.json", src);
+    snprintf(q8_path, sizeof(q8_path), "%s/models/latent-mini.q8_0.gguf", src);
+    if (shared)
+        snprintf(bf16_path, sizeof(bf16_path), "%s/models/latent-mini", shared);
+    else
+        snprintf(bf16_path, sizeof(bf16_path), "%s/../shared/models/latent-mini", src);
+    golden = read_json(path);
+    if (!golden) {
+        printf("Bail out! cannot read %s\n", path);
+        return 1;
+    }
+    Suite *suite = suite_create("golden");
+    TCase *tc = tcase_create("golden");
+    tcase_set_timeout(tc, 600);
+    tcase_add_loop_test(tc, test_q8_0, 0, CPU_LEVEL_MAX);
+    if (access(bf16_path, R_OK) == 0)
+        tcase_add_loop_test(tc, test_bf16, 0, 2 * CPU_LEVEL_MAX);
+    else
+        printf("# skipped: no bfloat16 folder (set LATENT_SHARED)\n");
+    fflush(stdout);
+    suite_add_tcase(suite, tc);
+    SRunner *sr = srunner_create(suite);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    cJSON_Delete(golden);
+    return failed ? 1 : 0;
+}
