@@ -18,7 +18,8 @@
  *
  * Activations. Float types take float32 rows as they are. Q8_0 takes rows prepared by act_q8:
  *     float d[n/32]; int32_t s[n/32]; int8_t q[n]   with d = max|x| / 127, q = round to nearest even
- *     of x / d in [-127, 127], s = sum of the block's q. kern_act_bytes gives the size; 64-aligned.
+ *     of x (1/d) in [-127, 127], s = -128 times the sum of the block's q (what an unsigned weight
+ *     w + 128 adds too much). kern_act_bytes gives the size; 64-aligned.
  * y = sum over blocks b, ascending: (float)(integer dot of block b) * (d_w * d_x), added in float32.
  */
 #ifndef LATENT_ENGINE_KERNELS_KERN_H

@@ -1,2 +1,25 @@
 ## One library per instruction set, each with its own flags; libkern.a holds generic C and the table.
-libengine_a_SOURCES += %D%/../pool.h
+noinst_LIBRARIES += libkern.a
+libkern_a_SOURCES = \
+	%D%/generic.c \
+	%D%/kern.c %D%/kern.def %D%/kern.h %D%/kern_internal.h \
+	%D%/pack.c \
+	%D%/simd_template.h %D%/vec_avx2.h %D%/vec_avx512.h
+libkern_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
+
+LIBS_KERN_SIMD =
+if HAVE_SIMD_AVX2
+noinst_LIBRARIES += libkern_avx2.a
+libkern_avx2_a_SOURCES = %D%/avx2.c
+libkern_avx2_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX2_CFLAGS) -O3 -ffp-contract=off
+LIBS_KERN_SIMD += libkern_avx2.a
+endif
+if HAVE_SIMD_AVX512
+noinst_LIBRARIES += libkern_avx512.a
+libkern_avx512_a_SOURCES = %D%/avx512.c
+libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_CFLAGS) -O3 -ffp-contract=off
+LIBS_KERN_SIMD += libkern_avx512.a
+endif
+EXTRA_DIST += %D%/avx2.c %D%/avx512.c
+
+libengine_a_SOURCES += engine/pool.c engine/pool.h

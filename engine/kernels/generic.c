@@ -1,0 +1,263 @@
+/* engine/kernels/generic.c - every kernel in plain C: the definition that the others are tested
+ * against. Compiled with -ffp-contract=off. What each computes stands in kern.def and kern.h. */
+#include "config.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "engine/kernels/kern.h"
+#include "engine/kernels/kern_internal.h"
+
+static float f32_of_f16(uint16_t h)
+{
+    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023, u;
+    float f;
+    if (e == 31)
+        u = sign | 0x7f800000 | m << 13;
+    else if (e)
+        u = sign | (e + 112) << 23 | m << 13;
+    else {
+        f = (float)m * 0x1p-24f;
+        return sign ? -f : f;
+    }
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+static float f32_of_bf16(uint16_t h)
+{
+    uint32_t u = (uint32_t)h << 16;
+    float f;
+    memcpy(&f, &u, sizeof(f));
+    return f;
+}
+
+static float weight(enum tensor_type type, const void *w, size_t i)
+{
+    if (type == TT_F32)
+        return ((const float *)w)[i];
+    return type == TT_F16 ? f32_of_f16(((const uint16_t *)w)[i])
+                          : f32_of_bf16(((const uint16_t *)w)[i]);
+}
+
+static void store_group(float *y, const float *acc, int g, int n_out)
+{
+    int n = n_out - g * KERN_LANES < KERN_LANES ? n_out - g * KERN_LANES : KERN_LANES;
+    memcpy(y + g * KERN_LANES, acc, (size_t)n * sizeof(float));
+}
+
+static inline void mul_float(enum tensor_type type, const void *w, int n_out, int n_in, int g0,
+                             int g1, const void *const *x, float *const *y, int m)
+{
+    float row[KERN_LANES];
+    for (int g = g0; g < g1; g++) {
+        const void *wg = (const unsigned char *)w + (size_t)g * kern_group_bytes(type, n_in);
+        for (int i = 0; i < m; i++) {
+            float acc[KERN_LANES] = {0};
+            const float *xi = x[i];
+            for (int k = 0; k < n_in; k++) {
+                for (int r = 0; r < KERN_LANES; r++)
+                    row[r] = weight(type, wg, (size_t)k * KERN_LANES + (size_t)r);
+                for (int r = 0; r < KERN_LANES; r++)
+                    acc[r] += row[r] * xi[k];
+            }
+            store_group(y[i], acc, g, n_out);
+        }
+    }
+}
+
+static void mul_f32(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                    float *const *y, int m)
+{
+    mul_float(TT_F32, w, n_out, n_in, g0, g1, x, y, m);
+}
+
+static void mul_f16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                    float *const *y, int m)
+{
+    mul_float(TT_F16, w, n_out, n_in, g0, g1, x, y, m);
+}
+
+static void mul_bf16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                     float *const *y, int m)
+{
+    mul_float(TT_BF16, w, n_out, n_in, g0, g1, x, y, m);
+}
+
+static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                     float *const *y, int m)
+{
+    for (int g = g0; g < g1; g++) {
+        const unsigned char *wg = (const unsigned char *)w + (size_t)g * kern_group_bytes(TT_Q8_0, n_in);
+        for (int i = 0; i < m; i++) {
+            float acc[KERN_LANES] = {0};
+            const float *dx = act_scales(x[i]);
+            const int8_t *qx = act_values(x[i], n_in);
+            for (int b = 0; b < n_in / Q8_BLOCK; b++) {
+                const unsigned char *blk = wg + (size_t)b * Q8_GROUP_BLOCK;
+                const int8_t *q = (const int8_t *)(blk + 32);
+                for (int r = 0; r < KERN_LANES; r++) {
+                    uint16_t h;
+                    int sum = 0;
+                    memcpy(&h, blk + 2 * r, 2);
+                    for (int k = 0; k < Q8_BLOCK; k++)
+                        sum += q[k / 4 * 64 + r * 4 + k % 4] * qx[b * Q8_BLOCK + k];
+                    acc[r] += (float)sum * (f32_of_f16(h) * dx[b]);
+                }
+            }
+            store_group(y[i], acc, g, n_out);
+        }
+    }
+}
+
+static void act_q8(const float *x, int n, void *dst)
+{
+    float *d = dst;
+    int32_t *s = (int32_t *)dst + n / Q8_BLOCK;
+    int8_t *q = (int8_t *)dst + (size_t)(n / Q8_BLOCK) * 8;
+    for (int b = 0; b < n / Q8_BLOCK; b++, x += Q8_BLOCK, q += Q8_BLOCK) {
+        float max = 0.0f;
+        for (int i = 0; i < Q8_BLOCK; i++)
+            if (fabsf(x[i]) > max) /* false for NaN */
+                max = fabsf(x[i]);
+        if (max > 3.0e38f)
+            max = 3.0e38f; /* an infinity: the block saturates */
+        d[b] = max / 127.0f;
+        float inv = d[b] > 0.0f ? 1.0f / d[b] : 0.0f;
+        if (inv > 3.0e38f)
+            inv = 0.0f; /* scale too small to invert: the block counts as zero */
+        s[b] = 0;
+        for (int i = 0; i < Q8_BLOCK; i++) {
+            float v = x[i] * inv;
+            if (!(v == v))
+                v = 0.0f;
+            v = v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v;
+            q[i] = (int8_t)lrintf(v);
+            s[b] -= 128 * q[i];
+        }
+    }
+}
+
+static float element(enum tensor_type type, const unsigned char *row, int i)
+{
+    if (type == TT_F32)
+        return ((const float *)(const void *)row)[i];
+    return f32_of_bf16(((const uint16_t *)(const void *)row)[i]);
+}
+
+static void attn_block(const struct attn_block *b)
+{
+    float *key = b->scratch, *score = b->scratch + b->dk + b->dv;
+    float *value = key + b->dk;
+    const unsigned char *rows = b->rows;
+    for (int g = 0; g < b->n_groups; g++) {
+        const float *q = b->q + (size_t)g * (size_t)b->dk * KERN_LANES;
+        float *acc = b->acc + (size_t)g * (size_t)b->dv * KERN_LANES;
+        for (int i = 0; i < KERN_LANES; i++) {
+            int n = b->limit[g * KERN_LANES + i];
+            float *m = &b->m[g * KERN_LANES + i], *l = &b->l[g * KERN_LANES + i];
+            n = n > b->n_rows ? b->n_rows : n;
+            if (n <= 0)
+                continue;
+            float max = *m;
+            for (int t = 0; t < n; t++) {
+                for (int d = 0; d < b->dk; d++)
+                    key[d] = element(b->row_type, rows + (size_t)t * b->row_bytes, b->k_off + d);
+                score[t] = 0.0f;
+                for (int d = 0; d < b->dk; d++)
+                    score[t] += q[(size_t)d * KERN_LANES + (size_t)i] * key[d];
+                max = score[t] > max ? score[t] : max;
+            }
+            float c = *m == -INFINITY ? 0.0f : expf(*m - max);
+            *m = max;
+            *l *= c;
+            for (int r = 0; r < b->dv; r++)
+                acc[(size_t)r * KERN_LANES + (size_t)i] *= c;
+            for (int t = 0; t < n; t++) {
+                float p = expf(score[t] - max);
+                *l += p;
+                for (int r = 0; r < b->dv; r++)
+                    value[r] = element(b->row_type, rows + (size_t)t * b->row_bytes, b->v_off + r);
+                for (int r = 0; r < b->dv; r++)
+                    acc[(size_t)r * KERN_LANES + (size_t)i] += p * value[r];
+            }
+        }
+    }
+}
+
+static void attn_merge(int n_groups, int dv, float *m1, float *l1, float *acc1, const float *m2,
+                       const float *l2, const float *acc2)
+{
+    for (int i = 0; i < n_groups * KERN_LANES; i++) {
+        size_t base = (size_t)(i / KERN_LANES) * (size_t)dv * KERN_LANES + (size_t)(i % KERN_LANES);
+        if (l2[i] == 0.0f)
+            continue;
+        bool empty = l1[i] == 0.0f;
+        float m = !empty && m1[i] > m2[i] ? m1[i] : m2[i];
+        float c1 = empty ? 0.0f : expf(m1[i] - m), c2 = empty ? 1.0f : expf(m2[i] - m);
+        m1[i] = m;
+        l1[i] = l1[i] * c1 + l2[i] * c2;
+        for (int r = 0; r < dv; r++) {
+            size_t at = base + (size_t)r * KERN_LANES;
+            acc1[at] = acc1[at] * c1 + acc2[at] * c2;
+        }
+    }
+}
+
+static void rms_norm(const float *x, const float *w, int n, float eps, float *y)
+{
+    float lane[KERN_LANES] = {0}, sum = 0.0f;
+    for (int i = 0; i < n; i++)
+        lane[i % KERN_LANES] += x[i] * x[i];
+    for (int i = 0; i < KERN_LANES; i++)
+        sum += lane[i];
+    float scale = 1.0f / sqrtf(sum / (float)n + eps);
+    for (int i = 0; i < n; i++)
+        y[i] = x[i] * scale * w[i];
+}
+
+static void silu_mul(const float *gate, const float *up, int n, float *out)
+{
+    for (int i = 0; i < n; i++)
+        out[i] = gate[i] / (1.0f + expf(-gate[i])) * up[i];
+}
+
+static void axpy(float a, const float *x, int n, float *y)
+{
+    for (int i = 0; i < n; i++)
+        y[i] += a * x[i];
+}
+
+static void f32_to_bf16(const float *x, int n, void *dst)
+{
+    uint16_t *d = dst;
+    for (int i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &x[i], sizeof(u));
+        if ((u & 0x7fffffff) > 0x7f800000)
+            d[i] = (uint16_t)(u >> 16 | 0x40);
+        else
+            d[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+    }
+}
+
+static void max_logsumexp(const float *x, int n, float *ret_max, float *ret_logsumexp)
+{
+    float max = x[0], lane[KERN_LANES] = {0}, sum = 0.0f;
+    for (int i = 1; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    for (int i = 0; i < n; i++)
+        lane[i % KERN_LANES] += expf(x[i] - max);
+    for (int i = 0; i < KERN_LANES; i++)
+        sum += lane[i];
+    *ret_max = max;
+    *ret_logsumexp = max + logf(sum);
+}
+
+void kern__init_generic(struct kernels *t)
+{
+#define KERN(name, ret, args, check_class) t->name = name;
+#include "engine/kernels/kern.def"
+#undef KERN
+}

@@ -1,0 +1,369 @@
+/* engine/kernels/simd_template.h - float kernels over sixteen lanes, one source for every x86 level.
+ * Included by avx2.c and avx512.c after their vec_*.h; everything is static. Per output the order of
+ * additions is that of generic.c, whatever the tile (kern.h, bit-for-bit rule). */
+#include <math.h>
+#include <string.h>
+
+#include "engine/kernels/kern_internal.h"
+
+#define INLINE static inline __attribute__((always_inline))
+
+/* e^x: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2], within 2 ulp; exactly 1 at 0 and exactly 0
+ * below -87.3 (so also at -inf); saturates above 88.3. */
+INLINE v16 v16_exp(v16 x)
+{
+    v16 low = v16_set1(-87.3f);
+    v16 c = v16_min(v16_max(x, low), v16_set1(88.3f));
+    v16 n = v16_round(v16_mul(c, v16_set1(1.44269504088896341f)));
+    v16 r = v16_fma(n, v16_set1(-0.693359375f), c);
+    r = v16_fma(n, v16_set1(2.12194440e-4f), r);
+    v16 p = v16_set1(1.9875691500e-4f);
+    p = v16_fma(p, r, v16_set1(1.3981999507e-3f));
+    p = v16_fma(p, r, v16_set1(8.3334519073e-3f));
+    p = v16_fma(p, r, v16_set1(4.1665795894e-2f));
+    p = v16_fma(p, r, v16_set1(1.6666665459e-1f));
+    p = v16_fma(p, r, v16_set1(5.0000001201e-1f));
+    p = v16_fma(v16_mul(r, r), p, r);
+    p = v16_scale2(v16_add(p, v16_set1(1.0f)), n);
+    return v16_select_lt(x, low, v16_set1(0.0f), p);
+}
+
+/* --- products of float weights ----------------------------------------------------------------- */
+
+INLINE v16 load_weights(enum tensor_type type, const unsigned char *w, int k)
+{
+    if (type == TT_F32)
+        return v16_load((const float *)(const void *)w + (size_t)k * KERN_LANES);
+    w += (size_t)k * KERN_LANES * 2;
+    return type == TT_F16 ? v16_load_f16(w) : v16_load_bf16(w);
+}
+
+INLINE void store_lanes(float *y, v16 v, int g, int n_out)
+{
+    int n = n_out - g * KERN_LANES;
+    if (n >= KERN_LANES)
+        v16_store(y + (size_t)g * KERN_LANES, v);
+    else
+        v16_store_n(y + (size_t)g * KERN_LANES, v, n);
+}
+
+INLINE void float_rows(enum tensor_type type, const unsigned char *wg, int n_out, int n_in, int g,
+                       const void *const *x, float *const *y, const int rows)
+{
+    v16 acc[ROW_TILE];
+    const float *xr[ROW_TILE];
+    for (int i = 0; i < rows; i++) {
+        acc[i] = v16_set1(0.0f);
+        xr[i] = x[i];
+    }
+    for (int k = 0; k < n_in; k++) {
+        v16 w = load_weights(type, wg, k);
+        for (int i = 0; i < rows; i++)
+            acc[i] = v16_fma(w, v16_set1(xr[i][k]), acc[i]);
+    }
+    for (int i = 0; i < rows; i++)
+        store_lanes(y[i], acc[i], g, n_out);
+}
+
+INLINE void float_groups(enum tensor_type type, const unsigned char *wg, size_t group_bytes,
+                         int n_out, int n_in, int g, const float *x, float *y, const int groups)
+{
+    v16 acc[GROUP_TILE];
+    for (int i = 0; i < groups; i++)
+        acc[i] = v16_set1(0.0f);
+    for (int k = 0; k < n_in; k++) {
+        v16 xk = v16_set1(x[k]);
+        for (int i = 0; i < groups; i++)
+            acc[i] = v16_fma(load_weights(type, wg + (size_t)i * group_bytes, k), xk, acc[i]);
+    }
+    for (int i = 0; i < groups; i++)
+        store_lanes(y, acc[i], g + i, n_out);
+}
+
+INLINE void mul_float(enum tensor_type type, const void *w, int n_out, int n_in, int g0, int g1,
+                      const void *const *x, float *const *y, int m)
+{
+    size_t group_bytes = (size_t)n_in * KERN_LANES * (type == TT_F32 ? 4 : 2);
+    const unsigned char *wg = (const unsigned char *)w + (size_t)g0 * group_bytes;
+    int g = g0;
+    if (m == 1)
+        for (; g + GROUP_TILE <= g1; g += GROUP_TILE, wg += GROUP_TILE * group_bytes)
+            float_groups(type, wg, group_bytes, n_out, n_in, g, x[0], y[0], GROUP_TILE);
+    for (; g < g1; g++, wg += group_bytes) {
+        int i = 0;
+        for (; i + ROW_TILE <= m; i += ROW_TILE)
+            float_rows(type, wg, n_out, n_in, g, x + i, y + i, ROW_TILE);
+        for (; i + 2 <= m; i += 2)
+            float_rows(type, wg, n_out, n_in, g, x + i, y + i, 2);
+        if (i < m)
+            float_rows(type, wg, n_out, n_in, g, x + i, y + i, 1);
+    }
+}
+
+static void mul_f32(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                    float *const *y, int m)
+{
+    mul_float(TT_F32, w, n_out, n_in, g0, g1, x, y, m);
+}
+
+static void mul_f16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                    float *const *y, int m)
+{
+    mul_float(TT_F16, w, n_out, n_in, g0, g1, x, y, m);
+}
+
+static void mul_bf16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                     float *const *y, int m)
+{
+    mul_float(TT_BF16, w, n_out, n_in, g0, g1, x, y, m);
+}
+
+/* --- attention --------------------------------------------------------------------------------- */
+
+INLINE void row_to_f32(enum tensor_type type, const unsigned char *row, int lo, int hi, float *dst)
+{
+    int i = lo;
+    if (type == TT_F32) {
+        memcpy(dst, row + 4 * (size_t)lo, (size_t)(hi - lo) * 4);
+        return;
+    }
+    for (; i + KERN_LANES <= hi; i += KERN_LANES)
+        v16_store(dst + (i - lo), v16_load_bf16(row + 2 * (size_t)i));
+    for (; i < hi; i++) {
+        uint16_t h;
+        memcpy(&h, row + 2 * (size_t)i, 2);
+        uint32_t u = (uint32_t)h << 16;
+        memcpy(dst + (i - lo), &u, 4);
+    }
+}
+
+INLINE void score_tile(const float *q, const float *key, size_t stride, int dk, float *score,
+                       const int tokens)
+{
+    v16 s[SCORE_TILE];
+    for (int t = 0; t < tokens; t++)
+        s[t] = v16_set1(0.0f);
+    for (int d = 0; d < dk; d++) {
+        v16 qd = v16_load(q + (size_t)d * KERN_LANES);
+        for (int t = 0; t < tokens; t++)
+            s[t] = v16_fma(v16_set1(key[(size_t)t * stride + (size_t)d]), qd, s[t]);
+    }
+    for (int t = 0; t < tokens; t++)
+        v16_store(score + (size_t)t * KERN_LANES, s[t]);
+}
+
+INLINE void value_tile(const float *p, const float *value, size_t stride, int n_rows, v16 c,
+                       int rescale, float *acc, const int elems)
+{
+    v16 a[VALUE_TILE];
+    for (int r = 0; r < elems; r++) {
+        a[r] = v16_load(acc + (size_t)r * KERN_LANES);
+        if (rescale)
+            a[r] = v16_mul(a[r], c);
+    }
+    for (int t = 0; t < n_rows; t++) {
+        v16 pt = v16_load(p + (size_t)t * KERN_LANES);
+        for (int r = 0; r < elems; r++)
+            a[r] = v16_fma(v16_set1(value[(size_t)t * stride + (size_t)r]), pt, a[r]);
+    }
+    for (int r = 0; r < elems; r++)
+        v16_store(acc + (size_t)r * KERN_LANES, a[r]);
+}
+
+/* One group of lanes against the block's rows as float32. */
+INLINE void attn_group(const struct attn_block *b, const float *rows, size_t stride, int lo, int g,
+                       float *score)
+{
+    const int32_t *limit = b->limit + g * KERN_LANES;
+    const float *q = b->q + (size_t)g * (size_t)b->dk * KERN_LANES;
+    const float *key = rows + (b->k_off - lo), *value = rows + (b->v_off - lo);
+    float *acc = b->acc + (size_t)g * (size_t)b->dv * KERN_LANES;
+    float *m_at = b->m + g * KERN_LANES, *l_at = b->l + g * KERN_LANES;
+    int least = limit[0], most = limit[0], t = 0, r = 0;
+    for (int i = 1; i < KERN_LANES; i++) {
+        least = limit[i] < least ? limit[i] : least;
+        most = limit[i] > most ? limit[i] : most;
+    }
+    int n = most < b->n_rows ? most : b->n_rows;
+    if (n <= 0)
+        return;
+    for (; t + SCORE_TILE <= n; t += SCORE_TILE)
+        score_tile(q, key + (size_t)t * stride, stride, b->dk, score + (size_t)t * KERN_LANES,
+                   SCORE_TILE);
+    for (; t + 4 <= n; t += 4)
+        score_tile(q, key + (size_t)t * stride, stride, b->dk, score + (size_t)t * KERN_LANES, 4);
+    for (; t < n; t++)
+        score_tile(q, key + (size_t)t * stride, stride, b->dk, score + (size_t)t * KERN_LANES, 1);
+
+    v16 none = v16_set1(-INFINITY), m = v16_load(m_at), max = m;
+    for (t = 0; t < n; t++) {
+        v16 s = v16_load(score + (size_t)t * KERN_LANES);
+        if (t >= least) {
+            s = v16_select_limit(limit, t, s, none);
+            v16_store(score + (size_t)t * KERN_LANES, s);
+        }
+        max = v16_max(s, max);
+    }
+    /* A lane that saw nothing yet has m = -inf: its old sums count for nothing, and -inf - -inf must
+     * not become NaN. */
+    v16 c = v16_select_eq(m, none, v16_set1(0.0f), v16_exp(v16_sub(m, max)));
+    v16 safe = v16_select_eq(max, none, v16_set1(0.0f), max);
+    v16 l = v16_mul(v16_load(l_at), c);
+    for (t = 0; t < n; t++) {
+        v16 p = v16_exp(v16_sub(v16_load(score + (size_t)t * KERN_LANES), safe));
+        v16_store(score + (size_t)t * KERN_LANES, p);
+        l = v16_add(l, p);
+    }
+    v16_store(m_at, max);
+    v16_store(l_at, l);
+    int rescale = !v16_all_eq(c, v16_set1(1.0f));
+    for (; r + VALUE_TILE <= b->dv; r += VALUE_TILE)
+        value_tile(score, value + r, stride, n, c, rescale, acc + (size_t)r * KERN_LANES, VALUE_TILE);
+    for (; r < b->dv; r++)
+        value_tile(score, value + r, stride, n, c, rescale, acc + (size_t)r * KERN_LANES, 1);
+}
+
+static void attn_block(const struct attn_block *b)
+{
+    int lo = b->k_off < b->v_off ? b->k_off : b->v_off;
+    int hi = b->k_off + b->dk > b->v_off + b->dv ? b->k_off + b->dk : b->v_off + b->dv;
+    size_t stride = ((size_t)(hi - lo) + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1);
+    float *rows = b->scratch, *score = rows + stride * (size_t)b->n_rows;
+    for (int t = 0; t < b->n_rows; t++)
+        row_to_f32(b->row_type, (const unsigned char *)b->rows + (size_t)t * b->row_bytes, lo, hi,
+                   rows + (size_t)t * stride);
+    for (int g = 0; g < b->n_groups; g++)
+        attn_group(b, rows, stride, lo, g, score);
+}
+
+static void attn_merge(int n_groups, int dv, float *m1, float *l1, float *acc1, const float *m2,
+                       const float *l2, const float *acc2)
+{
+    v16 zero = v16_set1(0.0f), one = v16_set1(1.0f);
+    for (int g = 0; g < n_groups; g++) {
+        v16 ma = v16_load(m1 + g * KERN_LANES), la = v16_load(l1 + g * KERN_LANES);
+        v16 mb = v16_load(m2 + g * KERN_LANES), lb = v16_load(l2 + g * KERN_LANES);
+        if (v16_all_eq(lb, zero))
+            continue;
+        /* An empty side takes no part: its m is replaced by the other's, its factor by 0. */
+        v16 xa = v16_select_eq(la, zero, mb, ma), xb = v16_select_eq(lb, zero, xa, mb);
+        v16 m = v16_max(xa, xb);
+        v16 ca = v16_select_eq(la, zero, zero, v16_exp(v16_sub(xa, m)));
+        v16 cb = v16_select_eq(lb, zero, zero, v16_exp(v16_sub(xb, m)));
+        v16 keep = v16_select_eq(lb, zero, one, ca); /* nothing to add: bit for bit as it was */
+        v16_store(m1 + g * KERN_LANES, v16_select_eq(lb, zero, ma, m));
+        v16_store(l1 + g * KERN_LANES, v16_fma(lb, cb, v16_mul(la, keep)));
+        size_t base = (size_t)g * (size_t)dv * KERN_LANES;
+        for (int r = 0; r < dv; r++) {
+            size_t at = base + (size_t)r * KERN_LANES;
+            v16 a = v16_mul(v16_load(acc1 + at), keep);
+            v16_store(acc1 + at, v16_fma(v16_load(acc2 + at), cb, a));
+        }
+    }
+}
+
+/* --- rows -------------------------------------------------------------------------------------- */
+
+INLINE float sum_lanes(v16 v)
+{
+    float lane[KERN_LANES], sum = 0.0f;
+    v16_store(lane, v);
+    for (int i = 0; i < KERN_LANES; i++)
+        sum += lane[i];
+    return sum;
+}
+
+static void rms_norm(const float *x, const float *w, int n, float eps, float *y)
+{
+    v16 s = v16_set1(0.0f);
+    int i = 0;
+    for (; i + KERN_LANES <= n; i += KERN_LANES) {
+        v16 v = v16_load(x + i);
+        s = v16_fma(v, v, s);
+    }
+    if (i < n) {
+        v16 v = v16_load_n(x + i, n - i);
+        s = v16_fma(v, v, s);
+    }
+    v16 scale = v16_set1(1.0f / sqrtf(sum_lanes(s) / (float)n + eps));
+    for (i = 0; i + KERN_LANES <= n; i += KERN_LANES)
+        v16_store(y + i, v16_mul(v16_mul(v16_load(x + i), scale), v16_load(w + i)));
+    if (i < n)
+        v16_store_n(y + i, v16_mul(v16_mul(v16_load_n(x + i, n - i), scale), v16_load_n(w + i, n - i)),
+                    n - i);
+}
+
+INLINE v16 silu_times(v16 g, v16 u)
+{
+    v16 e = v16_exp(v16_sub(v16_set1(0.0f), g));
+    return v16_mul(v16_div(g, v16_add(v16_set1(1.0f), e)), u);
+}
+
+static void silu_mul(const float *gate, const float *up, int n, float *out)
+{
+    int i = 0;
+    for (; i + KERN_LANES <= n; i += KERN_LANES)
+        v16_store(out + i, silu_times(v16_load(gate + i), v16_load(up + i)));
+    if (i < n)
+        v16_store_n(out + i, silu_times(v16_load_n(gate + i, n - i), v16_load_n(up + i, n - i)), n - i);
+}
+
+static void axpy(float a, const float *x, int n, float *y)
+{
+    v16 av = v16_set1(a);
+    int i = 0;
+    for (; i + KERN_LANES <= n; i += KERN_LANES)
+        v16_store(y + i, v16_fma(av, v16_load(x + i), v16_load(y + i)));
+    if (i < n)
+        v16_store_n(y + i, v16_fma(av, v16_load_n(x + i, n - i), v16_load_n(y + i, n - i)), n - i);
+}
+
+static void f32_to_bf16(const float *x, int n, void *dst)
+{
+    uint16_t *d = dst, tail[KERN_LANES];
+    int i = 0;
+    for (; i + KERN_LANES <= n; i += KERN_LANES)
+        v16_store_bf16(d + i, v16_load(x + i));
+    if (i < n) {
+        v16_store_bf16(tail, v16_load_n(x + i, n - i));
+        memcpy(d + i, tail, (size_t)(n - i) * sizeof(*d));
+    }
+}
+
+static void max_logsumexp(const float *x, int n, float *ret_max, float *ret_logsumexp)
+{
+    float lane[KERN_LANES], max = x[0];
+    v16 m = v16_set1(x[0]), s = v16_set1(0.0f);
+    int i = 0;
+    for (; i + KERN_LANES <= n; i += KERN_LANES)
+        m = v16_max(v16_load(x + i), m);
+    v16_store(lane, m);
+    for (int j = 0; j < KERN_LANES; j++)
+        max = lane[j] > max ? lane[j] : max;
+    for (; i < n; i++)
+        max = x[i] > max ? x[i] : max;
+    v16 top = v16_set1(max);
+    for (i = 0; i + KERN_LANES <= n; i += KERN_LANES)
+        s = v16_add(s, v16_exp(v16_sub(v16_load(x + i), top)));
+    if (i < n) {
+        for (int j = 0; j < KERN_LANES; j++)
+            lane[j] = i + j < n ? x[i + j] : -INFINITY;
+        s = v16_add(s, v16_exp(v16_sub(v16_load(lane), top)));
+    }
+    *ret_max = max;
+    *ret_logsumexp = max + logf(sum_lanes(s));
+}
+
+INLINE void set_template_kernels(struct kernels *t)
+{
+    t->mul_f32 = mul_f32;
+    t->mul_f16 = mul_f16;
+    t->mul_bf16 = mul_bf16;
+    t->attn_block = attn_block;
+    t->attn_merge = attn_merge;
+    t->rms_norm = rms_norm;
+    t->silu_mul = silu_mul;
+    t->axpy = axpy;
+    t->f32_to_bf16 = f32_to_bf16;
+    t->max_logsumexp = max_logsumexp;
+}

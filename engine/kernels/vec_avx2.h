@@ -1,0 +1,111 @@
+/* engine/kernels/vec_avx2.h - sixteen float lanes in two registers, for simd_template.h. */
+#ifndef __AVX2__
+#error "compile with the AVX2 flags"
+#endif
+#include <immintrin.h>
+
+#define SCORE_TILE 4
+#define VALUE_TILE 4
+#define ROW_TILE 4
+#define GROUP_TILE 4
+
+typedef struct {
+    __m256 a, b;
+} v16;
+
+#define V16(x, y) ((v16){x, y})
+static inline v16 v16_load(const float *p) { return V16(_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)); }
+static inline void v16_store(float *p, v16 v)
+{
+    _mm256_storeu_ps(p, v.a);
+    _mm256_storeu_ps(p + 8, v.b);
+}
+static inline __m256i v8_first(int n)
+{
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline v16 v16_load_n(const float *p, int n)
+{
+    return V16(_mm256_maskload_ps(p, v8_first(n)), _mm256_maskload_ps(p + 8, v8_first(n - 8)));
+}
+static inline void v16_store_n(float *p, v16 v, int n)
+{
+    _mm256_maskstore_ps(p, v8_first(n), v.a);
+    _mm256_maskstore_ps(p + 8, v8_first(n - 8), v.b);
+}
+static inline v16 v16_set1(float x) { return V16(_mm256_set1_ps(x), _mm256_set1_ps(x)); }
+static inline v16 v16_add(v16 x, v16 y) { return V16(_mm256_add_ps(x.a, y.a), _mm256_add_ps(x.b, y.b)); }
+static inline v16 v16_sub(v16 x, v16 y) { return V16(_mm256_sub_ps(x.a, y.a), _mm256_sub_ps(x.b, y.b)); }
+static inline v16 v16_mul(v16 x, v16 y) { return V16(_mm256_mul_ps(x.a, y.a), _mm256_mul_ps(x.b, y.b)); }
+static inline v16 v16_div(v16 x, v16 y) { return V16(_mm256_div_ps(x.a, y.a), _mm256_div_ps(x.b, y.b)); }
+static inline v16 v16_fma(v16 x, v16 y, v16 z)
+{
+    return V16(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
+}
+static inline v16 v16_max(v16 x, v16 y) { return V16(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
+static inline v16 v16_min(v16 x, v16 y) { return V16(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
+static inline v16 v16_round(v16 x)
+{
+    return V16(_mm256_round_ps(x.a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+               _mm256_round_ps(x.b, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+static inline __m256 v8_pow2(__m256 n)
+{
+    __m256i e = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(e, 23));
+}
+static inline v16 v16_scale2(v16 x, v16 n)
+{
+    return V16(_mm256_mul_ps(x.a, v8_pow2(n.a)), _mm256_mul_ps(x.b, v8_pow2(n.b)));
+}
+static inline v16 v16_select_lt(v16 x, v16 y, v16 s, v16 t)
+{
+    return V16(_mm256_blendv_ps(t.a, s.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
+               _mm256_blendv_ps(t.b, s.b, _mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)));
+}
+static inline v16 v16_select_eq(v16 x, v16 y, v16 s, v16 t)
+{
+    return V16(_mm256_blendv_ps(t.a, s.a, _mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ)),
+               _mm256_blendv_ps(t.b, s.b, _mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ)));
+}
+static inline int v16_all_eq(v16 x, v16 y)
+{
+    return _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ)) == 0xff &&
+           _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ)) == 0xff;
+}
+static inline v16 v16_select_limit(const int32_t *limit, int t, v16 x, v16 y)
+{
+    __m256i n = _mm256_set1_epi32(t);
+    __m256i l0 = _mm256_loadu_si256((const __m256i *)limit);
+    __m256i l1 = _mm256_loadu_si256((const __m256i *)(limit + 8));
+    return V16(_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(_mm256_cmpgt_epi32(l0, n))),
+               _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(_mm256_cmpgt_epi32(l1, n))));
+}
+static inline __m256 v8_of_bf16(__m128i h)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+static inline v16 v16_load_bf16(const void *p)
+{
+    const __m128i *h = p;
+    return V16(v8_of_bf16(_mm_loadu_si128(h)), v8_of_bf16(_mm_loadu_si128(h + 1)));
+}
+static inline v16 v16_load_f16(const void *p)
+{
+    const __m128i *h = p;
+    return V16(_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)));
+}
+static inline __m256i v8_bf16_bits(__m256 x)
+{
+    __m256i u = _mm256_castps_si256(x);
+    __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, _mm256_set1_epi32(0x7fff)),
+                                 _mm256_and_si256(_mm256_srli_epi32(u, 16), _mm256_set1_epi32(1)));
+    __m256i q = _mm256_or_si256(u, _mm256_set1_epi32(0x400000));
+    __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+    return _mm256_srli_epi32(_mm256_blendv_epi8(r, q, nan), 16);
+}
+static inline void v16_store_bf16(void *p, v16 v)
+{
+    __m256i w = _mm256_packus_epi32(v8_bf16_bits(v.a), v8_bf16_bits(v.b));
+    _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(w, 0xd8));
+}

@@ -1,0 +1,70 @@
+/* engine/kernels/vec_avx512.h - sixteen float lanes in one register, for simd_template.h. */
+#ifndef __AVX512F__
+#error "compile with the AVX-512 flags"
+#endif
+#include <immintrin.h>
+
+#define SCORE_TILE 16 /* tokens whose scores are in flight: registers allow 31 */
+#define VALUE_TILE 16 /* value elements in flight */
+#define ROW_TILE 8    /* activation rows of a float product */
+#define GROUP_TILE 4  /* weight groups of a one-row product, to cover FMA latency */
+
+typedef __m512 v16;
+
+static inline v16 v16_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void v16_store(float *p, v16 a) { _mm512_storeu_ps(p, a); }
+static inline __mmask16 v16_first(int n) { return (__mmask16)((1u << n) - 1u); }
+static inline v16 v16_load_n(const float *p, int n) { return _mm512_maskz_loadu_ps(v16_first(n), p); }
+static inline void v16_store_n(float *p, v16 a, int n) { _mm512_mask_storeu_ps(p, v16_first(n), a); }
+static inline v16 v16_set1(float x) { return _mm512_set1_ps(x); }
+static inline v16 v16_add(v16 a, v16 b) { return _mm512_add_ps(a, b); }
+static inline v16 v16_sub(v16 a, v16 b) { return _mm512_sub_ps(a, b); }
+static inline v16 v16_mul(v16 a, v16 b) { return _mm512_mul_ps(a, b); }
+static inline v16 v16_div(v16 a, v16 b) { return _mm512_div_ps(a, b); }
+static inline v16 v16_fma(v16 a, v16 b, v16 c) { return _mm512_fmadd_ps(a, b, c); }
+static inline v16 v16_max(v16 a, v16 b) { return _mm512_max_ps(a, b); }
+static inline v16 v16_min(v16 a, v16 b) { return _mm512_min_ps(a, b); }
+static inline v16 v16_round(v16 a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a * 2^n for integral n in -126 .. 127 */
+static inline v16 v16_scale2(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
+/* a < b ? x : y */
+static inline v16 v16_select_lt(v16 a, v16 b, v16 x, v16 y)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+}
+static inline v16 v16_select_eq(v16 a, v16 b, v16 x, v16 y)
+{
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), y, x);
+}
+static inline int v16_all_eq(v16 a, v16 b)
+{
+    return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ) == 0xffff;
+}
+/* lane i: limit[i] > t ? x : y */
+static inline v16 v16_select_limit(const int32_t *limit, int t, v16 x, v16 y)
+{
+    __m512i l = _mm512_loadu_si512(limit);
+    return _mm512_mask_blend_ps(_mm512_cmpgt_epi32_mask(l, _mm512_set1_epi32(t)), y, x);
+}
+static inline v16 v16_load_bf16(const void *p)
+{
+    __m512i u = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p));
+    return _mm512_castsi512_ps(_mm512_slli_epi32(u, 16));
+}
+static inline v16 v16_load_f16(const void *p)
+{
+    return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
+}
+/* round to nearest even; NaN made quiet */
+static inline void v16_store_bf16(void *p, v16 a)
+{
+    __m512i u = _mm512_castps_si512(a);
+    __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, _mm512_set1_epi32(0x7fff)),
+                                 _mm512_and_si512(_mm512_srli_epi32(u, 16), _mm512_set1_epi32(1)));
+    __mmask16 nan = _mm512_cmp_ps_mask(a, a, _CMP_UNORD_Q);
+    r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
+    _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
+}
