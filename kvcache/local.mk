@@ -1,2 +1,8 @@
 noinst_LIBRARIES += libkvcache.a
-libkvcache_a_SOURCES = %D%/kvcache.c %D%/kvcache.h
+libkvcache_a_SOURCES = \
+	%D%/index.c \
+	%D%/internal.h \
+	%D%/kvcache.c %D%/kvcache.h \
+	%D%/pages.c \
+	%D%/seq.c
+EXTRA_DIST += %D%/README.md

@@ -1,0 +1,93 @@
+/* kvcache/internal.h - the structures of the cache, shared by its files. */
+#ifndef LATENT_KVCACHE_INTERNAL_H
+#define LATENT_KVCACHE_INTERNAL_H
+
+#include <stdatomic.h>
+
+#include "base/hash.h"
+#include "kvcache/kvcache.h"
+
+#define NO_PAGE UINT32_MAX
+#define MAX_USES 3 /* cap of the usage count: a page used often survives that many sweeps more */
+
+enum page_state {
+    PAGE_FREE = 0, /* on the free list */
+    PAGE_OPEN,     /* one reference, rows being written */
+    PAGE_SEALED,   /* full, immutable, in the index */
+    PAGE_DYING,    /* unreferenced duplicate, free at kv_step_end */
+};
+
+struct page {
+    uint32_t refs;      /* sequences that hold it */
+    uint32_t state;     /* enum page_state */
+    uint32_t parent;    /* page of the block before, NO_PAGE for the first; sealed pages only */
+    uint32_t children;  /* sealed pages whose parent this is */
+    uint32_t next_hash; /* chain of its index bucket */
+    uint32_t prev, next; /* free list (next only), or the list of cached pages */
+    uint32_t uses;      /* matches since the last sweep passed, at most MAX_USES */
+    uint32_t one_off;   /* sealed by a very long prompt and not used again */
+    uint64_t salt;
+    struct hash128 hash; /* chain hash up to and with this block */
+};
+
+struct kv_seq {
+    uint64_t salt;
+    uint32_t n_tokens;
+    uint32_t n_pages;        /* reserved */
+    uint32_t cap_pages;
+    uint32_t *page_ids;
+    unsigned char **addresses; /* addresses[i] is where page_ids[i] lies */
+    int32_t *tail;           /* [page_tokens] tokens of the open page */
+    struct kv_seq *next_free;
+};
+
+struct kv {
+    uint32_t page_tokens, n_pages, n_planes;
+    uint64_t page_bytes;
+    size_t *plane_offset;
+    uint32_t *plane_row_bytes;
+    unsigned char *pool;
+    size_t pool_bytes;
+    struct page *pages;
+    int32_t *tokens;      /* [n_pages][page_tokens] of sealed pages */
+    uint32_t *buckets;    /* [n_buckets], power of two */
+    uint32_t n_buckets;
+    uint32_t free_head, n_free;
+    /* Cached pages: sealed, unreferenced, without children; least recently released first. Pages
+     * with cached or held children are reached when their children are gone. */
+    uint32_t lru_head, lru_tail;
+    uint32_t n_cached;    /* sealed and unreferenced, with or without children */
+    uint32_t n_held, n_shared;
+    uint32_t max_seqs, n_seqs, max_seq_tokens;
+    bool in_step;
+    uint32_t dying_head;  /* through next */
+    /* read by any thread */
+    _Atomic uint64_t s_free, s_held, s_cached, s_shared, s_hits, s_queries, s_evictions;
+};
+
+static inline unsigned char *page_address(const struct kv *kv, uint32_t id)
+{
+    return kv->pool + (size_t)id * kv->page_bytes;
+}
+
+static inline int32_t *page_tokens_of(const struct kv *kv, uint32_t id)
+{
+    return kv->tokens + (size_t)id * kv->page_tokens;
+}
+
+/* pages.c: the pool, references and eviction */
+uint32_t kv__page_take(struct kv *kv);               /* an open page with one reference, or NO_PAGE */
+void kv__page_ref(struct kv *kv, uint32_t id);
+void kv__page_unref(struct kv *kv, uint32_t id);     /* open: freed; sealed: stays findable */
+void kv__page_evict(struct kv *kv, uint32_t id);
+void kv__publish(struct kv *kv);
+
+/* index.c: sealed pages by content */
+uint32_t kv__index_find(const struct kv *kv, uint64_t salt, uint32_t parent, struct hash128 hash,
+                        const int32_t *tokens);
+void kv__index_add(struct kv *kv, uint32_t id);
+void kv__index_remove(struct kv *kv, uint32_t id);
+struct hash128 kv__block_hash(const struct kv *kv, uint64_t salt, uint32_t parent,
+                              const int32_t *tokens);
+
+#endif

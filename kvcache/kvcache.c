@@ -1,0 +1,263 @@
+/* kvcache/kvcache.c - opening and closing the cache, its layout, statistics and self-check. */
+#include "config.h"
+
+#include "kvcache/kvcache.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "kvcache/internal.h"
+
+#define MAX_PLANES (1u << 20)
+#define HUGE_BYTES ((size_t)2 << 20)
+
+static int check_config(const struct kv_config *c, struct err *e)
+{
+    if (c->page_tokens < 8 || c->page_tokens > 1024 || (c->page_tokens & (c->page_tokens - 1)))
+        return err_set_param(e, ERR_INVAL, "page_tokens",
+                             "page_tokens must be a power of two in 8..1024, not %u", c->page_tokens);
+    if (c->n_planes < 1 || c->n_planes > MAX_PLANES)
+        return err_set_param(e, ERR_INVAL, "n_planes", "n_planes must be in 1..%u", MAX_PLANES);
+    if (c->max_seqs < 1 || c->max_seq_tokens < 1)
+        return err_set_param(e, ERR_INVAL, "max_seqs", "max_seqs and max_seq_tokens must be above 0");
+    for (uint32_t i = 0; i < c->n_planes; i++) {
+        const struct kv_plane *p = &c->planes[i];
+        if (p->row_bytes < 1 || p->row_bytes > (1u << 24))
+            return err_set_param(e, ERR_INVAL, "row_bytes", "plane %u: row_bytes %u is out of range",
+                                 i, p->row_bytes);
+        if (p->tokens_per_row < 1 || c->page_tokens % p->tokens_per_row)
+            return err_set_param(e, ERR_INVAL, "tokens_per_row",
+                                 "plane %u: tokens_per_row %u must divide page_tokens", i,
+                                 p->tokens_per_row);
+        if (p->align < 1 || p->align > 4096 || (p->align & (p->align - 1)))
+            return err_set_param(e, ERR_INVAL, "align",
+                                 "plane %u: align %u must be a power of two up to 4096", i, p->align);
+    }
+    return 0;
+}
+
+/* Plane offsets; returns the bytes of a page, rounded so that every page starts on every alignment. */
+static uint64_t lay_out(struct kv *kv, const struct kv_config *c)
+{
+    uint64_t at = 0, most = 64;
+    for (uint32_t i = 0; i < c->n_planes; i++) {
+        const struct kv_plane *p = &c->planes[i];
+        at = (at + p->align - 1) & ~(uint64_t)(p->align - 1);
+        most = p->align > most ? p->align : most;
+        kv->plane_offset[i] = at;
+        kv->plane_row_bytes[i] = p->row_bytes;
+        at += (uint64_t)p->row_bytes * (c->page_tokens / p->tokens_per_row);
+    }
+    return (at + most - 1) & ~(most - 1);
+}
+
+static int map_pool(struct kv *kv, bool huge_pages, struct err *e)
+{
+    kv->pool_bytes = (size_t)kv->n_pages * kv->page_bytes;
+    /* Backed as pages are first written: an idle cache costs address space only. */
+    size_t n = kv->pool_bytes + HUGE_BYTES;
+    unsigned char *p = mmap(NULL, n, PROT_READ | PROT_WRITE,
+                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (p == MAP_FAILED)
+        return err_set_param(e, ERR_NOMEM, "cache_size", "cannot map %zu bytes for the cache: %s",
+                             kv->pool_bytes, strerror(errno));
+    size_t skip = (HUGE_BYTES - ((uintptr_t)p & (HUGE_BYTES - 1))) & (HUGE_BYTES - 1);
+    if (skip)
+        munmap(p, skip);
+    kv->pool = p + skip;
+    size_t used = (kv->pool_bytes + 4095) & ~(size_t)4095;
+    if (n - skip > used)
+        munmap(kv->pool + used, n - skip - used);
+    kv->pool_bytes = used;
+    if (huge_pages)
+        madvise(kv->pool, kv->pool_bytes, MADV_HUGEPAGE); /* a wish */
+    return 0;
+}
+
+int kv_open(const struct kv_config *c, struct kv **ret, struct err *e)
+{
+    int r = check_config(c, e);
+    if (r < 0)
+        return r;
+    struct kv *kv = calloc(1, sizeof(*kv));
+    if (!kv)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    kv->page_tokens = c->page_tokens;
+    kv->n_planes = c->n_planes;
+    kv->max_seqs = c->max_seqs;
+    kv->max_seq_tokens = c->max_seq_tokens;
+    kv->free_head = kv->lru_head = kv->lru_tail = kv->dying_head = NO_PAGE;
+    kv->plane_offset = calloc(c->n_planes, sizeof(*kv->plane_offset));
+    kv->plane_row_bytes = calloc(c->n_planes, sizeof(*kv->plane_row_bytes));
+    if (!kv->plane_offset || !kv->plane_row_bytes)
+        goto nomem;
+    kv->page_bytes = lay_out(kv, c);
+    uint64_t n = c->pool_bytes / kv->page_bytes;
+    if (n < 1) {
+        r = err_set_param(e, ERR_INVAL, "cache_size",
+                          "the cache of %llu bytes is below one page of %llu bytes",
+                          (unsigned long long)c->pool_bytes, (unsigned long long)kv->page_bytes);
+        goto fail;
+    }
+    kv->n_pages = n > UINT32_MAX - 1 ? UINT32_MAX - 1 : (uint32_t)n;
+    kv->n_buckets = 16;
+    while (kv->n_buckets < kv->n_pages && kv->n_buckets < (1u << 30))
+        kv->n_buckets *= 2;
+    kv->pages = calloc(kv->n_pages, sizeof(*kv->pages));
+    kv->tokens = calloc((size_t)kv->n_pages * kv->page_tokens, sizeof(*kv->tokens));
+    kv->buckets = malloc((size_t)kv->n_buckets * sizeof(*kv->buckets));
+    if (!kv->pages || !kv->tokens || !kv->buckets)
+        goto nomem;
+    if ((r = map_pool(kv, c->huge_pages, e)) < 0)
+        goto fail;
+    for (uint32_t i = 0; i < kv->n_buckets; i++)
+        kv->buckets[i] = NO_PAGE;
+    for (uint32_t i = kv->n_pages; i-- > 0;) { /* low addresses are handed out first */
+        kv->pages[i] = (struct page){.parent = NO_PAGE, .next_hash = NO_PAGE, .prev = NO_PAGE,
+                                     .next = kv->free_head};
+        kv->free_head = i;
+    }
+    kv->n_free = kv->n_pages;
+    kv__publish(kv);
+    *ret = kv;
+    return 0;
+nomem:
+    r = err_set_param(e, ERR_NOMEM, "cache_size", "no memory for the bookkeeping of the cache");
+fail:
+    kv_close(&kv);
+    return r;
+}
+
+void kv_close(struct kv **kvp)
+{
+    struct kv *kv = *kvp;
+    *kvp = NULL;
+    if (!kv)
+        return;
+    if (kv->pool)
+        munmap(kv->pool, kv->pool_bytes);
+    free(kv->plane_offset);
+    free(kv->plane_row_bytes);
+    free(kv->pages);
+    free(kv->tokens);
+    free(kv->buckets);
+    free(kv);
+}
+
+uint32_t kv_page_tokens(const struct kv *kv)
+{
+    return kv->page_tokens;
+}
+
+uint64_t kv_page_bytes(const struct kv *kv)
+{
+    return kv->page_bytes;
+}
+
+uint32_t kv_n_pages(const struct kv *kv)
+{
+    return kv->n_pages;
+}
+
+size_t kv_plane_offset(const struct kv *kv, uint32_t plane)
+{
+    return kv->plane_offset[plane];
+}
+
+uint32_t kv_plane_row_bytes(const struct kv *kv, uint32_t plane)
+{
+    return kv->plane_row_bytes[plane];
+}
+
+uint32_t kv_pages_for(const struct kv *kv, uint32_t n_tokens)
+{
+    return n_tokens / kv->page_tokens + (n_tokens % kv->page_tokens != 0);
+}
+
+void kv__publish(struct kv *kv)
+{
+    atomic_store_explicit(&kv->s_free, kv->n_free, memory_order_relaxed);
+    atomic_store_explicit(&kv->s_held, kv->n_held, memory_order_relaxed);
+    atomic_store_explicit(&kv->s_cached, kv->n_cached, memory_order_relaxed);
+    atomic_store_explicit(&kv->s_shared, kv->n_shared, memory_order_relaxed);
+}
+
+void kv_stats_read(const struct kv *kv, struct kv_stats *s)
+{
+    s->page_bytes = kv->page_bytes;
+    s->n_pages = kv->n_pages;
+    s->pages_free = atomic_load_explicit(&kv->s_free, memory_order_relaxed);
+    s->pages_held = atomic_load_explicit(&kv->s_held, memory_order_relaxed);
+    s->pages_cached = atomic_load_explicit(&kv->s_cached, memory_order_relaxed);
+    s->pages_shared = atomic_load_explicit(&kv->s_shared, memory_order_relaxed);
+    s->hits_tokens = atomic_load_explicit(&kv->s_hits, memory_order_relaxed);
+    s->queries_tokens = atomic_load_explicit(&kv->s_queries, memory_order_relaxed);
+    s->evictions = atomic_load_explicit(&kv->s_evictions, memory_order_relaxed);
+}
+
+#define CHECK(cond)                                                              \
+    do {                                                                         \
+        if (!(cond)) {                                                           \
+            fprintf(stderr, "kv_check: %s (page %u)\n", #cond, i);               \
+            abort();                                                             \
+        }                                                                        \
+    } while (0)
+
+void kv_check(const struct kv *kv)
+{
+    uint32_t i = 0, n_free = 0, held = 0, cached = 0, shared = 0, lru = 0, indexed = 0, dying = 0;
+    uint32_t *children = calloc(kv->n_pages, sizeof(*children));
+    CHECK(children != NULL);
+    for (i = 0; i < kv->n_pages; i++) {
+        const struct page *p = &kv->pages[i];
+        n_free += p->state == PAGE_FREE;
+        dying += p->state == PAGE_DYING;
+        held += p->refs > 0;
+        shared += p->refs > 1;
+        cached += p->state == PAGE_SEALED && p->refs == 0;
+        CHECK(p->state != PAGE_FREE || p->refs == 0);
+        CHECK(p->state != PAGE_OPEN || p->refs == 1);
+        if (p->state != PAGE_SEALED)
+            continue;
+        CHECK(kv__index_find(kv, p->salt, p->parent, p->hash, page_tokens_of(kv, i)) == i);
+        struct hash128 h = kv__block_hash(kv, p->salt, p->parent, page_tokens_of(kv, i));
+        CHECK(h.lo == p->hash.lo && h.hi == p->hash.hi);
+        if (p->parent != NO_PAGE) {
+            CHECK(kv->pages[p->parent].state == PAGE_SEALED);
+            CHECK(p->refs == 0 || kv->pages[p->parent].refs > 0);
+            children[p->parent]++;
+        }
+    }
+    for (i = 0; i < kv->n_pages; i++)
+        CHECK(kv->pages[i].children == children[i]);
+    free(children);
+    uint32_t prev = NO_PAGE;
+    for (i = kv->lru_head; i != NO_PAGE; prev = i, i = kv->pages[i].next) {
+        const struct page *p = &kv->pages[i];
+        CHECK(p->state == PAGE_SEALED && p->refs == 0 && p->children == 0 && p->prev == prev);
+        lru++;
+    }
+    i = NO_PAGE;
+    CHECK(kv->lru_tail == prev);
+    uint32_t leaves = 0;
+    for (i = 0; i < kv->n_pages; i++) {
+        const struct page *p = &kv->pages[i];
+        leaves += p->state == PAGE_SEALED && p->refs == 0 && p->children == 0;
+    }
+    CHECK(leaves == lru);
+    for (uint32_t b = 0; b < kv->n_buckets; b++)
+        for (i = kv->buckets[b]; i != NO_PAGE; i = kv->pages[i].next_hash) {
+            CHECK(kv->pages[i].state == PAGE_SEALED);
+            indexed++;
+        }
+    uint32_t on_list = 0;
+    for (i = kv->free_head; i != NO_PAGE; i = kv->pages[i].next)
+        on_list++;
+    CHECK(on_list == n_free && n_free == kv->n_free);
+    CHECK(held == kv->n_held && cached == kv->n_cached && shared == kv->n_shared);
+    CHECK(n_free + held + cached + dying == kv->n_pages);
+    (void)indexed;
+}

@@ -1,0 +1,172 @@
+/* kvcache/pages.c - the pool: free pages, references, and which cached page goes first.
+ *
+ * A page is evicted only when no sequence holds it and no sealed page follows it, so that the index
+ * never holds a block whose beginning is gone. Such pages stand in one list, least recently released
+ * first; a page that was matched since it was last looked at gets another turn, up to MAX_USES. */
+#include "config.h"
+
+#include "kvcache/internal.h"
+
+static void lru_remove(struct kv *kv, uint32_t id)
+{
+    struct page *p = &kv->pages[id];
+    if (p->prev != NO_PAGE)
+        kv->pages[p->prev].next = p->next;
+    else
+        kv->lru_head = p->next;
+    if (p->next != NO_PAGE)
+        kv->pages[p->next].prev = p->prev;
+    else
+        kv->lru_tail = p->prev;
+    p->prev = p->next = NO_PAGE;
+}
+
+static void lru_add(struct kv *kv, uint32_t id, bool first)
+{
+    struct page *p = &kv->pages[id];
+    p->prev = first ? NO_PAGE : kv->lru_tail;
+    p->next = first ? kv->lru_head : NO_PAGE;
+    if (p->prev != NO_PAGE)
+        kv->pages[p->prev].next = id;
+    else
+        kv->lru_head = id;
+    if (p->next != NO_PAGE)
+        kv->pages[p->next].prev = id;
+    else
+        kv->lru_tail = id;
+}
+
+static bool evictable(const struct page *p)
+{
+    return p->state == PAGE_SEALED && p->refs == 0 && p->children == 0;
+}
+
+static void free_page(struct kv *kv, uint32_t id)
+{
+    struct page *p = &kv->pages[id];
+    *p = (struct page){.state = PAGE_FREE, .parent = NO_PAGE, .next_hash = NO_PAGE, .prev = NO_PAGE,
+                       .next = kv->free_head};
+    kv->free_head = id;
+    kv->n_free++;
+}
+
+void kv__page_evict(struct kv *kv, uint32_t id)
+{
+    struct page *p = &kv->pages[id];
+    uint32_t parent = p->parent;
+    lru_remove(kv, id);
+    kv__index_remove(kv, id);
+    kv->n_cached--;
+    free_page(kv, id);
+    if (parent != NO_PAGE) {
+        struct page *up = &kv->pages[parent];
+        up->children--;
+        if (evictable(up)) /* its tail went first: it is at least as old */
+            lru_add(kv, parent, true);
+    }
+}
+
+static bool evict_one(struct kv *kv)
+{
+    /* Each page can put its eviction off MAX_USES times, so the sweep ends. */
+    while (kv->lru_head != NO_PAGE) {
+        uint32_t id = kv->lru_head;
+        struct page *p = &kv->pages[id];
+        if (p->uses > 0 && !p->one_off) {
+            p->uses--;
+            lru_remove(kv, id);
+            lru_add(kv, id, false);
+            continue;
+        }
+        kv__page_evict(kv, id);
+        atomic_fetch_add_explicit(&kv->s_evictions, 1, memory_order_relaxed);
+        return true;
+    }
+    return false;
+}
+
+uint32_t kv__page_take(struct kv *kv)
+{
+    if (kv->n_free == 0 && !evict_one(kv))
+        return NO_PAGE;
+    uint32_t id = kv->free_head;
+    struct page *p = &kv->pages[id];
+    kv->free_head = p->next;
+    kv->n_free--;
+    *p = (struct page){.refs = 1, .state = PAGE_OPEN, .parent = NO_PAGE, .next_hash = NO_PAGE,
+                       .prev = NO_PAGE, .next = NO_PAGE};
+    kv->n_held++;
+    return id;
+}
+
+void kv__page_ref(struct kv *kv, uint32_t id)
+{
+    struct page *p = &kv->pages[id];
+    if (p->refs == 0) {
+        if (p->children == 0)
+            lru_remove(kv, id);
+        kv->n_cached--;
+        kv->n_held++;
+    } else if (p->refs == 1) {
+        kv->n_shared++;
+    }
+    p->refs++;
+}
+
+void kv__page_unref(struct kv *kv, uint32_t id)
+{
+    struct page *p = &kv->pages[id];
+    p->refs--;
+    if (p->refs == 1)
+        kv->n_shared--;
+    if (p->refs > 0)
+        return;
+    kv->n_held--;
+    if (p->state == PAGE_SEALED) {
+        kv->n_cached++;
+        if (p->children == 0)
+            lru_add(kv, id, p->one_off);
+        return;
+    }
+    if (!kv->in_step) {
+        free_page(kv, id);
+        return;
+    }
+    p->state = PAGE_DYING; /* the step may still be reading it */
+    p->next = kv->dying_head;
+    kv->dying_head = id;
+}
+
+void kv_step_begin(struct kv *kv)
+{
+    kv->in_step = true;
+}
+
+void kv_step_end(struct kv *kv)
+{
+    kv->in_step = false;
+    while (kv->dying_head != NO_PAGE) {
+        uint32_t id = kv->dying_head;
+        kv->dying_head = kv->pages[id].next;
+        free_page(kv, id);
+    }
+    kv__publish(kv);
+}
+
+uint32_t kv_drop_cached(struct kv *kv)
+{
+    uint32_t n = 0;
+    while (kv->lru_head != NO_PAGE) {
+        kv__page_evict(kv, kv->lru_head);
+        n++;
+    }
+    kv__publish(kv);
+    return n;
+}
+
+uint32_t kv_pages_available(const struct kv *kv)
+{
+    /* Cached pages whose children are all cached can be had too, one after the other; a cached page
+     * above a held one cannot exist: a sequence that holds a page holds all before it. */
+    return kv->n_free + kv->n_cached;
+}
