@@ -1,0 +1,1 @@
+dist_doc_DATA = %D%/design.md %D%/performance.md %D%/adding.md

@@ -1,0 +1,3 @@
+## the default model and its card
+modelsdir = $(pkgdatadir)/models
+dist_models_DATA = %D%/latent-mini.q8_0.gguf %D%/README.md

@@ -1,1 +1,25 @@
-## tests of integration
+## the built daemon with real clients; each .mjs file is one test, run by run.sh under Node.js
+TEST_EXTENSIONS += .mjs
+MJS_LOG_DRIVER = $(LOG_DRIVER)
+MJS_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/integration/run.sh
+
+INTEGRATION_TESTS = \
+	%D%/integration/golden.mjs \
+	%D%/integration/concurrency.mjs \
+	%D%/integration/prefix.mjs \
+	%D%/integration/cancel.mjs \
+	%D%/integration/readme.mjs \
+	%D%/integration/openai.mjs
+TESTS += $(INTEGRATION_TESTS)
+EXTRA_DIST += $(INTEGRATION_TESTS) \
+	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/examples.mjs \
+	%D%/load/bench_http.mjs %D%/load/README.md
+
+if SANITIZE
+AM_TESTS_ENVIRONMENT += LATENT_SLOW=1; export LATENT_SLOW;
+endif
+
+clean-local: clean-integration
+clean-integration:
+	-rm -rf tests/integration/run
+.PHONY: clean-integration
