@@ -1,51 +1,78 @@
-/* engine/model/map.c - files mapped read-only.
+/* engine/model/map.c - read-only maps; see map.h. Any thread.
  *
  * Whoever shortens a mapped file while the daemon runs takes the pages away (SIGBUS): model files are
  * replaced by renaming, never rewritten in place. */
 #include "config.h"
 
+#include "engine/model/map.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "engine/model/internal.h"
-
-int map_open(const char *path, struct map *ret, struct err *e)
+void map__printable(const char *s, size_t n_bytes, char *dst, size_t dst_bytes)
 {
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO must not hang the load */
-    if (fd < 0)
-        return err_set(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "%s: %s", path, strerror(errno));
-    if (fstat(fd, &st) || !S_ISREG(st.st_mode)) {
-        close(fd);
-        return err_set(e, ERR_IO, "%s: not a regular file", path);
-    }
-    if (st.st_size == 0) {
-        close(fd);
-        return err_set(e, ERR_FORMAT, "%s: the file is empty", path);
-    }
-    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-    int why = errno;
-    close(fd);
-    if (p == MAP_FAILED)
-        return err_set(e, ERR_IO, "%s: cannot map: %s", path, strerror(why));
-    char *copy = strdup(path);
-    if (!copy) {
-        munmap(p, (size_t)st.st_size);
-        return err_set(e, ERR_NOMEM, "out of memory");
-    }
-    *ret = (struct map){copy, p, (size_t)st.st_size};
-    return 0;
+    size_t n = n_bytes < dst_bytes - 1 ? n_bytes : dst_bytes - 1;
+    for (size_t i = 0; i < n; i++)
+        dst[i] = (unsigned char)s[i] < 0x20 || (unsigned char)s[i] > 0x7e ? '?' : s[i];
+    dst[n] = 0;
+    if (n < n_bytes && dst_bytes > 4)
+        memcpy(dst + n - 3, "...", 3);
 }
 
-void map_close(struct map *m)
+static void set_label(struct file_map *m, const char *path)
 {
-    if (m->data)
+    const char *slash = strrchr(path, '/');
+    const char *base = slash && slash[1] ? slash + 1 : path;
+    map__printable(base, strlen(base), m->label, sizeof(m->label));
+}
+
+int map__open(const char *path, size_t max_bytes, struct file_map *ret, struct err *e)
+{
+    struct file_map m = {.data = (const unsigned char *)""};
+    struct stat st;
+    int r = 0;
+    set_label(&m, path);
+    /* O_NONBLOCK: a FIFO must not hang the start */
+    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    if (fd < 0)
+        return err_set(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot open %.200s: %s", path,
+                       strerror(errno));
+    if (fstat(fd, &st) < 0) {
+        r = err_set(e, ERR_IO, "cannot read %.200s: %s", path, strerror(errno));
+    } else if (!S_ISREG(st.st_mode)) {
+        r = err_set(e, ERR_IO, "%.200s is not a regular file", path);
+    } else if (max_bytes > 0 && (uint64_t)st.st_size > max_bytes) {
+        r = err_set(e, ERR_LIMIT, "%s has %lld bytes; at most %zu are accepted", m.label,
+                    (long long)st.st_size, max_bytes);
+    } else if (st.st_size > 0) {
+        m.n_bytes = (size_t)st.st_size;
+        void *p = mmap(NULL, m.n_bytes, PROT_READ, MAP_SHARED, fd, 0);
+        if (p == MAP_FAILED) {
+            r = err_set(e, ERR_IO, "cannot map %.200s: %s", path, strerror(errno));
+        } else {
+            m.data = p;
+            m.owned = true;
+        }
+    }
+    close(fd);
+    if (r == 0)
+        *ret = m;
+    return r;
+}
+
+void map__borrow(struct file_map *m, const char *label, const void *data, size_t n_bytes)
+{
+    *m = (struct file_map){.data = n_bytes ? data : (const unsigned char *)"", .n_bytes = n_bytes};
+    set_label(m, label);
+}
+
+void map__close(struct file_map *m)
+{
+    if (m->owned)
         munmap((void *)(uintptr_t)m->data, m->n_bytes);
-    free(m->path);
-    *m = (struct map){0};
+    *m = (struct file_map){0};
 }
