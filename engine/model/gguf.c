@@ -18,7 +18,7 @@
  * refused before anything is allocated. */
 #define MIN_KV_BYTES (8 + 1 + 4 + 1)
 #define MIN_TENSOR_BYTES (8 + 1 + 4 + 8 + 4 + 8)
-#define MAX_DIM ((int64_t)1 << 48)
+#define MAX_NE ((int64_t)1 << 48)
 /* ggml's own ids end below 50 today. */
 #define MAX_TENSOR_TYPE 255
 
@@ -78,7 +78,7 @@ static int take(struct cursor *c, uint64_t n_bytes, const unsigned char **ret, c
 
 static int take_u32(struct cursor *c, uint32_t *ret, const char *what, struct err *e)
 {
-    const unsigned char *p;
+    const unsigned char *p = NULL;
     int r = take(c, sizeof(*ret), &p, what, e);
     if (r == 0)
         memcpy(ret, p, sizeof(*ret));
@@ -87,7 +87,7 @@ static int take_u32(struct cursor *c, uint32_t *ret, const char *what, struct er
 
 static int take_u64(struct cursor *c, uint64_t *ret, const char *what, struct err *e)
 {
-    const unsigned char *p;
+    const unsigned char *p = NULL;
     int r = take(c, sizeof(*ret), &p, what, e);
     if (r == 0)
         memcpy(ret, p, sizeof(*ret));
@@ -97,7 +97,7 @@ static int take_u64(struct cursor *c, uint64_t *ret, const char *what, struct er
 static int take_string(struct cursor *c, const unsigned char **ret, uint64_t *ret_bytes,
                        const char *what, struct err *e)
 {
-    uint64_t n;
+    uint64_t n = 0;
     int r = take_u64(c, &n, what, e);
     if (r < 0 || (r = take(c, n, ret, what, e)) < 0)
         return r;
@@ -129,7 +129,7 @@ static int parse_array(struct cursor *c, struct gguf_kv *kv, struct err *e)
         return 0;
     }
     for (uint64_t i = 0; i < kv->n; i++) {
-        const unsigned char *s;
+        const unsigned char *s = NULL;
         uint64_t n_bytes;
         if ((r = take_string(c, &s, &n_bytes, kv->key, e)) < 0)
             return r;
@@ -139,8 +139,8 @@ static int parse_array(struct cursor *c, struct gguf_kv *kv, struct err *e)
 
 static int parse_kv(struct cursor *c, struct arena *arena, struct gguf_kv *kv, struct err *e)
 {
-    const unsigned char *s;
-    uint64_t n;
+    const unsigned char *s = NULL;
+    uint64_t n = 0;
     char shown[64];
     int r;
     if ((r = take_string(c, &s, &n, "a key", e)) < 0)
@@ -247,10 +247,10 @@ struct info {
 /* Appends a tensor without its place: data starts where the last info ends. */
 static int parse_info(struct cursor *c, struct tix *x, struct info *ret, struct err *e)
 {
-    const unsigned char *s;
-    uint64_t n, ne;
-    uint32_t n_dims;
-    struct tix_entry *t;
+    const unsigned char *s = NULL;
+    uint64_t n = 0, ne = 0;
+    uint32_t n_dims = 0;
+    struct tix_entry *t = NULL;
     int r;
     if ((r = take_string(c, &s, &n, "a tensor name", e)) < 0 ||
         (r = tix__add(x, (const char *)s, (size_t)n, c->map, &t, e)) < 0 ||
@@ -265,11 +265,11 @@ static int parse_info(struct cursor *c, struct tix *x, struct info *ret, struct 
     for (uint32_t i = 0; i < n_dims; i++) {
         if ((r = take_u64(c, &ne, t->t.name, e)) < 0)
             return r;
-        if (ne < 1 || ne > (uint64_t)MAX_DIM)
+        if (ne < 1 || ne > (uint64_t)MAX_NE)
             return err_set_param(e, ERR_FORMAT, t->t.name,
                                  "%s: tensor %s: dimension %u is %llu; 1..%lld is accepted",
                                  c->map->label, t->t.name, i, (unsigned long long)ne,
-                                 (long long)MAX_DIM);
+                                 (long long)MAX_NE);
         if (__builtin_mul_overflow(product, (int64_t)ne, &product))
             return err_set_param(e, ERR_FORMAT, t->t.name,
                                  "%s: tensor %s: the product of its dimensions overflows",
@@ -344,8 +344,8 @@ int gguf__parse(const struct file_map *map, struct arena *arena, struct tix *x, 
 {
     struct cursor c = {.map = map};
     struct gguf g = {.map = map};
-    const unsigned char *magic;
-    uint64_t n_kv, alignment;
+    const unsigned char *magic = NULL;
+    uint64_t n_kv = 0, alignment = GGUF_DEFAULT_ALIGNMENT;
     int r;
     if ((r = take(&c, 4, &magic, "the magic number", e)) < 0)
         return r;

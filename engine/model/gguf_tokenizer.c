@@ -162,6 +162,8 @@ int gguf__tokenizer(const struct gguf *g, int vocab_size, struct arena *arena,
         (r = read_flag(&rd, "tokenizer.ggml.add_bos_token", &t.add_bos_token)) < 0 ||
         (r = read_flag(&rd, "tokenizer.ggml.add_eos_token", &t.add_eos_token)) < 0)
         return r;
+    if (t.model && strcmp(t.model, "none") == 0) /* how converters say "ids only" */
+        t.model = NULL;
     if (t.n_tokens > vocab_size)
         return err_set_param(e, ERR_FORMAT, "tokenizer.ggml.tokens",
                              "%s: tokenizer.ggml.tokens has %d elements; the vocabulary has %d",

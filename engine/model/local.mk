@@ -1,1 +1,8 @@
-libengine_a_SOURCES += %D%/tensor.c %D%/tensor.h %D%/checkpoint.h
+## readers of model files
+libengine_a_SOURCES += %D%/checkpoint.h %D%/tensor.h %D%/tensor.c \
+	%D%/arch.c %D%/arch.h %D%/arch.def %D%/arch_deepseek_v3.c \
+	%D%/checkpoint.c %D%/checkpoint_internal.h \
+	%D%/deepseek.c %D%/deepseek.h %D%/deepseek_bind.c \
+	%D%/gguf.c %D%/gguf.h %D%/gguf_checkpoint.c %D%/gguf_tokenizer.c \
+	%D%/hf.c %D%/json.c %D%/json.h %D%/keys.c %D%/keys.h %D%/map.c %D%/map.h \
+	%D%/safetensors.c %D%/safetensors.h %D%/tix.c %D%/tix.h

@@ -1,0 +1,69 @@
+/* engine/model/arch.h - what a model family is to the readers, and the helpers it is written with.
+ *
+ * A family is one file with one const struct arch, and one row in arch.def. It reads sizes from the
+ * keys of either format into a model_config, and binds tensors by role. Range checks are in the
+ * reads (keys.h); shapes are checked by bind__tensor, which names tensor, found and wanted shape. */
+#ifndef LATENT_ENGINE_MODEL_ARCH_H
+#define LATENT_ENGINE_MODEL_ARCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/arena.h"
+#include "base/err.h"
+#include "engine/model/checkpoint.h"
+#include "engine/model/keys.h"
+#include "engine/model/tix.h"
+
+/* Sizes beyond every published model, and small enough that no product of them overflows int64_t,
+ * nor heads * head sizes an int. */
+enum {
+    MAX_LAYERS = 1024,
+    MAX_HEADS = 1024,
+    MAX_HEAD_DIM = 16384,
+    MAX_DIM = 1 << 20,
+    MAX_VOCAB = 4 << 20,
+    MAX_EXPERTS = 8192,
+    MAX_CONTEXT = 1 << 30,
+};
+
+enum ckpt_format { FORMAT_GGUF, FORMAT_HF };
+
+struct binder {
+    struct checkpoint *ck;
+    const struct tix *tix;
+    struct arena *arena;
+    enum ckpt_format format;
+    const char *label; /* file or folder, for messages */
+    bool counting;     /* bound tensors add to ck->n_params */
+    int r;             /* sticky, as in keys.h */
+    struct err *e;
+};
+
+struct arch {
+    const char *name;          /* model_config.architecture */
+    const char *gguf_name;     /* general.architecture; NULL: none */
+    const char *hf_model_type; /* model_type of config.json; NULL: none */
+    /* Fill what the family knows of *c (zeroed); errors through k. tix tells what the file has. */
+    void (*config_gguf)(struct keys *k, const struct tix *tix, struct model_config *c);
+    void (*config_hf)(struct keys *k, const struct tix *tix, struct model_config *c);
+    /* Fills the tensors of b->ck; errors through b. */
+    void (*bind)(struct binder *b);
+};
+
+const struct arch *arch__by_gguf_name(const char *name); /* NULL: none */
+const struct arch *arch__by_hf_model_type(const char *type);
+/* "deepseek2, ..." of the format, for messages. */
+void arch__list(enum ckpt_format format, char *dst, size_t dst_bytes);
+
+/* True when the file has the tensor. */
+bool bind__has(const struct binder *b, const char *name);
+/* Binds a tensor that must be there, with this shape (ne order; 1 for dimensions it lacks). */
+void bind__tensor(struct binder *b, struct tensor *dst, int n_dims, const int64_t ne[3],
+                  const char *name);
+/* The same; dst stays as it is when the file lacks the tensor. */
+void bind__optional(struct binder *b, struct tensor *dst, int n_dims, const int64_t ne[3],
+                    const char *name);
+/* Memory that lives as long as the checkpoint; NULL sets the error. */
+void *bind__alloc(struct binder *b, size_t n, size_t elem_bytes);
+
+#endif

@@ -1,0 +1,33 @@
+/* engine/model/arch_deepseek_v3.c - DeepSeek-V3, R1 and what is built like them: sigmoid gates with a
+ * correction bias, groups, adjacent rotary pairs. */
+#include "config.h"
+
+#include "engine/model/deepseek.h"
+
+#include <string.h>
+
+static void config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
+{
+    char s[32];
+    deepseek__config_hf(k, tix, c);
+    if (c->n_routed_experts == 0)
+        return;
+    keys__string(k, "scoring_func", s, sizeof(s), "sigmoid");
+    if (k->r == 0 && strcmp(s, "sigmoid"))
+        keys__fail(k, ERR_UNSUPPORTED, "scoring_func", "is %s; sigmoid is served", s);
+    keys__string(k, "topk_method", s, sizeof(s), "noaux_tc");
+    if (k->r == 0 && strcmp(s, "noaux_tc"))
+        keys__fail(k, ERR_UNSUPPORTED, "topk_method", "is %s; noaux_tc is served", s);
+    c->gating = GATING_SIGMOID;
+}
+
+/* declared by arch.c through arch.def */
+extern const struct arch arch__deepseek_v3;
+const struct arch arch__deepseek_v3 = {
+    .name = "deepseek_v3",
+    .gguf_name = "deepseek2",
+    .hf_model_type = "deepseek_v3",
+    .config_gguf = deepseek__config_gguf,
+    .config_hf = config_hf,
+    .bind = deepseek__bind,
+};

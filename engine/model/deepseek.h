@@ -1,0 +1,17 @@
+/* engine/model/deepseek.h - what checkpoints shaped like DeepSeek's share: the GGUF architecture
+ * "deepseek2" and the tensor names of its folders. Families differ in keys and defaults. */
+#ifndef LATENT_ENGINE_MODEL_DEEPSEEK_H
+#define LATENT_ENGINE_MODEL_DEEPSEEK_H
+
+#include "engine/model/arch.h"
+
+/* Sizes from the keys of a "deepseek2" file, whichever family was converted to it. */
+void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_config *c);
+/* Sizes that every folder of the family spells alike; leaves gating and its defaults to the row. */
+void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c);
+/* Checks that hold between sizes; names of the keys differ by format. */
+void deepseek__check_routing(struct keys *k, const struct model_config *c);
+/* Trunk and multi-token-prediction blocks, from either format. */
+void deepseek__bind(struct binder *b);
+
+#endif

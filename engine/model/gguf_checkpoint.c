@@ -1,0 +1,86 @@
+/* engine/model/gguf_checkpoint.c - a checkpoint from a GGUF file, or from all parts of a split one.
+ *
+ * Parts are named NAME-00001-of-00003.gguf; the first holds the keys, each lists its own tensors. */
+#include "config.h"
+
+#include "engine/model/checkpoint_internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/model/gguf.h"
+#include "engine/model/keys.h"
+
+#define PART_SUFFIX_BYTES ((size_t)20) /* -00001-of-00003.gguf */
+
+/* Opens the other parts, whose names follow from the first one's. */
+static int open_parts(struct checkpoint *c, const char *path, const struct gguf *first, int64_t n_parts,
+                      struct err *e)
+{
+    struct checkpoint_priv *p = c->priv;
+    size_t n = strlen(path);
+    char want[64];
+    snprintf(want, sizeof(want), "-00001-of-%05lld.gguf", (long long)n_parts);
+    if (n <= PART_SUFFIX_BYTES || strcmp(path + n - PART_SUFFIX_BYTES, want))
+        return err_set(e, ERR_FORMAT,
+                       "%s is the first of %lld parts; its name must end in %s to find the others",
+                       first->map->label, (long long)n_parts, want);
+    char *part = arena_strndup(p->arena, path, n);
+    if (!part)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    for (int64_t i = 2; i <= n_parts; i++) {
+        struct file_map *m;
+        struct gguf g;
+        struct keys k;
+        char suffix[64]; /* five digits each: n_parts is bounded */
+        snprintf(suffix, sizeof(suffix), "-%05lld-of-%05lld.gguf", (long long)i, (long long)n_parts);
+        memcpy(part + n - PART_SUFFIX_BYTES, suffix, PART_SUFFIX_BYTES);
+        int r = checkpoint__map(c, part, &m, e);
+        if (r < 0 || (r = gguf__parse(m, p->arena, &p->tix, &g, e)) < 0)
+            return r;
+        keys__from_gguf(&k, &g, "split.", e);
+        keys__int(&k, "no", i - 1, i - 1);
+        keys__int(&k, "count", n_parts, n_parts);
+        if (k.r < 0)
+            return k.r;
+    }
+    return 0;
+}
+
+int gguf__open(struct checkpoint *c, const char *path, struct err *e)
+{
+    struct checkpoint_priv *p = c->priv;
+    struct file_map *m;
+    struct gguf g;
+    struct keys k;
+    char name[64], prefix[72], list[256];
+    int r = checkpoint__map(c, path, &m, e);
+    if (r < 0 || (r = gguf__parse(m, p->arena, &p->tix, &g, e)) < 0)
+        return r;
+    keys__from_gguf(&k, &g, "", e);
+    int64_t n_parts = keys__int_or(&k, "split.count", 0, CHECKPOINT_MAX_FILES, 0);
+    if (n_parts > 1)
+        keys__int(&k, "split.no", 0, 0); /* the first part is the one to open */
+    keys__string(&k, "general.architecture", name, sizeof(name), NULL);
+    keys__string(&k, "general.name", c->config.name, sizeof(c->config.name), "");
+    if (k.r < 0)
+        return k.r;
+    const struct arch *a = arch__by_gguf_name(name);
+    if (!a) {
+        arch__list(FORMAT_GGUF, list, sizeof(list));
+        return err_set_param(e, ERR_UNSUPPORTED, "general.architecture",
+                             "%s: general.architecture is %s; served are %s", m->label, name, list);
+    }
+    if ((n_parts > 1 && (r = open_parts(c, path, &g, n_parts, e)) < 0) ||
+        (r = tix__seal(&p->tix, e)) < 0)
+        return r;
+    snprintf(prefix, sizeof(prefix), "%s.", name);
+    keys__from_gguf(&k, &g, prefix, e);
+    a->config_gguf(&k, &p->tix, &c->config);
+    if (k.r < 0)
+        return k.r;
+    c->format = g.version == 3 ? "GGUF v3" : "GGUF v2";
+    if ((r = checkpoint__bind(c, a, FORMAT_GGUF, m->label, e)) < 0)
+        return r;
+    return gguf__tokenizer(&g, c->config.vocab_size, p->arena, &c->tokenizer, &c->chat_template, e);
+}

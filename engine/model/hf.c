@@ -1,0 +1,253 @@
+/* engine/model/hf.c - a checkpoint from a Hugging Face folder: config.json, safetensors whole or in
+ * shards, and what stands beside them about tokenizer and generation. */
+#include "config.h"
+
+#include "engine/model/checkpoint_internal.h"
+
+#include <cjson/cJSON.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/model/json.h"
+#include "engine/model/keys.h"
+#include "engine/model/safetensors.h"
+
+#define MAX_CONFIG_BYTES ((size_t)8 << 20)
+#define MAX_CONFIG_ITEMS ((size_t)200000)
+#define MAX_INDEX_BYTES ((size_t)128 << 20)
+#define MAX_INDEX_ITEMS ((size_t)2 * TIX_MAX_TENSORS)
+#define MAX_TEMPLATE_FILE_BYTES ((size_t)1 << 20)
+
+/* Parses folder/name. A file that is not there gives *ret NULL, unless it is required. */
+static int read_json(struct checkpoint *c, const char *folder, const char *name, bool required,
+                     size_t max_bytes, size_t max_items, cJSON **ret, struct err *e)
+{
+    struct file_map m;
+    struct cJSON *json;
+    char *path = checkpoint__path(c, folder, name);
+    if (!path)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    *ret = NULL;
+    int r = map__open(path, max_bytes, &m, e);
+    if (r == ERR_NOTFOUND && !required) {
+        err_set(e, 0, "%s", "");
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    r = json__parse((const char *)m.data, m.n_bytes, max_items, name, &json, e);
+    map__close(&m);
+    if (r == 0)
+        *ret = json;
+    return r;
+}
+
+static int add_file(struct checkpoint *c, const char *folder, const char *name, struct err *e)
+{
+    struct file_map *m;
+    char *path = checkpoint__path(c, folder, name);
+    if (!path)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    int r = checkpoint__map(c, path, &m, e);
+    return r < 0 ? r : safetensors__parse(m, &c->priv->tix, e);
+}
+
+/* A shard lies in the folder itself: the index must not lead elsewhere. */
+static bool plain_name(const char *s)
+{
+    return s[0] && !strchr(s, '/') && strcmp(s, ".") && strcmp(s, "..") && strlen(s) < 96;
+}
+
+static bool mapped_already(const struct checkpoint *c, const char *name)
+{
+    for (int i = 0; i < c->priv->n_maps; i++)
+        if (strcmp(c->priv->maps[i]->label, name) == 0)
+            return true;
+    return false;
+}
+
+static int add_shards(struct checkpoint *c, const char *folder, const cJSON *index, struct err *e)
+{
+    static const char *const file = "model.safetensors.index.json";
+    const cJSON *map, *at;
+    int r = json__get(index, "weight_map", &map);
+    if (r < 0 || !cJSON_IsObject(map))
+        return err_set_param(e, ERR_FORMAT, "weight_map", "%s: weight_map is missing or no object", file);
+    cJSON_ArrayForEach(at, map)
+    {
+        if (!cJSON_IsString(at) || !plain_name(at->valuestring))
+            return err_set_param(e, ERR_FORMAT, at->string,
+                                 "%s: the file of %.100s must be the name of a file in the folder", file,
+                                 at->string);
+        if (!mapped_already(c, at->valuestring) && (r = add_file(c, folder, at->valuestring, e)) < 0)
+            return r;
+    }
+    return 0;
+}
+
+static int read_weights(struct checkpoint *c, const char *folder, struct err *e)
+{
+    cJSON *index;
+    int r = read_json(c, folder, "model.safetensors.index.json", false, MAX_INDEX_BYTES,
+                      MAX_INDEX_ITEMS, &index, e);
+    if (r < 0)
+        return r;
+    r = index ? add_shards(c, folder, index, e) : add_file(c, folder, "model.safetensors", e);
+    cJSON_Delete(index);
+    return r < 0 ? r : tix__seal(&c->priv->tix, e);
+}
+
+/* --- tokenizer and generation ------------------------------------------------------------------ */
+
+static int token_id(const cJSON *v, int vocab_size)
+{
+    return cJSON_IsNumber(v) && v->valuedouble >= 0 && v->valuedouble < vocab_size &&
+                   v->valuedouble == (int)v->valuedouble
+               ? (int)v->valuedouble
+               : -1;
+}
+
+static const cJSON *member(const cJSON *o, const char *key)
+{
+    const cJSON *v = o ? cJSON_GetObjectItemCaseSensitive(o, key) : NULL;
+    return v && cJSON_IsNull(v) ? NULL : v;
+}
+
+/* One id or a list of them; generation stops at each. */
+static void read_eos(const cJSON *from, int vocab_size, struct tokenizer_source *t)
+{
+    const cJSON *v = member(from, "eos_token_id"), *at;
+    if (cJSON_IsNumber(v)) {
+        t->eos_token_id = token_id(v, vocab_size);
+    } else if (cJSON_IsArray(v)) {
+        t->n_eos_extra = 0;
+        t->eos_token_id = token_id(cJSON_GetArrayItem(v, 0), vocab_size);
+        cJSON_ArrayForEach(at, v)
+        {
+            int id = token_id(at, vocab_size);
+            if (id >= 0 && t->n_eos_extra < (int)(sizeof(t->eos_extra) / sizeof(t->eos_extra[0])))
+                t->eos_extra[t->n_eos_extra++] = id;
+        }
+    }
+}
+
+static void read_ids(const cJSON *from, int vocab_size, struct tokenizer_source *t)
+{
+    const cJSON *v;
+    if ((v = member(from, "bos_token_id")))
+        t->bos_token_id = token_id(v, vocab_size);
+    if ((v = member(from, "pad_token_id")))
+        t->pad_token_id = token_id(v, vocab_size);
+    read_eos(from, vocab_size, t);
+}
+
+static void read_flag(const cJSON *from, const char *key, int *ret)
+{
+    const cJSON *v = member(from, key);
+    if (cJSON_IsBool(v))
+        *ret = cJSON_IsTrue(v);
+}
+
+/* Newer folders have the template in a file of its own, older ones in tokenizer_config.json, as a
+ * string or as a list of named ones. */
+static int read_template(struct checkpoint *c, const char *folder, const cJSON *tok, struct err *e)
+{
+    struct arena *arena = c->priv->arena;
+    struct file_map m;
+    char *path = checkpoint__path(c, folder, "chat_template.jinja");
+    if (!path)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    int r = map__open(path, MAX_TEMPLATE_FILE_BYTES, &m, e);
+    if (r == 0) {
+        c->chat_template = arena_strndup(arena, (const char *)m.data, m.n_bytes);
+        map__close(&m);
+        return c->chat_template ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    }
+    if (r != ERR_NOTFOUND)
+        return r;
+    err_set(e, 0, "%s", "");
+    const cJSON *v = member(tok, "chat_template"), *at;
+    if (cJSON_IsArray(v)) {
+        const cJSON *list = v;
+        v = NULL;
+        cJSON_ArrayForEach(at, list)
+        {
+            const cJSON *name = member(at, "name");
+            if (cJSON_IsString(name) && strcmp(name->valuestring, "default") == 0)
+                v = member(at, "template");
+        }
+    }
+    if (!cJSON_IsString(v))
+        return 0;
+    c->chat_template = arena_strndup(arena, v->valuestring, strlen(v->valuestring));
+    return c->chat_template ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+}
+
+static int read_tokenizer(struct checkpoint *c, const char *folder, const cJSON *config, struct err *e)
+{
+    struct tokenizer_source *t = &c->tokenizer;
+    int vocab = c->config.vocab_size;
+    cJSON *generation = NULL, *tok = NULL;
+    *t = (struct tokenizer_source){.pre = "", .bos_token_id = -1, .eos_token_id = -1, .eot_token_id = -1,
+                                   .eom_token_id = -1, .pad_token_id = -1, .unk_token_id = -1,
+                                   .add_bos_token = -1, .add_eos_token = -1};
+    int r = read_json(c, folder, "generation_config.json", false, MAX_CONFIG_BYTES, MAX_CONFIG_ITEMS,
+                      &generation, e);
+    if (r == 0)
+        r = read_json(c, folder, "tokenizer_config.json", false, MAX_CONFIG_BYTES, MAX_CONFIG_ITEMS,
+                      &tok, e);
+    if (r == 0) {
+        read_ids(config, vocab, t);
+        read_ids(generation, vocab, t); /* what generation really uses wins */
+        read_flag(tok, "add_bos_token", &t->add_bos_token);
+        read_flag(tok, "add_eos_token", &t->add_eos_token);
+        r = read_template(c, folder, tok, e);
+    }
+    cJSON_Delete(generation);
+    cJSON_Delete(tok);
+    if (r < 0)
+        return r;
+    char *path = checkpoint__path(c, folder, "tokenizer.json");
+    if (!path)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    if (access(path, R_OK) == 0)
+        t->json_path = path;
+    return 0;
+}
+
+static int read_config(struct checkpoint *c, const char *folder, const cJSON *config, struct err *e)
+{
+    struct keys k;
+    char type[64], list[256];
+    keys__from_json(&k, config, "config.json", e);
+    keys__string(&k, "model_type", type, sizeof(type), NULL);
+    if (k.r < 0)
+        return k.r;
+    const struct arch *a = arch__by_hf_model_type(type);
+    if (!a) {
+        arch__list(FORMAT_HF, list, sizeof(list));
+        return err_set_param(e, ERR_UNSUPPORTED, "model_type",
+                             "config.json: model_type is %s; served are %s", type, list);
+    }
+    int r = read_weights(c, folder, e);
+    if (r < 0)
+        return r;
+    a->config_hf(&k, &c->priv->tix, &c->config);
+    if (k.r < 0)
+        return k.r;
+    return checkpoint__bind(c, a, FORMAT_HF, "the folder", e);
+}
+
+int hf__open(struct checkpoint *c, const char *path, struct err *e)
+{
+    cJSON *config;
+    int r = read_json(c, path, "config.json", true, MAX_CONFIG_BYTES, MAX_CONFIG_ITEMS, &config, e);
+    if (r < 0)
+        return r;
+    if ((r = read_config(c, path, config, e)) == 0)
+        r = read_tokenizer(c, path, config, e);
+    cJSON_Delete(config);
+    c->format = "Hugging Face folder";
+    return r;
+}

@@ -1,0 +1,239 @@
+/* engine/model/keys.c - see keys.h. */
+#include "config.h"
+
+#include "engine/model/keys.h"
+
+#include <cjson/cJSON.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/model/json.h"
+
+#define MAX_PATH_BYTES 160
+
+/* A value of either source. */
+struct value {
+    const struct gguf_kv *kv;
+    const cJSON *json;
+};
+
+void keys__from_gguf(struct keys *k, const struct gguf *g, const char *prefix, struct err *e)
+{
+    *k = (struct keys){.gguf = g, .prefix = prefix, .label = g->map->label, .e = e};
+}
+
+void keys__from_json(struct keys *k, const struct cJSON *object, const char *label, struct err *e)
+{
+    *k = (struct keys){.json = object, .prefix = "", .label = label, .e = e};
+}
+
+void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
+{
+    char text[256];
+    va_list ap;
+    if (k->r < 0)
+        return;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    k->r = err_set_param(k->e, code, key, "%s: %s%s %s", k->label, k->prefix, key, text);
+}
+
+static void find_json(struct keys *k, const char *path, struct value *ret)
+{
+    const cJSON *at = k->json;
+    char part[MAX_PATH_BYTES];
+    for (const char *s = path; at && s;) {
+        const char *dot = strchr(s, '.');
+        size_t n = dot ? (size_t)(dot - s) : strlen(s);
+        if (n >= sizeof(part))
+            return;
+        memcpy(part, s, n);
+        part[n] = 0;
+        if (json__get(at, part, &at) < 0) {
+            keys__fail(k, ERR_FORMAT, path, "occurs twice");
+            return;
+        }
+        s = dot ? dot + 1 : NULL;
+    }
+    if (at && !cJSON_IsNull(at))
+        ret->json = at;
+}
+
+static bool find(struct keys *k, const char *key, struct value *ret)
+{
+    *ret = (struct value){0};
+    if (k->gguf) {
+        char full[MAX_PATH_BYTES];
+        snprintf(full, sizeof(full), "%s%s", k->prefix, key);
+        ret->kv = gguf__find(k->gguf, full);
+    } else {
+        find_json(k, key, ret);
+    }
+    return ret->kv || ret->json;
+}
+
+/* What a value is, for messages. */
+static const char *describe(const struct value *v)
+{
+    if (v->kv)
+        return gguf__type_name(v->kv->type);
+    if (cJSON_IsString(v->json))
+        return "a string";
+    if (cJSON_IsNumber(v->json))
+        return "a number";
+    if (cJSON_IsBool(v->json))
+        return "a bool";
+    return cJSON_IsArray(v->json) ? "an array" : "an object";
+}
+
+bool keys__has(struct keys *k, const char *key)
+{
+    struct value v;
+    return k->r == 0 && find(k, key, &v);
+}
+
+static void missing(struct keys *k, const char *key)
+{
+    keys__fail(k, ERR_FORMAT, key, "is missing");
+}
+
+static int64_t to_int(struct keys *k, const char *key, const struct value *v, int64_t lo, int64_t hi)
+{
+    int64_t i = 0;
+    double d = 0;
+    if (v->kv) {
+        if (!gguf__is_int_type(v->kv->type)) {
+            keys__fail(k, ERR_FORMAT, key, "must be an integer in %lld..%lld, not %s",
+                       (long long)lo, (long long)hi, describe(v));
+            return lo;
+        }
+        if (!gguf__as_int(v->kv, &i))
+            i = INT64_MAX;
+    } else {
+        if (!cJSON_IsNumber(v->json)) {
+            keys__fail(k, ERR_FORMAT, key, "must be an integer in %lld..%lld, not %s",
+                       (long long)lo, (long long)hi, describe(v));
+            return lo;
+        }
+        d = cJSON_GetNumberValue(v->json);
+        if (!(d >= -0x1p53 && d <= 0x1p53) || floor(d) != d) {
+            keys__fail(k, ERR_FORMAT, key, "is %g; an integer in %lld..%lld is accepted", d,
+                       (long long)lo, (long long)hi);
+            return lo;
+        }
+        i = (int64_t)d;
+    }
+    if (i < lo || i > hi) {
+        keys__fail(k, ERR_FORMAT, key, "is %lld; %lld..%lld is accepted", (long long)i,
+                   (long long)lo, (long long)hi);
+        return lo;
+    }
+    return i;
+}
+
+int64_t keys__int(struct keys *k, const char *key, int64_t lo, int64_t hi)
+{
+    struct value v;
+    if (k->r < 0)
+        return lo;
+    if (!find(k, key, &v)) {
+        missing(k, key);
+        return lo;
+    }
+    return to_int(k, key, &v, lo, hi);
+}
+
+int64_t keys__int_or(struct keys *k, const char *key, int64_t lo, int64_t hi, int64_t absent)
+{
+    struct value v;
+    if (k->r < 0)
+        return lo;
+    return find(k, key, &v) ? to_int(k, key, &v, lo, hi) : absent;
+}
+
+static float to_float(struct keys *k, const char *key, const struct value *v, double lo, double hi)
+{
+    double d = 0;
+    bool number = v->kv ? gguf__as_float(v->kv, &d) : cJSON_IsNumber(v->json);
+    if (v->json && number)
+        d = cJSON_GetNumberValue(v->json);
+    if (!number) {
+        keys__fail(k, ERR_FORMAT, key, "must be a number in %g..%g, not %s", lo, hi, describe(v));
+        return (float)lo;
+    }
+    if (!(d >= lo && d <= hi)) { /* also not a number */
+        keys__fail(k, ERR_FORMAT, key, "is %g; %g..%g is accepted", d, lo, hi);
+        return (float)lo;
+    }
+    return (float)d;
+}
+
+float keys__float(struct keys *k, const char *key, double lo, double hi)
+{
+    struct value v;
+    if (k->r < 0)
+        return (float)lo;
+    if (!find(k, key, &v)) {
+        missing(k, key);
+        return (float)lo;
+    }
+    return to_float(k, key, &v, lo, hi);
+}
+
+float keys__float_or(struct keys *k, const char *key, double lo, double hi, double absent)
+{
+    struct value v;
+    if (k->r < 0)
+        return (float)lo;
+    return find(k, key, &v) ? to_float(k, key, &v, lo, hi) : (float)absent;
+}
+
+bool keys__bool_or(struct keys *k, const char *key, bool absent)
+{
+    struct value v;
+    int64_t i = 0;
+    if (k->r < 0 || !find(k, key, &v))
+        return absent;
+    if (v.json && cJSON_IsBool(v.json))
+        return cJSON_IsTrue(v.json);
+    if (v.kv && v.kv->type == GGUF_BOOL && gguf__as_int(v.kv, &i) && (i == 0 || i == 1))
+        return i == 1;
+    keys__fail(k, ERR_FORMAT, key, "must be a bool, true or false, not %s", describe(&v));
+    return absent;
+}
+
+void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, const char *absent)
+{
+    struct value v;
+    const char *s = absent;
+    size_t n = 0;
+    dst[0] = 0;
+    if (k->r < 0)
+        return;
+    bool found = find(k, key, &v);
+    if (found && v.kv && v.kv->type == GGUF_STR) {
+        s = (const char *)v.kv->data;
+        n = (size_t)v.kv->n;
+    } else if (found && v.json && cJSON_IsString(v.json)) {
+        s = v.json->valuestring;
+        n = strlen(s);
+    } else if (found) {
+        keys__fail(k, ERR_FORMAT, key, "must be a string, not %s", describe(&v));
+        return;
+    } else if (!absent) {
+        missing(k, key);
+        return;
+    } else {
+        n = strlen(absent);
+    }
+    if (n >= dst_bytes || memchr(s, 0, n)) {
+        keys__fail(k, ERR_FORMAT, key, "has %zu bytes or a NUL; at most %zu without NUL are accepted",
+                   n, dst_bytes - 1);
+        return;
+    }
+    memcpy(dst, s, n);
+    dst[n] = 0;
+}

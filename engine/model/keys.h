@@ -1,0 +1,44 @@
+/* engine/model/keys.h - numbers and strings by key, from GGUF metadata or from a JSON object, with
+ * their accepted ranges.
+ *
+ * An architecture reads its sizes through this. The error is sticky: after the first one every read
+ * answers its lower bound (or false, or "") and r stays what it is, so that a table of reads needs
+ * one check at its end. Messages name file, key, what was found and what is accepted. A key that is
+ * there twice is an error, JSON null counts as absent. */
+#ifndef LATENT_ENGINE_MODEL_KEYS_H
+#define LATENT_ENGINE_MODEL_KEYS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "engine/model/gguf.h"
+
+struct cJSON;
+
+struct keys {
+    const struct gguf *gguf; /* one of the two */
+    const struct cJSON *json;
+    const char *prefix; /* put before every GGUF key: "deepseek2." */
+    const char *label;  /* the file, for messages */
+    int r;              /* 0 or the first error */
+    struct err *e;
+};
+
+void keys__from_gguf(struct keys *k, const struct gguf *g, const char *prefix, struct err *e);
+void keys__from_json(struct keys *k, const struct cJSON *object, const char *label, struct err *e);
+
+/* JSON keys may be paths: "rope_scaling.factor". */
+bool keys__has(struct keys *k, const char *key);
+int64_t keys__int(struct keys *k, const char *key, int64_t lo, int64_t hi);
+int64_t keys__int_or(struct keys *k, const char *key, int64_t lo, int64_t hi, int64_t absent);
+float keys__float(struct keys *k, const char *key, double lo, double hi);
+float keys__float_or(struct keys *k, const char *key, double lo, double hi, double absent);
+bool keys__bool_or(struct keys *k, const char *key, bool absent);
+/* Copies at most dst_bytes - 1 bytes; a longer string is an error. absent NULL: required. */
+void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, const char *absent);
+/* Sets the error, unless there is one already. */
+void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+#endif
