@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "engine/forward.h"
+#include "engine/kernels/kern.h"
 
 #define BENCH_MAX_REPEAT 64
 

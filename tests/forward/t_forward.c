@@ -197,9 +197,13 @@ END_TEST
 
 START_TEST(test_bf16_rows)
 {
-    /* Rounding rows to 8 bits of mantissa moves logits, but not far. */
+    /* Rounding rows to 8 bits of mantissa moves logits, but not far. Dense: a router near a tie may
+     * choose another expert, which is another function. */
     struct model_config c = base;
-    compare_with_reference(&c, 1, 0.2, CACHE_BF16);
+    c.n_routed_experts = 0;
+    c.num_experts_per_tok = 0;
+    c.n_shared_experts = 0;
+    compare_with_reference(&c, 1, 0.1, CACHE_BF16);
 }
 END_TEST
 

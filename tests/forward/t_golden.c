@@ -182,7 +182,7 @@ START_TEST(test_bf16)
     if (type == CACHE_F32)
         generations(&r, 0.0, 0.002);
     else
-        generations(&r, 0.05, 0.02);
+        generations(&r, 0.06, 0.05); /* rows rounded to 8 bits of mantissa */
     rig_close(&r);
 }
 END_TEST
