@@ -59,8 +59,8 @@ enum engine_state engine_state(const struct engine *eng); /* any thread */
 float engine_load_progress(const struct engine *eng);     /* 0..1, any thread */
 /* What the load failed with; valid once the state is ENGINE_FAILED. */
 const struct err *engine_load_error(const struct engine *eng);
-/* Stops admitting; the state becomes DRAINING, then STOPPED when nothing is left. During a load the
- * load goes on and then ends in STOPPED only after queued work; it never admitted any, so at once. */
+/* Stops admitting; the state becomes DRAINING, then STOPPED when nothing is left. A load is given up:
+ * nothing was admitted yet. */
 void engine_drain(struct engine *eng);
 /* Cancels everything (each choice gets its final event), joins the thread, frees. NULL-safe. Events
  * not yet taken are freed. */
@@ -79,7 +79,8 @@ struct engine_info {
     uint64_t weight_bytes, cache_bytes, page_bytes, file_bytes;
     uint32_t n_pages, page_tokens;
     double load_seconds;
-    const char *token_kind; /* reserved text for reports: weight types seen, "Q8_0,F32" */
+    int64_t n_params;
+    const char *weight_types; /* for reports: "Q8_0,F32" */
 };
 const struct engine_info *engine_info(const struct engine *eng);
 

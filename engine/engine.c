@@ -1,0 +1,539 @@
+/* engine/engine.c - the engine thread: loads the model, then runs steps and takes messages; see
+ * engine.h. Owns checkpoint, tokenizer, model, cache, scheduler and pool. */
+#include "config.h"
+
+#include "engine/engine.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/mailbox.h"
+#include "engine/engine_metrics.h"
+#include "engine/events.h"
+#include "engine/forward.h"
+#include "engine/kernels/kern.h"
+#include "engine/pool.h"
+#include "engine/sched.h"
+
+#define EVENT_CAPACITY 16384
+#define DEFAULT_CACHE_BYTES ((uint64_t)256 << 20)
+#define POLL_NS (20 * NS_PER_MS) /* work is there, but none of it may run now: all paused */
+#define MIN_LOGIT_ROWS 64
+
+/* A message down is one word, so that cancelling can never fail for want of memory: a job's address,
+ * or a request id with its kind in the two low bits. */
+enum { MSG_JOB = 0, MSG_CANCEL = 1, MSG_PAUSE = 2, MSG_RESUME = 3, MSG_BITS = 2 };
+_Static_assert(sizeof(void *) == sizeof(uint64_t), "a message carries a request id");
+
+struct engine {
+    struct engine_config cfg; /* strings are ours */
+    pthread_t thread;
+    bool started;
+    struct mailbox *down;
+    struct events *events;
+    _Atomic int state, stopping, draining;
+    _Atomic float progress;
+    struct err load_error;
+    struct engine_info info;
+
+    /* Loop thread counts what went down, engine thread what it took. */
+    uint64_t next_id;
+    _Atomic int64_t sent_choices, sent_tokens, taken_choices, taken_tokens;
+    _Atomic int running, waiting;
+    _Atomic int64_t waiting_tokens, service_ns, step_began_ns;
+
+    struct engine_metrics metrics;
+    char *name, *chat_template, *types;
+    struct pool *pool;
+    struct model *model;
+    struct kv *kv;
+    struct tokenizer *tokenizer;
+    struct sched *sched;
+};
+
+/* --- loading: engine thread -------------------------------------------------------------------- */
+
+static void wake(struct engine *eng)
+{
+    if (eng->cfg.wake)
+        eng->cfg.wake(eng->cfg.wake_arg);
+}
+
+static void set_state(struct engine *eng, enum engine_state state)
+{
+    atomic_store(&eng->state, (int)state);
+    wake(eng);
+}
+
+static int on_progress(void *arg, float fraction)
+{
+    struct engine *eng = arg;
+    atomic_store(&eng->progress, fraction);
+    return atomic_load(&eng->stopping) || atomic_load(&eng->draining);
+}
+
+/* Names of the weight types that a token meets, in the order met. */
+static char *type_names(const struct checkpoint *ck)
+{
+    const struct layer_tensors *first = &ck->layers[0];
+    const struct layer_tensors *last = &ck->layers[ck->config.num_hidden_layers - 1];
+    const struct tensor *seen[] = {
+        &ck->token_embd, &first->kv_a,  &first->o,       &first->dense.down,
+        &last->kv_a,     &last->router, &last->shared.down,
+        last->experts ? &last->experts[0].up : NULL, last->experts ? &last->experts[0].down : NULL,
+        &ck->output,     &ck->output_norm};
+    char text[160] = "";
+    for (size_t i = 0; i < sizeof(seen) / sizeof(*seen); i++) {
+        if (!seen[i] || !seen[i]->data)
+            continue;
+        const char *name = tensor_type_info(seen[i]->type)->name;
+        size_t n = strlen(text);
+        if (!strstr(text, name) && n + strlen(name) + 2 < sizeof(text)) {
+            if (n)
+                strcat(text, ",");
+            strcat(text, name);
+        }
+    }
+    return strdup(text);
+}
+
+static int check_sizes(struct engine *eng, const struct model_config *mc, struct err *e)
+{
+    struct engine_config *c = &eng->cfg;
+    if (c->max_model_len == 0)
+        c->max_model_len = mc->max_position_embeddings;
+    if (c->max_model_len > mc->max_position_embeddings)
+        return err_set_param(e, ERR_INVAL, "max_model_len",
+                             "max_model_len %d: the model has %d positions", c->max_model_len,
+                             mc->max_position_embeddings);
+    return 0;
+}
+
+static int open_cache(struct engine *eng, struct err *e)
+{
+    struct engine_config *c = &eng->cfg;
+    struct kv_config kc = {.page_tokens = c->page_tokens,
+                           .pool_bytes = c->cache_bytes,
+                           .max_seqs = (uint32_t)c->max_num_seqs + 1,
+                           .max_seq_tokens = (uint32_t)c->max_model_len,
+                           .huge_pages = true};
+    kc.planes = model_planes(eng->model, &kc.n_planes);
+    if (kc.pool_bytes == 0) { /* no more than every sequence at full length could fill */
+        uint64_t page = 0, per_seq = ((uint64_t)c->max_model_len + c->page_tokens - 1) / c->page_tokens;
+        for (uint32_t p = 0; p < kc.n_planes; p++)
+            page += (uint64_t)kc.planes[p].row_bytes * c->page_tokens + kc.planes[p].align;
+        uint64_t all = page * (per_seq + 1) * (uint64_t)c->max_num_seqs;
+        kc.pool_bytes = all < DEFAULT_CACHE_BYTES ? all : DEFAULT_CACHE_BYTES;
+    }
+    int r = kv_open(&kc, &eng->kv, e);
+    return r < 0 ? r : model_bind_cache(eng->model, eng->kv, e);
+}
+
+static int forward(void *model, const struct forward_batch *batch)
+{
+    return model_forward(model, batch);
+}
+
+static int load_model(struct engine *eng, const struct checkpoint *ck, struct err *e)
+{
+    struct engine_config *c = &eng->cfg;
+    int r = check_sizes(eng, &ck->config, e);
+    if (r < 0)
+        return r;
+    r = tokenizer_new(&ck->tokenizer, ck->config.vocab_size, &eng->tokenizer, e);
+    if (r < 0 && r != ERR_NOTFOUND) /* without one the model still serves ids */
+        return r;
+    struct model_options opt = {
+        .level = c->level,
+        .cache_type = c->cache_type == ENGINE_CACHE_F32 ? CACHE_F32 : CACHE_BF16,
+        .page_tokens = c->page_tokens,
+        .max_batch_tokens = c->max_num_batched_tokens,
+        .max_logit_rows = c->max_num_seqs > MIN_LOGIT_ROWS ? c->max_num_seqs : MIN_LOGIT_ROWS,
+        .max_seqs = c->max_num_seqs,
+        .max_position = c->max_model_len,
+        .progress = on_progress,
+        .progress_arg = eng};
+    if (opt.max_logit_rows > opt.max_batch_tokens)
+        opt.max_logit_rows = opt.max_batch_tokens;
+    if ((r = model_new(ck, &opt, eng->pool, &eng->model, e)) < 0 || (r = open_cache(eng, e)) < 0)
+        return r;
+    struct sched_config sc = {.vocab_size = ck->config.vocab_size,
+                              .max_model_len = c->max_model_len,
+                              .max_num_seqs = c->max_num_seqs,
+                              .max_num_batched_tokens = c->max_num_batched_tokens,
+                              .prefill_chunk = c->prefill_chunk,
+                              .max_logit_rows = opt.max_logit_rows,
+                              .prefix_cache = c->prefix_cache,
+                              .forward = forward,
+                              .model = eng->model,
+                              .kv = eng->kv,
+                              .pool = eng->pool,
+                              .kern = kern_table(c->level),
+                              .tokenizer = eng->tokenizer,
+                              .events = eng->events,
+                              .metrics = &eng->metrics,
+                              .stopping = &eng->stopping};
+    return sched_new(&sc, &eng->sched, e);
+}
+
+static int describe_model(struct engine *eng, const struct checkpoint *ck, int64_t began_ns, struct err *e)
+{
+    struct engine_config *c = &eng->cfg;
+    uint32_t n_planes;
+    const struct kv_plane *planes = model_planes(eng->model, &n_planes);
+    double row_bytes = 0;
+    eng->name = strdup(c->model_id ? c->model_id : ck->config.name);
+    eng->chat_template = ck->chat_template ? strdup(ck->chat_template) : NULL;
+    eng->types = type_names(ck);
+    if (!eng->name || !eng->types || (ck->chat_template && !eng->chat_template))
+        return err_set(e, ERR_NOMEM, "out of memory");
+    eng->info = (struct engine_info){
+        .config = *model_config(eng->model),
+        .max_model_len = sched_max_tokens(eng->sched),
+        .model_id = eng->name,
+        .chat_template = eng->chat_template,
+        .tokenizer = eng->tokenizer,
+        .format = ck->format,
+        .level = c->level,
+        .n_threads = pool_threads(eng->pool),
+        .weight_bytes = model_weight_bytes(eng->model),
+        .cache_bytes = kv_page_bytes(eng->kv) * kv_n_pages(eng->kv),
+        .page_bytes = kv_page_bytes(eng->kv),
+        .file_bytes = ck->file_bytes,
+        .n_params = ck->n_params,
+        .n_pages = kv_n_pages(eng->kv),
+        .page_tokens = kv_page_tokens(eng->kv),
+        .load_seconds = (double)(clock_now_ns() - began_ns) / 1e9,
+        .weight_types = eng->types};
+    engine_metrics_register(&eng->metrics, c->metrics, eng->name, eng->info.max_model_len);
+    for (uint32_t p = 0; p < n_planes; p++)
+        row_bytes += (double)planes[p].row_bytes / planes[p].tokens_per_row;
+    metric_set(eng->metrics.bytes_per_token, row_bytes);
+    metric_set(eng->metrics.load_seconds, eng->info.load_seconds);
+    engine_metrics_cache(&eng->metrics, eng->kv);
+    return 0;
+}
+
+static int load(struct engine *eng, struct err *e)
+{
+    struct engine_config *c = &eng->cfg;
+    struct checkpoint *ck = NULL;
+    int64_t began = clock_now_ns();
+    int n_threads = c->n_threads > 0 ? c->n_threads : pool_default_threads();
+    int r = pool_new(n_threads, c->pin_threads, &eng->pool, e);
+    if (r == 0)
+        r = checkpoint_open(c->model_path, &ck, e);
+    if (r == 0)
+        r = load_model(eng, ck, e);
+    if (r == 0)
+        r = describe_model(eng, ck, began, e);
+    checkpoint_close(&ck);
+    return r;
+}
+
+/* --- serving: engine thread -------------------------------------------------------------------- */
+
+static void publish(struct engine *eng)
+{
+    struct sched_counts n;
+    sched_counts_read(eng->sched, &n);
+    atomic_store(&eng->running, n.running);
+    atomic_store(&eng->waiting, n.waiting);
+    atomic_store(&eng->waiting_tokens, n.waiting_tokens);
+    atomic_store(&eng->service_ns, sched_mean_service_ns(eng->sched));
+}
+
+static void take(struct engine *eng, void *msg)
+{
+    uint64_t word = (uint64_t)(uintptr_t)msg, id = word >> MSG_BITS;
+    switch (word & ((1 << MSG_BITS) - 1)) {
+    case MSG_JOB: {
+        struct job *j = msg;
+        int n, n_prompt;
+        job_size(j, &n, &n_prompt);
+        sched_add(eng->sched, j);
+        publish(eng); /* before `taken`: counted twice for a moment rather than not at all */
+        atomic_fetch_add(&eng->taken_choices, n);
+        atomic_fetch_add(&eng->taken_tokens, (int64_t)n * n_prompt);
+        break;
+    }
+    case MSG_CANCEL:
+        sched_cancel(eng->sched, id);
+        break;
+    case MSG_PAUSE:
+        sched_pause(eng->sched, id, true);
+        break;
+    case MSG_RESUME:
+        sched_pause(eng->sched, id, false);
+        break;
+    }
+}
+
+static void serve(struct engine *eng)
+{
+    while (!atomic_load(&eng->stopping)) {
+        void *msg;
+        while ((msg = mailbox_pop(eng->down)))
+            take(eng, msg);
+        atomic_store(&eng->step_began_ns, clock_now_ns());
+        int worked = sched_step(eng->sched);
+        atomic_store(&eng->step_began_ns, 0);
+        publish(eng);
+        if (worked)
+            continue;
+        bool idle = sched_idle(eng->sched);
+        if (idle && atomic_load(&eng->draining) && mailbox_count(eng->down) == 0 &&
+            atomic_load(&eng->state) != ENGINE_STOPPED)
+            set_state(eng, ENGINE_STOPPED);
+        if ((msg = mailbox_wait(eng->down, idle ? -1 : POLL_NS)))
+            take(eng, msg);
+    }
+    sched_cancel_all(eng->sched);
+}
+
+static void *engine_main(void *arg)
+{
+    struct engine *eng = arg;
+    int r = load(eng, &eng->load_error);
+    if (r < 0) {
+        bool asked = r == ERR_CANCELED;
+        set_state(eng, asked ? ENGINE_STOPPED : ENGINE_FAILED);
+        return NULL;
+    }
+    atomic_store(&eng->progress, 1.0f);
+    int loading = ENGINE_LOADING;
+    atomic_compare_exchange_strong(&eng->state, &loading, ENGINE_READY);
+    wake(eng);
+    serve(eng);
+    return NULL;
+}
+
+/* --- callers: loop thread ---------------------------------------------------------------------- */
+
+static int check_config(const struct engine_config *c, struct err *e)
+{
+    static const char text[] = "%s %lld must be in %lld..%lld";
+    const struct {
+        const char *name;
+        long long value, min, max;
+    } rows[] = {
+        {"threads", c->n_threads, 0, 1024},
+        {"max_model_len", c->max_model_len, 0, 1 << 24},
+        {"max_num_seqs", c->max_num_seqs, 1, 65536},
+        {"max_num_batched_tokens", c->max_num_batched_tokens, 1, 1 << 20},
+        {"prefill_chunk", c->prefill_chunk, 1, 1 << 20},
+        {"max_queue_requests", c->max_queue_requests, 0, 1 << 20},
+        {"max_queue_tokens", c->max_queue_tokens, 0, (long long)1 << 40},
+        {"page_tokens", c->page_tokens, 8, 256},
+    };
+    if (!c->model_path || !*c->model_path)
+        return err_set_param(e, ERR_INVAL, "model", "model: a path is needed");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        if (rows[i].value < rows[i].min || rows[i].value > rows[i].max)
+            return err_set_param(e, ERR_INVAL, rows[i].name, text, rows[i].name, rows[i].value,
+                                 rows[i].min, rows[i].max);
+    if (c->page_tokens & (c->page_tokens - 1))
+        return err_set_param(e, ERR_INVAL, "page_tokens", "page_tokens %u must be a power of two",
+                             c->page_tokens);
+    if (c->max_num_batched_tokens < c->max_num_seqs) /* or a step could not serve all that run */
+        return err_set_param(e, ERR_INVAL, "max_num_batched_tokens",
+                             "max_num_batched_tokens %d must be at least max_num_seqs %d",
+                             c->max_num_batched_tokens, c->max_num_seqs);
+    return 0;
+}
+
+static void engine_destroy(struct engine *eng)
+{
+    sched_free(&eng->sched);
+    if (eng->kv)
+        kv_close(&eng->kv);
+    model_free(&eng->model);
+    tokenizer_free(&eng->tokenizer);
+    if (eng->pool)
+        pool_free(&eng->pool);
+    events_free(&eng->events);
+    if (eng->down)
+        mailbox_free(&eng->down);
+    free((char *)eng->cfg.model_path);
+    free((char *)eng->cfg.model_id);
+    free(eng->name);
+    free(eng->chat_template);
+    free(eng->types);
+    free(eng);
+}
+
+int engine_start(const struct engine_config *cfg, struct engine **ret, struct err *e)
+{
+    int r = check_config(cfg, e);
+    if (r < 0)
+        return r;
+    struct engine *eng = calloc(1, sizeof(*eng));
+    if (!eng)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    eng->cfg = *cfg;
+    eng->cfg.model_path = strdup(cfg->model_path);
+    eng->cfg.model_id = cfg->model_id ? strdup(cfg->model_id) : NULL;
+    uint32_t room = 8 * ((uint32_t)cfg->max_num_seqs + (uint32_t)cfg->max_queue_requests) + 64;
+    if (!eng->cfg.model_path || (cfg->model_id && !eng->cfg.model_id) ||
+        mailbox_new(room, NULL, NULL, &eng->down) < 0 ||
+        events_new(EVENT_CAPACITY, cfg->wake, cfg->wake_arg, &eng->events) < 0) {
+        engine_destroy(eng);
+        return err_set(e, ERR_NOMEM, "out of memory");
+    }
+    if ((r = pthread_create(&eng->thread, NULL, engine_main, eng)) != 0) {
+        engine_destroy(eng);
+        return err_set(e, ERR_IO, "cannot start the engine thread: %s", strerror(r));
+    }
+    eng->started = true;
+    *ret = eng;
+    return 0;
+}
+
+enum engine_state engine_state(const struct engine *eng)
+{
+    return (enum engine_state)atomic_load(&eng->state);
+}
+
+float engine_load_progress(const struct engine *eng)
+{
+    return atomic_load(&eng->progress);
+}
+
+const struct err *engine_load_error(const struct engine *eng)
+{
+    return &eng->load_error;
+}
+
+const struct engine_info *engine_info(const struct engine *eng)
+{
+    enum engine_state s = engine_state(eng);
+    return s == ENGINE_LOADING || s == ENGINE_FAILED || !eng->sched ? NULL : &eng->info;
+}
+
+void engine_drain(struct engine *eng)
+{
+    int ready = ENGINE_READY;
+    atomic_store(&eng->draining, 1);
+    atomic_compare_exchange_strong(&eng->state, &ready, ENGINE_DRAINING);
+    mailbox_poke(eng->down);
+}
+
+void engine_stop(struct engine **engp)
+{
+    struct engine *eng = *engp;
+    void *msg;
+    *engp = NULL;
+    if (!eng)
+        return;
+    atomic_store(&eng->stopping, 1);
+    mailbox_poke(eng->down);
+    pthread_join(eng->thread, NULL);
+    while ((msg = mailbox_pop(eng->down)))
+        if (((uintptr_t)msg & ((1 << MSG_BITS) - 1)) == MSG_JOB)
+            job_free(msg);
+    engine_destroy(eng);
+}
+
+void engine_counts_read(const struct engine *eng, struct engine_counts *ret)
+{
+    int64_t taken_choices = atomic_load(&eng->taken_choices);
+    int64_t taken_tokens = atomic_load(&eng->taken_tokens);
+    *ret = (struct engine_counts){
+        .running = atomic_load(&eng->running),
+        .waiting = atomic_load(&eng->waiting) + (int)(atomic_load(&eng->sent_choices) - taken_choices),
+        .waiting_tokens = atomic_load(&eng->waiting_tokens) + atomic_load(&eng->sent_tokens) - taken_tokens};
+    if (engine_info(eng)) {
+        struct kv_stats st;
+        kv_stats_read(eng->kv, &st);
+        ret->pages_held = st.pages_held;
+        ret->pages_cached = st.pages_cached;
+        ret->pages_free = st.pages_free;
+        ret->n_pages = st.n_pages;
+    }
+}
+
+int engine_submit(struct engine *eng, struct gen_request *req, uint64_t *ret_id, struct err *e)
+{
+    const struct engine_config *c = &eng->cfg;
+    enum engine_state state = engine_state(eng);
+    struct engine_counts now;
+    struct job *j;
+    if (state != ENGINE_READY)
+        return err_set(e, ERR_STATE, state == ENGINE_LOADING ? "the model is still loading"
+                                     : state == ENGINE_FAILED ? "the model could not be loaded"
+                                                              : "the server is shutting down");
+    engine_counts_read(eng, &now);
+    int64_t tokens = (int64_t)req->n * req->n_prompt;
+    if ((int64_t)now.running + now.waiting + req->n > (int64_t)c->max_num_seqs + c->max_queue_requests)
+        return err_set(e, ERR_BUSY, "the queue is full: %d sequences run and %d wait", now.running,
+                       now.waiting);
+    if (now.waiting > 0 && now.waiting_tokens + tokens > c->max_queue_tokens)
+        return err_set(e, ERR_BUSY, "the queue is full: %lld prompt tokens wait",
+                       (long long)now.waiting_tokens);
+    uint64_t id = ++eng->next_id;
+    int n = req->n;
+    int r = job_new(eng->sched, req, id, &j, e);
+    if (r < 0)
+        return r;
+    atomic_fetch_add(&eng->sent_choices, n);
+    atomic_fetch_add(&eng->sent_tokens, tokens);
+    if (mailbox_push(eng->down, j) < 0) {
+        atomic_fetch_sub(&eng->sent_choices, n);
+        atomic_fetch_sub(&eng->sent_tokens, tokens);
+        job_release(j); /* the request stays the caller's */
+        return err_set(e, ERR_BUSY, "the queue is full");
+    }
+    *ret_id = id;
+    return 0;
+}
+
+/* The mailbox has room for several messages of every request there can be; should a flood of pauses
+ * have filled it, the engine empties it at its next step. */
+static void send(struct engine *eng, uint64_t id, int kind)
+{
+    void *msg = (void *)(uintptr_t)(id << MSG_BITS | (uint64_t)kind);
+    while (mailbox_push(eng->down, msg) < 0 && engine_state(eng) != ENGINE_STOPPED)
+        nanosleep(&(struct timespec){0, 200000}, NULL);
+}
+
+void engine_cancel(struct engine *eng, uint64_t request_id)
+{
+    send(eng, request_id, MSG_CANCEL);
+}
+
+void engine_pause(struct engine *eng, uint64_t request_id, bool paused)
+{
+    send(eng, request_id, paused ? MSG_PAUSE : MSG_RESUME);
+}
+
+struct gen_event *engine_next_event(struct engine *eng)
+{
+    return events_next(eng->events);
+}
+
+void engine_event_free(struct engine *eng, struct gen_event *ev)
+{
+    events_put(eng->events, ev);
+}
+
+int engine_retry_after(const struct engine *eng)
+{
+    struct engine_counts now;
+    if (engine_state(eng) == ENGINE_LOADING)
+        return 2;
+    engine_counts_read(eng, &now);
+    /* With max_num_seqs places, a place becomes free every service time / max_num_seqs. */
+    double seconds = (double)atomic_load(&eng->service_ns) / 1e9 * (double)(now.waiting + 1) /
+                     (double)eng->cfg.max_num_seqs;
+    return seconds < 1 ? 1 : seconds > 60 ? 60 : (int)(seconds + 0.999);
+}
+
+int64_t engine_step_age_ns(const struct engine *eng)
+{
+    int64_t began = atomic_load(&eng->step_began_ns);
+    return began ? clock_now_ns() - began : 0;
+}

@@ -1,0 +1,129 @@
+/* engine/engine_metrics.c - see engine_metrics.h. */
+#include "config.h"
+
+#include "engine/engine_metrics.h"
+
+#include <stdio.h>
+
+#define SECONDS(ns) ((double)(ns) / 1e9)
+
+/* 1, 2, 5, 10 ... up to the first at or above max. */
+static int one_two_five(double *out, int room, int max)
+{
+    static const int step[] = {1, 2, 5};
+    int n = 0;
+    for (int64_t scale = 1; n < room; scale *= 10)
+        for (int i = 0; i < 3 && n < room; i++) {
+            out[n++] = (double)(step[i] * scale);
+            if (step[i] * scale >= max)
+                return n;
+        }
+    return n;
+}
+
+static struct metric *pages(struct metrics *m, const char *labels, const char *state)
+{
+    char with[384];
+    snprintf(with, sizeof(with), "%s,state=\"%s\"", labels, state);
+    return metrics_gauge(m, "latentd_kv_pages",
+                         "Cache pages: free, held by sequences, cached (findable, unreferenced), shared "
+                         "(held by two sequences or more).", with);
+}
+
+void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const char *model_id,
+                             int max_model_len)
+{
+    static const char *const reasons[] = {NULL, "stop", "length", "abort", "error"};
+    static const double iteration[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+    char id[256], l[320], with[384];
+    double sizes[32];
+    int n = one_two_five(sizes, 32, max_model_len);
+    *em = (struct engine_metrics){0};
+    if (!m)
+        return;
+    metrics_escape_label(model_id, id, sizeof(id));
+    snprintf(l, sizeof(l), "model_name=\"%s\",engine=\"0\"", id);
+#define GAUGE(f, name, help) em->f = metrics_gauge(m, name, help, l)
+#define COUNTER(f, name, help) em->f = metrics_counter(m, name, help, l)
+#define TIMES(f, name, help, set) \
+    em->f = metrics_histogram(m, name, help, l, metrics_buckets_##set, metrics_n_buckets_##set)
+    GAUGE(running, "vllm:num_requests_running", "Sequences in execution.");
+    GAUGE(waiting, "vllm:num_requests_waiting", "Sequences waiting to be scheduled.");
+    GAUGE(cache_usage, "vllm:kv_cache_usage_perc", "Share of cache pages held by sequences, 0 to 1.");
+    COUNTER(prefix_queries, "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.");
+    COUNTER(prefix_hits, "vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.");
+    COUNTER(preemptions, "vllm:num_preemptions_total", "Sequences that gave their pages back.");
+    COUNTER(prompt_tokens, "vllm:prompt_tokens_total", "Prompt tokens of admitted requests.");
+    COUNTER(prompt_cached, "vllm:prompt_tokens_cached_total", "Prompt tokens taken from the cache.");
+    COUNTER(generation_tokens, "vllm:generation_tokens_total", "Tokens generated.");
+    for (int i = FINISH_STOP; i <= FINISH_ERROR; i++) {
+        snprintf(with, sizeof(with), "%s,finished_reason=\"%s\"", l, reasons[i]);
+        em->success[i] = metrics_counter(m, "vllm:request_success_total",
+                                         "Ended choices by finish reason.", with);
+    }
+    TIMES(ttft, "vllm:time_to_first_token_seconds", "Submission to first token.", ttft);
+    TIMES(itl, "vllm:inter_token_latency_seconds", "Time between two tokens of a choice.", itl);
+    TIMES(tpot, "vllm:request_time_per_output_token_seconds", "Mean time per output token of a choice.", itl);
+    TIMES(e2e, "vllm:e2e_request_latency_seconds", "Submission to end.", e2e);
+    TIMES(queue_time, "vllm:request_queue_time_seconds", "Submission to admission.", e2e);
+    TIMES(prefill_time, "vllm:request_prefill_time_seconds", "Admission to first token.", e2e);
+    TIMES(decode_time, "vllm:request_decode_time_seconds", "First token to end.", e2e);
+    TIMES(inference_time, "vllm:request_inference_time_seconds", "Admission to end.", e2e);
+    em->req_prompt = metrics_histogram(m, "vllm:request_prompt_tokens", "Prompt tokens of a choice.", l, sizes, n);
+    em->req_generation = metrics_histogram(m, "vllm:request_generation_tokens", "Tokens generated for a choice.", l, sizes, n);
+    em->iteration_tokens = metrics_histogram(m, "vllm:iteration_tokens_total", "Tokens of a step.", l,
+                                             iteration, sizeof(iteration) / sizeof(iteration[0]));
+    em->pages_free = pages(m, l, "free");
+    em->pages_held = pages(m, l, "held");
+    em->pages_cached = pages(m, l, "cached");
+    em->pages_shared = pages(m, l, "shared");
+    COUNTER(evictions, "latentd_kv_evictions_total", "Cache pages evicted.");
+    GAUGE(bytes_per_token, "latentd_cache_bytes_per_token", "Bytes of cache rows of one token over all layers.");
+    GAUGE(load_seconds, "latentd_load_seconds", "Time the model took to load.");
+    COUNTER(prompt_computed, "latentd_prompt_tokens_computed_total", "Prompt tokens that went through the model.");
+#undef GAUGE
+#undef COUNTER
+#undef TIMES
+    em->lc_prompt = metrics_counter(m, "llamacpp:prompt_tokens_total", "Prompt tokens processed.", NULL);
+    em->lc_prompt_seconds = metrics_counter(m, "llamacpp:prompt_seconds_total", "Time from admission to first token, summed.", NULL);
+    em->lc_predicted = metrics_counter(m, "llamacpp:tokens_predicted_total", "Tokens generated.", NULL);
+    em->lc_predicted_seconds = metrics_counter(m, "llamacpp:tokens_predicted_seconds_total", "Time from first token to end, summed.", NULL);
+    em->lc_decode = metrics_counter(m, "llamacpp:n_decode_total", "Steps of the model.", NULL);
+    em->lc_processing = metrics_gauge(m, "llamacpp:requests_processing", "Sequences in execution.", NULL);
+    em->lc_deferred = metrics_gauge(m, "llamacpp:requests_deferred", "Sequences waiting.", NULL);
+}
+
+void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv)
+{
+    struct kv_stats st;
+    kv_stats_read(kv, &st);
+    metric_set(em->cache_usage, (double)st.pages_held / (double)st.n_pages);
+    metric_set(em->pages_free, (double)st.pages_free);
+    metric_set(em->pages_held, (double)st.pages_held);
+    metric_set(em->pages_cached, (double)st.pages_cached);
+    metric_set(em->pages_shared, (double)st.pages_shared);
+    metric_add(em->prefix_queries, (double)st.queries_tokens - em->last_queries);
+    metric_add(em->prefix_hits, (double)st.hits_tokens - em->last_hits);
+    metric_add(em->evictions, (double)st.evictions - em->last_evictions);
+    em->last_queries = (double)st.queries_tokens;
+    em->last_hits = (double)st.hits_tokens;
+    em->last_evictions = (double)st.evictions;
+}
+
+void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int64_t e2e_ns)
+{
+    metric_add(em->success[ev->finish_reason], 1);
+    metric_observe(em->e2e, SECONDS(e2e_ns));
+    metric_observe(em->queue_time, SECONDS(ev->queue_ns));
+    if (ev->ttft_ns <= 0)
+        return;
+    metric_observe(em->prefill_time, SECONDS(ev->prefill_ns));
+    metric_observe(em->decode_time, SECONDS(ev->decode_ns));
+    metric_observe(em->inference_time, SECONDS(ev->prefill_ns + ev->decode_ns));
+    metric_observe(em->req_prompt, ev->prompt_tokens);
+    metric_observe(em->req_generation, ev->completion_tokens);
+    metric_add(em->lc_prompt_seconds, SECONDS(ev->prefill_ns));
+    metric_add(em->lc_predicted_seconds, SECONDS(ev->decode_ns));
+    if (ev->completion_tokens > 1)
+        metric_observe(em->tpot, SECONDS(ev->decode_ns) / (ev->completion_tokens - 1));
+}

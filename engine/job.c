@@ -1,0 +1,308 @@
+/* engine/job.c - a request's life inside the engine, and its output; see job.h. */
+#include "config.h"
+
+#include "engine/job.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+
+#define MAX_TOP 64 /* alternatives per token; the API allows fewer */
+#define MAX_SHOWN ((size_t)1 << 20)
+
+static int check_ids(const int32_t *ids, int n, int vocab, const char *field, struct err *e)
+{
+    for (int i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return err_set_param(e, ERR_INVAL, field, "%s: token id %d is out of range 0..%d", field,
+                                 ids[i], vocab - 1);
+    return 0;
+}
+
+static int check_request(const struct sched_config *c, const struct gen_request *q, int max_tokens,
+                         struct err *e)
+{
+    int r;
+    if (q->n_prompt < 1)
+        return err_set_param(e, ERR_INVAL, "prompt", "the prompt has no tokens");
+    if (q->n_prompt > max_tokens || (q->n_prompt == max_tokens && q->max_tokens > 0))
+        return err_set_param(e, ERR_LIMIT, "prompt",
+                             "the prompt has %d tokens; the context holds %d with at least one to generate",
+                             q->n_prompt, max_tokens);
+    if (q->n < 1 || q->n > c->max_num_seqs)
+        return err_set_param(e, ERR_INVAL, "n", "n must be in 1..%d", c->max_num_seqs);
+    if (q->max_tokens < 0 || q->logprobs > MAX_TOP || q->prompt_logprobs > MAX_TOP)
+        return err_set_param(e, ERR_INVAL, "logprobs", "logprobs must be in 0..%d", MAX_TOP);
+    for (int i = 0; i < q->n_stop; i++)
+        if (q->stop[i].n_bytes < 1 || q->stop[i].n_bytes > 512)
+            return err_set_param(e, ERR_INVAL, "stop", "stop strings must have 1..512 bytes");
+    if ((r = check_ids(q->prompt, q->n_prompt, c->vocab_size, "prompt", e)) < 0 ||
+        (r = check_ids(q->stop_token_ids, q->n_stop_token_ids, c->vocab_size, "stop_token_ids", e)) < 0)
+        return r;
+    for (int i = 0; i < q->sampling.n_logit_bias; i++)
+        if ((r = check_ids(&q->sampling.logit_bias[i].token_id, 1, c->vocab_size, "logit_bias", e)) < 0)
+            return r;
+    return 0;
+}
+
+/* Before min_tokens nothing that would end the choice may be drawn. */
+static int collect_banned(struct job *j, const struct sched_config *c)
+{
+    const struct gen_request *q = j->req;
+    int n = q->n_stop_token_ids;
+    if (q->min_tokens <= 0)
+        return 0;
+    for (int id = 0; c->tokenizer && id < c->vocab_size; id++)
+        n += tokenizer_is_eog(c->tokenizer, id);
+    j->banned = malloc(((size_t)n + 1) * sizeof(*j->banned));
+    if (!j->banned)
+        return ERR_NOMEM;
+    for (int i = 0; i < q->n_stop_token_ids; i++)
+        j->banned[j->n_banned++] = q->stop_token_ids[i];
+    for (int id = 0; c->tokenizer && id < c->vocab_size; id++)
+        if (tokenizer_is_eog(c->tokenizer, id))
+            j->banned[j->n_banned++] = id;
+    return 0;
+}
+
+static int seq_init(struct seq *q, struct job *j, int choice, const struct sched_config *c)
+{
+    const struct gen_request *req = j->req;
+    size_t longest_stop = 0;
+    int r;
+    for (int i = 0; i < req->n_stop; i++)
+        longest_stop = req->stop[i].n_bytes > longest_stop ? req->stop[i].n_bytes : longest_stop;
+    q->job = j;
+    q->choice = choice;
+    q->cap_tokens = req->n_prompt + req->max_tokens;
+    q->tokens = malloc((size_t)q->cap_tokens * sizeof(*q->tokens));
+    buf_init(&q->shown, MAX_SHOWN);
+    q->last_event = events_get(c->events, longest_stop + 1, 0, 0);
+    if (!q->tokens || !q->last_event)
+        return ERR_NOMEM;
+    memcpy(q->tokens, req->prompt, (size_t)req->n_prompt * sizeof(*q->tokens));
+    q->n_tokens = req->n_prompt;
+    if ((r = sampler_new(&req->sampling, choice, c->vocab_size, req->prompt, req->n_prompt,
+                         req->max_tokens, &q->sampler)) < 0 ||
+        (r = textout_init(&q->text, c->tokenizer, req->stop, req->n_stop,
+                          req->skip_special_tokens)) < 0)
+        return r;
+    return buf_reserve(&q->shown, 512);
+}
+
+int job_new(const struct sched *s, struct gen_request *req, uint64_t id, struct job **ret,
+            struct err *e)
+{
+    const struct sched_config *c = sched__config(s);
+    int max_tokens = sched_max_tokens(s);
+    int r = check_request(c, req, max_tokens, e);
+    if (r < 0)
+        return r;
+    struct job *j = calloc(1, sizeof(*j) + (size_t)req->n * sizeof(struct seq));
+    if (!j)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    if (req->max_tokens > max_tokens - req->n_prompt)
+        req->max_tokens = max_tokens - req->n_prompt;
+    j->id = id;
+    j->req = req;
+    j->events = c->events;
+    j->submitted_ns = clock_now_ns();
+    j->n_seqs = j->n_live = req->n;
+    r = collect_banned(j, c);
+    for (int i = 0; i < req->n && r == 0; i++)
+        r = seq_init(&j->seqs[i], j, i, c);
+    if (r < 0) {
+        job_release(j);
+        return err_set(e, r, "out of memory");
+    }
+    *ret = j;
+    return 0;
+}
+
+void job_free(struct job *j)
+{
+    if (!j)
+        return;
+    for (int i = 0; i < j->n_seqs; i++) {
+        struct seq *q = &j->seqs[i];
+        free(q->tokens);
+        sampler_free(&q->sampler);
+        textout_done(&q->text);
+        buf_done(&q->shown);
+        events_put(j->events, q->last_event);
+    }
+    free(j->banned);
+    if (j->req)
+        arena_free(j->req->arena);
+    free(j);
+}
+
+void job_release(struct job *j)
+{
+    j->req = NULL;
+    job_free(j);
+}
+
+void job_size(const struct job *j, int *ret_n, int *ret_n_prompt)
+{
+    *ret_n = j->n_seqs;
+    *ret_n_prompt = j->req->n_prompt;
+}
+
+static void fill_common(const struct seq *q, struct gen_event *ev, enum gen_event_type type)
+{
+    ev->type = type;
+    ev->request_id = q->job->id;
+    ev->user = q->job->req->user;
+    ev->choice = q->choice;
+}
+
+/* Log-probability of `token` under a row of logits, with k alternatives. */
+static void describe(const struct job_env *env, const float *logits, float lse, int32_t token, int k,
+                     struct gen_token *out, struct token_logprob *top)
+{
+    out->id = token;
+    out->logprob = logits[token] - lse;
+    out->rank = logprobs_rank(logits, env->vocab_size, token);
+    out->n_top = logprobs_top(logits, env->vocab_size, lse, k, top);
+    out->top = top;
+}
+
+void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *logits, int first,
+                         int n_rows)
+{
+    const struct gen_request *req = q->job->req;
+    int k = req->prompt_logprobs, n_prompt = req->n_prompt;
+    /* The first prompt token has no prediction: it goes out with its id alone. */
+    int begin = q->lp_done, lead = begin == 0;
+    int end = first + n_rows < n_prompt ? first + n_rows : n_prompt - 1;
+    int n = end - (begin ? begin : 1) + 1 + lead;
+    if (n <= 0 || (begin > 0 && end < begin))
+        return;
+    struct gen_event *ev = events_get(env->events, 0, n, n * k);
+    struct err e = {0};
+    if (!ev) {
+        err_set(&e, ERR_NOMEM, "out of memory for the log-probabilities of the prompt");
+        seq_end(q, env, FINISH_ERROR, &e);
+        return;
+    }
+    fill_common(q, ev, GEN_PROMPT);
+    ev->prompt_position = begin;
+    ev->n_tokens = n;
+    struct gen_token *out = event_tokens(ev);
+    struct token_logprob *top = event_top(ev);
+    int at = 0;
+    if (lead)
+        out[at++] = (struct gen_token){.id = q->tokens[0]};
+    for (int pos = begin ? begin : 1; pos <= end; pos++, at++, top += k) {
+        const float *row = logits + (size_t)(pos - 1 - first) * (size_t)env->vocab_size;
+        float max, lse;
+        env->kern->max_logsumexp(row, env->vocab_size, &max, &lse);
+        out[at] = (struct gen_token){0};
+        describe(env, row, lse, q->tokens[pos], k, &out[at], top);
+    }
+    q->lp_done = end + 1;
+    events_post(env->events, ev, env->stopping);
+}
+
+static bool is_stop_id(const struct gen_request *req, int32_t token)
+{
+    for (int i = 0; i < req->n_stop_token_ids; i++)
+        if (req->stop_token_ids[i] == token)
+            return true;
+    return false;
+}
+
+/* Sends one token with the text it released. */
+static bool send_token(struct seq *q, const struct job_env *env, int32_t token, const float *raw,
+                       float lse, size_t text_offset)
+{
+    int k = q->job->req->logprobs;
+    struct gen_event *ev = events_get(env->events, q->shown.n_bytes, 1, k > 0 ? k : 0);
+    if (!ev)
+        return false;
+    fill_common(q, ev, GEN_TOKENS);
+    ev->n_tokens = 1;
+    struct gen_token *t = event_tokens(ev);
+    *t = (struct gen_token){.id = token};
+    if (raw)
+        describe(env, raw, lse, token, k, t, event_top(ev));
+    t->text_offset = (uint32_t)text_offset;
+    memcpy(event_text(ev), q->shown.data ? q->shown.data : "", q->shown.n_bytes);
+    event_text(ev)[q->shown.n_bytes] = 0;
+    ev->text_bytes = q->shown.n_bytes;
+    events_post(env->events, ev, env->stopping);
+    return true;
+}
+
+void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const float *raw, float lse)
+{
+    const struct gen_request *req = q->job->req;
+    int64_t now = clock_now_ns();
+    struct err e = {0};
+    if (q->n_output == 0) {
+        q->first_token_ns = now;
+        metric_observe(env->metrics->ttft, (double)(now - q->job->submitted_ns) / 1e9);
+    } else {
+        metric_observe(env->metrics->itl, (double)(now - q->last_token_ns) / 1e9);
+    }
+    q->last_token_ns = now;
+    q->tokens[q->n_tokens++] = token;
+    q->n_output++;
+    metric_add(env->metrics->generation_tokens, 1);
+    metric_add(env->metrics->lc_predicted, 1);
+    sampler_accept(q->sampler, token);
+
+    bool may_stop = q->n_output > req->min_tokens;
+    bool stop_id = is_stop_id(req, token);
+    bool eog = !req->ignore_eos && env->tokenizer && tokenizer_is_eog(env->tokenizer, token);
+    size_t offset = q->text.total_bytes;
+    int hit = -1;
+    buf_reset(&q->shown);
+    if (!stop_id && !eog)
+        hit = textout_push(&q->text, token, may_stop, &q->shown);
+    bool ends = stop_id || eog || hit >= 0 || q->n_output >= req->max_tokens;
+    if (ends && hit == -1 && textout_finish(&q->text, &q->shown) < 0)
+        hit = ERR_NOMEM;
+    if (hit < -1 || !send_token(q, env, token, raw, lse, offset)) {
+        err_set(&e, ERR_NOMEM, "out of memory for the output");
+        seq_end(q, env, FINISH_ERROR, &e);
+        return;
+    }
+    if (!ends)
+        return;
+    if (hit >= 0) { /* copied: the request goes away before the event does */
+        char *copy = event_text(q->last_event);
+        memcpy(copy, req->stop[hit].data, req->stop[hit].n_bytes);
+        copy[req->stop[hit].n_bytes] = 0;
+        q->last_event->stop_string = copy;
+    }
+    q->last_event->stop_token_id = stop_id ? token : -1;
+    seq_end(q, env, hit >= 0 || stop_id || eog ? FINISH_STOP : FINISH_LENGTH, NULL);
+}
+
+void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, const struct err *e)
+{
+    struct gen_event *ev = q->last_event;
+    int64_t now = clock_now_ns(), submitted = q->job->submitted_ns;
+    if (q->state == SEQ_ENDED)
+        return;
+    q->state = SEQ_ENDED;
+    q->last_event = NULL;
+    fill_common(q, ev, why == FINISH_ERROR ? GEN_FAILED : GEN_DONE);
+    ev->finish_reason = why;
+    ev->prompt_tokens = q->job->req->n_prompt;
+    ev->cached_tokens = q->cached;
+    ev->completion_tokens = q->n_output;
+    ev->queue_ns = (q->admitted_ns ? q->admitted_ns : now) - submitted;
+    if (q->first_token_ns) {
+        ev->prefill_ns = q->first_token_ns - q->admitted_ns;
+        ev->decode_ns = now - q->first_token_ns;
+        ev->ttft_ns = q->first_token_ns - submitted;
+    }
+    if (e)
+        ev->error = *e;
+    engine_metrics_done(env->metrics, ev, now - submitted);
+    events_post(env->events, ev, env->stopping);
+}

@@ -1,0 +1,70 @@
+/* engine/job.h - a request inside the engine: its choices as sequences, and how they end. Shared by
+ * job.c (life and output of a sequence) and sched.c (which of them run). Engine thread. */
+#ifndef LATENT_ENGINE_JOB_H
+#define LATENT_ENGINE_JOB_H
+
+#include "engine/sampler.h"
+#include "engine/sched.h"
+#include "engine/textout.h"
+
+enum seq_state { SEQ_WAITING = 0, SEQ_RUNNING, SEQ_ENDED };
+
+struct seq {
+    struct job *job;
+    int choice;
+    enum seq_state state;
+    uint64_t order;       /* of arrival: the smaller, the older */
+    int32_t *tokens;      /* prompt, then output */
+    int n_tokens, cap_tokens;
+    struct kv_seq *kv;    /* NULL while waiting */
+    int n_output;
+    int lp_done;          /* prompt positions whose log-probabilities were sent */
+    int cached;           /* prompt tokens found in the cache at first admission */
+    bool admitted_before;
+    bool eats_step;       /* takes part in the step being built */
+    struct sampler *sampler;
+    struct textout text;
+    struct buf shown;     /* text of the event being made */
+    struct gen_event *last_event; /* made at admission, so that an end can always be told */
+    int64_t admitted_ns, first_token_ns, last_token_ns;
+    struct seq *next, *prev; /* the waiting list */
+};
+
+struct job {
+    uint64_t id;
+    struct gen_request *req; /* lies in req->arena */
+    struct events *events;
+    int64_t submitted_ns;
+    int n_seqs;              /* choices */
+    int n_live;              /* of them not ended */
+    bool paused;
+    int n_banned;            /* ids that min_tokens bans */
+    int32_t *banned;
+    struct job *next, *prev;
+    struct seq seqs[];       /* n_seqs */
+};
+
+/* The scheduler's configuration, for job_new. */
+const struct sched_config *sched__config(const struct sched *s);
+
+/* What output processing needs of the scheduler. */
+struct job_env {
+    int vocab_size, max_tokens;
+    const struct kernels *kern;
+    const struct tokenizer *tokenizer;
+    struct events *events;
+    struct engine_metrics *metrics;
+    const _Atomic int *stopping;
+};
+
+/* Log-probabilities of prompt positions [lp_done, upto): logits row i belongs to position first + i,
+ * which predicts the next token. */
+void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *logits, int first,
+                         int n_rows);
+/* A token was chosen (lse: log-sum-exp of the raw logits, raw: those logits or NULL). Sends the event;
+ * ends the sequence when it is the last. */
+void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const float *raw, float lse);
+/* Sends the final event. The caller takes it out of its lists. Idempotent. */
+void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, const struct err *e);
+
+#endif

@@ -1,0 +1,638 @@
+/* engine/sched.c - continuous batching; see sched.h.
+ *
+ * `running` is in order of arrival, so its end is the youngest. `waiting` is a list in order of
+ * arrival too: a preempted sequence goes back to its place, not to the end. */
+#include "config.h"
+
+#include "engine/sched.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/job.h"
+
+struct planned {
+    struct seq *q;
+    int n_tokens, n_logits;
+    int first_row; /* of its logits */
+};
+
+struct sched {
+    struct sched_config c;
+    struct job_env env;
+    struct job *jobs;          /* all, unordered */
+    struct seq *wait_head, *wait_tail;
+    struct seq **running;      /* [max_num_seqs], oldest first */
+    int n_running, n_waiting;
+    int64_t waiting_tokens;
+    uint64_t next_order;
+    float *logits;             /* [max_logit_rows][vocab_size] */
+    float *raw;                /* [2][vocab_size]: a row as the model gave it, and one to sample from */
+    struct planned *plan;      /* [max_num_seqs] */
+    struct forward_seq *batch;
+    int n_plan, plan_tokens, plan_rows;
+    int32_t *picked;           /* [max_num_seqs] */
+    int *pick_error;
+    int *plain;                /* planned entries that sample without their raw logits kept */
+    struct sampler_scratch **scratch; /* one per pool thread */
+    int64_t mean_service_ns;
+};
+
+int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
+{
+    struct sched *s = calloc(1, sizeof(*s));
+    int n_threads = pool_threads(cfg->pool);
+    bool ok = s != NULL;
+    if (ok) {
+        size_t n = (size_t)cfg->max_num_seqs, vocab = (size_t)cfg->vocab_size;
+        s->c = *cfg;
+        s->env = (struct job_env){cfg->vocab_size, 0, cfg->kern, cfg->tokenizer, cfg->events,
+                                  cfg->metrics, cfg->stopping};
+        s->running = calloc(n, sizeof(*s->running));
+        s->plan = calloc(n, sizeof(*s->plan));
+        s->batch = calloc(n, sizeof(*s->batch));
+        s->picked = calloc(n, sizeof(*s->picked));
+        s->pick_error = calloc(n, sizeof(*s->pick_error));
+        s->logits = malloc((size_t)cfg->max_logit_rows * vocab * sizeof(float));
+        s->raw = malloc(2 * vocab * sizeof(float));
+        s->plain = calloc(n, sizeof(*s->plain));
+        s->scratch = calloc((size_t)n_threads, sizeof(*s->scratch));
+        ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->raw &&
+             s->plain && s->scratch;
+        for (int t = 0; ok && t < n_threads; t++)
+            ok = (s->scratch[t] = sampler_scratch_new(cfg->vocab_size)) != NULL;
+    }
+    if (!ok) {
+        sched_free(&s);
+        return err_set(e, ERR_NOMEM, "out of memory for the scheduler");
+    }
+    *ret = s;
+    return 0;
+}
+
+void sched_free(struct sched **sp)
+{
+    struct sched *s = *sp;
+    *sp = NULL;
+    if (!s)
+        return;
+    for (int t = 0; s->scratch && t < pool_threads(s->c.pool); t++)
+        sampler_scratch_free(s->scratch[t]);
+    free(s->scratch);
+    free(s->running);
+    free(s->plan);
+    free(s->batch);
+    free(s->picked);
+    free(s->pick_error);
+    free(s->logits);
+    free(s->raw);
+    free(s->plain);
+    free(s);
+}
+
+const struct sched_config *sched__config(const struct sched *s)
+{
+    return &s->c;
+}
+
+int sched_max_tokens(const struct sched *s)
+{
+    uint64_t pool = (uint64_t)kv_n_pages(s->c.kv) * kv_page_tokens(s->c.kv);
+    return pool < (uint64_t)s->c.max_model_len ? (int)pool : s->c.max_model_len;
+}
+
+/* --- lists ------------------------------------------------------------------------------------- */
+
+static void wait_insert(struct sched *s, struct seq *q)
+{
+    struct seq *before = s->wait_tail; /* new arrivals go to the end; the preempted further up */
+    while (before && before->order > q->order)
+        before = before->prev;
+    q->prev = before;
+    q->next = before ? before->next : s->wait_head;
+    if (q->next)
+        q->next->prev = q;
+    else
+        s->wait_tail = q;
+    if (before)
+        before->next = q;
+    else
+        s->wait_head = q;
+    q->state = SEQ_WAITING;
+    s->n_waiting++;
+    s->waiting_tokens += q->n_tokens;
+}
+
+static void wait_remove(struct sched *s, struct seq *q)
+{
+    if (q->prev)
+        q->prev->next = q->next;
+    else
+        s->wait_head = q->next;
+    if (q->next)
+        q->next->prev = q->prev;
+    else
+        s->wait_tail = q->prev;
+    q->prev = q->next = NULL;
+    s->n_waiting--;
+    s->waiting_tokens -= q->n_tokens;
+}
+
+static void run_insert(struct sched *s, struct seq *q)
+{
+    int i = s->n_running++;
+    for (; i > 0 && s->running[i - 1]->order > q->order; i--)
+        s->running[i] = s->running[i - 1];
+    s->running[i] = q;
+    q->state = SEQ_RUNNING;
+}
+
+static void run_remove(struct sched *s, struct seq *q)
+{
+    int i = 0;
+    while (s->running[i] != q)
+        i++;
+    s->n_running--;
+    memmove(&s->running[i], &s->running[i + 1], (size_t)(s->n_running - i) * sizeof(*s->running));
+}
+
+/* Frees a job whose choices have all ended. */
+static void drop_job(struct sched *s, struct job *j)
+{
+    if (j->prev)
+        j->prev->next = j->next;
+    else
+        s->jobs = j->next;
+    if (j->next)
+        j->next->prev = j->prev;
+    job_free(j);
+}
+
+/* After seq_end: takes it out of its list; frees the job with its last choice. */
+static void leave(struct sched *s, struct seq *q, enum seq_state was)
+{
+    struct job *j = q->job;
+    if (was == SEQ_RUNNING) {
+        int64_t took = clock_now_ns() - q->admitted_ns;
+        s->mean_service_ns += (took - s->mean_service_ns) / 8;
+        run_remove(s, q);
+    } else {
+        wait_remove(s, q);
+    }
+    kv_seq_free(s->c.kv, &q->kv);
+    if (--j->n_live == 0)
+        drop_job(s, j);
+}
+
+static void end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e)
+{
+    enum seq_state was = q->state;
+    seq_end(q, &s->env, why, e);
+    leave(s, q, was);
+}
+
+/* --- commands ---------------------------------------------------------------------------------- */
+
+void sched_add(struct sched *s, struct job *j)
+{
+    j->prev = NULL;
+    j->next = s->jobs;
+    if (s->jobs)
+        s->jobs->prev = j;
+    s->jobs = j;
+    metric_add(s->c.metrics->prompt_tokens, j->req->n_prompt);
+    metric_add(s->c.metrics->lc_prompt, j->req->n_prompt);
+    for (int i = 0; i < j->n_seqs; i++) {
+        j->seqs[i].order = s->next_order++;
+        wait_insert(s, &j->seqs[i]);
+    }
+}
+
+static struct job *find_job(struct sched *s, uint64_t id)
+{
+    struct job *j = s->jobs;
+    while (j && j->id != id)
+        j = j->next;
+    return j;
+}
+
+static void cancel_job(struct sched *s, struct job *j)
+{
+    int n = j->n_seqs;
+    for (int i = 0; i < n; i++)
+        if (j->seqs[i].state != SEQ_ENDED) {
+            bool last = j->n_live == 1;
+            end_seq(s, &j->seqs[i], FINISH_ABORT, NULL);
+            if (last)
+                return; /* the job is gone */
+        }
+}
+
+void sched_cancel(struct sched *s, uint64_t id)
+{
+    struct job *j = find_job(s, id);
+    if (j)
+        cancel_job(s, j);
+}
+
+void sched_cancel_all(struct sched *s)
+{
+    while (s->jobs)
+        cancel_job(s, s->jobs);
+}
+
+void sched_pause(struct sched *s, uint64_t id, bool paused)
+{
+    struct job *j = find_job(s, id);
+    if (j)
+        j->paused = paused;
+}
+
+bool sched_idle(const struct sched *s)
+{
+    return s->jobs == NULL;
+}
+
+void sched_counts_read(const struct sched *s, struct sched_counts *ret)
+{
+    *ret = (struct sched_counts){s->n_running, s->n_waiting, s->waiting_tokens};
+}
+
+int64_t sched_mean_service_ns(const struct sched *s)
+{
+    return s->mean_service_ns;
+}
+
+/* --- planning a step --------------------------------------------------------------------------- */
+
+static int computed(const struct seq *q)
+{
+    return q->kv ? (int)kv_seq_length(q->kv) : 0;
+}
+
+static int to_go(const struct seq *q)
+{
+    return q->n_tokens - computed(q);
+}
+
+static bool wants_prompt_logprobs(const struct seq *q)
+{
+    return q->choice == 0 && q->job->req->prompt_logprobs >= 0 && q->lp_done < q->job->req->n_prompt;
+}
+
+/* Gives pages and place back; what was computed is mostly found again through the prefix index. */
+static void preempt(struct sched *s, struct seq *q)
+{
+    for (int i = 0; i < s->n_plan; i++) /* it may be in the step being built */
+        if (s->plan[i].q == q) {
+            s->plan_tokens -= s->plan[i].n_tokens;
+            s->plan_rows -= s->plan[i].n_logits;
+            s->plan[i] = s->plan[--s->n_plan];
+            break;
+        }
+    q->eats_step = false;
+    kv_seq_free(s->c.kv, &q->kv);
+    run_remove(s, q);
+    wait_insert(s, q);
+    metric_add(s->c.metrics->preemptions, 1);
+}
+
+/* Whom to preempt for q: a paused one first, then the youngest, q itself included. */
+static struct seq *victim_for(const struct sched *s, const struct seq *q)
+{
+    for (int i = s->n_running - 1; i >= 0; i--)
+        if (s->running[i]->job->paused && s->running[i] != q)
+            return s->running[i];
+    return s->running[s->n_running - 1];
+}
+
+/* Makes room for n more rows of q. False: q itself had to give way, or memory is out. */
+static bool make_room(struct sched *s, struct seq *q, int n)
+{
+    for (;;) {
+        int r = kv_seq_reserve(s->c.kv, q->kv, (uint32_t)n);
+        if (r == 0)
+            return true;
+        if (r != ERR_NOSPACE)
+            return false;
+        struct seq *v = victim_for(s, q);
+        if (v == q && s->n_running == 1)
+            return false; /* cannot be: alone it fits, by sched_max_tokens */
+        preempt(s, v);
+        if (v == q)
+            return false;
+    }
+}
+
+static void add_to_plan(struct sched *s, struct seq *q, int n)
+{
+    int rows = n == to_go(q) && q->n_output < q->job->req->max_tokens ? 1 : 0;
+    if (wants_prompt_logprobs(q))
+        rows = n;
+    s->plan[s->n_plan++] = (struct planned){q, n, rows, 0};
+    s->plan_tokens += n;
+    s->plan_rows += rows;
+    q->eats_step = true;
+}
+
+/* Most rows of q that this step still takes. */
+static int chunk_for(const struct sched *s, const struct seq *q)
+{
+    int n = to_go(q), room = s->c.max_num_batched_tokens - s->plan_tokens;
+    n = n < s->c.prefill_chunk ? n : s->c.prefill_chunk;
+    n = n < room ? n : room;
+    int rows = s->c.max_logit_rows - s->plan_rows;
+    /* Decoding sequences that are not planned yet have a row each to themselves. */
+    if (wants_prompt_logprobs(q))
+        n = n < rows ? n : rows;
+    else if (rows < 1)
+        n = n < to_go(q) ? n : to_go(q) - 1;
+    return n;
+}
+
+/* The block that q would compute next is being computed right now by another sequence: next step it
+ * will be in the index. */
+static bool others_compute_it(const struct sched *s, const struct seq *q)
+{
+    uint32_t p = kv_page_tokens(s->c.kv);
+    size_t upto = (size_t)computed(q) + p;
+    if (!s->c.prefix_cache || computed(q) % (int)p || (size_t)q->n_tokens <= upto)
+        return false;
+    for (int i = 0; i < s->n_plan; i++) {
+        const struct seq *o = s->plan[i].q;
+        if (o == q || o->job->req->cache_salt != q->job->req->cache_salt ||
+            computed(o) > computed(q) || (size_t)computed(o) + (size_t)s->plan[i].n_tokens < upto)
+            continue;
+        if (!memcmp(o->tokens, q->tokens, upto * sizeof(*q->tokens)))
+            return true;
+    }
+    return false;
+}
+
+static void match(struct sched *s, struct seq *q)
+{
+    /* One token is left to compute, since its logits are wanted. */
+    if (s->c.prefix_cache && !wants_prompt_logprobs(q))
+        kv_seq_match(s->c.kv, q->kv, q->tokens, (uint32_t)q->n_tokens, (uint32_t)q->n_tokens - 1);
+}
+
+static void plan_decode(struct sched *s)
+{
+    for (int i = 0; i < s->n_running; i++) {
+        struct seq *q = s->running[i];
+        if (q->eats_step || q->job->paused || q->n_output == 0 || to_go(q) != 1)
+            continue;
+        if (s->plan_tokens >= s->c.max_num_batched_tokens || s->plan_rows >= s->c.max_logit_rows)
+            return;
+        if (make_room(s, q, 1))
+            add_to_plan(s, q, 1);
+        i = -1; /* preemption moves places; planned ones are skipped quickly */
+    }
+}
+
+static void plan_prefill(struct sched *s)
+{
+    for (int i = 0; i < s->n_running; i++) {
+        struct seq *q = s->running[i];
+        if (q->eats_step || q->job->paused)
+            continue;
+        match(s, q);
+        int n = chunk_for(s, q);
+        if (n < 1 || others_compute_it(s, q))
+            continue;
+        bool fits = make_room(s, q, n);
+        if (fits)
+            add_to_plan(s, q, n);
+        i = -1;
+        if (!fits)
+            return; /* memory is tight: the older ones go on first */
+    }
+}
+
+/* The first waiting sequence joins, if pages for what it has to compute are there. */
+static bool admit_one(struct sched *s)
+{
+    struct seq *q = s->wait_head;
+    while (q && q->job->paused)
+        q = q->next;
+    if (!q || s->n_running >= s->c.max_num_seqs || s->plan_tokens >= s->c.max_num_batched_tokens)
+        return false;
+    if (kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
+        return false;
+    match(s, q);
+    int n = chunk_for(s, q);
+    uint32_t need = kv_pages_for(s->c.kv, (uint32_t)q->n_tokens + 1) -
+                    kv_pages_for(s->c.kv, (uint32_t)computed(q));
+    bool hold = n < 1 || others_compute_it(s, q);
+    if (hold || (s->n_running > 0 && need > kv_pages_available(s->c.kv)) ||
+        kv_seq_reserve(s->c.kv, q->kv, (uint32_t)n) < 0) {
+        kv_seq_free(s->c.kv, &q->kv);
+        return false;
+    }
+    wait_remove(s, q);
+    run_insert(s, q);
+    if (!q->admitted_before) {
+        q->admitted_before = true;
+        q->admitted_ns = clock_now_ns();
+        q->cached = computed(q);
+        metric_add(s->c.metrics->prompt_cached, q->cached);
+    }
+    add_to_plan(s, q, n);
+    return true;
+}
+
+/* --- after the forward call -------------------------------------------------------------------- */
+
+struct pick_job {
+    struct sched *s;
+    const int *who; /* planned entries that sample */
+};
+
+static void pick_item(void *arg, int item, int thread)
+{
+    const struct pick_job *j = arg;
+    struct sched *s = j->s;
+    int i = j->who[item];
+    struct planned *p = &s->plan[i];
+    const struct job *job = p->q->job;
+    bool banned = p->q->n_output < job->req->min_tokens;
+    float *row = s->logits + (size_t)(p->first_row + p->n_logits - 1) * (size_t)s->c.vocab_size;
+    s->pick_error[i] = sampler_pick(p->q->sampler, s->scratch[thread], row, job->banned,
+                                    banned ? job->n_banned : 0, p->q->n_output, &s->picked[i]);
+}
+
+static void fail_seq(struct sched *s, struct seq *q, int code)
+{
+    struct err e = {0};
+    err_set(&e, code, code == ERR_INTERNAL ? "the model gave logits that are not finite" : "%s",
+            err_name(code));
+    end_seq(s, q, FINISH_ERROR, &e);
+}
+
+/* Takes the sampled token; the sequence may end with it. */
+static void accept(struct sched *s, struct seq *q, int error, int32_t token, const float *raw, float lse)
+{
+    if (error < 0) {
+        fail_seq(s, q, error);
+        return;
+    }
+    seq_accept(q, &s->env, token, raw, lse);
+    if (q->state == SEQ_ENDED) /* still in `running`: leave from there */
+        leave(s, q, SEQ_RUNNING);
+}
+
+/* The other choices of a request start from the prompt that the first one just computed; those that
+ * find no room stay waiting and find the prompt in the cache later. */
+static void fork_choices(struct sched *s, struct seq *first, const float *raw)
+{
+    struct job *j = first->job;
+    size_t row_bytes = (size_t)s->c.vocab_size * sizeof(float);
+    for (int i = 1; i < j->n_seqs; i++) {
+        struct seq *q = &j->seqs[i];
+        int32_t token;
+        if (q->state != SEQ_WAITING || q->n_output > 0 || s->n_running >= s->c.max_num_seqs)
+            continue;
+        if (kv_seq_fork(s->c.kv, first->kv, &q->kv) < 0)
+            return;
+        wait_remove(s, q);
+        run_insert(s, q);
+        q->eats_step = true; /* its row was in this step */
+        if (!q->admitted_before) {
+            q->admitted_before = true;
+            q->admitted_ns = first->admitted_ns;
+            q->cached = j->req->n_prompt;
+        }
+        float *row = s->raw + s->c.vocab_size;
+        memcpy(row, raw, row_bytes);
+        int r = sampler_pick(q->sampler, s->scratch[0], row, j->banned,
+                             j->req->min_tokens > 0 ? j->n_banned : 0, 0, &token);
+        float max, lse = 0;
+        s->c.kern->max_logsumexp(raw, s->c.vocab_size, &max, &lse);
+        accept(s, q, r, token, j->req->logprobs >= 0 ? raw : NULL, lse);
+    }
+}
+
+static bool samples(const struct planned *p)
+{
+    return p->n_logits > 0 && to_go(p->q) == 0 && p->q->n_output < p->q->job->req->max_tokens;
+}
+
+/* One planned sequence that samples with its raw logits needed: alone, since sampling overwrites. */
+static void sample_with_raw(struct sched *s, int i)
+{
+    struct planned p = s->plan[i];
+    struct job *j = p.q->job;
+    size_t row_bytes = (size_t)s->c.vocab_size * sizeof(float);
+    float *row = s->logits + (size_t)(p.first_row + p.n_logits - 1) * (size_t)s->c.vocab_size;
+    float max, lse = 0;
+    bool forks = p.q->choice == 0 && p.q->n_output == 0 && j->n_seqs > 1;
+    memcpy(s->raw, row, row_bytes);
+    s->c.kern->max_logsumexp(row, s->c.vocab_size, &max, &lse);
+    int who[1] = {i};
+    struct pick_job pj = {s, who};
+    pick_item(&pj, 0, 0);
+    int error = s->pick_error[i];
+    int32_t token = s->picked[i];
+    if (forks) /* before the first choice may end and give its pages back */
+        fork_choices(s, p.q, s->raw);
+    accept(s, p.q, error, token, j->req->logprobs >= 0 ? s->raw : NULL, lse);
+}
+
+/* One planned sequence whose rows are in the cache now. */
+static void commit(struct sched *s, const struct planned *p)
+{
+    struct seq *q = p->q;
+    int before = computed(q), n_prompt = q->job->req->n_prompt;
+    if (before < n_prompt) {
+        int upto = before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt;
+        metric_add(s->c.metrics->prompt_computed, upto - before);
+    }
+    kv_seq_commit(s->c.kv, q->kv, q->tokens + before, (uint32_t)p->n_tokens);
+    if (wants_prompt_logprobs(q) && p->n_logits > 0)
+        seq_prompt_logprobs(q, &s->env, s->logits + (size_t)p->first_row * (size_t)s->c.vocab_size,
+                            before, p->n_logits);
+}
+
+static bool needs_raw(const struct seq *q)
+{
+    const struct job *j = q->job;
+    return j->req->logprobs >= 0 || (q->choice == 0 && q->n_output == 0 && j->n_seqs > 1);
+}
+
+static void finish_step(struct sched *s)
+{
+    int n_plain = 0, n = s->n_plan;
+    for (int i = 0; i < n; i++)
+        commit(s, &s->plan[i]);
+    for (int i = 0; i < n; i++) {
+        struct seq *q = s->plan[i].q;
+        if (q->state == SEQ_ENDED) /* by seq_prompt_logprobs */
+            leave(s, q, SEQ_RUNNING);
+        else if (to_go(q) == 0 && q->n_output >= q->job->req->max_tokens)
+            end_seq(s, q, FINISH_LENGTH, NULL); /* only scored */
+        else
+            continue;
+        s->plan[i].q = NULL;
+    }
+    for (int i = 0; i < n; i++)
+        if (s->plan[i].q && samples(&s->plan[i]) && !needs_raw(s->plan[i].q))
+            s->plain[n_plain++] = i;
+    struct pick_job pj = {s, s->plain};
+    pool_run(s->c.pool, n_plain, pick_item, &pj);
+    for (int i = 0; i < n; i++)
+        if (s->plan[i].q && samples(&s->plan[i]) && needs_raw(s->plan[i].q))
+            sample_with_raw(s, i);
+    for (int k = 0; k < n_plain; k++) {
+        int i = s->plain[k];
+        accept(s, s->plan[i].q, s->pick_error[i], s->picked[i], NULL, 0);
+    }
+}
+
+static int compute(struct sched *s)
+{
+    int row = 0;
+    for (int i = 0; i < s->n_plan; i++) {
+        struct planned *p = &s->plan[i];
+        int position = computed(p->q);
+        p->first_row = row;
+        row += p->n_logits;
+        s->batch[i] = (struct forward_seq){kv_seq_pages(p->q->kv, NULL), position, p->n_tokens,
+                                           p->q->tokens + position, p->n_logits};
+    }
+    struct forward_batch batch = {s->n_plan, s->batch, s->logits};
+    return s->c.forward(s->c.model, &batch);
+}
+
+int sched_step(struct sched *s)
+{
+    for (int i = 0; i < s->n_running; i++)
+        s->running[i]->eats_step = false;
+    s->n_plan = s->plan_tokens = s->plan_rows = 0;
+    plan_decode(s);
+    plan_prefill(s);
+    while (admit_one(s))
+        ;
+    struct engine_metrics *em = s->c.metrics;
+    metric_set(em->running, s->n_running);
+    metric_set(em->waiting, s->n_waiting);
+    metric_set(em->lc_processing, s->n_running);
+    metric_set(em->lc_deferred, s->n_waiting);
+    if (s->n_plan == 0) {
+        engine_metrics_cache(em, s->c.kv);
+        return 0;
+    }
+    metric_observe(em->iteration_tokens, s->plan_tokens);
+    metric_add(em->lc_decode, 1);
+    /* Pages given back while planning may be written by this step; from here on none may move. */
+    kv_step_begin(s->c.kv);
+    int r = compute(s);
+    if (r == 0)
+        finish_step(s);
+    else
+        for (int i = 0; i < s->n_plan; i++)
+            fail_seq(s, s->plan[i].q, r);
+    kv_step_end(s->c.kv);
+    engine_metrics_cache(em, s->c.kv);
+    return 1;
+}

@@ -1,0 +1,73 @@
+/* engine/sched.h - continuous batching: which tokens of which sequences go through each step.
+ *
+ * Every step takes one new token of each running sequence that decodes, then fills the token budget
+ * with chunks of prompts, oldest first; sequences join and leave at every step. A sequence is its
+ * known tokens and how many of them have cache rows: prefill, decode and recomputing after
+ * preemption are the same thing with more or fewer rows to go. When pages run out the youngest
+ * sequence gives its pages back and waits; the oldest never does, so there is always progress.
+ * Knows the model through a small table of functions. Engine thread only. */
+#ifndef LATENT_ENGINE_SCHED_H
+#define LATENT_ENGINE_SCHED_H
+
+#include <stdatomic.h>
+
+#include "engine/engine.h"
+#include "engine/engine_metrics.h"
+#include "engine/events.h"
+#include "engine/forward.h"
+#include "engine/kernels/kern.h"
+#include "kvcache/kvcache.h"
+
+struct sched;
+struct job; /* a submitted request with its choices */
+
+struct sched_config {
+    int vocab_size;
+    int max_model_len;
+    int max_num_seqs, max_num_batched_tokens, prefill_chunk, max_logit_rows;
+    bool prefix_cache;
+    /* One forward call, as model_forward. */
+    int (*forward)(void *model, const struct forward_batch *batch);
+    void *model;
+    struct kv *kv;
+    struct pool *pool;
+    const struct kernels *kern;
+    const struct tokenizer *tokenizer; /* NULL: ids only */
+    struct events *events;
+    struct engine_metrics *metrics;
+    const _Atomic int *stopping;
+};
+
+int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e) LATENT_MUST_CHECK;
+/* Every job must have ended. NULL-safe. */
+void sched_free(struct sched **s);
+
+/* Tokens that one sequence can ever have: max_model_len, or what the whole cache holds. */
+int sched_max_tokens(const struct sched *s);
+
+/* Makes the job of a request; any thread. Checks ids and lengths. The request's arena passes to the
+ * job on success. ERR_INVAL, ERR_LIMIT, ERR_NOMEM. */
+int job_new(const struct sched *s, struct gen_request *req, uint64_t id, struct job **ret,
+            struct err *e) LATENT_MUST_CHECK;
+void job_free(struct job *j);    /* one that was never added; NULL-safe */
+void job_release(struct job *j); /* the same, but its request goes back to the caller */
+void job_size(const struct job *j, int *ret_n, int *ret_n_prompt);
+
+void sched_add(struct sched *s, struct job *j); /* takes ownership; ends in one event per choice */
+void sched_cancel(struct sched *s, uint64_t id);
+void sched_cancel_all(struct sched *s);
+void sched_pause(struct sched *s, uint64_t id, bool paused);
+
+/* Runs one step. Returns 1 when something was computed or ended, 0 when there is nothing to do now. */
+int sched_step(struct sched *s);
+bool sched_idle(const struct sched *s); /* no job left */
+
+struct sched_counts {
+    int running, waiting;
+    int64_t waiting_tokens;
+};
+void sched_counts_read(const struct sched *s, struct sched_counts *ret);
+/* Mean time of recent requests from admission to end. */
+int64_t sched_mean_service_ns(const struct sched *s);
+
+#endif

@@ -1,0 +1,103 @@
+/* engine/textout.c - see textout.h. What is pending is at most a stop string and a token long, so
+ * plain searches do. */
+#include "config.h"
+
+#include "engine/textout.h"
+
+#include <string.h>
+
+#include "base/utf8.h"
+
+#define MAX_PENDING ((size_t)1 << 20)
+
+int textout_init(struct textout *t, const struct tokenizer *tokenizer,
+                 const struct stop_string *stop, int n_stop, bool skip_special)
+{
+    *t = (struct textout){tokenizer, stop, n_stop, skip_special, {0}, 0};
+    buf_init(&t->pending, MAX_PENDING);
+    size_t room = tokenizer ? tokenizer_max_token_bytes(tokenizer) : 0;
+    for (int i = 0; i < n_stop; i++)
+        room = stop[i].n_bytes > room ? stop[i].n_bytes : room;
+    return buf_reserve(&t->pending, 2 * room + 16);
+}
+
+void textout_done(struct textout *t)
+{
+    buf_done(&t->pending);
+}
+
+/* Gives out the first n pending bytes, ill-formed parts replaced. */
+static int emit(struct textout *t, size_t n, struct buf *out)
+{
+    if (n == 0)
+        return 0;
+    int r = buf_reserve(out, 3 * n);
+    if (r < 0)
+        return r;
+    out->n_bytes += utf8_sanitize(t->pending.data, n, out->data + out->n_bytes);
+    out->data[out->n_bytes] = 0;
+    buf_consume(&t->pending, n);
+    return 0;
+}
+
+/* Index of the stop string whose match begins first (then: the longest), with its place. */
+static int find_stop(const struct textout *t, size_t *ret_at)
+{
+    int best = -1;
+    size_t best_at = 0;
+    for (int i = 0; i < t->n_stop; i++) {
+        const char *p = memmem(t->pending.data, t->pending.n_bytes, t->stop[i].data, t->stop[i].n_bytes);
+        if (!p)
+            continue;
+        size_t at = (size_t)(p - t->pending.data);
+        if (best < 0 || at < best_at ||
+            (at == best_at && t->stop[i].n_bytes > t->stop[best].n_bytes)) {
+            best = i;
+            best_at = at;
+        }
+    }
+    *ret_at = best_at;
+    return best;
+}
+
+/* Length of the longest end of pending that begins a stop string. */
+static size_t may_become_stop(const struct textout *t)
+{
+    size_t longest = 0, n = t->pending.n_bytes;
+    for (int i = 0; i < t->n_stop; i++) {
+        size_t k = t->stop[i].n_bytes - 1;
+        for (k = k < n ? k : n; k > longest; k--)
+            if (!memcmp(t->pending.data + n - k, t->stop[i].data, k))
+                longest = k;
+    }
+    return longest;
+}
+
+int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out)
+{
+    size_t n_bytes = 0, at;
+    int r, hit;
+    if (!t->tokenizer)
+        return -1;
+    const char *bytes = tokenizer_token_bytes(t->tokenizer, token, &n_bytes);
+    if (t->skip_special && tokenizer_is_special(t->tokenizer, token))
+        n_bytes = 0;
+    t->total_bytes += n_bytes;
+    if ((r = buf_append(&t->pending, bytes, n_bytes)) < 0)
+        return r;
+    if (t->pending.n_bytes == 0)
+        return -1;
+    if (check_stop && (hit = find_stop(t, &at)) >= 0) {
+        r = emit(t, at, out);
+        buf_reset(&t->pending);
+        return r < 0 ? r : hit;
+    }
+    size_t show = t->pending.n_bytes - (check_stop ? may_become_stop(t) : 0);
+    r = emit(t, utf8_complete_bytes(t->pending.data, show), out);
+    return r < 0 ? r : -1;
+}
+
+int textout_finish(struct textout *t, struct buf *out)
+{
+    return emit(t, t->pending.n_bytes, out);
+}
