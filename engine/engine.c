@@ -6,6 +6,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -87,16 +88,13 @@ static char *type_names(const struct checkpoint *ck)
         last->experts ? &last->experts[0].up : NULL, last->experts ? &last->experts[0].down : NULL,
         &ck->output,     &ck->output_norm};
     char text[160] = "";
+    size_t n = 0;
     for (size_t i = 0; i < sizeof(seen) / sizeof(*seen); i++) {
         if (!seen[i] || !seen[i]->data)
             continue;
         const char *name = tensor_type_info(seen[i]->type)->name;
-        size_t n = strlen(text);
-        if (!strstr(text, name) && n + strlen(name) + 2 < sizeof(text)) {
-            if (n)
-                strcat(text, ",");
-            strcat(text, name);
-        }
+        if (!strstr(text, name) && n + strlen(name) + 2 < sizeof(text))
+            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", n ? "," : "", name);
     }
     return strdup(text);
 }

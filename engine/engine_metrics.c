@@ -34,7 +34,8 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
                              int max_model_len)
 {
     static const char *const reasons[] = {NULL, "stop", "length", "abort", "error"};
-    static const double iteration[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+    static const double iteration[] = {1,   8,   16,   32,   64,   128,  256,
+                                       512, 1024, 2048, 4096, 8192, 16384};
     char id[256], l[320], with[384];
     double sizes[32];
     int n = one_two_five(sizes, 32, max_model_len);
@@ -49,12 +50,16 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     em->f = metrics_histogram(m, name, help, l, metrics_buckets_##set, metrics_n_buckets_##set)
     GAUGE(running, "vllm:num_requests_running", "Sequences in execution.");
     GAUGE(waiting, "vllm:num_requests_waiting", "Sequences waiting to be scheduled.");
-    GAUGE(cache_usage, "vllm:kv_cache_usage_perc", "Share of cache pages held by sequences, 0 to 1.");
-    COUNTER(prefix_queries, "vllm:prefix_cache_queries_total", "Prompt tokens looked up in the prefix cache.");
-    COUNTER(prefix_hits, "vllm:prefix_cache_hits_total", "Prompt tokens found in the prefix cache.");
+    GAUGE(cache_usage, "vllm:kv_cache_usage_perc",
+            "Share of cache pages held by sequences, 0 to 1.");
+    COUNTER(prefix_queries, "vllm:prefix_cache_queries_total",
+            "Prompt tokens looked up in the prefix cache.");
+    COUNTER(prefix_hits, "vllm:prefix_cache_hits_total",
+            "Prompt tokens found in the prefix cache.");
     COUNTER(preemptions, "vllm:num_preemptions_total", "Sequences that gave their pages back.");
     COUNTER(prompt_tokens, "vllm:prompt_tokens_total", "Prompt tokens of admitted requests.");
-    COUNTER(prompt_cached, "vllm:prompt_tokens_cached_total", "Prompt tokens taken from the cache.");
+    COUNTER(prompt_cached, "vllm:prompt_tokens_cached_total",
+            "Prompt tokens taken from the cache.");
     COUNTER(generation_tokens, "vllm:generation_tokens_total", "Tokens generated.");
     for (int i = FINISH_STOP; i <= FINISH_ERROR; i++) {
         snprintf(with, sizeof(with), "%s,finished_reason=\"%s\"", l, reasons[i]);
@@ -63,33 +68,44 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     }
     TIMES(ttft, "vllm:time_to_first_token_seconds", "Submission to first token.", ttft);
     TIMES(itl, "vllm:inter_token_latency_seconds", "Time between two tokens of a choice.", itl);
-    TIMES(tpot, "vllm:request_time_per_output_token_seconds", "Mean time per output token of a choice.", itl);
+    TIMES(tpot, "vllm:request_time_per_output_token_seconds",
+            "Mean time per output token of a choice.", itl);
     TIMES(e2e, "vllm:e2e_request_latency_seconds", "Submission to end.", e2e);
     TIMES(queue_time, "vllm:request_queue_time_seconds", "Submission to admission.", e2e);
     TIMES(prefill_time, "vllm:request_prefill_time_seconds", "Admission to first token.", e2e);
     TIMES(decode_time, "vllm:request_decode_time_seconds", "First token to end.", e2e);
     TIMES(inference_time, "vllm:request_inference_time_seconds", "Admission to end.", e2e);
-    em->req_prompt = metrics_histogram(m, "vllm:request_prompt_tokens", "Prompt tokens of a choice.", l, sizes, n);
-    em->req_generation = metrics_histogram(m, "vllm:request_generation_tokens", "Tokens generated for a choice.", l, sizes, n);
-    em->iteration_tokens = metrics_histogram(m, "vllm:iteration_tokens_total", "Tokens of a step.", l,
+    em->req_prompt = metrics_histogram(m, "vllm:request_prompt_tokens",
+            "Prompt tokens of a choice.", l, sizes, n);
+    em->req_generation = metrics_histogram(m, "vllm:request_generation_tokens",
+            "Tokens generated for a choice.", l, sizes, n);
+    em->iteration_tokens = metrics_histogram(m, "vllm:iteration_tokens_total",
+            "Tokens of a step.", l,
                                              iteration, sizeof(iteration) / sizeof(iteration[0]));
     em->pages_free = pages(m, l, "free");
     em->pages_held = pages(m, l, "held");
     em->pages_cached = pages(m, l, "cached");
     em->pages_shared = pages(m, l, "shared");
     COUNTER(evictions, "latentd_kv_evictions_total", "Cache pages evicted.");
-    GAUGE(bytes_per_token, "latentd_cache_bytes_per_token", "Bytes of cache rows of one token over all layers.");
+    GAUGE(bytes_per_token, "latentd_cache_bytes_per_token",
+            "Bytes of cache rows of one token over all layers.");
     GAUGE(load_seconds, "latentd_load_seconds", "Time the model took to load.");
-    COUNTER(prompt_computed, "latentd_prompt_tokens_computed_total", "Prompt tokens that went through the model.");
+    COUNTER(prompt_computed, "latentd_prompt_tokens_computed_total",
+            "Prompt tokens that went through the model.");
 #undef GAUGE
 #undef COUNTER
 #undef TIMES
-    em->lc_prompt = metrics_counter(m, "llamacpp:prompt_tokens_total", "Prompt tokens processed.", NULL);
-    em->lc_prompt_seconds = metrics_counter(m, "llamacpp:prompt_seconds_total", "Time from admission to first token, summed.", NULL);
-    em->lc_predicted = metrics_counter(m, "llamacpp:tokens_predicted_total", "Tokens generated.", NULL);
-    em->lc_predicted_seconds = metrics_counter(m, "llamacpp:tokens_predicted_seconds_total", "Time from first token to end, summed.", NULL);
+    em->lc_prompt = metrics_counter(m, "llamacpp:prompt_tokens_total",
+            "Prompt tokens processed.", NULL);
+    em->lc_prompt_seconds = metrics_counter(m, "llamacpp:prompt_seconds_total",
+            "Time from admission to first token, summed.", NULL);
+    em->lc_predicted = metrics_counter(m, "llamacpp:tokens_predicted_total",
+            "Tokens generated.", NULL);
+    em->lc_predicted_seconds = metrics_counter(m, "llamacpp:tokens_predicted_seconds_total",
+            "Time from first token to end, summed.", NULL);
     em->lc_decode = metrics_counter(m, "llamacpp:n_decode_total", "Steps of the model.", NULL);
-    em->lc_processing = metrics_gauge(m, "llamacpp:requests_processing", "Sequences in execution.", NULL);
+    em->lc_processing = metrics_gauge(m, "llamacpp:requests_processing",
+            "Sequences in execution.", NULL);
     em->lc_deferred = metrics_gauge(m, "llamacpp:requests_deferred", "Sequences waiting.", NULL);
 }
 

@@ -1,5 +1,6 @@
 noinst_LIBRARIES += libkvcache.a
 libkvcache_a_SOURCES = \
+	%D%/check.c \
 	%D%/index.c \
 	%D%/internal.h \
 	%D%/kvcache.c %D%/kvcache.h \

@@ -22,5 +22,4 @@ include %D%/engine.mk
 include %D%/api.mk
 include %D%/server.mk
 include %D%/forward.mk
-include %D%/integration.mk
 include %D%/lint.mk

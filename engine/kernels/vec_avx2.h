@@ -1,4 +1,7 @@
 /* engine/kernels/vec_avx2.h - sixteen float lanes in two registers, for simd_template.h. */
+#ifndef LATENT_ENGINE_KERNELS_VEC_AVX2_H
+#define LATENT_ENGINE_KERNELS_VEC_AVX2_H
+
 #ifndef __AVX2__
 #error "compile with the AVX2 flags"
 #endif
@@ -109,3 +112,5 @@ static inline void v16_store_bf16(void *p, v16 v)
     __m256i w = _mm256_packus_epi32(v8_bf16_bits(v.a), v8_bf16_bits(v.b));
     _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(w, 0xd8));
 }
+
+#endif

@@ -1,4 +1,7 @@
 /* engine/kernels/vec_avx512.h - sixteen float lanes in one register, for simd_template.h. */
+#ifndef LATENT_ENGINE_KERNELS_VEC_AVX512_H
+#define LATENT_ENGINE_KERNELS_VEC_AVX512_H
+
 #ifndef __AVX512F__
 #error "compile with the AVX-512 flags"
 #endif
@@ -68,3 +71,5 @@ static inline void v16_store_bf16(void *p, v16 a)
     r = _mm512_mask_or_epi32(r, nan, u, _mm512_set1_epi32(0x400000));
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
 }
+
+#endif
