@@ -90,8 +90,8 @@ static int encode_short(const struct bpe *b, int32_t *ids, int n)
         ids[best] = pair[best]->result;
         n--;
         memmove(&ids[best + 1], &ids[best + 2], (size_t)(n - best - 1) * sizeof(*ids));
-        if (best + 1 < n)
-            memmove(&pair[best + 1], &pair[best + 2], (size_t)(n - best - 1) * sizeof(*pair));
+        if (best + 2 < n)
+            memmove(&pair[best + 1], &pair[best + 2], (size_t)(n - best - 2) * sizeof(*pair));
         if (best > 0)
             pair[best - 1] = find(b, ids[best - 1], ids[best]);
         if (best + 1 < n)
