@@ -355,7 +355,7 @@ static size_t char_bytes(const char *s, size_t n)
 }
 
 /* Patterns see valid text only; bytes that are none are encoded one by one between. */
-static int encode_plain(struct encoder *en, const char *s, size_t n)
+static int encode_bytes(struct encoder *en, const char *s, size_t n)
 {
     size_t begin = 0, at = 0;
     if (utf8_valid(s, n))
@@ -374,6 +374,21 @@ static int encode_plain(struct encoder *en, const char *s, size_t n)
         begin = ++at;
     }
     return pretok_split(en->t->pretok, s + begin, n - begin, on_piece, en);
+}
+
+/* Text between added tokens. */
+static int encode_plain(struct encoder *en, const char *s, size_t n)
+{
+    if (!en->t->prefix_space || n == 0 || s[0] == ' ')
+        return encode_bytes(en, s, n);
+    char *spaced = malloc(n + 1);
+    if (!spaced)
+        return ERR_NOMEM;
+    spaced[0] = ' ';
+    memcpy(spaced + 1, s, n);
+    int r = encode_bytes(en, spaced, n + 1);
+    free(spaced);
+    return r;
 }
 
 /* The longest added token that text begins with, or -1. */

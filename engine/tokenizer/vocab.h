@@ -46,6 +46,9 @@ int vocab_from_gguf(const struct tokenizer_source *src, int vocab_size, struct v
                     struct err *e) LATENT_MUST_CHECK;
 int vocab_from_json(const struct tokenizer_source *src, int vocab_size, struct vocab *ret,
                     struct err *e) LATENT_MUST_CHECK;
+/* "left right" to its two halves; index is for the message. */
+int vocab__split_merge(struct str_view m, int index, struct merge_text *ret, struct err *e)
+    LATENT_MUST_CHECK;
 void vocab_done(struct vocab *v);
 
 #endif

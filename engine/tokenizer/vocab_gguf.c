@@ -16,14 +16,13 @@ void vocab_done(struct vocab *v)
     *v = (struct vocab){0};
 }
 
-static int split_merge(struct str_view m, int index, struct merge_text *ret, struct err *e)
+int vocab__split_merge(struct str_view m, int index, struct merge_text *ret, struct err *e)
 {
     /* The left side may itself begin with the separator only in damaged files: it is not in the
      * byte alphabet. */
     const char *space = m.n_bytes > 2 ? memchr(m.data + 1, ' ', m.n_bytes - 2) : NULL;
     if (!space)
-        return err_set_param(e, ERR_FORMAT, "tokenizer.ggml.merges",
-                             "tokenizer.ggml.merges: entry %d is not \"left right\"", index);
+        return err_set_param(e, ERR_FORMAT, "merges", "merges: entry %d is not \"left right\"", index);
     ret->left = (struct str_view){m.data, (size_t)(space - m.data)};
     ret->right = (struct str_view){space + 1, m.n_bytes - ret->left.n_bytes - 1};
     return 0;
@@ -68,7 +67,7 @@ int vocab_from_gguf(const struct tokenizer_source *src, int vocab_size, struct v
         v.types[i] = type >= TOKEN_NORMAL && type <= TOKEN_BYTE ? (unsigned char)type : TOKEN_NORMAL;
     }
     for (int i = 0; i < v.n_merges; i++) {
-        int r = split_merge(src->merges[i], i, &v.merges[i], e);
+        int r = vocab__split_merge(src->merges[i], i, &v.merges[i], e);
         if (r < 0) {
             vocab_done(&v);
             return r;
