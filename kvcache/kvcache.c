@@ -56,6 +56,8 @@ static uint64_t lay_out(struct kv *kv, const struct kv_config *c)
 
 static int map_pool(struct kv *kv, bool huge_pages, struct err *e)
 {
+    if (kv->page_bytes > (SIZE_MAX - HUGE_BYTES) / kv->n_pages)
+        return err_set_param(e, ERR_NOMEM, "cache_size", "the cache is larger than memory can be");
     kv->pool_bytes = (size_t)kv->n_pages * kv->page_bytes;
     /* Backed as pages are first written: an idle cache costs address space only. */
     size_t n = kv->pool_bytes + HUGE_BYTES;
@@ -106,13 +108,13 @@ int kv_open(const struct kv_config *c, struct kv **ret, struct err *e)
     kv->n_buckets = 16;
     while (kv->n_buckets < kv->n_pages && kv->n_buckets < (1u << 30))
         kv->n_buckets *= 2;
+    if ((r = map_pool(kv, c->huge_pages, e)) < 0)
+        goto fail;
     kv->pages = calloc(kv->n_pages, sizeof(*kv->pages));
     kv->tokens = calloc((size_t)kv->n_pages * kv->page_tokens, sizeof(*kv->tokens));
     kv->buckets = malloc((size_t)kv->n_buckets * sizeof(*kv->buckets));
     if (!kv->pages || !kv->tokens || !kv->buckets)
         goto nomem;
-    if ((r = map_pool(kv, c->huge_pages, e)) < 0)
-        goto fail;
     for (uint32_t i = 0; i < kv->n_buckets; i++)
         kv->buckets[i] = NO_PAGE;
     for (uint32_t i = kv->n_pages; i-- > 0;) { /* low addresses are handed out first */

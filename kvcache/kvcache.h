@@ -65,7 +65,7 @@ size_t kv_plane_offset(const struct kv *kv, uint32_t plane);
 uint32_t kv_plane_row_bytes(const struct kv *kv, uint32_t plane);
 /* Pages that n tokens need. */
 uint32_t kv_pages_for(const struct kv *kv, uint32_t n_tokens);
-/* Pages that could be had right now for new rows: free plus evictable. */
+/* Pages that could be had right now for new rows: free plus, outside a step, evictable. */
 uint32_t kv_pages_available(const struct kv *kv);
 
 /* An empty sequence. salt separates tenants: equal tokens under different salts never share.
@@ -109,7 +109,7 @@ uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *seq);
 void kv_step_begin(struct kv *kv);
 void kv_step_end(struct kv *kv);
 
-/* Forgets every sealed page that no sequence holds. Returns how many. */
+/* Forgets every sealed page that no sequence holds. Returns how many; none inside a step. */
 uint32_t kv_drop_cached(struct kv *kv);
 /* Any thread: a consistent-enough snapshot (relaxed atomics). */
 void kv_stats_read(const struct kv *kv, struct kv_stats *ret);

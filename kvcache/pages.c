@@ -68,6 +68,8 @@ void kv__page_evict(struct kv *kv, uint32_t id)
 
 static bool evict_one(struct kv *kv)
 {
+    if (kv->in_step) /* the step may read what a sequence has just let go */
+        return false;
     /* Each page can put its eviction off MAX_USES times, so the sweep ends. */
     while (kv->lru_head != NO_PAGE) {
         uint32_t id = kv->lru_head;
@@ -156,6 +158,8 @@ void kv_step_end(struct kv *kv)
 uint32_t kv_drop_cached(struct kv *kv)
 {
     uint32_t n = 0;
+    if (kv->in_step)
+        return 0;
     while (kv->lru_head != NO_PAGE) {
         kv__page_evict(kv, kv->lru_head);
         n++;
@@ -168,5 +172,5 @@ uint32_t kv_pages_available(const struct kv *kv)
 {
     /* Cached pages whose children are all cached can be had too, one after the other; a cached page
      * above a held one cannot exist: a sequence that holds a page holds all before it. */
-    return kv->n_free + kv->n_cached;
+    return kv->in_step ? kv->n_free : kv->n_free + kv->n_cached;
 }

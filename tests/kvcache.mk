@@ -1,1 +1,9 @@
 ## tests of kvcache
+check_PROGRAMS += tests/t_kvcache tests/t_kv_model
+TESTS += tests/t_kvcache tests/t_kv_model
+tests_t_kvcache_SOURCES = %D%/unit/t_kvcache.c
+tests_t_kvcache_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_kvcache_LDADD = $(LIBS_KV) $(CHECK_LIBS)
+tests_t_kv_model_SOURCES = %D%/unit/t_kv_model.c
+tests_t_kv_model_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_kv_model_LDADD = $(LIBS_KV) $(CHECK_LIBS)
