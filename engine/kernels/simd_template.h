@@ -295,8 +295,10 @@ static void rms_norm(const float *x, const float *w, int n, float eps, float *y)
 
 INLINE v16 silu_times(v16 g, v16 u)
 {
-    v16 e = v16_exp(v16_sub(v16_set1(0.0f), g));
-    return v16_mul(v16_div(g, v16_add(v16_set1(1.0f), e)), u);
+    v16 zero = v16_set1(0.0f), e = v16_exp(v16_sub(zero, g));
+    v16 s = v16_div(g, v16_add(v16_set1(1.0f), e));
+    /* v16_exp saturates: g over its largest value would not vanish for huge g */
+    return v16_mul(v16_select_lt(g, v16_set1(-88.3f), zero, s), u);
 }
 
 static void silu_mul(const float *gate, const float *up, int n, float *out)

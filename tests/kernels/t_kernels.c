@@ -1,0 +1,713 @@
+/* tests/kernels/t_kernels.c - every kernel of kern.def at every level of this machine, against plain
+ * C and against float64, on random and on hostile values: zeros, denormals, huge ones, equal ones.
+ *
+ * A check makes one random case, computes its float64 answer with a bound for each output, and runs
+ * plain C and the level on the same guarded inputs. EXACT rows must agree bit for bit, FMA rows stay
+ * within the bound, which follows from the number of roundings and the sum of the terms' sizes. The
+ * products and attention are also run in pieces: a level's answer may not depend on the cutting.
+ * A kernel added to kern.def without a check here does not compile. `--bench` times instead. */
+#include "config.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "engine/kernels/kern.h"
+#include "tests/kernels/guard.h"
+#include "tests/kernels/values.h"
+
+#define EPS 0x1p-23  /* twice the rounding error: two ways of rounding are compared */
+#define SECONDS 0.2 /* of each kernel at each level */
+#define MIN_CASES 40
+
+enum check_class { EXACT, FMA };
+
+static unsigned long long seed;
+static const struct kernels *generic; /* the definition */
+static const struct kernels *level;   /* under test; may be the definition itself */
+static enum check_class class_now;
+static const char *name_now;
+static int case_now;
+
+#define FAIL(...)                                                                                  \
+    do {                                                                                           \
+        char why[160];                                                                             \
+        snprintf(why, sizeof(why), __VA_ARGS__);                                                   \
+        ck_abort_msg("%s at %s: %s (case %d, seed %llu)", name_now, cpu_level_name(level->level),  \
+                     why, case_now, seed);                                                         \
+    } while (0)
+
+static void check_guards(void)
+{
+    if (guard_damaged())
+        FAIL("wrote beside its output");
+}
+
+/* got and def (plain C) against the float64 answer. A bound that is not finite says nothing. */
+static void check_floats(const char *what, const float *got, const float *def, const double *want,
+                         const double *bound, int n)
+{
+    for (int i = 0; i < n; i++) {
+        if (class_now == EXACT) {
+            if (memcmp(&got[i], &def[i], sizeof(*got)) != 0)
+                FAIL("%s[%d] is %a, not %a", what, i, (double)got[i], (double)def[i]);
+            continue;
+        }
+        if (!isfinite(bound[i]) || fabs(want[i]) + bound[i] > 3.3e38)
+            continue;
+        if (!(fabs((double)def[i] - want[i]) <= bound[i]))
+            FAIL("plain C: %s[%d] of %d is %a, want %a within %g", what, i, n, (double)def[i], want[i],
+                 bound[i]);
+        if (!(fabs((double)got[i] - want[i]) <= bound[i]))
+            FAIL("%s[%d] of %d is %a, want %a within %g", what, i, n, (double)got[i], want[i], bound[i]);
+    }
+}
+
+/* Equal bits, but for the sign of a zero. NaN equals NaN. */
+static bool same_floats(const float *a, const float *b, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (a[i] != b[i] && !(a[i] != a[i] && b[i] != b[i]))
+            return false;
+    return true;
+}
+
+static float *floats(int n)
+{
+    return guard_new((size_t)n * sizeof(float), sizeof(float));
+}
+
+static float *random_floats(int n)
+{
+    float *p = floats(n);
+    values_fill(p, n);
+    return p;
+}
+
+/* --- products ---------------------------------------------------------------------------------- */
+
+typedef void mul_fn(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                    float *const *y, int m);
+
+#define MAX_M 20
+
+struct product {
+    enum tensor_type type;
+    int n_out, n_in, m, g0, g1;
+    unsigned char *rows; /* as in a file */
+    size_t row_bytes;
+    unsigned char *packed;
+    float *xf[MAX_M];
+    const void *x[MAX_M]; /* as the kernel wants them */
+    float *got[MAX_M], *def[MAX_M];
+};
+
+static void random_product(struct product *p, enum tensor_type type)
+{
+    bool q8 = type == TT_Q8_0;
+    p->type = type;
+    p->n_out = 1 + values_below(values_below(4) ? 70 : 200);
+    p->n_in = q8 ? 32 * (1 + values_below(9)) : 1 + values_below(130);
+    p->m = 1 + values_below(values_below(2) ? 4 : MAX_M);
+    int groups = (p->n_out + KERN_LANES - 1) / KERN_LANES;
+    p->g0 = values_below(3) ? 0 : values_below(groups);
+    p->g1 = values_below(3) ? groups : p->g0 + values_below(groups - p->g0 + 1);
+    size_t cols = (size_t)p->n_in, total = (size_t)p->n_out * cols;
+    p->row_bytes = q8 ? cols / 32 * 34 : cols * (type == TT_F32 ? 4 : 2);
+    p->rows = guard_new(p->row_bytes * (size_t)p->n_out, 64);
+    if (type == TT_F32)
+        values_fill((float *)(void *)p->rows, (int)total);
+    else if (q8)
+        values_q8_0(p->rows, (int)(total / 32));
+    else
+        values_half(p->rows, (int)total, type == TT_BF16);
+    p->packed = guard_new(kern_packed_bytes(type, p->n_out, p->n_in), 64);
+    int cut = values_below(groups + 1);
+    kern_pack(type, p->rows, p->row_bytes, p->n_out, p->n_in, 0, cut, p->packed);
+    kern_pack(type, p->rows, p->row_bytes, p->n_out, p->n_in, cut, groups, p->packed);
+    for (int i = 0; i < p->m; i++) {
+        p->xf[i] = random_floats(p->n_in);
+        p->x[i] = p->xf[i];
+        if (q8) {
+            void *a = guard_new(kern_act_bytes(type, p->n_in), 64);
+            generic->act_q8(p->xf[i], p->n_in, a);
+            p->x[i] = a;
+        }
+        p->got[i] = floats(p->n_out);
+        p->def[i] = floats(p->n_out);
+        for (int k = 0; k < p->n_out; k++)
+            p->got[i][k] = p->def[i][k] = 12345.0f;
+    }
+}
+
+/* Row r of the file times x[i], and the sum of the terms' sizes. */
+static double product_answer(const struct product *p, int r, int i, double *ret_size)
+{
+    const unsigned char *row = p->rows + (size_t)r * p->row_bytes;
+    double sum = 0, size = 0;
+    if (p->type == TT_Q8_0) {
+        int blocks = p->n_in / 32;
+        const float *d = p->x[i];
+        const int8_t *qx = (const int8_t *)p->x[i] + (size_t)blocks * 8;
+        for (int b = 0; b < blocks; b++) {
+            const int8_t *qw = (const int8_t *)row + 34 * b + 2;
+            int dot = 0;
+            for (int k = 0; k < 32; k++)
+                dot += qw[k] * qx[32 * b + k];
+            double scale = values_f16(row + 34 * b) * (double)d[b], term = dot * scale;
+            sum += term;
+            size += fabs(term);
+            if (fabs(scale) > 1e38) /* no float32: infinite, also times 0 */
+                size = INFINITY;
+        }
+    } else {
+        for (int k = 0; k < p->n_in; k++) {
+            float w;
+            if (p->type == TT_F32)
+                memcpy(&w, row + 4 * (size_t)k, 4);
+            else
+                w = (float)(p->type == TT_F16 ? values_f16(row + 2 * (size_t)k)
+                                              : values_bf16(row + 2 * (size_t)k));
+            double term = (double)w * (double)p->xf[i][k];
+            sum += term;
+            size += fabs(term);
+        }
+    }
+    *ret_size = size;
+    return sum;
+}
+
+static void check_product(enum tensor_type type, mul_fn *mul, mul_fn *def)
+{
+    struct product p;
+    double want[256], bound[256];
+    random_product(&p, type);
+    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.def, p.m);
+    mul(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.got, p.m);
+    check_guards();
+    int first = p.g0 * KERN_LANES, end = p.g1 * KERN_LANES;
+    end = end < p.n_out ? end : p.n_out;
+    for (int i = 0; i < p.m; i++) {
+        for (int r = 0; r < p.n_out; r++) {
+            double size = 0;
+            want[r] = r < first || r >= end ? 12345.0 : product_answer(&p, r, i, &size);
+            /* denormal terms round by an absolute amount, in Q8_0 scaled up by the integer */
+            bound[r] = r < first || r >= end
+                           ? 0.0
+                           : (p.n_in + 4) * EPS * size + p.n_in * (type == TT_Q8_0 ? 2e-39 : 3e-45);
+            if (size > 1e38)
+                bound[r] = INFINITY;
+        }
+        check_floats("y", p.got[i], p.def[i], want, bound, p.n_out);
+    }
+    /* one row and some groups at a time, from the back */
+    for (int i = p.m; i-- > 0;) {
+        float *y = floats(p.n_out);
+        for (int g = p.g1; g > p.g0;) {
+            int n = 1 + values_below(g - p.g0);
+            mul(p.packed, p.n_out, p.n_in, g - n, g, &p.x[i], &y, 1);
+            g -= n;
+        }
+        if (end > first && !same_floats(y + first, p.got[i] + first, (size_t)(end - first)))
+            FAIL("row %d of %d alone differs", i, p.m);
+    }
+    check_guards();
+}
+
+#define CHECK_PRODUCT(name, type)                                                                  \
+    static void check_##name(void)                                                                 \
+    {                                                                                              \
+        check_product(type, level->name, generic->name);                                           \
+    }
+CHECK_PRODUCT(mul_f32, TT_F32)
+CHECK_PRODUCT(mul_f16, TT_F16)
+CHECK_PRODUCT(mul_bf16, TT_BF16)
+CHECK_PRODUCT(mul_q8_0, TT_Q8_0)
+
+/* --- attention --------------------------------------------------------------------------------- */
+
+#define MAX_GROUPS 5
+
+struct sums {
+    float *m, *l, *acc;
+};
+
+static struct sums sums_new(int groups, int dv)
+{
+    struct sums s = {guard_new((size_t)groups * 64, 64), guard_new((size_t)groups * 64, 64),
+                     guard_new((size_t)groups * (size_t)dv * 64, 64)};
+    for (int i = 0; i < groups * KERN_LANES; i++)
+        s.m[i] = -INFINITY;
+    return s;
+}
+
+static double row_value(const struct attn_block *b, int t, int i)
+{
+    const unsigned char *row = (const unsigned char *)b->rows + (size_t)t * b->row_bytes;
+    float f;
+    if (b->row_type == TT_BF16)
+        return values_bf16(row + 2 * (size_t)i);
+    memcpy(&f, row + 4 * (size_t)i, 4);
+    return (double)f;
+}
+
+static void random_block(struct attn_block *b, int groups, int32_t *limit)
+{
+    int elems = 0;
+    bool small = values_below(3) == 0;
+    b->row_type = values_below(2) ? TT_BF16 : TT_F32;
+    b->n_rows = 1 + values_below(small ? 5 : 70);
+    b->dk = 1 + values_below(small ? 5 : 70);
+    b->dv = 1 + values_below(small ? 5 : 70);
+    b->k_off = values_below(2) ? 0 : values_below(40);
+    b->v_off = values_below(2) ? 0 : values_below(40);
+    elems = b->k_off + b->dk > b->v_off + b->dv ? b->k_off + b->dk : b->v_off + b->dv;
+    b->row_bytes = (size_t)(elems + values_below(3)) * (b->row_type == TT_BF16 ? 2 : 4);
+    b->n_groups = groups;
+    b->scratch = guard_new(kern_attn_scratch_floats(elems, b->n_rows) * sizeof(float), 64);
+    b->limit = limit;
+}
+
+static void random_rows(struct attn_block *b, int32_t *limit)
+{
+    int lanes = b->n_groups * KERN_LANES, kind = values_below(4);
+    int n = (int)(b->row_bytes / (b->row_type == TT_BF16 ? 2 : 4)) * b->n_rows;
+    unsigned char *rows = guard_new(b->row_bytes * (size_t)b->n_rows, 64);
+    float *q = guard_new((size_t)lanes * (size_t)b->dk * sizeof(float), 64);
+    if (b->row_type == TT_BF16)
+        values_half(rows, n, true);
+    else
+        values_fill((float *)(void *)rows, n);
+    values_fill(q, lanes * b->dk);
+    b->rows = rows;
+    b->q = q;
+    for (int i = 0; i < lanes; i++)
+        limit[i] = kind == 0   ? b->n_rows
+                   : kind == 1 ? values_below(b->n_rows + 1)
+                   : kind == 2 ? values_below(2) * b->n_rows
+                               : values_below(3 * b->n_rows) - b->n_rows;
+}
+
+/* One lane in float64, from the sums that plain C had before. Returns false when the scores are too
+ * uncertain for a bound to mean anything. */
+static bool lane_answer(const struct attn_block *b, int lane, double m0, double l0,
+                        const float *acc0, double *m, double *l, double *l_bound, double *acc,
+                        double *acc_bound)
+{
+    double score[80], uncertain = 0, max = m0, size[80];
+    int g = lane / KERN_LANES, i = lane % KERN_LANES;
+    int n = b->limit[lane] < b->n_rows ? b->limit[lane] : b->n_rows;
+    const float *q = b->q + (size_t)g * (size_t)b->dk * KERN_LANES + i;
+    for (int t = 0; t < n; t++) {
+        double s = 0, sum = 0;
+        for (int d = 0; d < b->dk; d++) {
+            double term = (double)q[(size_t)d * KERN_LANES] * row_value(b, t, b->k_off + d);
+            s += term;
+            sum += fabs(term);
+        }
+        score[t] = s;
+        uncertain = fmax(uncertain, (b->dk + 2) * EPS * sum + b->dk * 3e-45);
+        max = fmax(max, s);
+    }
+    for (int t = 0; t < n; t++) /* the difference to the largest is rounded too */
+        uncertain = fmax(uncertain, EPS * fmin(fabs(score[t] - max), 200.0) + EPS * fabs(max));
+    if (!(uncertain < 0.2))
+        return false;
+    double c = isinf(m0) ? 0.0 : exp(m0 - max), rel = 6 * uncertain + (n + 16) * EPS;
+    if (!isinf(m0))
+        rel += EPS * fmin(fabs(m0 - max), 200.0);
+    *m = max;
+    *l = l0 * c;
+    for (int r = 0; r < b->dv; r++) {
+        double a = isinf(m0) ? 0.0 : (double)acc0[(size_t)r * KERN_LANES];
+        acc[r] = a * c;
+        size[r] = fabs(a) * c;
+        acc_bound[r] = fabs(a) * 2e-38; /* exp is 0 below -87.3 */
+    }
+    *l_bound = l0 * 2e-38;
+    for (int t = 0; t < n; t++) {
+        double p = exp(score[t] - max);
+        *l += p;
+        *l_bound += 2e-38;
+        for (int r = 0; r < b->dv; r++) {
+            double v = row_value(b, t, b->v_off + r);
+            acc[r] += p * v;
+            size[r] += p * fabs(v);
+            acc_bound[r] += fabs(v) * 2e-38 + 3e-45;
+        }
+    }
+    *l_bound += rel * *l;
+    for (int r = 0; r < b->dv; r++)
+        acc_bound[r] = size[r] > 3e38 ? INFINITY : acc_bound[r] + rel * size[r];
+    return true;
+}
+
+static void check_attn_block(void)
+{
+    struct attn_block b = {0};
+    int32_t limit[MAX_GROUPS * KERN_LANES];
+    int groups = 1 + values_below(MAX_GROUPS), lanes = groups * KERN_LANES;
+    random_block(&b, groups, limit);
+    struct sums got = sums_new(groups, b.dv), def = sums_new(groups, b.dv);
+    struct sums alone = sums_new(groups, b.dv), old = sums_new(groups, b.dv);
+    size_t n_acc = (size_t)lanes * (size_t)b.dv, row = (size_t)b.dv * KERN_LANES;
+    double m, l, l_bound, acc[80], acc_bound[80];
+    for (int round = 0; round < 3; round++) {
+        random_rows(&b, limit);
+        memcpy(old.m, def.m, (size_t)lanes * 4);
+        memcpy(old.l, def.l, (size_t)lanes * 4);
+        memcpy(old.acc, def.acc, n_acc * 4);
+        /* the level goes on from what plain C has, so that one block is judged at a time */
+        memcpy(got.m, def.m, (size_t)lanes * 4);
+        memcpy(got.l, def.l, (size_t)lanes * 4);
+        memcpy(got.acc, def.acc, n_acc * 4);
+        memcpy(alone.m, def.m, (size_t)lanes * 4);
+        memcpy(alone.l, def.l, (size_t)lanes * 4);
+        memcpy(alone.acc, def.acc, n_acc * 4);
+        struct attn_block bg = b, bd = b;
+        bg.m = got.m, bg.l = got.l, bg.acc = got.acc;
+        bd.m = def.m, bd.l = def.l, bd.acc = def.acc;
+        level->attn_block(&bg);
+        generic->attn_block(&bd);
+        check_guards();
+        bool wild = false;
+        for (int i = 0; i < lanes; i++) {
+            size_t base = (size_t)(i / KERN_LANES) * row + (size_t)(i % KERN_LANES);
+            if (limit[i] <= 0) {
+                bool kept = got.m[i] == old.m[i] && got.l[i] == old.l[i];
+                for (int r = 0; r < b.dv; r++)
+                    kept = kept && same_floats(&got.acc[base + (size_t)r * KERN_LANES],
+                                               &old.acc[base + (size_t)r * KERN_LANES], 1);
+                if (!kept)
+                    FAIL("lane %d sees nothing, but its sums changed", i);
+                continue;
+            }
+            if (!lane_answer(&b, i, (double)old.m[i], (double)old.l[i], old.acc + base, &m, &l,
+                             &l_bound, acc, acc_bound)) {
+                wild = true;
+                continue;
+            }
+            double m_bound = 0.2;
+            check_floats("m", &got.m[i], &def.m[i], &m, &m_bound, 1);
+            check_floats("l", &got.l[i], &def.l[i], &l, &l_bound, 1);
+            for (int r = 0; r < b.dv; r++)
+                check_floats("acc", &got.acc[base + (size_t)r * KERN_LANES],
+                             &def.acc[base + (size_t)r * KERN_LANES], &acc[r], &acc_bound[r], 1);
+        }
+        if (wild)
+            break; /* sums may be infinite from here on */
+        for (int g = 0; g < groups; g++) {
+            struct attn_block one = b;
+            one.n_groups = 1;
+            one.q = b.q + (size_t)g * (size_t)b.dk * KERN_LANES;
+            one.limit = limit + g * KERN_LANES;
+            one.m = alone.m + g * KERN_LANES;
+            one.l = alone.l + g * KERN_LANES;
+            one.acc = alone.acc + (size_t)g * row;
+            level->attn_block(&one);
+        }
+        if (!same_floats(alone.m, got.m, (size_t)lanes) ||
+            !same_floats(alone.l, got.l, (size_t)lanes) || !same_floats(alone.acc, got.acc, n_acc))
+            FAIL("groups one by one differ");
+    }
+}
+
+static void check_attn_merge(void)
+{
+    int groups = 1 + values_below(MAX_GROUPS), dv = 1 + values_below(70), lanes = groups * KERN_LANES;
+    struct sums a = sums_new(groups, dv), b = sums_new(groups, dv), d = sums_new(groups, dv);
+    struct sums *fill[] = {&a, &b};
+    int empty = 1 + values_below(6);
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < lanes; i++) {
+            if (values_below(empty) == 0)
+                continue; /* m -inf, l 0, acc 0: nothing seen */
+            fill[k]->m[i] = values_uniform() * (values_below(4) ? 20.0f : 200.0f);
+            fill[k]->l[i] = 1.0f + fabsf(values_uniform()) * 100.0f;
+            for (int r = 0; r < dv; r++)
+                fill[k]->acc[(i / KERN_LANES * dv + r) * KERN_LANES + i % KERN_LANES] =
+                    values_uniform() * 50.0f;
+        }
+    struct sums old = sums_new(groups, dv);
+    size_t n_acc = (size_t)lanes * (size_t)dv;
+    memcpy(old.m, a.m, (size_t)lanes * 4), memcpy(d.m, a.m, (size_t)lanes * 4);
+    memcpy(old.l, a.l, (size_t)lanes * 4), memcpy(d.l, a.l, (size_t)lanes * 4);
+    memcpy(old.acc, a.acc, n_acc * 4), memcpy(d.acc, a.acc, n_acc * 4);
+    level->attn_merge(groups, dv, a.m, a.l, a.acc, b.m, b.l, b.acc);
+    generic->attn_merge(groups, dv, d.m, d.l, d.acc, b.m, b.l, b.acc);
+    check_guards();
+    for (int i = 0; i < lanes; i++) {
+        bool none1 = old.l[i] == 0.0f, none2 = b.l[i] == 0.0f;
+        double m1 = (double)old.m[i], m2 = (double)b.m[i], m = fmax(m1, m2);
+        double c1 = none1 ? 0.0 : none2 ? 1.0 : exp(m1 - m), c2 = none2 ? 0.0 : none1 ? 1.0 : exp(m2 - m);
+        double rel = 16 * EPS + EPS * fmin(none1 || none2 ? 0.0 : fabs(m1 - m2), 400.0);
+        double l1 = (double)old.l[i], l2 = (double)b.l[i], l = l1 * c1 + l2 * c2;
+        double bound = none1 || none2 ? 0.0 : rel * l + 2e-38 * (l1 + l2);
+        if (a.m[i] != (none1 ? b.m[i] : none2 ? old.m[i] : (float)m) || a.m[i] != d.m[i])
+            FAIL("m of lane %d is %a, not %a", i, (double)a.m[i], m);
+        check_floats("l", &a.l[i], &d.l[i], &l, &bound, 1);
+        for (int r = 0; r < dv; r++) {
+            size_t at = (size_t)((i / KERN_LANES * dv + r) * KERN_LANES + i % KERN_LANES);
+            double x1 = (double)old.acc[at], x2 = (double)b.acc[at], want = x1 * c1 + x2 * c2;
+            double size = fabs(x1) * c1 + fabs(x2) * c2;
+            double in = none1 || none2 ? 0.0 : rel * size + 2e-38 * (fabs(x1) + fabs(x2));
+            check_floats("acc", &a.acc[at], &d.acc[at], &want, &in, 1);
+        }
+    }
+}
+
+/* --- rows -------------------------------------------------------------------------------------- */
+
+static void check_act_q8(void)
+{
+    int n = 32 * (1 + values_below(20));
+    size_t bytes = kern_act_bytes(TT_Q8_0, n);
+    float *x = random_floats(n);
+    for (int k = values_below(8); k > 0; k--) /* what a broken model may produce */
+        x[values_below(n)] = values_special();
+    if (values_below(4) == 0) /* halves: the rounding to even shows */
+        for (int i = 0; i < n; i++)
+            x[i] = i % 32 ? (float)(values_below(508) - 254) * 0.5f : 127.0f;
+    unsigned char *got = guard_new(bytes, 64), *def = guard_new(bytes, 64);
+    level->act_q8(x, n, got);
+    generic->act_q8(x, n, def);
+    check_guards();
+    size_t used = (size_t)(n / 32) * 8 + (size_t)n;
+    for (size_t i = 0; i < used; i++)
+        if (got[i] != def[i])
+            FAIL("byte %zu of %zu (%d values) is %d, not %d", i, used, n, got[i], def[i]);
+    const float *d = (const float *)(const void *)def;
+    const int32_t *s = (const int32_t *)(const void *)def + n / 32;
+    const int8_t *q = (const int8_t *)def + (size_t)(n / 32) * 8;
+    for (int b = 0; b < n / 32; b++) {
+        int sum = 0;
+        for (int i = 0; i < 32; i++) {
+            float v = x[32 * b + i];
+            sum += q[32 * b + i];
+            if (q[32 * b + i] == -128)
+                FAIL("plain C: value %d is -128", 32 * b + i);
+            if (v != v && q[32 * b + i] != 0)
+                FAIL("plain C: NaN is %d", q[32 * b + i]);
+            if (isfinite(v) && d[b] > 1e-30f && d[b] < 2e36f &&
+                fabs((double)q[32 * b + i] * (double)d[b] - (double)v) > 0.5001 * (double)d[b])
+                FAIL("plain C: value %d is not the nearest", 32 * b + i);
+        }
+        if (s[b] != -128 * sum)
+            FAIL("plain C: sum of block %d", b);
+    }
+}
+
+static void check_rms_norm(void)
+{
+    int n = 1 + values_below(200), in_place = values_below(2);
+    float *x = random_floats(n), *w = random_floats(n), *y = floats(n), *def = floats(n);
+    float eps = values_below(2) ? 1e-6f : 1e-5f;
+    double want[200], bound[200], sum = 0, scale;
+    for (int i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    scale = 1.0 / sqrt(sum / n + (double)eps);
+    for (int i = 0; i < n; i++) {
+        want[i] = (double)x[i] * scale * (double)w[i];
+        bound[i] = (n / 16 + 24) * EPS * fabs(want[i]) + 3e-45 * (1 + fabs((double)w[i]) + scale);
+        if (sum > 3e38)
+            bound[i] = INFINITY;
+    }
+    generic->rms_norm(x, w, n, eps, def);
+    if (in_place)
+        memcpy(y, x, (size_t)n * sizeof(*y));
+    level->rms_norm(in_place ? y : x, w, n, eps, y);
+    check_guards();
+    check_floats("y", y, def, want, bound, n);
+}
+
+static void check_silu_mul(void)
+{
+    int n = 1 + values_below(200);
+    float *g = random_floats(n), *u = random_floats(n), *y = floats(n), *def = floats(n);
+    double want[200], bound[200];
+    if (values_below(3) == 0)
+        for (int i = 0; i < n; i++)
+            g[i] = values_uniform() * 120.0f; /* both ends of exp */
+    for (int i = 0; i < n; i++) {
+        double x = (double)g[i], up = (double)u[i], s = x / (1.0 + exp(-x));
+        want[i] = s * up;
+        /* beyond the end of exp the answer is next to nothing, not nothing */
+        bound[i] = 16 * EPS * fabs(want[i]) + fabs(up) * (x < -80 ? fmin(-x, 200) * 1e-35 : 3e-45) + 3e-45;
+    }
+    generic->silu_mul(g, u, n, def);
+    bool in_place = values_below(2);
+    float *out = in_place ? g : y;
+    level->silu_mul(g, u, n, out);
+    check_guards();
+    check_floats("out", out, def, want, bound, n);
+}
+
+static void check_axpy(void)
+{
+    int n = 1 + values_below(200);
+    float *x = random_floats(n), *y = random_floats(n), *def = floats(n), a;
+    double want[200], bound[200];
+    values_fill(&a, 1);
+    memcpy(def, y, (size_t)n * sizeof(*y));
+    for (int i = 0; i < n; i++) {
+        want[i] = (double)y[i] + (double)a * (double)x[i];
+        bound[i] = 2 * EPS * (fabs((double)y[i]) + fabs((double)a * (double)x[i])) + 3e-45;
+        if (fabs((double)a * (double)x[i]) > 3e38)
+            bound[i] = INFINITY;
+    }
+    level->axpy(a, x, n, y);
+    generic->axpy(a, x, n, def);
+    check_guards();
+    check_floats("y", y, def, want, bound, n);
+}
+
+static void check_f32_to_bf16(void)
+{
+    int n = 1 + values_below(200);
+    float *x = random_floats(n);
+    for (int k = values_below(20); k > 0; k--)
+        x[values_below(n)] = values_special();
+    if (values_below(2)) {
+        uint32_t *bits = (uint32_t *)(void *)x; /* any bits at all, ties among them */
+        for (int i = 0; i < n; i++) {
+            bits[i] = values_bits();
+            if (values_below(3) == 0)
+                bits[i] = (bits[i] & 0xffff0000u) | 0x8000u;
+        }
+    }
+    uint16_t *got = guard_new((size_t)n * 2, 2), *def = guard_new((size_t)n * 2, 2);
+    level->f32_to_bf16(x, n, got);
+    generic->f32_to_bf16(x, n, def);
+    check_guards();
+    for (int i = 0; i < n; i++) {
+        double v = (double)x[i], near = values_bf16(&def[i]);
+        if (got[i] != def[i])
+            FAIL("%a becomes %04x, not %04x", v, got[i], def[i]);
+        if ((v != v) != (near != near))
+            FAIL("plain C: %a becomes %04x", v, def[i]);
+        if (isfinite(v) && isfinite(near) && fabs(near - v) > ldexp(fabs(v), -8) + 1e-40)
+            FAIL("plain C: %a becomes %a", v, near);
+    }
+}
+
+static void check_max_logsumexp(void)
+{
+    int n = 1 + values_below(300);
+    float *x = random_floats(n), max = 1.0f, lse = 1.0f, def_max = 2.0f, def_lse = 2.0f;
+    double top = -INFINITY, sum = 0, bound = 0, want;
+    if (values_below(3) == 0)
+        for (int i = 0; i < n; i++)
+            x[i] = values_uniform() * 100.0f;
+    if (n > 1 && values_below(3) == 0) /* tokens that may not be chosen */
+        for (int k = values_below(n - 1); k > 0; k--)
+            x[1 + values_below(n - 1)] = -INFINITY;
+    for (int i = 0; i < n; i++)
+        top = fmax(top, (double)x[i]);
+    for (int i = 0; i < n; i++)
+        sum += exp((double)x[i] - top);
+    level->max_logsumexp(x, n, &max, &lse);
+    generic->max_logsumexp(x, n, &def_max, &def_lse);
+    check_guards();
+    check_floats("max", &max, &def_max, &top, &bound, 1);
+    want = top + log(sum);
+    bound = 2 * EPS * (fabs(want) + fabs(top)) + (n / 16 + 32) * EPS + 200 * EPS;
+    check_floats("logsumexp", &lse, &def_lse, &want, &bound, 1);
+}
+
+/* --- running ----------------------------------------------------------------------------------- */
+
+static const struct row {
+    const char *name;
+    enum check_class check_class;
+    void (*check)(void);
+} rows[] = {
+#define KERN(name, ret, args, check_class) {#name, check_class, check_##name},
+#include "engine/kernels/kern.def"
+#undef KERN
+};
+#define N_ROWS ((int)(sizeof(rows) / sizeof(rows[0])))
+
+/* Item i: level i / N_ROWS, kernel i % N_ROWS. */
+START_TEST(test_kernel)
+{
+    enum cpu_level l = (enum cpu_level)(_i / N_ROWS);
+    const struct row *row = &rows[_i % N_ROWS];
+    if (!kern_level_built(l))
+        return;
+    generic = kern_table(CPU_GENERIC);
+    level = kern_table(l);
+    ck_assert_int_eq((int)level->level, (int)l);
+    class_now = row->check_class;
+    name_now = row->name;
+    values_seed(seed + (unsigned long long)_i * 1000003u);
+    int64_t end = clock_now_ns() + (int64_t)(SECONDS * (double)NS_PER_SEC);
+    for (case_now = 0; case_now < MIN_CASES || clock_now_ns() < end; case_now++) {
+        guard_reset();
+        row->check();
+    }
+    printf("# %-8s %-14s %d cases\n", cpu_level_name(l), row->name, case_now);
+    fflush(stdout);
+}
+END_TEST
+
+/* A level that is not there is lowered to one that is; levels only add. */
+START_TEST(test_tables)
+{
+    ck_assert_int_eq(kern_level_built(CPU_GENERIC), 1);
+    for (int l = 0; l <= CPU_LEVEL_MAX; l++) {
+        const struct kernels *t = kern_table((enum cpu_level)l);
+        ck_assert_ptr_nonnull(t);
+        ck_assert_int_eq(kern_level_built(t->level), 1);
+        ck_assert_int_eq(cpu_level_available(t->level), 1);
+#define KERN(name, ret, args, check_class) ck_assert(t->name != NULL);
+#include "engine/kernels/kern.def"
+#undef KERN
+    }
+    ck_assert_int_eq(kern_level_built(CPU_LEVEL_MAX), 0);
+}
+END_TEST
+
+START_TEST(test_sizes)
+{
+    ck_assert(kern_weight_type_ok(TT_F32) && kern_weight_type_ok(TT_F16));
+    ck_assert(kern_weight_type_ok(TT_BF16) && kern_weight_type_ok(TT_Q8_0));
+    ck_assert(!kern_weight_type_ok(TT_I32) && !kern_weight_type_ok((enum tensor_type)2));
+    ck_assert_uint_eq(kern_group_bytes(TT_F32, 7), 7 * 64);
+    ck_assert_uint_eq(kern_group_bytes(TT_BF16, 7), 7 * 32);
+    ck_assert_uint_eq(kern_group_bytes(TT_Q8_0, 64), 2 * 544);
+    ck_assert_uint_eq(kern_packed_bytes(TT_F16, 17, 3), 2 * 3 * 32);
+    ck_assert_uint_eq(kern_packed_bytes(TT_F32, 1 << 20, 1 << 16), (size_t)1 << 38);
+    for (int n = 32; n < 1000; n += 32) {
+        ck_assert_uint_eq(kern_act_bytes(TT_F32, n) % 64, 0);
+        ck_assert_uint_ge(kern_act_bytes(TT_F32, n), 4 * (size_t)n);
+        ck_assert_uint_ge(kern_act_bytes(TT_Q8_0, n), (size_t)n + (size_t)n / 4);
+    }
+}
+END_TEST
+
+int main(int argc, char **argv)
+{
+    const char *s = getenv("LATENT_TEST_SEED");
+    seed = s ? strtoull(s, NULL, 10) : (unsigned long long)time(NULL);
+    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
+        return bench_kernels();
+    printf("# seed %llu (LATENT_TEST_SEED)\n", seed);
+    fflush(stdout);
+    Suite *suite = suite_create("kernels");
+    TCase *tc = tcase_create("kernels");
+    tcase_set_timeout(tc, 120);
+    tcase_add_test(tc, test_tables);
+    tcase_add_test(tc, test_sizes);
+    tcase_add_loop_test(tc, test_kernel, 0, CPU_LEVEL_MAX * N_ROWS);
+    suite_add_tcase(suite, tc);
+    SRunner *sr = srunner_create(suite);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? 1 : 0;
+}

@@ -1,0 +1,25 @@
+/* tests/kernels/values.h - random and hostile numbers, and the small types read back in float64;
+ * shares no code with the kernels. One thread. */
+#ifndef LATENT_TESTS_KERNELS_VALUES_H
+#define LATENT_TESTS_KERNELS_VALUES_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+void values_seed(unsigned long long seed);
+uint32_t values_bits(void);
+int values_below(int n);       /* 0 .. n - 1 */
+float values_uniform(void);    /* -1 .. 1 */
+float values_special(void);    /* NaN, infinities, zeros, the smallest, the largest */
+/* n finite values of one kind: uniform, zeros of both signs, denormals, huge, equal, any size,
+ * small integers. */
+void values_fill(float *x, int n);
+void values_half(void *dst, int n, bool bf16); /* finite float16 or bfloat16 */
+void values_q8_0(void *dst, int n_blocks);     /* 34 bytes each */
+double values_f16(const void *p);
+double values_bf16(const void *p);
+
+/* bench.c: times each kernel at each level and prints a table. */
+int bench_kernels(void);
+
+#endif
