@@ -404,7 +404,16 @@ static int32_t added_at(const struct tokenizer *t, const char *s, size_t n, bool
     return -1;
 }
 
-static int encode(struct encoder *en, const char *s, size_t n, unsigned flags)
+static bool any_set(const unsigned char *mask, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (mask[i])
+            return true;
+    return false;
+}
+
+static int encode(struct encoder *en, const char *s, const unsigned char *literal, size_t n,
+                  unsigned flags)
 {
     const struct tokenizer *t = en->t;
     bool special = flags & TOKENIZE_PARSE_SPECIAL;
@@ -416,7 +425,7 @@ static int encode(struct encoder *en, const char *s, size_t n, unsigned flags)
         int32_t id = t->first[(unsigned char)s[at]] < t->first[(unsigned char)s[at] + 1]
                          ? added_at(t, s + at, n - at, special)
                          : -1;
-        if (id < 0) {
+        if (id < 0 || (literal && any_set(literal + at, t->entries[id].n_bytes))) {
             at++;
             continue;
         }
@@ -436,9 +445,16 @@ static int encode(struct encoder *en, const char *s, size_t n, unsigned flags)
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes, unsigned flags,
                      size_t max_tokens, struct token_list *out, struct err *e)
 {
+    return tokenizer_encode_masked(t, text, NULL, n_bytes, flags, max_tokens, out, e);
+}
+
+int tokenizer_encode_masked(const struct tokenizer *t, const char *text, const unsigned char *literal,
+                            size_t n_bytes, unsigned flags, size_t max_tokens, struct token_list *out,
+                            struct err *e)
+{
     struct encoder en = {t, out, max_tokens};
     size_t before = out->n;
-    int r = encode(&en, text, n_bytes, flags);
+    int r = encode(&en, text, literal, n_bytes, flags);
     if (r == 0)
         return 0;
     out->n = before;

@@ -36,6 +36,12 @@ struct token_list { /* grows by realloc; free(ids) is the caller's */
 int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes, unsigned flags,
                      size_t max_tokens, struct token_list *out, struct err *e) LATENT_MUST_CHECK;
 
+/* The same for a rendered chat template: where literal[i] is not zero, byte i came from a message, and no
+ * special token that has such a byte is recognised, whatever the flags. literal may be NULL. */
+int tokenizer_encode_masked(const struct tokenizer *t, const char *text, const unsigned char *literal,
+                            size_t n_bytes, unsigned flags, size_t max_tokens, struct token_list *out,
+                            struct err *e) LATENT_MUST_CHECK;
+
 /* The bytes that a token stands for (special tokens: their text), not necessarily valid UTF-8.
  * Borrowed. An id out of range gives "" and 0 bytes. */
 const char *tokenizer_token_bytes(const struct tokenizer *t, int32_t id, size_t *ret_n_bytes);

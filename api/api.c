@@ -1,0 +1,329 @@
+/* api/api.c - routing, errors and the life of the API object. */
+#include "config.h"
+
+#include "api/api.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "api/internal.h"
+#include "base/clock.h"
+
+/* --- errors --------------------------------------------------------------------------------------- */
+
+static const char *type_of(int status)
+{
+    switch (status) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 429:
+        return "rate_limit_error";
+    case 503:
+        return "unavailable_error";
+    default:
+        return status >= 500 ? "server_error" : "invalid_request_error";
+    }
+}
+
+int error_status(const struct err *e)
+{
+    switch (e->code) {
+    case ERR_NOTFOUND:
+        return 404;
+    case ERR_BUSY:
+        return 429;
+    case ERR_STATE:
+    case ERR_CANCELED:
+    case ERR_NOMEM:
+    case ERR_NOSPACE:
+        return 503;
+    case ERR_INVAL:
+    case ERR_LIMIT:
+    case ERR_UNSUPPORTED:
+        return 400;
+    default:
+        return 500;
+    }
+}
+
+const char *error_code(const struct err *e)
+{
+    switch (e->code) {
+    case ERR_NOTFOUND:
+        return "model_not_found";
+    case ERR_BUSY:
+        return "queue_full";
+    case ERR_LIMIT:
+        return !strcmp(e->param, "prompt") || !strcmp(e->param, "messages") ? "context_length_exceeded"
+                                                                            : NULL;
+    case ERR_UNSUPPORTED:
+        return "unsupported";
+    case ERR_STATE:
+        return "unavailable";
+    default:
+        return NULL;
+    }
+}
+
+void error_json(struct jw *w, int status, const char *code, const char *param, const char *message)
+{
+    jw_raw(w, "{\"error\":{\"message\":");
+    jw_cstring(w, message);
+    jw_printf(w, ",\"type\":\"%s\",\"param\":", type_of(status));
+    jw_cstring(w, param && *param ? param : NULL);
+    jw_raw(w, ",\"code\":");
+    jw_cstring(w, code);
+    jw_raw(w, "}}");
+}
+
+int api_error_body(int status, const char *param, const char *message, struct buf *out)
+{
+    struct jw w;
+    jw_init(&w, 65536);
+    error_json(&w, status, NULL, param, message);
+    int r = w.err ? w.err : buf_append(out, w.b.data, w.b.n_bytes);
+    jw_done(&w);
+    return r;
+}
+
+/* --- replies -------------------------------------------------------------------------------------- */
+
+static void reply_bytes(const struct reply *r, int status, const struct api_header *more, int n_more,
+                        const struct jw *body, const struct api_log_facts *facts)
+{
+    struct api_header headers[4] = {{"Content-Type", "application/json"}};
+    for (int i = 0; i < n_more; i++)
+        headers[1 + i] = more[i];
+    size_t n = body->err ? 0 : body->b.n_bytes;
+    r->ops->begin(r->host, status, headers, 1 + n_more, (int64_t)n);
+    if (n)
+        r->ops->write(r->host, body->b.data, n);
+    r->ops->end(r->host, facts);
+}
+
+void reply_json(const struct reply *r, int status, const struct jw *body,
+                const struct api_log_facts *facts)
+{
+    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    reply_bytes(r, status, NULL, 0, body, facts ? facts : &none);
+}
+
+void reply_error_full(const struct reply *r, int status, const char *code, const char *param,
+                      const char *message, int retry_after, const char *allow)
+{
+    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    struct api_header more[2] = {{NULL, NULL}};
+    char seconds[16];
+    struct jw w;
+    int n = 0;
+    jw_init(&w, 65536);
+    error_json(&w, status, code, param, message);
+    if (retry_after > 0) {
+        snprintf(seconds, sizeof(seconds), "%d", retry_after);
+        more[n++] = (struct api_header){"Retry-After", seconds};
+    }
+    if (allow)
+        more[n++] = (struct api_header){"Allow", allow};
+    reply_bytes(r, status, more, n, &w, &none);
+    jw_done(&w);
+}
+
+void reply_error(const struct reply *r, const struct api *a, const struct err *e)
+{
+    int status = error_status(e);
+    int after = status == 429 || status == 503 ? engine_retry_after(a->cfg.engine) : 0;
+    reply_error_full(r, status, error_code(e), e->param, e->text, after, NULL);
+}
+
+/* --- state of the engine -------------------------------------------------------------------------- */
+
+const struct engine_info *ready_or_reply(struct api *a, const struct reply *r)
+{
+    const struct engine *eng = a->cfg.engine;
+    char text[512];
+    switch (engine_state(eng)) {
+    case ENGINE_READY:
+        return engine_info(eng);
+    case ENGINE_LOADING:
+        snprintf(text, sizeof(text), "the model is being loaded (%.0f %%)",
+                 (double)engine_load_progress(eng) * 100);
+        reply_error_full(r, 503, "model_loading", NULL, text, engine_retry_after(eng), NULL);
+        return NULL;
+    case ENGINE_FAILED:
+        snprintf(text, sizeof(text), "the model could not be loaded: %s", engine_load_error(eng)->text);
+        reply_error_full(r, 503, "model_failed", NULL, text, 60, NULL);
+        return NULL;
+    case ENGINE_DRAINING:
+    case ENGINE_STOPPED:
+        break;
+    }
+    reply_error_full(r, 503, "shutting_down", NULL, "the server is shutting down",
+                     engine_retry_after(eng), NULL);
+    return NULL;
+}
+
+static const char *served_name(const struct api *a)
+{
+    return a->cfg.model_id ? a->cfg.model_id : engine_info(a->cfg.engine)->model_id;
+}
+
+int check_model(const struct api *a, const struct params *p, struct err *e)
+{
+    if (!p->model || !*p->model || !strcmp(p->model, served_name(a)))
+        return 0;
+    return err_set_param(e, ERR_NOTFOUND, "model", "the model \"%.100s\" does not exist; \"%s\" is served",
+                         p->model, served_name(a));
+}
+
+struct template *api_chat_template(struct api *a, struct err *e)
+{
+    const char *text = a->cfg.chat_template;
+    if (!text)
+        text = engine_info(a->cfg.engine)->chat_template;
+    if (!a->chat && a->chat_error.code == 0) {
+        if (!text)
+            err_set_param(&a->chat_error, ERR_UNSUPPORTED, "messages",
+                          "this model has no chat template; use /v1/completions");
+        else if (template_new(text, strlen(text), &a->chat, &a->chat_error) < 0)
+            a->chat = NULL;
+    }
+    if (!a->chat)
+        *e = a->chat_error;
+    return a->chat;
+}
+
+/* --- models --------------------------------------------------------------------------------------- */
+
+static void write_model(const struct api *a, struct jw *w)
+{
+    const struct engine_info *info = engine_info(a->cfg.engine);
+    jw_raw(w, "{\"id\":");
+    jw_cstring(w, served_name(a));
+    jw_printf(w, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"latentd\",\"max_model_len\":%d,",
+              (long long)(clock_wall_ns() / NS_PER_SEC), info->max_model_len);
+    jw_raw(w, "\"meta\":{\"architecture\":");
+    jw_cstring(w, info->config.architecture);
+    jw_printf(w, ",\"n_params\":%lld,\"n_vocab\":%d,\"n_ctx_train\":%d,\"size\":%llu,\"weight_types\":",
+              (long long)info->n_params, info->config.vocab_size, info->config.max_position_embeddings,
+              (unsigned long long)info->file_bytes);
+    jw_cstring(w, info->weight_types);
+    jw_raw(w, "}}");
+}
+
+struct api_exchange *handle_models(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    struct jw w;
+    (void)req;
+    jw_init(&w, 65536);
+    jw_raw(&w, "{\"object\":\"list\",\"data\":[");
+    write_model(a, &w);
+    jw_raw(&w, "]}");
+    reply_json(r, 200, &w, NULL);
+    jw_done(&w);
+    return NULL;
+}
+
+struct api_exchange *handle_model(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    struct params p = {.model = req->path + strlen("/v1/models/")};
+    struct err e = {0};
+    struct jw w;
+    if (check_model(a, &p, &e) < 0 || !*p.model) {
+        reply_error_full(r, 404, "model_not_found", "model", *e.text ? e.text : "no model is named", 0,
+                         NULL);
+        return NULL;
+    }
+    jw_init(&w, 65536);
+    write_model(a, &w);
+    reply_json(r, 200, &w, NULL);
+    jw_done(&w);
+    return NULL;
+}
+
+/* --- routes --------------------------------------------------------------------------------------- */
+
+static const struct route {
+    const char *path; /* one that ends in '/' takes what begins with it */
+    enum http_method method;
+    struct api_exchange *(*handle)(struct api *a, const struct api_request *req, const struct reply *r);
+} routes[] = {
+    {"/v1/completions", HTTP_M_POST, handle_completions},
+    {"/v1/chat/completions", HTTP_M_POST, handle_chat},
+    {"/v1/models", HTTP_M_GET, handle_models},
+    {"/v1/models/", HTTP_M_GET, handle_model},
+    {"/tokenize", HTTP_M_POST, handle_tokenize},
+    {"/detokenize", HTTP_M_POST, handle_detokenize},
+};
+
+static const struct route *find_route(const char *path)
+{
+    for (size_t i = 0; i < sizeof(routes) / sizeof(*routes); i++) {
+        size_t n = strlen(routes[i].path);
+        if (routes[i].path[n - 1] == '/' ? !strncmp(path, routes[i].path, n)
+                                         : !strcmp(path, routes[i].path))
+            return &routes[i];
+    }
+    return NULL;
+}
+
+bool api_owns_path(const char *path)
+{
+    return !strncmp(path, "/v1/", 4) || find_route(path);
+}
+
+struct api_exchange *api_handle(struct api *a, const struct api_request *req,
+                                const struct api_reply_ops *ops, void *reply)
+{
+    const struct route *route = find_route(req->path);
+    const struct reply r = {ops, reply};
+    char text[256];
+    if (!route) {
+        snprintf(text, sizeof(text), "there is no %.120s here", req->path);
+        reply_error_full(&r, 404, "not_found", NULL, text, 0, NULL);
+        return NULL;
+    }
+    bool get = route->method == HTTP_M_GET;
+    if (req->method != route->method && !(get && req->method == HTTP_M_HEAD)) {
+        snprintf(text, sizeof(text), "%s takes %s", route->path, get ? "GET" : "POST");
+        reply_error_full(&r, 405, "method_not_allowed", NULL, text, 0, get ? "GET, HEAD" : "POST");
+        return NULL;
+    }
+    if (!ready_or_reply(a, &r))
+        return NULL;
+    return route->handle(a, req, &r);
+}
+
+/* --- life ----------------------------------------------------------------------------------------- */
+
+int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
+{
+    struct api *a = calloc(1, sizeof(*a));
+    if (!a)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    a->cfg = *cfg;
+    /* Ids of one start differ from those of the next. */
+    if (getrandom(&a->id_seed, sizeof(a->id_seed), GRND_NONBLOCK) != sizeof(a->id_seed))
+        a->id_seed = (uint64_t)clock_wall_ns();
+    *ret = a;
+    return 0;
+}
+
+void api_free(struct api **ap)
+{
+    struct api *a = *ap;
+    *ap = NULL;
+    if (!a)
+        return;
+    api__free_exchanges(a);
+    template_free(&a->chat);
+    free(a);
+}
+
+int api_active(const struct api *a)
+{
+    return a->n_exchanges;
+}

@@ -1,0 +1,276 @@
+/* api/chat.c - POST /v1/chat/completions, in OpenAI's shape. */
+#include "config.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/internal.h"
+
+/* --- answers -------------------------------------------------------------------------------------- */
+
+static void head(const struct api_exchange *x, const char *object, struct jw *w)
+{
+    jw_printf(w, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", x->id, object,
+              (long long)x->created);
+    jw_cstring(w, x->a->cfg.model_id ? x->a->cfg.model_id : engine_info(x->a->cfg.engine)->model_id);
+}
+
+static void write_one(const struct api_exchange *x, struct jw *w, int32_t id, float logprob)
+{
+    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    size_t n = 0;
+    const char *s = t ? tokenizer_token_bytes(t, id, &n) : "";
+    jw_raw(w, "{\"token\":");
+    write_token(x, w, id);
+    jw_raw(w, ",\"logprob\":");
+    jw_float(w, logprob);
+    jw_raw(w, ",\"bytes\":[");
+    for (size_t i = 0; i < n; i++)
+        jw_printf(w, "%s%d", i ? "," : "", (unsigned char)s[i]);
+    jw_raw(w, "]");
+}
+
+static void logprob(struct api_exchange *x, struct jw lp[4], int n_lp, long offset,
+                    const struct gen_token *t, bool first)
+{
+    (void)offset;
+    (void)first;
+    jw_raw(&lp[0], n_lp ? "," : "");
+    write_one(x, &lp[0], t->id, t->logprob);
+    jw_raw(&lp[0], ",\"top_logprobs\":[");
+    for (int i = 0; i < t->n_top; i++) {
+        jw_raw(&lp[0], i ? "," : "");
+        write_one(x, &lp[0], t->top[i].token_id, t->top[i].logprob);
+        jw_raw(&lp[0], "}");
+    }
+    jw_raw(&lp[0], "]}");
+}
+
+static void write_rest(const struct api_exchange *x, const struct choice *c, bool final, struct jw *w)
+{
+    jw_raw(w, ",\"logprobs\":");
+    if (x->p.logprobs >= 0) {
+        jw_raw(w, "{\"content\":[");
+        jw_join(w, &c->lp[0]);
+        jw_raw(w, "],\"refusal\":null}");
+    } else {
+        jw_raw(w, "null");
+    }
+    jw_raw(w, ",\"finish_reason\":");
+    jw_cstring(w, final ? finish_name(c->finish) : NULL);
+    if (final)
+        write_stop_reason(c, w);
+    write_choice_ids(x, c, !c->started, w);
+    jw_raw(w, "}");
+}
+
+static void chunk(struct api_exchange *x, struct choice *c, bool final, struct jw *w)
+{
+    head(x, "chat.completion.chunk", w);
+    jw_printf(w, ",\"choices\":[{\"index\":%d,\"delta\":{", c->index);
+    if (!c->started)
+        jw_raw(w, "\"role\":\"assistant\",");
+    if (!c->started || c->text.b.n_bytes || !final) {
+        jw_raw(w, "\"content\":\"");
+        jw_join(w, &c->text);
+        jw_raw(w, "\"");
+    }
+    jw_raw(w, "}");
+    write_rest(x, c, final, w);
+    jw_raw(w, "]");
+    if (x->p.continuous_usage_stats)
+        write_usage(x, w);
+    else if (x->p.include_usage)
+        jw_raw(w, ",\"usage\":null");
+    jw_raw(w, "}");
+}
+
+static void usage_chunk(struct api_exchange *x, struct jw *w)
+{
+    head(x, "chat.completion.chunk", w);
+    jw_raw(w, ",\"choices\":[]");
+    write_usage(x, w);
+    jw_raw(w, "}");
+}
+
+static void whole(struct api_exchange *x, struct jw *w)
+{
+    head(x, "chat.completion", w);
+    jw_raw(w, ",\"choices\":[");
+    for (int i = 0; i < x->n_choices; i++) {
+        const struct choice *c = &x->choices[i];
+        jw_printf(w, "%s{\"index\":%d,\"message\":{\"role\":\"assistant\",\"content\":\"", i ? "," : "",
+                  c->index);
+        jw_join(w, &c->text);
+        jw_raw(w, "\",\"refusal\":null}");
+        write_rest(x, c, true, w);
+    }
+    jw_raw(w, "]");
+    write_usage(x, w);
+    jw_raw(w, "}");
+}
+
+static const struct answer_ops chat_ops = {
+    .id_prefix = "chatcmpl-",
+    .chunk = chunk,
+    .usage_chunk = usage_chunk,
+    .whole = whole,
+    .logprob = logprob,
+};
+
+/* --- messages ------------------------------------------------------------------------------------- */
+
+#define MAX_MESSAGES 4096
+
+static int bad_message(struct err *e, int i, const char *field, const char *expected)
+{
+    char param[64];
+    snprintf(param, sizeof(param), "messages[%d]%s%s", i, *field ? "." : "", field);
+    return err_set_param(e, ERR_INVAL, param, "%s must be %s", param, expected);
+}
+
+/* A list of text parts becomes one string, in place: templates expect strings. */
+static int join_parts(cJSON *message, const cJSON *parts, int index, struct err *e)
+{
+    const cJSON *at;
+    struct buf text;
+    buf_init(&text, 1u << 30);
+    int r = buf_puts(&text, "");
+    cJSON_ArrayForEach(at, parts)
+    {
+        const cJSON *type = cJSON_GetObjectItemCaseSensitive(at, "type");
+        const cJSON *value = cJSON_GetObjectItemCaseSensitive(at, "text");
+        if (!cJSON_IsString(type) || strcmp(type->valuestring, "text") != 0 || !cJSON_IsString(value)) {
+            buf_done(&text);
+            return bad_message(e, index, "content", "a string or a list of {\"type\":\"text\",\"text\":...}");
+        }
+        if (r == 0)
+            r = buf_puts(&text, value->valuestring);
+    }
+    cJSON *joined = r == 0 ? cJSON_CreateString(text.data) : NULL;
+    buf_done(&text);
+    if (!joined)
+        return err_set(e, ERR_NOMEM, "out of memory for the request");
+    if (!cJSON_ReplaceItemInObjectCaseSensitive(message, "content", joined)) {
+        cJSON_Delete(joined);
+        return err_set(e, ERR_INTERNAL, "a message could not be rewritten");
+    }
+    return 0;
+}
+
+static int check_message(cJSON *m, int i, struct err *e)
+{
+    static const char *const roles[] = {"system", "developer", "user", "assistant"};
+    cJSON *role = cJSON_GetObjectItemCaseSensitive(m, "role");
+    cJSON *content = cJSON_GetObjectItemCaseSensitive(m, "content");
+    bool known = false;
+    if (!cJSON_IsObject(m))
+        return bad_message(e, i, "", "an object with role and content");
+    for (size_t k = 0; k < sizeof(roles) / sizeof(*roles) && cJSON_IsString(role); k++)
+        known |= !strcmp(role->valuestring, roles[k]);
+    if (!known)
+        return bad_message(e, i, "role", "system, developer, user or assistant");
+    if (!strcmp(role->valuestring, "developer") && !cJSON_SetValuestring(role, "system"))
+        return err_set(e, ERR_NOMEM, "out of memory for the request");
+    if (cJSON_IsArray(content))
+        return join_parts(m, content, i, e);
+    return cJSON_IsString(content) ? 0 : bad_message(e, i, "content", "a string or a list of text parts");
+}
+
+static int check_messages(const cJSON *messages, struct err *e)
+{
+    cJSON *at;
+    int i = 0, r = 0;
+    if (!cJSON_IsArray(messages) || !messages->child)
+        return err_set_param(e, ERR_INVAL, "messages", "messages must be a list of at least one message");
+    cJSON_ArrayForEach(at, messages)
+    {
+        if (i >= MAX_MESSAGES)
+            return err_set_param(e, ERR_LIMIT, "messages", "messages may hold at most %d", MAX_MESSAGES);
+        if ((r = check_message(at, i++, e)) < 0)
+            return r;
+    }
+    return 0;
+}
+
+static const char *token_text(const struct tokenizer *t, int32_t id, char *dst, size_t dst_bytes)
+{
+    size_t n = 0;
+    const char *s = id >= 0 ? tokenizer_token_bytes(t, id, &n) : "";
+    if (n >= dst_bytes)
+        n = 0;
+    memcpy(dst, s, n);
+    dst[n] = 0;
+    return dst;
+}
+
+/* Cuts what the template puts after the last message's text. */
+static int cut_after_last(const cJSON *messages, struct template_output *o, struct err *e)
+{
+    const cJSON *last = cJSON_GetArrayItem(messages, cJSON_GetArraySize(messages) - 1);
+    const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "content"));
+    size_t n = s ? strlen(s) : 0, at = o->n_bytes;
+    while (n && (s[n - 1] == ' ' || s[n - 1] == '\n')) /* templates may trim it */
+        n--;
+    while (at >= n && at > 0 && memcmp(o->text + at - n, s, n) != 0)
+        at--;
+    if (n == 0 || at < n)
+        return err_set_param(e, ERR_INVAL, "continue_final_message",
+                             "continue_final_message: the last message's text is not in the rendered chat");
+    o->n_bytes = at;
+    return 0;
+}
+
+int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
+{
+    const struct tokenizer *t = engine_info(a->cfg.engine)->tokenizer;
+    struct template_output o;
+    char bos[256], eos[256];
+    int r = check_messages(x->p.messages, e);
+    if (r < 0)
+        return r;
+    if (!t)
+        return err_set_param(e, ERR_UNSUPPORTED, "messages",
+                             "this model has no tokenizer: it serves token ids at /v1/completions only");
+    struct template *template = api_chat_template(a, e);
+    if (!template)
+        return e->code;
+    struct template_input in = {
+        .messages = x->p.messages,
+        .add_generation_prompt = x->p.add_generation_prompt && !x->p.continue_final_message,
+        .bos_token = token_text(t, tokenizer_bos(t), bos, sizeof(bos)),
+        .eos_token = token_text(t, tokenizer_eos(t), eos, sizeof(eos)),
+    };
+    r = template_render(template, &in, a->cfg.max_prompt_bytes, &o, e);
+    if (r < 0)
+        return r;
+    x->prompts[0].owned = o.text;
+    x->prompts[0].literal = o.literal;
+    if (x->p.continue_final_message && (r = cut_after_last(x->p.messages, &o, e)) < 0)
+        return r;
+    x->prompts[0].text = o.text;
+    x->prompts[0].text_bytes = o.n_bytes;
+    /* The template writes BOS itself where the model wants one. */
+    x->prompts[0].flags = TOKENIZE_PARSE_SPECIAL;
+    return 0;
+}
+
+struct api_exchange *handle_chat(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    struct params p;
+    struct err e = {0};
+    if (params_read(&a->cfg, IN_CHAT, req->body, req->body_bytes, &p, &e) < 0) {
+        reply_error(r, a, &e);
+        return NULL;
+    }
+    struct api_exchange *x = exchange_new(a, r, req, &p, 1, &chat_ops);
+    if (!x)
+        return NULL;
+    if (check_model(a, &x->p, &e) < 0 || chat_prompt(a, x, &e) < 0) {
+        exchange_fail(x, &e);
+        exchange_free_if_over(x);
+        return NULL;
+    }
+    return exchange_start(x);
+}

@@ -1,0 +1,213 @@
+/* api/completions.c - POST /v1/completions, in OpenAI's shape with vLLM's additions. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/internal.h"
+
+enum { LP_TOKENS, LP_VALUES, LP_TOP, LP_OFFSETS };
+
+static void head(const struct api_exchange *x, struct jw *w)
+{
+    jw_printf(w, "{\"id\":\"%s\",\"object\":\"text_completion\",\"created\":%lld,\"model\":", x->id,
+              (long long)x->created);
+    jw_cstring(w, x->a->cfg.model_id ? x->a->cfg.model_id : engine_info(x->a->cfg.engine)->model_id);
+}
+
+static void logprob(struct api_exchange *x, struct jw lp[4], int n_lp, long offset,
+                    const struct gen_token *t, bool first)
+{
+    bool listed = false;
+    for (int k = 0; k < 4; k++)
+        jw_raw(&lp[k], n_lp ? "," : "");
+    write_token(x, &lp[LP_TOKENS], t->id);
+    jw_printf(&lp[LP_OFFSETS], "%ld", offset);
+    if (first) { /* nothing predicts the first token */
+        jw_raw(&lp[LP_VALUES], "null");
+        jw_raw(&lp[LP_TOP], "null");
+        return;
+    }
+    jw_float(&lp[LP_VALUES], t->logprob);
+    jw_raw(&lp[LP_TOP], "{");
+    for (int i = 0; i < t->n_top; i++) {
+        jw_raw(&lp[LP_TOP], i ? "," : "");
+        write_token(x, &lp[LP_TOP], t->top[i].token_id);
+        jw_raw(&lp[LP_TOP], ":");
+        jw_float(&lp[LP_TOP], t->top[i].logprob);
+        listed |= t->top[i].token_id == t->id;
+    }
+    if (!listed) { /* the chosen token is always told */
+        jw_raw(&lp[LP_TOP], t->n_top ? "," : "");
+        write_token(x, &lp[LP_TOP], t->id);
+        jw_raw(&lp[LP_TOP], ":");
+        jw_float(&lp[LP_TOP], t->logprob);
+    }
+    jw_raw(&lp[LP_TOP], "}");
+}
+
+static void write_choice(const struct api_exchange *x, const struct choice *c, bool final, struct jw *w)
+{
+    static const char *const names[] = {"tokens", "token_logprobs", "top_logprobs", "text_offset"};
+    jw_printf(w, "{\"index\":%d,\"text\":\"", c->index);
+    jw_join(w, &c->text);
+    jw_raw(w, "\",\"logprobs\":");
+    if (x->p.logprobs >= 0) {
+        for (int k = 0; k < 4; k++) {
+            jw_printf(w, "%s\"%s\":[", k ? "," : "{", names[k]);
+            jw_join(w, &c->lp[k]);
+            jw_raw(w, "]");
+        }
+        jw_raw(w, "}");
+    } else {
+        jw_raw(w, "null");
+    }
+    jw_raw(w, ",\"finish_reason\":");
+    jw_cstring(w, final ? finish_name(c->finish) : NULL);
+    if (final)
+        write_stop_reason(c, w);
+    write_choice_ids(x, c, !c->started, w);
+    jw_raw(w, "}");
+}
+
+static void chunk(struct api_exchange *x, struct choice *c, bool final, struct jw *w)
+{
+    head(x, w);
+    jw_raw(w, ",\"choices\":[");
+    write_choice(x, c, final, w);
+    jw_raw(w, "]");
+    if (x->p.continuous_usage_stats)
+        write_usage(x, w);
+    else if (x->p.include_usage)
+        jw_raw(w, ",\"usage\":null");
+    jw_raw(w, "}");
+}
+
+static void usage_chunk(struct api_exchange *x, struct jw *w)
+{
+    head(x, w);
+    jw_raw(w, ",\"choices\":[]");
+    write_usage(x, w);
+    jw_raw(w, "}");
+}
+
+static void whole(struct api_exchange *x, struct jw *w)
+{
+    head(x, w);
+    jw_raw(w, ",\"choices\":[");
+    for (int i = 0; i < x->n_choices; i++) {
+        jw_raw(w, i ? "," : "");
+        write_choice(x, &x->choices[i], true, w);
+    }
+    jw_raw(w, "]");
+    write_usage(x, w);
+    jw_raw(w, "}");
+}
+
+static const struct answer_ops completion_ops = {
+    .id_prefix = "cmpl-",
+    .chunk = chunk,
+    .usage_chunk = usage_chunk,
+    .whole = whole,
+    .logprob = logprob,
+};
+
+/* --- the prompt ----------------------------------------------------------------------------------- */
+
+static int bad_prompt(struct err *e)
+{
+    return err_set_param(e, ERR_INVAL, "prompt",
+                         "prompt must be a string, a list of strings, a list of token ids or a list of "
+                         "such lists, and not empty");
+}
+
+static int count_prompts(const struct params *p, int *ret, struct err *e)
+{
+    const cJSON *v = p->prompt, *first = cJSON_IsArray(v) ? v->child : NULL;
+    int n = cJSON_IsString(v) || cJSON_IsNumber(first) ? 1 : cJSON_GetArraySize(v);
+    if (!v)
+        return err_set_param(e, ERR_INVAL, "prompt", "prompt is missing");
+    if (!cJSON_IsString(v) && !cJSON_IsNumber(first) && !cJSON_IsString(first) && !cJSON_IsArray(first))
+        return bad_prompt(e);
+    if (n > p->cfg->max_prompts)
+        return err_set_param(e, ERR_INVAL, "prompt", "prompt may hold at most %d prompts",
+                             p->cfg->max_prompts);
+    *ret = n;
+    return 0;
+}
+
+static int set_text(struct api_exchange *x, struct prompt *pr, const cJSON *v, struct err *e)
+{
+    pr->text = v->valuestring;
+    pr->text_bytes = strlen(pr->text);
+    pr->flags = TOKENIZE_PARSE_SPECIAL | (x->p.add_special_tokens ? TOKENIZE_ADD_SPECIAL : 0);
+    if (pr->text_bytes > x->a->cfg.max_prompt_bytes)
+        return err_set_param(e, ERR_LIMIT, "prompt", "prompt %d has %zu bytes; at most %zu are accepted",
+                             pr->index, pr->text_bytes, x->a->cfg.max_prompt_bytes);
+    return 0;
+}
+
+static int set_ids(struct api_exchange *x, struct prompt *pr, const cJSON *v, struct err *e)
+{
+    int32_t *ids;
+    int n;
+    /* A list that is too long is told later, with the model's limit. */
+    int r = params_ids(&x->p, v, "prompt", INT32_MAX, &ids, &n, e);
+    if (r < 0)
+        return r;
+    pr->ids.ids = malloc(((size_t)n + 1) * sizeof(*ids));
+    if (!pr->ids.ids)
+        return err_set(e, ERR_NOMEM, "out of memory for the request");
+    memcpy(pr->ids.ids, ids, (size_t)n * sizeof(*ids));
+    pr->ids.n = pr->ids.cap = (size_t)n;
+    return 0;
+}
+
+static int set_prompts(struct api_exchange *x, struct err *e)
+{
+    const cJSON *v = x->p.prompt, *at;
+    int i = 0, r;
+    if (cJSON_IsString(v))
+        return set_text(x, &x->prompts[0], v, e);
+    if (cJSON_IsNumber(v->child))
+        return set_ids(x, &x->prompts[0], v, e);
+    cJSON_ArrayForEach(at, v)
+    {
+        if (cJSON_IsString(v->child) && cJSON_IsString(at))
+            r = set_text(x, &x->prompts[i], at, e);
+        else if (cJSON_IsArray(v->child) && cJSON_IsArray(at))
+            r = set_ids(x, &x->prompts[i], at, e);
+        else
+            r = bad_prompt(e);
+        if (r < 0)
+            return r;
+        i++;
+    }
+    return 0;
+}
+
+struct api_exchange *handle_completions(struct api *a, const struct api_request *req,
+                                        const struct reply *r)
+{
+    struct params p;
+    struct err e = {0};
+    int n = 0;
+    if (params_read(&a->cfg, IN_COMPLETIONS, req->body, req->body_bytes, &p, &e) < 0) {
+        reply_error(r, a, &e);
+        return NULL;
+    }
+    if (check_model(a, &p, &e) < 0 || count_prompts(&p, &n, &e) < 0) {
+        params_done(&p);
+        reply_error(r, a, &e);
+        return NULL;
+    }
+    struct api_exchange *x = exchange_new(a, r, req, &p, n, &completion_ops);
+    if (!x)
+        return NULL;
+    if (set_prompts(x, &e) < 0) {
+        exchange_fail(x, &e);
+        exchange_free_if_over(x);
+        return NULL;
+    }
+    return exchange_start(x);
+}

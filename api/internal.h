@@ -1,0 +1,163 @@
+/* api/internal.h - what the files of api/ share: the API object, replies, errors, and the answer to a
+ * generation request (an exchange). Loop thread. */
+#ifndef LATENT_API_INTERNAL_H
+#define LATENT_API_INTERNAL_H
+
+#include "api/api.h"
+#include "api/json_write.h"
+#include "api/params.h"
+#include "api/template.h"
+
+#define API_MAX_ANSWER_BYTES (256u << 20) /* text of one answer that is not streamed */
+
+struct api {
+    struct api_config cfg;
+    struct api_exchange *exchanges; /* all that are not freed */
+    int n_exchanges;
+    struct template *chat; /* made at the first use */
+    struct err chat_error; /* why there is none */
+    uint64_t id_seed, id_count;
+};
+
+/* The reply side of a request; `gone` once the client is. */
+struct reply {
+    const struct api_reply_ops *ops;
+    void *host;
+};
+
+/* A whole JSON answer. Frees nothing. */
+void reply_json(const struct reply *r, int status, const struct jw *body,
+                const struct api_log_facts *facts);
+/* An error in OpenAI's shape; the status and type follow from e->code. */
+void reply_error(const struct reply *r, const struct api *a, const struct err *e);
+/* The same with everything given. code: NULL or a name; retry_after: seconds, 0 none; allow: for 405. */
+void reply_error_full(const struct reply *r, int status, const char *code, const char *param,
+                      const char *message, int retry_after, const char *allow);
+/* {"error":{...}} alone. */
+void error_json(struct jw *w, int status, const char *code, const char *param, const char *message);
+int error_status(const struct err *e);
+const char *error_code(const struct err *e);
+
+/* Is the engine ready? Otherwise answers 503 and returns NULL. */
+const struct engine_info *ready_or_reply(struct api *a, const struct reply *r);
+/* ERR_NOTFOUND when the request names another model. */
+int check_model(const struct api *a, const struct params *p, struct err *e) LATENT_MUST_CHECK;
+/* The chat template of model or operator, or NULL with *e set. */
+struct template *api_chat_template(struct api *a, struct err *e);
+
+/* --- generation.c --------------------------------------------------------------------------------- */
+
+struct prompt {
+    struct api_exchange *x;
+    int index;
+    const char *text;       /* NULL: came as ids. In the request or in `owned` */
+    size_t text_bytes;
+    char *owned;            /* freed with the prompt */
+    unsigned char *literal; /* of text_bytes, or NULL: bytes in which no special token is looked for */
+    unsigned flags;         /* TOKENIZE_* */
+    struct token_list ids;
+    struct jw lp[4];        /* log-probabilities of the prompt, as in a choice */
+    int n_lp;
+    long offset;            /* characters of the prompt told so far */
+    uint64_t request_id;
+    int n_live;             /* choices without their final event */
+};
+
+/* What one choice has ready to be told: everything when not streamed, one event's worth otherwise. */
+struct choice {
+    struct prompt *prompt;
+    int index;
+    bool echoed, started; /* its prompt is in, its first chunk is out */
+    struct jw text;  /* escaped */
+    struct jw ids;   /* "1,2,3" */
+    struct jw lp[4]; /* completions: tokens, token_logprobs, top_logprobs, text_offset; chat: content */
+    int n_lp;
+    long offset;     /* characters told so far */
+    int n_tokens;
+    enum finish_reason finish;
+    bool done;
+    char *stop_string; /* owned */
+    int32_t stop_token_id;
+};
+
+enum exchange_state { X_TOKENIZING, X_RUNNING, X_ENDED };
+
+/* How an endpoint writes what the exchange has. */
+struct answer_ops {
+    const char *id_prefix; /* "cmpl-" */
+    /* Streams: the chunk for what the choice has pending (final: with its finish reason). */
+    void (*chunk)(struct api_exchange *x, struct choice *c, bool final, struct jw *w);
+    /* Streams: the last chunk, which has usage only. */
+    void (*usage_chunk)(struct api_exchange *x, struct jw *w);
+    /* The whole answer. */
+    void (*whole)(struct api_exchange *x, struct jw *w);
+    /* One token's log-probability into lp[]. */
+    void (*logprob)(struct api_exchange *x, struct jw lp[4], int n_lp, long offset,
+                    const struct gen_token *t, bool first);
+    /* Called once the prompts are tokenized, instead of generating; NULL: generate. */
+    void (*tokenized)(struct api_exchange *x);
+};
+
+struct api_exchange {
+    struct api *a;
+    struct reply reply;
+    const struct answer_ops *ops;
+    enum exchange_state state;
+    bool gone, offloaded, paused, begun;
+    struct params p;
+    struct prompt *prompts;
+    int n_prompts;
+    struct choice *choices;
+    int n_choices, n_done;
+    char id[48];
+    int64_t created, received_ns;
+    int prompt_tokens, cached_tokens, completion_tokens;
+    int64_t ttft_ns;
+    struct err tokenize_error;
+    struct jw out;
+    struct api_exchange *next, *prev;
+};
+
+/* A new exchange over a read request; takes p over (also on failure). NULL: answered already. */
+struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
+                                  struct params *p, int n_prompts, const struct answer_ops *ops);
+/* Tokenizes the prompts that have text (off the loop thread when long) and goes on. Returns x, or NULL
+ * when the reply has ended already. */
+struct api_exchange *exchange_start(struct api_exchange *x);
+/* Answers an error and ends. */
+void exchange_fail(struct api_exchange *x, const struct err *e);
+/* Ends with a whole JSON answer. */
+void exchange_finish(struct api_exchange *x, const struct jw *body);
+void exchange_free_if_over(struct api_exchange *x);
+/* ,"usage":{...} */
+void write_usage(const struct api_exchange *x, struct jw *w);
+/* Text of a token in log-probabilities: "token_id:N" or its bytes. */
+void write_token(const struct api_exchange *x, struct jw *w, int32_t id);
+/* Characters that a token's bytes add. */
+long token_chars(const struct api_exchange *x, int32_t id);
+const char *finish_name(enum finish_reason f);
+/* ,"stop_reason":... */
+void write_stop_reason(const struct choice *c, struct jw *w);
+/* ,"prompt_token_ids":[...] and ,"token_ids":[...] */
+void write_choice_ids(const struct api_exchange *x, const struct choice *c, bool with_prompt,
+                      struct jw *w);
+
+void api__free_exchanges(struct api *a);
+
+/* --- endpoints ------------------------------------------------------------------------------------ */
+
+struct api_exchange *handle_completions(struct api *a, const struct api_request *req,
+                                        const struct reply *r);
+struct api_exchange *handle_chat(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_models(struct api *a, const struct api_request *req,
+                                   const struct reply *r);
+struct api_exchange *handle_model(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_tokenize(struct api *a, const struct api_request *req,
+                                     const struct reply *r);
+struct api_exchange *handle_detokenize(struct api *a, const struct api_request *req,
+                                       const struct reply *r);
+
+/* Renders messages into x->prompts[0] (chat.c; tokenize.c too). */
+int chat_prompt(struct api *a, struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
+
+#endif

@@ -1,0 +1,16 @@
+/* api/json_read.h - request bodies as cJSON trees, with limits. */
+#ifndef LATENT_API_JSON_READ_H
+#define LATENT_API_JSON_READ_H
+
+#include <cjson/cJSON.h>
+#include <stddef.h>
+#include "base/err.h"
+
+/* A tree costs about 64 bytes a value. */
+#define JSON_MAX_ITEMS 1000000u
+
+/* Parses one JSON object. ERR_INVAL with the byte where the text goes wrong, ERR_LIMIT. Free with
+ * cJSON_Delete. */
+int json_read(const char *text, size_t n_bytes, cJSON **ret, struct err *e) LATENT_MUST_CHECK;
+
+#endif

@@ -1,0 +1,421 @@
+/* api/params.c - see params.h. The readers of fields that are more than a number or a flag, the table, and
+ * the walk over a request. */
+#include "config.h"
+
+#include "api/params.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/random.h>
+
+#include "api/json_read.h"
+#include "base/hash.h"
+
+#define MAX_INT INT_MAX
+#define MAX_STOP_BYTES 512
+#define MAX_STOP_IDS 256
+#define PARAMS_ARENA_BYTES (256u << 20)
+
+static int bad(struct err *e, const char *name, const char *expected)
+{
+    return err_set_param(e, ERR_INVAL, name, "%s must be %s", name, expected);
+}
+
+/* A whole number in [min, max]: 3.5, 1e999 and "3" are none. */
+static int whole(const cJSON *v, double min, double max, double *ret)
+{
+    if (!cJSON_IsNumber(v) || !(v->valuedouble >= min && v->valuedouble <= max) ||
+        v->valuedouble != floor(v->valuedouble))
+        return ERR_INVAL;
+    *ret = v->valuedouble;
+    return 0;
+}
+
+static int read_int(const cJSON *v, const char *name, int min, int max, int *ret, struct err *e)
+{
+    double d;
+    if (whole(v, min, max, &d) < 0)
+        return max == MAX_INT
+                   ? err_set_param(e, ERR_INVAL, name, "%s must be a whole number of at least %d", name, min)
+                   : err_set_param(e, ERR_INVAL, name, "%s must be a whole number from %d to %d", name,
+                                   min, max);
+    *ret = (int)d;
+    return 0;
+}
+
+static void *list_of(struct params *p, size_t n, size_t elem_bytes)
+{
+    return arena_array(p->arena, n ? n : 1, elem_bytes);
+}
+
+static int no_memory(struct err *e)
+{
+    return err_set(e, ERR_NOMEM, "out of memory for the request");
+}
+
+/* --- readers -------------------------------------------------------------------------------------- */
+
+static int read_model(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (!cJSON_IsString(v))
+        return bad(e, name, "a string");
+    p->model = v->valuestring;
+    return 0;
+}
+
+static int read_prompt(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    (void)name;
+    (void)e;
+    p->prompt = v;
+    return 0;
+}
+
+static int read_messages(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    (void)name;
+    (void)e;
+    p->messages = v;
+    return 0;
+}
+
+static int read_tokens(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (!cJSON_IsArray(v))
+        return bad(e, name, "a list of token ids");
+    p->tokens = v;
+    return 0;
+}
+
+static int read_n(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return read_int(v, name, 1, p->cfg->max_n, &p->n, e);
+}
+
+static int read_seed(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    double d;
+    if (whole(v, -9223372036854775808.0, 9223372036854774784.0, &d) < 0)
+        return bad(e, name, "a whole number of 64 bits");
+    p->has_seed = true;
+    p->seed = (uint64_t)(int64_t)d;
+    return 0;
+}
+
+static int put_stop(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    size_t n = cJSON_IsString(v) ? strlen(v->valuestring) : 0;
+    if (n < 1 || n > MAX_STOP_BYTES)
+        return err_set_param(e, ERR_INVAL, name, "%s must hold strings of 1 to %d bytes", name,
+                             MAX_STOP_BYTES);
+    p->stop[p->n_stop++] = (struct stop_string){v->valuestring, n};
+    return 0;
+}
+
+static int read_stop(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int n = cJSON_IsArray(v) ? cJSON_GetArraySize(v) : 1;
+    const cJSON *at;
+    if (!cJSON_IsArray(v) && !cJSON_IsString(v))
+        return bad(e, name, "a string or a list of strings");
+    if (n > p->cfg->max_stop)
+        return err_set_param(e, ERR_INVAL, name, "%s may hold at most %d strings", name,
+                             p->cfg->max_stop);
+    p->n_stop = 0;
+    if (!(p->stop = list_of(p, (size_t)n, sizeof(*p->stop))))
+        return no_memory(e);
+    if (cJSON_IsString(v)) /* an empty string asks for nothing, as other servers have it */
+        return *v->valuestring ? put_stop(p, v, name, e) : 0;
+    cJSON_ArrayForEach(at, v)
+    {
+        int r = put_stop(p, at, name, e);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+int params_ids(struct params *p, const cJSON *list, const char *what, int max, int32_t **ret_ids,
+               int *ret_n, struct err *e)
+{
+    int n = cJSON_IsArray(list) ? cJSON_GetArraySize(list) : -1, i = 0;
+    const cJSON *at;
+    double d;
+    if (n < 0)
+        return bad(e, what, "a list of token ids");
+    if (n > max)
+        return err_set_param(e, ERR_LIMIT, what, "%s has %d token ids; at most %d are accepted", what, n,
+                             max);
+    int32_t *ids = list_of(p, (size_t)n, sizeof(*ids));
+    if (!ids)
+        return no_memory(e);
+    cJSON_ArrayForEach(at, list)
+    {
+        if (whole(at, 0, p->vocab_size - 1, &d) < 0)
+            return err_set_param(e, ERR_INVAL, what, "%s[%d] is not a token id from 0 to %d", what, i,
+                                 p->vocab_size - 1);
+        ids[i++] = (int32_t)d;
+    }
+    *ret_ids = ids;
+    *ret_n = n;
+    return 0;
+}
+
+static int read_stop_token_ids(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return params_ids(p, v, name, MAX_STOP_IDS, &p->stop_token_ids, &p->n_stop_token_ids, e);
+}
+
+static int read_logit_bias(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int n = cJSON_IsObject(v) ? cJSON_GetArraySize(v) : -1;
+    const cJSON *at;
+    if (n < 0)
+        return bad(e, name, "an object of token ids and numbers");
+    if (n > p->cfg->max_logit_bias)
+        return err_set_param(e, ERR_INVAL, name, "%s may hold at most %d entries", name,
+                             p->cfg->max_logit_bias);
+    p->n_logit_bias = 0;
+    if (!(p->logit_bias = list_of(p, (size_t)n, sizeof(*p->logit_bias))))
+        return no_memory(e);
+    cJSON_ArrayForEach(at, v)
+    {
+        char *end = NULL;
+        errno = 0;
+        long id = strtol(at->string, &end, 10);
+        if (errno || end == at->string || *end || id < 0 || id >= p->vocab_size)
+            return err_set_param(e, ERR_INVAL, name, "%s: \"%.20s\" is not a token id from 0 to %d", name,
+                                 at->string, p->vocab_size - 1);
+        if (!cJSON_IsNumber(at) || !(at->valuedouble >= -100 && at->valuedouble <= 100))
+            return err_set_param(e, ERR_INVAL, name, "%s[%ld] must be a number from -100 to 100", name, id);
+        p->logit_bias[p->n_logit_bias++] = (struct logit_bias){(int32_t)id, (float)at->valuedouble};
+    }
+    return 0;
+}
+
+static int read_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (cJSON_IsFalse(v))
+        return 0;
+    if (cJSON_IsTrue(v)) {
+        p->logprobs = 0;
+        return 0;
+    }
+    return read_int(v, name, 0, p->cfg->max_logprobs, &p->logprobs, e);
+}
+
+static int read_top_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return read_int(v, name, 0, p->cfg->max_logprobs, &p->top_logprobs, e);
+}
+
+static int read_add_special(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (!cJSON_IsBool(v))
+        return bad(e, name, "true or false");
+    p->add_special_tokens = cJSON_IsTrue(v);
+    p->has_add_special_tokens = true;
+    return 0;
+}
+
+static int read_stream_options(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const cJSON *usage = cJSON_GetObjectItemCaseSensitive(v, "include_usage");
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(v, "continuous_usage_stats");
+    if (!cJSON_IsObject(v))
+        return bad(e, name, "an object");
+    if (usage && !cJSON_IsBool(usage) && !cJSON_IsNull(usage))
+        return bad(e, "stream_options.include_usage", "true or false");
+    if (all && !cJSON_IsBool(all) && !cJSON_IsNull(all))
+        return bad(e, "stream_options.continuous_usage_stats", "true or false");
+    p->include_usage = cJSON_IsTrue(usage);
+    p->continuous_usage_stats = cJSON_IsTrue(usage) && cJSON_IsTrue(all);
+    return 0;
+}
+
+static int read_cache_salt(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (!cJSON_IsString(v) || !*v->valuestring)
+        return bad(e, name, "a string that is not empty");
+    p->cache_salt = hash64_bytes(v->valuestring, strlen(v->valuestring), 0x6c617465);
+    p->cache_salt += p->cache_salt == 0;
+    return 0;
+}
+
+/* --- the table ------------------------------------------------------------------------------------ */
+
+enum kind { KIND_NUM, KIND_OPEN, KIND_INT, KIND_BOOL, KIND_VALUE, KIND_IGNORED, KIND_UNSERVED };
+
+struct field {
+    unsigned where;
+    const char *name;
+    enum kind kind;
+    size_t offset;
+    double min, max;
+    int (*read)(struct params *p, const cJSON *v, const char *name, struct err *e);
+};
+
+static const struct field fields[] = {
+#define NUM(where, name, member, min, max) \
+    {where, name, KIND_NUM, offsetof(struct params, member), min, max, NULL},
+#define OPEN(where, name, member, min, max) \
+    {where, name, KIND_OPEN, offsetof(struct params, member), min, max, NULL},
+#define INT(where, name, member, min, max) \
+    {where, name, KIND_INT, offsetof(struct params, member), min, max, NULL},
+#define BOOL(where, name, member) {where, name, KIND_BOOL, offsetof(struct params, member), 0, 1, NULL},
+#define VALUE(where, name, function) {where, name, KIND_VALUE, 0, 0, 0, function},
+#define IGNORED(where, name) {where, name, KIND_IGNORED, 0, 0, 0, NULL},
+#define UNSERVED(where, name) {where, name, KIND_UNSERVED, 0, 0, 0, NULL},
+#include "api/fields.def"
+#undef NUM
+#undef OPEN
+#undef INT
+#undef BOOL
+#undef VALUE
+#undef IGNORED
+#undef UNSERVED
+};
+
+static const struct field *find_field(const char *name, enum field_where where)
+{
+    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++)
+        if ((fields[i].where & where) && !strcmp(fields[i].name, name))
+            return &fields[i];
+    return NULL;
+}
+
+/* Values by which clients say "not this": they ask for nothing. */
+static bool asks_nothing(const cJSON *v)
+{
+    const cJSON *type = cJSON_GetObjectItemCaseSensitive(v, "type");
+    if (cJSON_IsString(v))
+        return !*v->valuestring || !strcmp(v->valuestring, "none") || !strcmp(v->valuestring, "auto");
+    if (cJSON_IsNumber(v)) /* best_of 1, priority 0 */
+        return v->valuedouble == 0 || v->valuedouble == 1;
+    if (cJSON_IsObject(v) && cJSON_IsString(type))
+        return !strcmp(type->valuestring, "text");
+    return cJSON_IsFalse(v) || ((cJSON_IsArray(v) || cJSON_IsObject(v)) && !v->child) ||
+           (cJSON_IsArray(v) && cJSON_GetArraySize(v) == 1 && cJSON_IsString(v->child) &&
+            !strcmp(v->child->valuestring, "text")); /* modalities */
+}
+
+static int read_number(const struct field *f, const cJSON *v, double *ret, struct err *e)
+{
+    double d = cJSON_IsNumber(v) ? v->valuedouble : NAN;
+    if (!(d >= f->min && d <= f->max) || (f->kind == KIND_OPEN && d == f->min))
+        return err_set_param(e, ERR_INVAL, f->name, "%s must be a number %s %g%s %g", f->name,
+                             f->kind == KIND_OPEN ? "above" : "from", f->min,
+                             f->kind == KIND_OPEN ? " and up to" : " to", f->max);
+    *ret = d;
+    return 0;
+}
+
+static int read_field(struct params *p, const struct field *f, const cJSON *v, struct err *e)
+{
+    char *at = (char *)p + f->offset;
+    switch (f->kind) {
+    case KIND_NUM:
+    case KIND_OPEN:
+        return read_number(f, v, (double *)(void *)at, e);
+    case KIND_INT:
+        return read_int(v, f->name, (int)f->min, (int)f->max, (int *)(void *)at, e);
+    case KIND_BOOL:
+        if (!cJSON_IsBool(v))
+            return bad(e, f->name, "true or false");
+        *(bool *)at = cJSON_IsTrue(v);
+        return 0;
+    case KIND_VALUE:
+        return f->read(p, v, f->name, e);
+    case KIND_IGNORED:
+        return 0;
+    case KIND_UNSERVED:
+        return asks_nothing(v) ? 0
+                               : err_set_param(e, ERR_UNSUPPORTED, f->name,
+                                               "%s is not supported by this server", f->name);
+    }
+    return 0;
+}
+
+static void set_defaults(struct params *p, enum field_where where)
+{
+    p->temperature = p->top_p = p->repetition_penalty = 1;
+    p->n = 1;
+    p->logprobs = p->top_logprobs = -1;
+    p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
+    p->skip_special_tokens = p->add_special_tokens = p->parse_special = true;
+    p->add_generation_prompt = true;
+}
+
+static int check_together(struct params *p, enum field_where where, struct err *e)
+{
+    if (where == IN_CHAT) {
+        if (p->top_logprobs >= 0 && !p->chat_logprobs)
+            return err_set_param(e, ERR_INVAL, "top_logprobs", "top_logprobs needs logprobs: true");
+        if (p->chat_logprobs)
+            p->logprobs = p->top_logprobs > 0 ? p->top_logprobs : 0;
+        if (p->max_tokens < 1)
+            return bad(e, "max_tokens", "at least 1 in a chat");
+        if (p->continue_final_message && p->add_generation_prompt) {
+            /* the default gives way to what was asked for */
+            p->add_generation_prompt = false;
+        }
+    }
+    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0)
+        return err_set_param(e, ERR_INVAL, "max_tokens",
+                             "max_tokens may be 0 only with echo or logprobs, to score a prompt");
+    if (p->min_tokens > p->max_tokens)
+        return err_set_param(e, ERR_INVAL, "min_tokens", "min_tokens must not be above max_tokens (%d)",
+                             p->max_tokens);
+    if (!p->has_seed && getrandom(&p->seed, sizeof(p->seed), GRND_NONBLOCK) != sizeof(p->seed))
+        p->seed = (uint64_t)(uintptr_t)p ^ (uint64_t)rand();
+    return 0;
+}
+
+static int walk(struct params *p, enum field_where where, struct err *e)
+{
+    const cJSON *at;
+    cJSON_ArrayForEach(at, p->root)
+    {
+        const struct field *f = find_field(at->string, where);
+        if (!f && p->cfg->strict)
+            return err_set_param(e, ERR_INVAL, at->string, "unknown field \"%.60s\"", at->string);
+        if (!f || cJSON_IsNull(at))
+            continue;
+        int r = read_field(p, f, at, e);
+        if (r < 0)
+            return r;
+    }
+    return check_together(p, where, e);
+}
+
+int params_read(const struct api_config *cfg, enum field_where where, const char *body,
+                size_t n_bytes, struct params *ret, struct err *e)
+{
+    struct params p = {.cfg = cfg};
+    const struct engine_info *info = engine_info(cfg->engine);
+    p.vocab_size = info->config.vocab_size;
+    set_defaults(&p, where);
+    int r = json_read(body, n_bytes, &p.root, e);
+    if (r < 0)
+        return r;
+    p.arena = arena_new(PARAMS_ARENA_BYTES);
+    r = p.arena ? walk(&p, where, e) : no_memory(e);
+    if (r < 0) {
+        params_done(&p);
+        return r;
+    }
+    *ret = p;
+    return 0;
+}
+
+void params_done(struct params *p)
+{
+    cJSON_Delete(p->root);
+    arena_free(p->arena);
+    p->root = NULL;
+    p->arena = NULL;
+}

@@ -1,0 +1,43 @@
+/* api/params.h - what a request asks for: read from JSON by one table of fields (fields.def), every
+ * value checked against its range, errors naming the field. Loop thread. */
+#ifndef LATENT_API_PARAMS_H
+#define LATENT_API_PARAMS_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include "api/api.h"
+
+enum field_where { IN_COMPLETIONS = 1, IN_CHAT = 2, IN_TOKENIZE = 4, IN_DETOKENIZE = 8 };
+
+struct params {
+    cJSON *root;         /* the request; strings below point into it */
+    struct arena *arena; /* lists below */
+    const struct api_config *cfg;
+    int vocab_size;
+    const cJSON *prompt, *messages, *tokens; /* not looked into yet */
+    const char *model;                       /* NULL: not said */
+    double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
+    int top_k, n, max_tokens, min_tokens, logprobs, top_logprobs;
+    bool has_seed, chat_logprobs;
+    uint64_t seed, cache_salt;
+    bool stream, echo, ignore_eos, skip_special_tokens, return_token_ids, return_tokens_as_token_ids;
+    bool include_usage, continuous_usage_stats;
+    bool add_special_tokens, has_add_special_tokens, parse_special, return_token_strs, with_pieces;
+    bool add_generation_prompt, continue_final_message;
+    int n_stop, n_stop_token_ids, n_logit_bias;
+    struct stop_string *stop;
+    int32_t *stop_token_ids;
+    struct logit_bias *logit_bias;
+};
+
+/* Reads body as a request of one endpoint; `ret` holds defaults where the request says nothing. ERR_INVAL
+ * and ERR_LIMIT set param. On failure nothing is kept. */
+int params_read(const struct api_config *cfg, enum field_where where, const char *body,
+                size_t n_bytes, struct params *ret, struct err *e) LATENT_MUST_CHECK;
+void params_done(struct params *p);
+
+/* A list of token ids within the vocabulary; *ret_ids in the arena. `what` names it: "prompt". */
+int params_ids(struct params *p, const cJSON *list, const char *what, int max, int32_t **ret_ids,
+               int *ret_n, struct err *e) LATENT_MUST_CHECK;
+
+#endif
