@@ -31,13 +31,15 @@ int buf_reserve(struct buf *b, size_t extra_bytes)
 {
     if (extra_bytes > b->max_bytes || b->n_bytes > b->max_bytes - extra_bytes)
         return ERR_LIMIT;
+    if (extra_bytes >= (size_t)-1 - b->n_bytes)
+        return ERR_NOMEM;
     size_t need = b->n_bytes + extra_bytes + 1;
     if (need <= b->cap_bytes)
         return 0;
     size_t cap = b->cap_bytes ? b->cap_bytes : FIRST_BYTES;
     while (cap < need)
         cap = cap > (size_t)-1 / 2 ? need : cap * 2;
-    if (cap > b->max_bytes + 1)
+    if (cap - 1 > b->max_bytes)
         cap = b->max_bytes + 1;
     char *p = realloc(b->data, cap);
     if (!p)

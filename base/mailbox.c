@@ -92,7 +92,10 @@ void *mailbox_pop(struct mailbox *mb)
 
 void *mailbox_wait(struct mailbox *mb, int64_t timeout_ns)
 {
-    int64_t end = clock_now_ns() + timeout_ns;
+    int64_t now = clock_now_ns();
+    if (timeout_ns > INT64_MAX - now)
+        timeout_ns = -1; /* beyond the end of the clock */
+    int64_t end = now + timeout_ns;
     struct timespec until = {end / NS_PER_SEC, end % NS_PER_SEC};
     int r = 0;
     pthread_mutex_lock(&mb->lock);

@@ -13,7 +13,7 @@ base|base/
 kvcache|base/|kvcache/
 engine/kernels|base/|engine/kernels/|engine/model/tensor\.h$
 engine/model|base/|engine/model/
-engine/tokenizer|base/|engine/tokenizer/|engine/model/(checkpoint|tensor)\.h$
+engine/tokenizer|base/|engine/tokenizer/|engine/model/(checkpoint|tensor|json|map)\.h$
 engine/attention|base/|kvcache/kvcache\.h$|engine/
 engine|base/|kvcache/kvcache\.h$|engine/
 api|base/|api/|engine/engine\.h$|engine/tokenizer/tokenizer\.h$

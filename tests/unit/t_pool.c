@@ -1,0 +1,227 @@
+/* tests/unit/t_pool.c - the compute pool: every item exactly once, writes visible, whatever the number
+ * of threads and however small the jobs. Also run under the thread sanitizer. */
+#include "config.h"
+
+#include <check.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "engine/pool.h"
+
+#define MAX_ITEMS 5000
+#define MAX_THREADS 8
+
+struct job {
+    int count[MAX_ITEMS];  /* plain memory: each item is one thread's at a time */
+    int thread[MAX_ITEMS];
+    int order[MAX_THREADS]; /* last item of each thread */
+    int n_threads, n_items;
+    _Atomic int bad;
+    _Atomic int running;
+};
+
+static void item(void *arg, int i, int thread)
+{
+    struct job *j = arg;
+    atomic_fetch_add(&j->running, 1);
+    if (i < 0 || i >= j->n_items || thread < 0 || thread >= j->n_threads || i <= j->order[thread]) {
+        atomic_fetch_add(&j->bad, 1);
+    } else {
+        j->order[thread] = i; /* no two calls at once with the same thread number */
+        j->count[i]++;
+        j->thread[i] = thread;
+    }
+    atomic_fetch_sub(&j->running, 1);
+}
+
+static void run_job(struct pool *p, struct job *j, int n_items)
+{
+    j->n_threads = pool_threads(p);
+    j->n_items = n_items;
+    memset(j->count, 0, (size_t)n_items * sizeof(int));
+    for (int t = 0; t < MAX_THREADS; t++)
+        j->order[t] = -1;
+    pool_run(p, n_items, item, j);
+    if (atomic_load(&j->running) != 0 || atomic_load(&j->bad) != 0)
+        ck_abort_msg("%d items on %d threads: %d still running, %d bad calls", n_items, j->n_threads,
+                     atomic_load(&j->running), atomic_load(&j->bad));
+    for (int i = 0; i < n_items; i++)
+        if (j->count[i] != 1)
+            ck_abort_msg("item %d of %d ran %d times", i, n_items, j->count[i]);
+}
+
+/* Threads 1 to 8, bound and not: more than this machine's CPUs among them. */
+START_TEST(test_every_item_once)
+{
+    struct pool *p = NULL;
+    struct err e = {0};
+    struct job *j = calloc(1, sizeof(*j));
+    int n_threads = 1 + _i % MAX_THREADS;
+    ck_assert_msg(pool_new(n_threads, _i >= MAX_THREADS, &p, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(pool_threads(p), n_threads);
+    run_job(p, j, 0);
+    run_job(p, j, 1);
+    for (int k = 0; k < 300; k++)
+        run_job(p, j, k % 40);
+    for (int k = 0; k < 10; k++)
+        run_job(p, j, MAX_ITEMS - k);
+    pool_free(&p);
+    ck_assert_ptr_null(p);
+    pool_free(&p);
+    free(j);
+}
+END_TEST
+
+struct chain {
+    uint64_t a[64], b[64];
+};
+
+static void forth(void *arg, int i, int thread)
+{
+    struct chain *c = arg;
+    (void)thread;
+    c->b[i] = c->a[(i + 7) % 64] * 3 + (uint64_t)i;
+}
+
+static void back(void *arg, int i, int thread)
+{
+    struct chain *c = arg;
+    (void)thread;
+    c->a[i] = c->b[(i + 11) % 64] ^ (uint64_t)i;
+}
+
+/* Each job reads what the one before wrote on other threads; no locks here, only the pool's. */
+START_TEST(test_writes_visible)
+{
+    enum { ROUNDS = 3000 };
+    struct chain one = {{1}, {0}}, many = {{1}, {0}};
+    struct pool *p = NULL;
+    for (int r = 0; r < ROUNDS; r++) {
+        for (int i = 0; i < 64; i++)
+            forth(&one, i, 0);
+        for (int i = 0; i < 64; i++)
+            back(&one, i, 0);
+    }
+    ck_assert_int_eq(pool_new(1 + _i, 0, &p, NULL), 0);
+    for (int r = 0; r < ROUNDS; r++) {
+        pool_run(p, 64, forth, &many);
+        pool_run(p, 64, back, &many);
+    }
+    pool_free(&p);
+    ck_assert_mem_eq(&one, &many, sizeof(one));
+}
+END_TEST
+
+static void sleep_ms(int ms)
+{
+    struct timespec t = {0, ms * NS_PER_MS};
+    nanosleep(&t, NULL);
+}
+
+/* Workers that have gone to sleep come back, at any moment of their falling asleep. */
+START_TEST(test_sleep_and_wake)
+{
+    struct pool *p = NULL;
+    struct job *j = calloc(1, sizeof(*j));
+    ck_assert_int_eq(pool_new(4, 1, &p, NULL), 0);
+    for (int k = 0; k < 400; k++) {
+        int64_t end = clock_now_ns() + rand() % 200000;
+        if (k % 50 == 0)
+            sleep_ms(5);
+        while (clock_now_ns() < end)
+            ;
+        run_job(p, j, 1 + rand() % 20);
+    }
+    pool_free(&p);
+    free(j);
+}
+END_TEST
+
+static void wait_for_others(void *arg, int i, int thread)
+{
+    _Atomic int *n = arg;
+    (void)i;
+    (void)thread;
+    atomic_fetch_add(n, 1);
+    int64_t end = clock_now_ns() + 20 * NS_PER_SEC;
+    while (atomic_load(n) < 4 && clock_now_ns() < end)
+        sched_yield();
+}
+
+/* Four items that need each other end only if four threads work at once. */
+START_TEST(test_really_parallel)
+{
+    struct pool *p = NULL;
+    ck_assert_int_eq(pool_new(4, 0, &p, NULL), 0);
+    for (int k = 0; k < 20; k++) {
+        _Atomic int n = 0;
+        int64_t start = clock_now_ns();
+        pool_run(p, 4, wait_for_others, &n);
+        ck_assert_int_eq(atomic_load(&n), 4);
+        ck_assert_int_lt(clock_now_ns() - start, 20 * NS_PER_SEC);
+    }
+    pool_free(&p);
+}
+END_TEST
+
+START_TEST(test_errors)
+{
+    struct pool *p = NULL;
+    const int bad[] = {0, -1, 1025, 1 << 30};
+    for (int i = 0; i < 4; i++) {
+        struct err e = {0};
+        ck_assert_int_eq(pool_new(bad[i], 0, &p, &e), ERR_INVAL);
+        ck_assert_str_eq(e.param, "threads");
+        ck_assert_ptr_null(p);
+    }
+    ck_assert_int_ge(pool_default_threads(), 1);
+    /* made and freed without a job */
+    for (int i = 1; i <= MAX_THREADS; i++) {
+        ck_assert_int_eq(pool_new(i, i % 2, &p, NULL), 0);
+        pool_free(&p);
+    }
+}
+END_TEST
+
+/* An idle pool sleeps: after a moment it uses no processor time. */
+START_TEST(test_idle_costs_nothing)
+{
+    struct pool *p = NULL;
+    struct job *j = calloc(1, sizeof(*j));
+    struct timespec a, b;
+    ck_assert_int_eq(pool_new(4, 0, &p, NULL), 0);
+    run_job(p, j, 100);
+    sleep_ms(50);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &a);
+    sleep_ms(300);
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &b);
+    int64_t used = (b.tv_sec - a.tv_sec) * NS_PER_SEC + (b.tv_nsec - a.tv_nsec);
+    ck_assert_int_lt(used, 100 * NS_PER_MS);
+    pool_free(&p);
+    free(j);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("pool");
+    TCase *tc = tcase_create("pool");
+    tcase_set_timeout(tc, 120);
+    tcase_add_loop_test(tc, test_every_item_once, 0, 2 * MAX_THREADS);
+    tcase_add_loop_test(tc, test_writes_visible, 0, 4);
+    tcase_add_test(tc, test_sleep_and_wake);
+    tcase_add_test(tc, test_really_parallel);
+    tcase_add_test(tc, test_errors);
+    tcase_add_test(tc, test_idle_costs_nothing);
+    suite_add_tcase(suite, tc);
+    SRunner *sr = srunner_create(suite);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? 1 : 0;
+}
