@@ -1,0 +1,34 @@
+noinst_LIBRARIES += libserver.a
+libserver_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS) $(SYSTEMD_CFLAGS)
+libserver_a_SOURCES = \
+	%D%/access_log.c \
+	%D%/conf.c %D%/conf.def %D%/conf.h \
+	%D%/conn.c \
+	%D%/internal.h \
+	%D%/listener.c \
+	%D%/reply.c \
+	%D%/routes.c \
+	%D%/server.c %D%/server.h \
+	%D%/systemd.c
+
+bin_PROGRAMS += latentd
+latentd_CPPFLAGS = $(AM_CPPFLAGS) -DPKGDATADIR='"$(pkgdatadir)"'
+latentd_SOURCES = %D%/main.c
+latentd_LDADD = $(LIBS_SERVER)
+
+if LLHTTP_FROM_SOURCE
+## Debian installs llhttp as source: each file is compiled through a one-line file in the build tree.
+noinst_LIBRARIES += libllhttp.a
+LIBS_LLHTTP = libllhttp.a
+LLHTTP_WRAPPERS = %D%/llhttp-llhttp.c %D%/llhttp-api.c %D%/llhttp-http.c
+nodist_libllhttp_a_SOURCES = $(LLHTTP_WRAPPERS)
+libllhttp_a_SOURCES =
+libllhttp_a_CPPFLAGS = $(LLHTTP_CFLAGS)
+libllhttp_a_CFLAGS = -w $(SAN_CFLAGS)
+$(LLHTTP_WRAPPERS): Makefile
+	$(AM_V_GEN)$(MKDIR_P) server && name=`basename $@` && \
+	  echo "#include \"$(LLHTTP_SRC)/$${name#llhttp-}\"" >$@
+CLEANFILES += $(LLHTTP_WRAPPERS)
+else
+LIBS_LLHTTP = $(LLHTTP_LIBS)
+endif

@@ -4,7 +4,7 @@
 
 #include "base/err.h"
 
-struct server_config; /* server/config.h: one field per row of config.def */
+struct server_config; /* server/conf.h: one field per row of conf.def */
 
 /* Runs until a drain has finished: opens listeners, starts engine and API, serves. Returns the
  * process's exit status: 0 clean stop, 1 start failed (logged), 2 drain deadline passed. */

@@ -23,3 +23,4 @@ include %D%/api.mk
 include %D%/server.mk
 include %D%/forward.mk
 include %D%/lint.mk
+include %D%/integration.mk

@@ -1,0 +1,156 @@
+/* server/access_log.c - one line for each request, and the counters of HTTP.
+ *
+ * Lines are key=value. They hold sizes, times and counts, never a prompt or an answer. */
+#include "config.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "server/internal.h"
+
+#define MAX_SERIES 256 /* handlers x methods x statuses that occur */
+
+static const double duration_buckets[] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
+#define N_DURATION_BUCKETS ((int)(sizeof(duration_buckets) / sizeof(*duration_buckets)))
+
+struct access_log {
+    FILE *file;
+    int n_series;
+    struct series {
+        const char *handler, *method;
+        int status;
+        struct metric *count;
+    } series[MAX_SERIES];
+    int n_handlers;
+    struct {
+        const char *handler;
+        struct metric *seconds;
+    } handlers[16];
+};
+
+int access_log_open(struct server *s, struct err *e)
+{
+    const char *path = s->cfg->access_log_file;
+    if (!s->access_log && !(s->access_log = calloc(1, sizeof(*s->access_log))))
+        return err_set(e, ERR_NOMEM, "out of memory");
+    if (!s->cfg->access_log)
+        return 0;
+    FILE *f = *path ? fopen(path, "ae") : stderr;
+    if (!f)
+        return err_set_param(e, ERR_IO, "access_log_file", "access_log_file %s: %s", path, strerror(errno));
+    if (*path)
+        setvbuf(f, NULL, _IOLBF, 0);
+    if (s->access_log->file && s->access_log->file != stderr)
+        fclose(s->access_log->file);
+    s->access_log->file = f;
+    return 0;
+}
+
+void access_log_close(struct server *s)
+{
+    if (s->access_log && s->access_log->file && s->access_log->file != stderr)
+        fclose(s->access_log->file);
+    free(s->access_log);
+    s->access_log = NULL;
+}
+
+/* Methods come from the parser's fixed list, but a label is kept for those that we serve only. */
+static const char *method_label(const struct conn *c)
+{
+    switch (c->log.handler ? c->parser.method : 0) {
+    case HTTP_GET:
+        return "GET";
+    case HTTP_POST:
+        return "POST";
+    case HTTP_HEAD:
+        return "HEAD";
+    case HTTP_OPTIONS:
+        return "OPTIONS";
+    default:
+        return "other";
+    }
+}
+
+static void count(struct conn *c, double seconds)
+{
+    struct access_log *a = c->s->access_log;
+    const char *method = method_label(c);
+    char labels[160];
+    int i;
+    /* names are string literals: comparing pointers is enough, and a miss only costs a look-up */
+    for (i = 0; i < a->n_series; i++)
+        if (a->series[i].handler == c->log.handler && a->series[i].method == method &&
+            a->series[i].status == c->log.status)
+            break;
+    if (i == a->n_series) {
+        if (i == MAX_SERIES)
+            return;
+        snprintf(labels, sizeof(labels), "handler=\"%s\",method=\"%s\",status=\"%d\"", c->log.handler, method,
+                 c->log.status);
+        a->series[a->n_series++] = (struct series){
+            c->log.handler, method, c->log.status,
+            metrics_counter(c->s->metrics, "http_requests_total", "HTTP requests answered.", labels)};
+    }
+    metric_add(a->series[i].count, 1);
+    for (i = 0; i < a->n_handlers; i++)
+        if (a->handlers[i].handler == c->log.handler)
+            break;
+    if (i == a->n_handlers) {
+        if (i == (int)(sizeof(a->handlers) / sizeof(*a->handlers)))
+            return;
+        snprintf(labels, sizeof(labels), "handler=\"%s\"", c->log.handler);
+        a->handlers[i].handler = c->log.handler;
+        a->handlers[i].seconds = metrics_histogram(
+            c->s->metrics, "http_request_duration_seconds", "From a request's first byte to its answer's last.",
+            labels, duration_buckets, N_DURATION_BUCKETS);
+        a->n_handlers++;
+    }
+    metric_observe(a->handlers[i].seconds, seconds);
+}
+
+/* A target as one word of the line. */
+static void write_quoted(FILE *f, const char *s, size_t max)
+{
+    fputc('"', f);
+    for (size_t i = 0; s[i] && i < max; i++) {
+        unsigned char ch = (unsigned char)s[i];
+        if (ch == '"' || ch == '\\')
+            fprintf(f, "\\%c", ch);
+        else if (ch < 32 || ch > 126)
+            fprintf(f, "\\x%02x", ch);
+        else
+            fputc(ch, f);
+    }
+    fputc('"', f);
+}
+
+void access_log_write(struct conn *c)
+{
+    const struct request_log *l = &c->log;
+    FILE *f = c->s->access_log->file;
+    double seconds = (double)(clock_now_ns() - l->begin_ns) * 1e-9;
+    count(c, seconds);
+    if (!f)
+        return;
+    char when[40];
+    time_t now = (time_t)(clock_wall_ns() / 1000000000);
+    struct tm tm;
+    gmtime_r(&now, &tm);
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
+    fprintf(f, "time=%s peer=%s method=%s path=", when, c->peer,
+            c->path || c->target ? llhttp_method_name(c->parser.method) : "-");
+    write_quoted(f, c->path ? c->path : "-", 200);
+    fprintf(f, " status=%d bytes=%llu ms=%.1f id=%s", l->status, (unsigned long long)l->bytes, seconds * 1e3,
+            c->request_id);
+    if (l->facts.prompt_tokens >= 0)
+        fprintf(f, " prompt=%d cached=%d completion=%d", l->facts.prompt_tokens, l->facts.cached_tokens,
+                l->facts.completion_tokens);
+    if (l->facts.ttft_ns >= 0)
+        fprintf(f, " ttft_ms=%.1f", (double)l->facts.ttft_ns * 1e-6);
+    if (l->facts.finish)
+        fprintf(f, " finish=%s", l->facts.finish);
+    fputc('\n', f);
+}

@@ -1,0 +1,604 @@
+/* server/conn.c - one HTTP connection: bytes to requests.
+ *
+ * One request is answered at a time; what a client pipelines behind it waits in `in`, whose size is
+ * bounded: beyond IN_HIGH the socket is not read. While an answer is made the socket is read on, since
+ * only so a client's leaving is seen: end of file then counts as gone. Every wait has a timer. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "server/internal.h"
+
+#define IN_HIGH (256u << 10)
+#define LINGER_MS 2000
+#define READ_BYTES 65536
+#define REFUSED_MAX 64 /* connections beyond max_connections that are told so */
+
+static void process(struct conn *c);
+static void on_timer(uv_timer_t *t);
+
+/* --- life ----------------------------------------------------------------------------------------- */
+
+static void set_timer(struct conn *c, long long ms)
+{
+    c->kicked = false;
+    uv_timer_start(&c->timer, on_timer, (uint64_t)ms, 0);
+}
+
+/* Comes back from the loop with a clean stack: not from inside the API or the parser. */
+void conn_kick(struct conn *c)
+{
+    if (c->state == CONN_CLOSED)
+        return;
+    set_timer(c, 0);
+    c->kicked = true;
+}
+
+static void reset_request(struct conn *c)
+{
+    buf_reset(&c->field);
+    buf_reset(&c->value);
+    buf_done(&c->body); /* its memory may be large */
+    buf_init(&c->body, (size_t)c->s->cfg->max_body_size);
+    c->s->body_bytes -= c->body_counted;
+    c->body_counted = 0;
+    buf_reset(&c->head);
+    free(c->target);
+    free(c->path);
+    c->target = c->path = NULL;
+    c->query = "";
+    c->header_bytes = 0;
+    c->n_headers = 0;
+    c->has_host = c->expects = c->message_complete = c->value_seen = false;
+    c->content_type[0] = c->request_id[0] = 0;
+    c->error_status = 0;
+    c->log = (struct request_log){.handler = "other", .facts = {-1, -1, -1, -1, NULL}};
+}
+
+static void on_handle_closed(uv_handle_t *h)
+{
+    struct conn *c = h->data;
+    if (--c->n_handles > 0)
+        return;
+    struct server *s = c->s;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        s->conns = c->next;
+    if (c->next)
+        c->next->prev = c->prev;
+    s->n_conns--;
+    metric_set(s->m_connections, s->n_conns);
+    reset_request(c);
+    buf_done(&c->in);
+    buf_done(&c->head);
+    buf_done(&c->field);
+    buf_done(&c->value);
+    buf_done(&c->body);
+    buf_done(&c->out);
+    buf_done(&c->flight);
+    free(c);
+    server_check_drained(s);
+}
+
+void conn_close(struct conn *c)
+{
+    struct api_exchange *x = c->exchange;
+    if (c->state == CONN_CLOSED)
+        return;
+    if (c->state == CONN_ANSWERING) {
+        c->log.facts.finish = "disconnect";
+        access_log_write(c);
+    }
+    c->state = CONN_CLOSED;
+    c->exchange = NULL;
+    if (x)
+        api_exchange_gone(x);
+    uv_close(&c->u.handle, on_handle_closed);
+    uv_close((uv_handle_t *)&c->timer, on_handle_closed);
+    uv_close((uv_handle_t *)&c->write_timer, on_handle_closed);
+}
+
+void conn_drain(struct conn *c)
+{
+    if (c->state == CONN_IDLE && conn_queued(c) == 0)
+        conn_close(c);
+    else
+        c->close_after = true;
+}
+
+/* --- reading requests ----------------------------------------------------------------------------- */
+
+static int refuse(struct conn *c, int status, const char *text)
+{
+    c->error_status = status;
+    c->error_text = text;
+    return HPE_USER;
+}
+
+static int on_url(llhttp_t *p, const char *at, size_t n)
+{
+    struct conn *c = p->data;
+    if (c->head.n_bytes + n > (size_t)c->s->cfg->max_uri_size)
+        return refuse(c, 414, "the request's target is too long");
+    return buf_append(&c->head, at, n) == 0 ? 0 : refuse(c, 503, "out of memory");
+}
+
+static int count_header(struct conn *c, size_t n)
+{
+    c->header_bytes += n;
+    return c->header_bytes <= (size_t)c->s->cfg->max_header_size
+               ? 0
+               : refuse(c, 431, "the request's header lines are too long");
+}
+
+static void copy_value(const struct conn *c, char *dst, size_t n)
+{
+    snprintf(dst, n, "%s", c->value.data ? c->value.data : "");
+}
+
+static bool sane_id(const char *s)
+{
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:");
+    return n > 0 && n <= 128 && s[n] == 0;
+}
+
+/* A header line is complete. */
+static void take_header(struct conn *c)
+{
+    const char *name = c->field.data ? c->field.data : "";
+    const char *value = c->value.data ? c->value.data : "";
+    if (!strcasecmp(name, "host"))
+        c->has_host = true;
+    else if (!strcasecmp(name, "content-type"))
+        copy_value(c, c->content_type, sizeof(c->content_type));
+    else if (!strcasecmp(name, "x-request-id") && sane_id(value))
+        copy_value(c, c->request_id, sizeof(c->request_id));
+    else if (!strcasecmp(name, "expect") && *value) {
+        c->expects = true;
+        if (strcasecmp(value, "100-continue") != 0)
+            refuse(c, 417, "Expect: only 100-continue is understood");
+    }
+    buf_reset(&c->field);
+    buf_reset(&c->value);
+    c->value_seen = false;
+}
+
+static int on_header_field(llhttp_t *p, const char *at, size_t n)
+{
+    struct conn *c = p->data;
+    if (c->value_seen)
+        take_header(c);
+    return buf_append(&c->field, at, n) == 0 ? count_header(c, n) : refuse(c, 503, "out of memory");
+}
+
+static int on_header_value(llhttp_t *p, const char *at, size_t n)
+{
+    struct conn *c = p->data;
+    c->value_seen = true;
+    return buf_append(&c->value, at, n) == 0 ? count_header(c, n + 4)
+                                             : refuse(c, 503, "out of memory");
+}
+
+static int hex(char ch)
+{
+    int low = ch | 32;
+    return ch >= '0' && ch <= '9' ? ch - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
+}
+
+/* The decoded path of a target; what follows '?' is left as it is. */
+static int split_target(struct conn *c)
+{
+    char *s = c->target, *d;
+    if (!strncasecmp(s, "http://", 7)) { /* absolute form */
+        s = strchr(s + 7, '/');
+        s = s ? s : (char *)"/";
+    }
+    char *path = strdup(s);
+    if (!path)
+        return 503;
+    c->path = d = path;
+    for (s = path; *s && *s != '?'; s++) {
+        if (*s == '%') {
+            int hi = hex(s[1]), lo = hi >= 0 ? hex(s[2]) : -1;
+            if (lo < 0 || hi * 16 + lo == 0)
+                return 400;
+            *d++ = (char)(hi * 16 + lo);
+            s += 2;
+        } else {
+            *d++ = *s;
+        }
+    }
+    c->query = *s == '?' ? s + 1 : "";
+    *d = 0;
+    return 0;
+}
+
+static int on_headers_complete(llhttp_t *p)
+{
+    struct conn *c = p->data;
+    const struct server_config *cfg = c->s->cfg;
+    if (c->value_seen)
+        take_header(c);
+    c->target = strdup(c->head.data ? c->head.data : "");
+    c->http10 = p->http_major == 1 && p->http_minor == 0;
+    c->head_only = p->method == HTTP_HEAD;
+    if (c->error_status)
+        return HPE_USER;
+    if (!c->target)
+        return refuse(c, 503, "out of memory");
+    if (p->http_major != 1)
+        return refuse(c, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
+    if (!c->has_host && !c->http10)
+        return refuse(c, 400, "the Host header is missing");
+    if (p->method == HTTP_CONNECT)
+        return refuse(c, 405, "CONNECT is not served");
+    int status = split_target(c);
+    if (status)
+        return refuse(c, status,
+                      status == 400 ? "the request's target is malformed" : "out of memory");
+    p->upgrade = 0; /* an offered upgrade is not taken */
+    if ((p->flags & F_CONTENT_LENGTH) && p->content_length > (uint64_t)cfg->max_body_size)
+        return refuse(c, 413, "the body is too large");
+    if (c->expects && !c->http10 && ((p->flags & F_CHUNKED) || p->content_length > 0)) {
+        static const char go_on[] = "HTTP/1.1 100 Continue\r\n\r\n";
+        if (buf_append(&c->out, go_on, sizeof(go_on) - 1) < 0)
+            return refuse(c, 503, "out of memory");
+        conn_flush(c);
+    }
+    c->state = CONN_BODY;
+    set_timer(c, cfg->body_timeout);
+    return 0;
+}
+
+static int on_body(llhttp_t *p, const char *at, size_t n)
+{
+    struct conn *c = p->data;
+    struct server *s = c->s;
+    if (s->body_bytes + n > (size_t)s->cfg->max_body_memory)
+        return refuse(c, 503, "too many large requests at the same time");
+    int r = buf_append(&c->body, at, n);
+    if (r == ERR_LIMIT)
+        return refuse(c, 413, "the body is too large");
+    if (r < 0)
+        return refuse(c, 503, "out of memory");
+    s->body_bytes += n;
+    c->body_counted += n;
+    return 0;
+}
+
+static int on_message_complete(llhttp_t *p)
+{
+    struct conn *c = p->data;
+    c->message_complete = true;
+    return HPE_PAUSED;
+}
+
+static const llhttp_settings_t *settings(void)
+{
+    static llhttp_settings_t st;
+    if (!st.on_url) {
+        llhttp_settings_init(&st);
+        st.on_url = on_url;
+        st.on_header_field = on_header_field;
+        st.on_header_value = on_header_value;
+        st.on_headers_complete = on_headers_complete;
+        st.on_body = on_body;
+        st.on_message_complete = on_message_complete;
+    }
+    return &st;
+}
+
+/* --- answering ------------------------------------------------------------------------------------ */
+
+static enum http_method method_of(int m)
+{
+    switch (m) {
+    case HTTP_GET:
+        return HTTP_M_GET;
+    case HTTP_HEAD:
+        return HTTP_M_HEAD;
+    case HTTP_POST:
+        return HTTP_M_POST;
+    case HTTP_DELETE:
+        return HTTP_M_DELETE;
+    case HTTP_OPTIONS:
+        return HTTP_M_OPTIONS;
+    default:
+        return HTTP_M_OTHER;
+    }
+}
+
+static void begin_answer(struct conn *c)
+{
+    struct server *s = c->s;
+    uv_timer_stop(&c->timer);
+    c->state = CONN_ANSWERING;
+    c->log.begin_ns = c->log.begin_ns ? c->log.begin_ns : clock_now_ns();
+    if (!c->request_id[0])
+        snprintf(c->request_id, sizeof(c->request_id), "req-%016llx%016llx",
+                 (unsigned long long)s->id_seed[0], (unsigned long long)++s->id_seed[1]);
+}
+
+static void dispatch(struct conn *c)
+{
+    struct server *s = c->s;
+    begin_answer(c);
+    c->keep_alive = llhttp_should_keep_alive(&c->parser) && !c->close_after && !s->draining;
+    c->log.handler = handler_name(c->path);
+    if (!api_owns_path(c->path)) {
+        route_request(c);
+        return;
+    }
+    const struct api_request req = {
+        .method = method_of(c->parser.method),
+        .path = c->path,
+        .query = c->query,
+        .content_type = c->content_type,
+        .body = c->body.data ? c->body.data : "",
+        .body_bytes = c->body.n_bytes,
+        .request_id = c->request_id,
+        .received_ns = c->log.begin_ns,
+    };
+    struct api_exchange *x = api_handle(s->api, &req, &conn_reply_ops, c);
+    /* A reply that has ended meanwhile may have closed the connection or not; x is NULL then. */
+    if (c->state == CONN_ANSWERING)
+        c->exchange = x;
+    /* The API has read it. */
+    s->body_bytes -= c->body_counted;
+    c->body_counted = 0;
+    buf_done(&c->body);
+    buf_init(&c->body, (size_t)s->cfg->max_body_size);
+}
+
+static void refuse_now(struct conn *c, int status, const char *text)
+{
+    begin_answer(c);
+    c->keep_alive = false;
+    c->close_after = true;
+    c->head_only = c->parser.method == HTTP_HEAD;
+    reply_refusal(c, status, text);
+}
+
+static void parse(struct conn *c)
+{
+    if (c->state == CONN_IDLE) {
+        /* Empty lines between requests are no request. */
+        size_t n = 0;
+        while (n < c->in.n_bytes && (c->in.data[n] == '\r' || c->in.data[n] == '\n'))
+            n++;
+        buf_consume(&c->in, n);
+        if (c->in.n_bytes == 0)
+            return;
+        reset_request(c);
+        llhttp_init(&c->parser, HTTP_REQUEST, settings());
+        c->parser.data = c;
+        c->state = CONN_HEADER;
+        c->log.begin_ns = clock_now_ns();
+        set_timer(c, c->s->cfg->header_timeout);
+    } else if (c->state == CONN_BODY) {
+        set_timer(c, c->s->cfg->body_timeout);
+    }
+    size_t n_bytes = c->in.n_bytes;
+    llhttp_errno_t r = llhttp_execute(&c->parser, c->in.data, n_bytes);
+    size_t used = n_bytes;
+    if (r != HPE_OK) {
+        const char *at = llhttp_get_error_pos(&c->parser);
+        if (at && at >= c->in.data && at <= c->in.data + n_bytes)
+            used = (size_t)(at - c->in.data);
+    }
+    buf_consume(&c->in, used);
+    if (c->message_complete)
+        dispatch(c);
+    else if (c->error_status)
+        refuse_now(c, c->error_status, c->error_text);
+    else if (r != HPE_OK)
+        refuse_now(c, 400, "the request is not valid HTTP");
+}
+
+/* A client that pipelines and does not read its answers is not served on. */
+static bool wants_more(const struct conn *c)
+{
+    if (c->state == CONN_IDLE)
+        return !c->close_after && !c->broken && conn_queued(c) < (size_t)c->s->cfg->write_high;
+    return c->state == CONN_HEADER || c->state == CONN_BODY;
+}
+
+/* Goes through what has been read until an answer is open or more bytes are needed. */
+static void process(struct conn *c)
+{
+    if (c->in_process)
+        return;
+    c->in_process = true;
+    while (c->in.n_bytes > 0 && wants_more(c))
+        parse(c);
+    c->in_process = false;
+}
+
+static void alloc(uv_handle_t *h, size_t suggested, uv_buf_t *b)
+{
+    static char space[READ_BYTES]; /* used up before the next read */
+    (void)h;
+    (void)suggested;
+    *b = uv_buf_init(space, sizeof(space));
+}
+
+static void on_read(uv_stream_t *st, ssize_t n, const uv_buf_t *b);
+
+static void update_reading(struct conn *c)
+{
+    bool want = c->state != CONN_CLOSED && !c->eof && c->in.n_bytes < IN_HIGH;
+    if (want == c->reading || c->state == CONN_CLOSED)
+        return;
+    c->reading = want;
+    if (want && uv_read_start(&c->u.stream, alloc, on_read) < 0)
+        conn_close(c);
+    else if (!want)
+        uv_read_stop(&c->u.stream);
+}
+
+static void on_read(uv_stream_t *st, ssize_t n, const uv_buf_t *b)
+{
+    struct conn *c = st->data;
+    if (n == 0 || c->state == CONN_CLOSED)
+        return;
+    if (n < 0) {
+        c->eof = true;
+        if (n == UV_EOF && c->state != CONN_ANSWERING && c->state != CONN_LINGERING && conn_queued(c)) {
+            c->close_after = true; /* the answers still go out */
+            update_reading(c);
+            return;
+        }
+        conn_close(c);
+        return;
+    }
+    if (c->state == CONN_LINGERING)
+        return;
+    if (buf_append(&c->in, b->base, (size_t)n) < 0) {
+        conn_close(c);
+        return;
+    }
+    process(c);
+    update_reading(c);
+}
+
+static void linger(struct conn *c);
+
+/* Nothing is left to write and no answer is open: the next request, or the end. */
+static void next(struct conn *c)
+{
+    if (c->close_after && conn_queued(c) == 0) {
+        linger(c);
+        return;
+    }
+    if (c->close_after)
+        return; /* conn_on_flushed comes back */
+    if (c->in.n_bytes == 0)
+        set_timer(c, c->s->cfg->idle_timeout);
+    process(c);
+    update_reading(c);
+}
+
+void conn_answered(struct conn *c)
+{
+    access_log_write(c);
+    c->exchange = NULL;
+    c->state = CONN_IDLE;
+    c->close_after |= !c->keep_alive || c->s->draining;
+    conn_kick(c);
+}
+
+static void on_shutdown(uv_shutdown_t *req, int status)
+{
+    (void)status;
+    free(req);
+}
+
+/* The client shall read the last answer before the connection is reset because it still sends. */
+static void linger(struct conn *c)
+{
+    uv_shutdown_t *req = malloc(sizeof(*req));
+    if (c->state == CONN_LINGERING)
+        return;
+    if (c->eof || !req || uv_shutdown(req, &c->u.stream, on_shutdown) < 0) {
+        free(req);
+        conn_close(c);
+        return;
+    }
+    c->state = CONN_LINGERING;
+    buf_reset(&c->in);
+    set_timer(c, LINGER_MS);
+    update_reading(c);
+    server_check_drained(c->s);
+}
+
+void conn_on_flushed(struct conn *c)
+{
+    if (c->state == CONN_ANSWERING && c->exchange)
+        api_exchange_writable(c->exchange);
+    else if (c->state == CONN_IDLE)
+        conn_kick(c);
+}
+
+static void on_timer(uv_timer_t *t)
+{
+    struct conn *c = t->data;
+    if (c->broken) {
+        conn_close(c);
+        return;
+    }
+    switch (c->state) {
+    case CONN_IDLE:
+        if (c->kicked || conn_queued(c) > 0) /* what is not read has a timer of its own */
+            next(c);
+        else
+            conn_close(c);
+        return;
+    case CONN_HEADER:
+        refuse_now(c, 408, "the request's header did not arrive in time");
+        return;
+    case CONN_BODY:
+        refuse_now(c, 408, "the request's body did not arrive in time");
+        return;
+    case CONN_LINGERING:
+        conn_close(c);
+        return;
+    case CONN_ANSWERING:
+    case CONN_CLOSED:
+        return;
+    }
+}
+
+struct conn *conn_new(struct server *s, uv_handle_type type)
+{
+    struct conn *c = calloc(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    c->s = s;
+    c->query = "";
+    buf_init(&c->in, IN_HIGH + READ_BYTES);
+    buf_init(&c->head, (size_t)s->cfg->max_uri_size + 1);
+    buf_init(&c->field, (size_t)s->cfg->max_header_size + READ_BYTES);
+    buf_init(&c->value, (size_t)s->cfg->max_header_size + READ_BYTES);
+    buf_init(&c->body, (size_t)s->cfg->max_body_size);
+    buf_init(&c->out, 1u << 30);
+    buf_init(&c->flight, 1u << 30);
+    if (type == UV_TCP)
+        uv_tcp_init(&s->loop, &c->u.tcp);
+    else
+        uv_pipe_init(&s->loop, &c->u.pipe, 0);
+    uv_timer_init(&s->loop, &c->timer);
+    uv_timer_init(&s->loop, &c->write_timer);
+    c->u.handle.data = c->timer.data = c->write_timer.data = c->write.data = c;
+    c->n_handles = 3;
+    c->next = s->conns;
+    if (c->next)
+        c->next->prev = c;
+    s->conns = c;
+    s->n_conns++;
+    metric_set(s->m_connections, s->n_conns);
+    return c;
+}
+
+void conn_start(struct conn *c)
+{
+    struct server *s = c->s;
+    c->state = CONN_IDLE;
+    reset_request(c);
+    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX) {
+        conn_close(c); /* a flood gets no answer */
+        return;
+    }
+    if (s->n_conns > s->cfg->max_connections) {
+        metric_add(s->m_rejected, 1);
+        refuse_now(c, 503, "too many connections");
+        update_reading(c);
+        return;
+    }
+    set_timer(c, s->cfg->idle_timeout);
+    update_reading(c);
+}

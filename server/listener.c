@@ -1,0 +1,174 @@
+/* server/listener.c - where clients connect: addresses to sockets, and sockets to connections. */
+#include "config.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "server/internal.h"
+
+#define BACKLOG 511
+
+static void name_of(const struct sockaddr *sa, char *dst, size_t n)
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (sa->sa_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+        uv_ip6_name(in6, host, sizeof(host));
+        snprintf(dst, n, "[%s]:%d", host, ntohs(in6->sin6_port));
+    } else {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)sa;
+        uv_ip4_name(in, host, sizeof(host));
+        snprintf(dst, n, "%s:%d", host, ntohs(in->sin_port));
+    }
+}
+
+static void on_connection(uv_stream_t *st, int status)
+{
+    struct listener *l = st->data;
+    if (status < 0) {
+        LOG_WARN("http", "accept: %s", uv_strerror(status));
+        return;
+    }
+    struct conn *c = conn_new(l->s, st->type);
+    if (!c)
+        return; /* libuv asks again */
+    if (uv_accept(st, &c->u.stream) < 0) {
+        conn_close(c);
+        return;
+    }
+    if (st->type == UV_TCP) {
+        struct sockaddr_storage sa;
+        int n = sizeof(sa);
+        uv_tcp_nodelay(&c->u.tcp, 1);
+        if (uv_tcp_getpeername(&c->u.tcp, (struct sockaddr *)&sa, &n) == 0)
+            name_of((struct sockaddr *)&sa, c->peer, sizeof(c->peer));
+    } else {
+        snprintf(c->peer, sizeof(c->peer), "unix");
+    }
+    conn_start(c);
+}
+
+static int open_tcp(struct listener *l, const char *address, struct err *e)
+{
+    char host[128];
+    const char *colon = strrchr(address, ':');
+    char *end = NULL;
+    long port = colon ? strtol(colon + 1, &end, 10) : -1;
+    size_t n = colon ? (size_t)(colon - address) : 0;
+    const char *at = address;
+    if (!colon || !colon[1] || *end || port < 0 || port > 65535 || n >= sizeof(host))
+        return err_set_param(e, ERR_INVAL, "listen", "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH",
+                             address);
+    if (n >= 2 && at[0] == '[' && at[n - 1] == ']') {
+        at++;
+        n -= 2;
+    }
+    memcpy(host, at, n);
+    host[n] = 0;
+    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    struct addrinfo *found = NULL;
+    int r = getaddrinfo(n && strcmp(host, "*") != 0 ? host : NULL, colon + 1, &hints, &found);
+    if (r)
+        return err_set_param(e, ERR_INVAL, "listen", "listen: %.100s: %s", address, gai_strerror(r));
+    uv_tcp_init(&l->s->loop, &l->u.tcp);
+    l->open = true;
+    r = uv_tcp_bind(&l->u.tcp, found->ai_addr, 0);
+    freeaddrinfo(found);
+    if (r == 0)
+        r = uv_listen(&l->u.stream, BACKLOG, on_connection);
+    if (r < 0)
+        return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", address, uv_strerror(r));
+    struct sockaddr_storage sa;
+    int bytes = sizeof(sa);
+    char name[80] = "?";
+    if (uv_tcp_getsockname(&l->u.tcp, (struct sockaddr *)&sa, &bytes) == 0)
+        name_of((struct sockaddr *)&sa, name, sizeof(name));
+    LOG_INFO("http", "listening on %s", name);
+    return 0;
+}
+
+/* A socket that a killed daemon left behind is removed; one that somebody answers on is not. */
+static int remove_stale(const char *path, struct err *e)
+{
+    struct sockaddr_un sa = {.sun_family = AF_UNIX};
+    struct stat st;
+    if (lstat(path, &st) < 0)
+        return 0; /* bind tells what is wrong */
+    if (!S_ISSOCK(st.st_mode))
+        return err_set_param(e, ERR_INVAL, "listen", "listen: %.100s exists and is no socket", path);
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return err_set_param(e, ERR_IO, "listen", "listen: socket: %s", strerror(errno));
+    memcpy(sa.sun_path, path, strlen(path) + 1);
+    bool answered = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno == EAGAIN;
+    close(fd);
+    if (answered)
+        return err_set_param(e, ERR_IO, "listen", "listen: %.100s: another process serves there", path);
+    unlink(path);
+    return 0;
+}
+
+static int open_unix(struct listener *l, const char *path, struct err *e)
+{
+    size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path);
+    if (!*path || strlen(path) >= max)
+        return err_set_param(e, ERR_INVAL, "listen", "listen: the path of a Unix socket has 1 to %zu bytes", max - 1);
+    int r = remove_stale(path, e);
+    if (r < 0)
+        return r;
+    uv_pipe_init(&l->s->loop, &l->u.pipe, 0);
+    l->open = true;
+    /* narrow from the start: nobody may slip in between bind and chmod */
+    mode_t mask = umask(0777 & ~(mode_t)l->s->cfg->socket_mode);
+    r = uv_pipe_bind(&l->u.pipe, path);
+    umask(mask);
+    if (r == 0)
+        snprintf(l->path, sizeof(l->path), "%s", path);
+    if (r == 0)
+        r = uv_listen(&l->u.stream, BACKLOG, on_connection);
+    if (r < 0)
+        return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", path, uv_strerror(r));
+    LOG_INFO("http", "listening on unix:%s", path);
+    return 0;
+}
+
+int listeners_open(struct server *s, struct err *e)
+{
+    char *list = strdup(s->cfg->listen), *save = NULL;
+    int r = list ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    for (char *a = list ? strtok_r(list, ", \t", &save) : NULL; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
+        if (s->n_listeners == MAX_LISTENERS) {
+            r = err_set_param(e, ERR_LIMIT, "listen", "listen: at most %d addresses", MAX_LISTENERS);
+            break;
+        }
+        struct listener *l = &s->listeners[s->n_listeners++];
+        *l = (struct listener){.s = s};
+        r = !strncmp(a, "unix:", 5) ? open_unix(l, a + 5, e) : open_tcp(l, a, e);
+        l->u.handle.data = l;
+    }
+    free(list);
+    if (r == 0 && s->n_listeners == 0)
+        r = err_set_param(e, ERR_INVAL, "listen", "listen: no address is given");
+    return r;
+}
+
+void listeners_close(struct server *s)
+{
+    for (int i = 0; i < s->n_listeners; i++) {
+        struct listener *l = &s->listeners[i];
+        if (!l->open)
+            continue;
+        l->open = false;
+        if (l->path[0])
+            unlink(l->path);
+        uv_close(&l->u.handle, NULL);
+    }
+}

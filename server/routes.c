@@ -1,0 +1,124 @@
+/* server/routes.c - what the server answers itself: health for people and orchestrators, and metrics.
+ *
+ *   /livez     the process works: 503 when a step runs longer than step_stall_timeout, or loading failed
+ *   /readyz    send traffic: the model is loaded and no drain has begun
+ *   /startupz  loading has ended; until then 503 with the progress
+ *   /health    as /readyz, in the words that llama.cpp's clients expect
+ *   /metrics   Prometheus text */
+#include "config.h"
+
+#include <string.h>
+
+#include "server/internal.h"
+
+#define METRICS_MAX (4u << 20)
+
+static void reply_status(struct conn *c, int status, const char *text)
+{
+    char body[256];
+    int n = status == 200 ? snprintf(body, sizeof(body), "{\"status\":\"%s\"}", text)
+                          : snprintf(body, sizeof(body),
+                                     "{\"status\":\"%s\",\"progress\":%.3f,\"error\":{\"message\":\"%s\","
+                                     "\"type\":\"unavailable_error\",\"param\":null,\"code\":%d}}",
+                                     text, (double)engine_load_progress(c->s->engine), text, status);
+    reply_simple(c, status, "application/json", status == 503 ? "Retry-After: 1\r\n" : "", body, (size_t)n);
+}
+
+static const char *state_text(const struct server *s)
+{
+    switch (engine_state(s->engine)) {
+    case ENGINE_LOADING:
+        return "loading model";
+    case ENGINE_READY:
+        return s->draining ? "draining" : "ok";
+    case ENGINE_FAILED:
+        return "the model could not be loaded";
+    case ENGINE_DRAINING:
+        return "draining";
+    case ENGINE_STOPPED:
+        return "stopped";
+    }
+    return "unknown";
+}
+
+static void ready(struct conn *c)
+{
+    bool ok = engine_state(c->s->engine) == ENGINE_READY && !c->s->draining;
+    reply_status(c, ok ? 200 : 503, state_text(c->s));
+}
+
+static void live(struct conn *c)
+{
+    bool stalled = engine_step_age_ns(c->s->engine) > c->s->cfg->step_stall_timeout * 1000000;
+    bool failed = engine_state(c->s->engine) == ENGINE_FAILED;
+    reply_status(c, stalled || failed ? 503 : 200, stalled ? "a step is stalled" : failed ? state_text(c->s) : "ok");
+}
+
+static void startup(struct conn *c)
+{
+    enum engine_state st = engine_state(c->s->engine);
+    bool ok = st != ENGINE_LOADING && st != ENGINE_FAILED;
+    reply_status(c, ok ? 200 : 503, ok ? "ok" : state_text(c->s));
+}
+
+static void metrics(struct conn *c)
+{
+    struct buf text;
+    buf_init(&text, METRICS_MAX);
+    if (metrics_render(c->s->metrics, &text) < 0)
+        reply_refusal(c, 503, "out of memory");
+    else
+        reply_simple(c, 200, "text/plain; version=0.0.4; charset=utf-8", "", text.data ? text.data : "", text.n_bytes);
+    buf_done(&text);
+}
+
+static const struct route {
+    const char *path, *name; /* name: the handler label of metrics */
+    void (*handle)(struct conn *c); /* NULL: the API's */
+} routes[] = {
+    {"/health", "health", ready},
+    {"/livez", "health", live},
+    {"/readyz", "health", ready},
+    {"/startupz", "health", startup},
+    {"/metrics", "metrics", metrics},
+    {"/v1/completions", "completions", NULL},
+    {"/v1/chat/completions", "chat", NULL},
+    {"/v1/models", "models", NULL},
+    {"/tokenize", "tokenize", NULL},
+    {"/detokenize", "tokenize", NULL},
+};
+
+static const struct route *find(const char *path)
+{
+    for (size_t i = 0; i < sizeof(routes) / sizeof(*routes); i++)
+        if (!strcmp(routes[i].path, path))
+            return &routes[i];
+    return NULL;
+}
+
+const char *handler_name(const char *path)
+{
+    const struct route *r = find(path);
+    return r ? r->name : !strncmp(path, "/v1/models/", 11) ? "models" : "other";
+}
+
+void route_request(struct conn *c)
+{
+    static const char get_only[] = "Allow: GET, HEAD\r\n";
+    const struct route *r = find(c->path);
+    struct buf body;
+    if (r && r->handle && (c->parser.method == HTTP_GET || c->parser.method == HTTP_HEAD)) {
+        r->handle(c);
+        return;
+    }
+    char text[200];
+    int status = r ? 405 : 404;
+    if (r)
+        snprintf(text, sizeof(text), "%s answers GET and HEAD only", c->path);
+    else
+        snprintf(text, sizeof(text), "there is nothing at this path; the API is below /v1/");
+    buf_init(&body, 4096);
+    (void)api_error_body(status, NULL, text, &body);
+    reply_simple(c, status, "application/json", r ? get_only : "", body.data ? body.data : "", body.n_bytes);
+    buf_done(&body);
+}

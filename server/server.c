@@ -1,0 +1,356 @@
+/* server/server.c - the daemon's life: start, loading, serving, drain, end.
+ *
+ * The loop thread owns everything here. A drain ends when no request is left; then every handle is
+ * closed, the loop runs out, and only after that the engine goes, since work on other threads may use
+ * its tokenizer until then. */
+#include "config.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+
+#include "base/log.h"
+#include "server/internal.h"
+#include "server/server.h"
+
+#define TICK_MS 250
+#define TEMPLATE_MAX (1u << 20)
+#define MIB(n) ((double)(n) / 1048576.0)
+
+/* --- the end -------------------------------------------------------------------------------------- */
+
+static void close_all(struct server *s, int exit_status)
+{
+    if (s->stopping)
+        return;
+    s->stopping = true;
+    s->exit_status = exit_status;
+    listeners_close(s);
+    for (struct conn *c = s->conns, *next; c; c = next) {
+        next = c->next;
+        conn_close(c);
+    }
+    uv_close((uv_handle_t *)&s->tick, NULL);
+    uv_close((uv_handle_t *)&s->drain_timer, NULL);
+    uv_close((uv_handle_t *)&s->sigterm, NULL);
+    uv_close((uv_handle_t *)&s->sigint, NULL);
+    uv_close((uv_handle_t *)&s->sighup, NULL);
+    uv_unref((uv_handle_t *)&s->wake); /* closed when the engine, which uses it, has gone */
+}
+
+void server_check_drained(struct server *s)
+{
+    if (!s->draining || s->stopping || api_active(s->api) > 0)
+        return;
+    for (const struct conn *c = s->conns; c; c = c->next)
+        if (c->state != CONN_LINGERING && c->state != CONN_CLOSED)
+            return;
+    LOG_INFO("server", "everything is answered: ending");
+    close_all(s, 0);
+}
+
+static void on_drain_deadline(uv_timer_t *t)
+{
+    struct server *s = t->data;
+    LOG_WARN("server", "drain_timeout has passed: %d requests are cut off", api_active(s->api));
+    close_all(s, 2);
+}
+
+static void on_signal(uv_signal_t *h, int number)
+{
+    struct server *s = h->data;
+    if (s->draining) {
+        LOG_WARN("server", "second signal: ending at once, %d requests are cut off", api_active(s->api));
+        close_all(s, 2);
+        return;
+    }
+    LOG_INFO("server", "%s: no new connections, %d requests finish", number == SIGINT ? "SIGINT" : "SIGTERM",
+             api_active(s->api));
+    s->draining = true;
+    systemd_stopping();
+    listeners_close(s);
+    engine_drain(s->engine);
+    for (struct conn *c = s->conns, *next; c; c = next) {
+        next = c->next;
+        conn_drain(c);
+    }
+    uv_timer_start(&s->drain_timer, on_drain_deadline, (uint64_t)s->cfg->drain_timeout, 0);
+    server_check_drained(s);
+}
+
+static void on_sighup(uv_signal_t *h, int number)
+{
+    struct server *s = h->data;
+    struct err e = {0};
+    (void)number;
+    if (access_log_open(s, &e) < 0)
+        LOG_ERROR("server", "%s; the old file stays in use", e.text);
+    else
+        LOG_INFO("server", "SIGHUP: the access log is opened anew; other keys need a restart");
+}
+
+/* --- loading -------------------------------------------------------------------------------------- */
+
+static void log_ready(const struct server *s)
+{
+    const struct engine_info *i = engine_info(s->engine);
+    LOG_INFO("model", "%s: %s, %.1f M parameters in %s, %.1f MiB on disk, %.1f MiB in memory", i->model_id,
+             i->format, (double)i->n_params * 1e-6, i->weight_types, MIB(i->file_bytes), MIB(i->weight_bytes));
+    LOG_INFO("model", "kernels %s, %d threads; sequences of up to %d tokens; a cache of %llu tokens in %.1f MiB",
+             cpu_level_name(i->level), i->n_threads, i->max_model_len,
+             (unsigned long long)i->n_pages * i->page_tokens, MIB(i->cache_bytes));
+    LOG_INFO("server", "ready after %.2f s", i->load_seconds);
+}
+
+static void watch_load(struct server *s)
+{
+    if (s->loaded || s->stopping || s->draining)
+        return;
+    enum engine_state st = engine_state(s->engine);
+    if (st == ENGINE_FAILED) {
+        s->loaded = true;
+        LOG_ERROR("model", "%s", engine_load_error(s->engine)->text);
+        close_all(s, 1);
+    } else if (st == ENGINE_READY) {
+        s->loaded = true;
+        uv_timer_stop(&s->tick);
+        log_ready(s);
+        systemd_ready();
+    } else {
+        int quarter = (int)(engine_load_progress(s->engine) * 4);
+        if (quarter > s->load_shown && quarter < 4) {
+            LOG_INFO("model", "loading: %d %%", quarter * 25);
+            s->load_shown = quarter;
+        }
+        systemd_loading((int)(engine_load_progress(s->engine) * 100));
+    }
+}
+
+static void on_tick(uv_timer_t *t)
+{
+    watch_load(t->data);
+}
+
+static void on_wake(uv_async_t *h)
+{
+    struct server *s = h->data;
+    watch_load(s);
+    if (!s->stopping) {
+        api_poll(s->api);
+        server_check_drained(s);
+    }
+}
+
+static void wake(void *arg) /* engine thread */
+{
+    struct server *s = arg;
+    uv_async_send(&s->wake);
+}
+
+/* --- work off the loop ---------------------------------------------------------------------------- */
+
+struct offloaded {
+    uv_work_t req;
+    void (*work)(void *arg), (*done)(void *arg);
+    void *arg;
+};
+
+static void run_offloaded(uv_work_t *req)
+{
+    struct offloaded *o = req->data;
+    o->work(o->arg);
+}
+
+static void end_offloaded(uv_work_t *req, int status)
+{
+    struct offloaded *o = req->data;
+    (void)status; /* never cancelled */
+    o->done(o->arg);
+    free(o);
+}
+
+static void offload(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg)
+{
+    struct server *s = host;
+    struct offloaded *o = malloc(sizeof(*o));
+    if (o) {
+        *o = (struct offloaded){.work = work, .done = done, .arg = arg};
+        o->req.data = o;
+        if (uv_queue_work(&s->loop, &o->req, run_offloaded, end_offloaded) == 0)
+            return;
+        free(o);
+    }
+    work(arg); /* slower for the others, but right */
+    done(arg);
+}
+
+/* --- the start ------------------------------------------------------------------------------------ */
+
+/* Every connection is a descriptor; the usual soft limit of 1024 is too few for max_connections. */
+static void raise_descriptor_limit(const struct server_config *cfg)
+{
+    struct rlimit l;
+    rlim_t need = (rlim_t)cfg->max_connections + 128;
+    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < need) {
+        l.rlim_cur = l.rlim_max == RLIM_INFINITY || l.rlim_max > need ? need : l.rlim_max;
+        if (setrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < need)
+            LOG_WARN("server", "max_connections = %lld, but the limit of open files is %llu", cfg->max_connections,
+                     (unsigned long long)l.rlim_cur);
+    }
+}
+
+static int read_template(const char *path, char **ret, struct err *e)
+{
+    struct buf text;
+    char piece[4096];
+    size_t n;
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return err_set_param(e, ERR_IO, "chat_template", "chat_template %s: %s", path, strerror(errno));
+    buf_init(&text, TEMPLATE_MAX);
+    int r = 0;
+    while (r == 0 && (n = fread(piece, 1, sizeof(piece), f)) > 0)
+        r = buf_append(&text, piece, n);
+    if (r == 0 && ferror(f))
+        r = ERR_IO;
+    fclose(f);
+    if (r < 0) {
+        buf_done(&text);
+        return err_set_param(e, r, "chat_template", "chat_template %s: %s", path,
+                             r == ERR_LIMIT ? "more than 1 MiB" : err_name(r));
+    }
+    *ret = buf_take(&text, NULL);
+    if (!*ret && !(*ret = strdup("")))
+        return err_set(e, ERR_NOMEM, "out of memory");
+    return 0;
+}
+
+static int start_engine(struct server *s, struct err *e)
+{
+    const struct server_config *cfg = s->cfg;
+    int level = !strcmp(cfg->cpu, "auto") ? (int)cpu_detect() : cpu_level_parse(cfg->cpu);
+    if (level < 0 || !cpu_level_available((enum cpu_level)level))
+        return err_set_param(e, ERR_INVAL, "cpu", "cpu = %s: this machine has at most %s", cfg->cpu,
+                             cpu_level_name(cpu_detect()));
+    const struct engine_config ec = {
+        .model_path = cfg->model,
+        .model_id = *cfg->model_id ? cfg->model_id : NULL,
+        .level = (enum cpu_level)level,
+        .n_threads = (int)cfg->threads,
+        .pin_threads = cfg->pin_threads,
+        .cache_type = !strcmp(cfg->cache_type, "f32") ? ENGINE_CACHE_F32 : ENGINE_CACHE_BF16,
+        .cache_bytes = (uint64_t)cfg->cache_size,
+        .page_tokens = (uint32_t)cfg->page_tokens,
+        .max_model_len = (int)cfg->max_model_len,
+        .max_num_seqs = (int)cfg->max_num_seqs,
+        .max_num_batched_tokens = (int)cfg->max_num_batched_tokens,
+        .prefill_chunk = (int)cfg->prefill_chunk,
+        .max_queue_requests = (int)cfg->max_queue_requests,
+        .max_queue_tokens = cfg->max_queue_tokens,
+        .prefix_cache = cfg->prefix_cache,
+        .metrics = s->metrics,
+        .wake = wake,
+        .wake_arg = s,
+    };
+    return engine_start(&ec, &s->engine, e);
+}
+
+static int start_api(struct server *s, struct err *e)
+{
+    const struct server_config *cfg = s->cfg;
+    int r = *cfg->chat_template ? read_template(cfg->chat_template, &s->chat_template, e) : 0;
+    const struct api_config ac = {
+        .engine = s->engine,
+        .metrics = s->metrics,
+        .model_id = *cfg->model_id ? cfg->model_id : NULL,
+        .chat_template = s->chat_template,
+        .max_prompts = (int)cfg->max_prompts,
+        .max_n = (int)cfg->max_n,
+        .max_logprobs = (int)cfg->max_logprobs,
+        .max_stop = (int)cfg->max_stop,
+        .max_logit_bias = (int)cfg->max_logit_bias,
+        .max_prompt_bytes = (size_t)cfg->max_prompt_size,
+        .write_high_bytes = (size_t)cfg->write_high,
+        .write_low_bytes = (size_t)cfg->write_low,
+        .strict = cfg->strict,
+        .offload = offload,
+        .host = s,
+    };
+    return r < 0 ? r : api_new(&ac, &s->api, e);
+}
+
+static int start_metrics(struct server *s, struct err *e)
+{
+    s->metrics = metrics_new();
+    if (!s->metrics)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    s->m_connections = metrics_gauge(s->metrics, "http_connections", "Open connections.", NULL);
+    s->m_rejected = metrics_counter(s->metrics, "http_connections_rejected_total",
+                                    "Connections refused because of max_connections.", NULL);
+    return 0;
+}
+
+static void start_handles(struct server *s)
+{
+    uv_async_init(&s->loop, &s->wake, on_wake);
+    uv_timer_init(&s->loop, &s->tick);
+    uv_timer_init(&s->loop, &s->drain_timer);
+    uv_signal_init(&s->loop, &s->sigterm);
+    uv_signal_init(&s->loop, &s->sigint);
+    uv_signal_init(&s->loop, &s->sighup);
+    s->wake.data = s->tick.data = s->drain_timer.data = s;
+    s->sigterm.data = s->sigint.data = s->sighup.data = s;
+    uv_signal_start(&s->sigterm, on_signal, SIGTERM);
+    uv_signal_start(&s->sigint, on_signal, SIGINT);
+    uv_signal_start(&s->sighup, on_sighup, SIGHUP);
+    uv_timer_start(&s->tick, on_tick, TICK_MS, TICK_MS);
+}
+
+int server_run(const struct server_config *cfg)
+{
+    struct server *s = calloc(1, sizeof(*s));
+    struct err e = {0};
+    if (!s || uv_loop_init(&s->loop) < 0) {
+        LOG_ERROR("server", "out of memory");
+        free(s);
+        return 1;
+    }
+    s->cfg = cfg;
+    signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit(cfg);
+    if (uv_random(NULL, NULL, s->id_seed, sizeof(s->id_seed), 0, NULL) < 0)
+        s->id_seed[0] = uv_hrtime();
+    start_handles(s);
+    int r = start_metrics(s, &e);
+    if (r == 0)
+        r = access_log_open(s, &e);
+    /* Addresses first: a port that is taken is told before a large model is read. */
+    if (r == 0)
+        r = listeners_open(s, &e);
+    if (r == 0)
+        r = start_engine(s, &e);
+    if (r == 0)
+        r = start_api(s, &e);
+    if (r < 0) {
+        LOG_ERROR("server", "%s", *e.text ? e.text : err_name(r));
+        close_all(s, 1);
+    } else {
+        LOG_INFO("model", "loading %s", cfg->model);
+    }
+    uv_run(&s->loop, UV_RUN_DEFAULT);
+
+    engine_stop(&s->engine);
+    uv_close((uv_handle_t *)&s->wake, NULL);
+    uv_run(&s->loop, UV_RUN_DEFAULT);
+    uv_loop_close(&s->loop);
+    api_free(&s->api);
+    access_log_close(s);
+    metrics_free(&s->metrics);
+    free(s->chat_template);
+    r = s->exit_status;
+    free(s);
+    return r;
+}
