@@ -40,7 +40,8 @@ int access_log_open(struct server *s, struct err *e)
         return 0;
     FILE *f = *path ? fopen(path, "ae") : stderr;
     if (!f)
-        return err_set_param(e, ERR_IO, "access_log_file", "access_log_file %s: %s", path, strerror(errno));
+        return err_set_param(e, ERR_IO, "access_log_file", "access_log_file %s: %s", path,
+                             strerror(errno));
     if (*path)
         setvbuf(f, NULL, _IOLBF, 0);
     if (s->access_log->file && s->access_log->file != stderr)
@@ -103,9 +104,10 @@ static void count(struct conn *c, double seconds)
             return;
         snprintf(labels, sizeof(labels), "handler=\"%s\"", c->log.handler);
         a->handlers[i].handler = c->log.handler;
-        a->handlers[i].seconds = metrics_histogram(
-            c->s->metrics, "http_request_duration_seconds", "From a request's first byte to its answer's last.",
-            labels, duration_buckets, N_DURATION_BUCKETS);
+        a->handlers[i].seconds =
+            metrics_histogram(c->s->metrics, "http_request_duration_seconds",
+                              "From a request's first byte to its answer's last.", labels,
+                              duration_buckets, N_DURATION_BUCKETS);
         a->n_handlers++;
     }
     metric_observe(a->handlers[i].seconds, seconds);

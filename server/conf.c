@@ -66,7 +66,9 @@ struct unit {
     long long factor;
 };
 
-static const struct unit sizes[] = {{"T", 1ll << 40}, {"G", 1 << 30}, {"M", 1 << 20}, {"K", 1 << 10}, {"", 1}};
+static const struct unit sizes[] = {
+    {"T", 1ll << 40}, {"G", 1 << 30}, {"M", 1 << 20}, {"K", 1 << 10}, {"", 1},
+};
 static const struct unit times[] = {{"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
 
 static const struct unit *units_of(const struct key *k, int *ret_n)

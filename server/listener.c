@@ -65,8 +65,8 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     size_t n = colon ? (size_t)(colon - address) : 0;
     const char *at = address;
     if (!colon || !colon[1] || *end || port < 0 || port > 65535 || n >= sizeof(host))
-        return err_set_param(e, ERR_INVAL, "listen", "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH",
-                             address);
+        return err_set_param(e, ERR_INVAL, "listen",
+                             "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH", address);
     if (n >= 2 && at[0] == '[' && at[n - 1] == ']') {
         at++;
         n -= 2;
@@ -120,7 +120,8 @@ static int open_unix(struct listener *l, const char *path, struct err *e)
 {
     size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path);
     if (!*path || strlen(path) >= max)
-        return err_set_param(e, ERR_INVAL, "listen", "listen: the path of a Unix socket has 1 to %zu bytes", max - 1);
+        return err_set_param(e, ERR_INVAL, "listen",
+                             "listen: the path of a Unix socket has 1 to %zu bytes", max - 1);
     int r = remove_stale(path, e);
     if (r < 0)
         return r;
@@ -144,7 +145,8 @@ int listeners_open(struct server *s, struct err *e)
 {
     char *list = strdup(s->cfg->listen), *save = NULL;
     int r = list ? 0 : err_set(e, ERR_NOMEM, "out of memory");
-    for (char *a = list ? strtok_r(list, ", \t", &save) : NULL; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
+    char *a = list ? strtok_r(list, ", \t", &save) : NULL;
+    for (; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
         if (s->n_listeners == MAX_LISTENERS) {
             r = err_set_param(e, ERR_LIMIT, "listen", "listen: at most %d addresses", MAX_LISTENERS);
             break;

@@ -137,8 +137,10 @@ static int find_model(struct server_config *cfg, struct err *e)
     if (access(path, R_OK) != 0)
         snprintf(path, sizeof(path), "%s/models/" DEFAULT_MODEL, PKGDATADIR);
     if (access(path, R_OK) != 0)
-        return err_set_param(e, ERR_NOTFOUND, "model", "no model is given, and the default is neither in %.150s/../models "
-                             "nor in " PKGDATADIR "/models: use --model PATH", exe);
+        return err_set_param(e, ERR_NOTFOUND, "model",
+                             "no model is given, and the default is neither in %.150s/../models nor "
+                             "in " PKGDATADIR "/models: use --model PATH",
+                             exe);
     return config_set(cfg, "model", path, e);
 }
 

@@ -51,7 +51,8 @@ static void live(struct conn *c)
 {
     bool stalled = engine_step_age_ns(c->s->engine) > c->s->cfg->step_stall_timeout * 1000000;
     bool failed = engine_state(c->s->engine) == ENGINE_FAILED;
-    reply_status(c, stalled || failed ? 503 : 200, stalled ? "a step is stalled" : failed ? state_text(c->s) : "ok");
+    const char *text = stalled ? "a step is stalled" : failed ? state_text(c->s) : "ok";
+    reply_status(c, stalled || failed ? 503 : 200, text);
 }
 
 static void startup(struct conn *c)
@@ -68,7 +69,8 @@ static void metrics(struct conn *c)
     if (metrics_render(c->s->metrics, &text) < 0)
         reply_refusal(c, 503, "out of memory");
     else
-        reply_simple(c, 200, "text/plain; version=0.0.4; charset=utf-8", "", text.data ? text.data : "", text.n_bytes);
+        reply_simple(c, 200, "text/plain; version=0.0.4; charset=utf-8", "",
+                     text.data ? text.data : "", text.n_bytes);
     buf_done(&text);
 }
 

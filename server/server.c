@@ -97,9 +97,10 @@ static void on_sighup(uv_signal_t *h, int number)
 static void log_ready(const struct server *s)
 {
     const struct engine_info *i = engine_info(s->engine);
-    LOG_INFO("model", "%s: %s, %.1f M parameters in %s, %.1f MiB on disk, %.1f MiB in memory", i->model_id,
-             i->format, (double)i->n_params * 1e-6, i->weight_types, MIB(i->file_bytes), MIB(i->weight_bytes));
-    LOG_INFO("model", "kernels %s, %d threads; sequences of up to %d tokens; a cache of %llu tokens in %.1f MiB",
+    LOG_INFO("model", "%s: %s, %.1f M parameters in %s, %.1f MiB on disk, %.1f MiB in memory",
+             i->model_id, i->format, (double)i->n_params * 1e-6, i->weight_types, MIB(i->file_bytes),
+             MIB(i->weight_bytes));
+    LOG_INFO("model", "kernels %s, %d threads; up to %d tokens a sequence; %llu in a cache of %.1f MiB",
              cpu_level_name(i->level), i->n_threads, i->max_model_len,
              (unsigned long long)i->n_pages * i->page_tokens, MIB(i->cache_bytes));
     LOG_INFO("server", "ready after %.2f s", i->load_seconds);
@@ -197,8 +198,8 @@ static void raise_descriptor_limit(const struct server_config *cfg)
     if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < need) {
         l.rlim_cur = l.rlim_max == RLIM_INFINITY || l.rlim_max > need ? need : l.rlim_max;
         if (setrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < need)
-            LOG_WARN("server", "max_connections = %lld, but the limit of open files is %llu", cfg->max_connections,
-                     (unsigned long long)l.rlim_cur);
+            LOG_WARN("server", "max_connections = %lld, but the limit of open files is %llu",
+                     cfg->max_connections, (unsigned long long)l.rlim_cur);
     }
 }
 
