@@ -14,6 +14,7 @@ INLINE void q8_tile(const unsigned char *wg, int n_out, int n_in, int g, const v
     v16 acc[2];
     const float *dx[2];
     const int8_t *qx[2];
+    UNROLL
     for (int i = 0; i < rows; i++) {
         dx[i] = act_scales(x[i]);
         qx[i] = act_values(x[i], n_in);
@@ -22,12 +23,15 @@ INLINE void q8_tile(const unsigned char *wg, int n_out, int n_in, int g, const v
     for (int b = 0; b < n_in / Q8_BLOCK; b++) {
         const unsigned char *blk = wg + (size_t)b * Q8_GROUP_BLOCK;
         __m256i sum[2][2];
+        UNROLL
         for (int i = 0; i < rows; i++)
             sum[i][0] = sum[i][1] = _mm256_setzero_si256();
         for (int k = 0; k < 8; k++) {
+            UNROLL
             for (int h = 0; h < 2; h++) {
                 __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)(blk + 32 + 64 * k + 32 * h));
                 __m256i aw = _mm256_abs_epi8(w);
+                UNROLL
                 for (int i = 0; i < rows; i++) {
                     int32_t quad;
                     memcpy(&quad, qx[i] + b * Q8_BLOCK + 4 * k, 4);
@@ -38,11 +42,13 @@ INLINE void q8_tile(const unsigned char *wg, int n_out, int n_in, int g, const v
             }
         }
         v16 dw = v16_load_f16(blk);
+        UNROLL
         for (int i = 0; i < rows; i++) {
             v16 s = V16(_mm256_cvtepi32_ps(sum[i][0]), _mm256_cvtepi32_ps(sum[i][1]));
             acc[i] = v16_fma(s, v16_mul(dw, v16_set1(dx[i][b])), acc[i]);
         }
     }
+    UNROLL
     for (int i = 0; i < rows; i++)
         store_lanes(y[i], acc[i], g, n_out);
 }

@@ -16,47 +16,76 @@
 INLINE void q8_tile(const unsigned char *wg, size_t group_bytes, int n_out, int n_in, int g,
                     const void *const *x, float *const *y, const int rows, const int groups)
 {
-    __m512 acc[8][4];
+    __m512 acc[6][4];
     const __m512i flip = _mm512_set1_epi8((char)0x80);
-    const float *dx[8];
-    const int32_t *sx[8];
-    const int8_t *qx[8];
+    const float *dx[6];
+    const int32_t *sx[6];
+    const int8_t *qx[6];
+    UNROLL
     for (int i = 0; i < rows; i++) {
         dx[i] = act_scales(x[i]);
         sx[i] = act_sums(x[i], n_in);
         qx[i] = act_values(x[i], n_in);
+        UNROLL
         for (int j = 0; j < groups; j++)
             acc[i][j] = _mm512_setzero_ps();
     }
     for (int b = 0; b < n_in / Q8_BLOCK; b++) {
-        __m512i sum[8][4];
+        __m512i sum[6][4];
+        UNROLL
         for (int i = 0; i < rows; i++)
+            UNROLL
             for (int j = 0; j < groups; j++)
                 sum[i][j] = _mm512_set1_epi32(sx[i][b]);
         const unsigned char *blk = wg + (size_t)b * Q8_GROUP_BLOCK;
         for (int k = 0; k < 8; k++) {
+            __m512i wk[4];
+            UNROLL
             for (int j = 0; j < groups; j++) {
                 const unsigned char *at = blk + (size_t)j * group_bytes + 32 + 64 * k;
-                __m512i w = _mm512_xor_si512(_mm512_loadu_si512(at), flip);
+                wk[j] = _mm512_xor_si512(_mm512_loadu_si512(at), flip);
                 if (rows <= 2)
                     _mm_prefetch((const char *)at + PREFETCH_BYTES, _MM_HINT_T0);
-                for (int i = 0; i < rows; i++) {
-                    int32_t quad;
-                    memcpy(&quad, qx[i] + b * Q8_BLOCK + 4 * k, 4);
-                    sum[i][j] = _mm512_dpbusd_epi32(sum[i][j], w, _mm512_set1_epi32(quad));
-                }
+            }
+            UNROLL
+            for (int i = 0; i < rows; i++) {
+                int32_t quad;
+                memcpy(&quad, qx[i] + b * Q8_BLOCK + 4 * k, 4);
+                __m512i xk = _mm512_set1_epi32(quad);
+                UNROLL
+                for (int j = 0; j < groups; j++)
+                    sum[i][j] = _mm512_dpbusd_epi32(sum[i][j], wk[j], xk);
             }
         }
+        UNROLL
         for (int j = 0; j < groups; j++) {
             __m512 dw = v16_load_f16(blk + (size_t)j * group_bytes);
+            UNROLL
             for (int i = 0; i < rows; i++)
                 acc[i][j] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum[i][j]),
                                             _mm512_mul_ps(dw, _mm512_set1_ps(dx[i][b])), acc[i][j]);
         }
     }
+    UNROLL
     for (int i = 0; i < rows; i++)
+        UNROLL
         for (int j = 0; j < groups; j++)
             store_lanes(y[i], acc[i][j], g + j, n_out);
+}
+
+/* Some rows against one or two groups. Two groups share each broadcast of an activation: the tile is
+ * else bound by loads. Six rows of them fill the registers. */
+INLINE int q8_rows(const unsigned char *wg, size_t group_bytes, int n_out, int n_in, int g,
+                   const void *const *x, float *const *y, int m, const int groups)
+{
+    switch (m == 7 || m == 8 ? 4 : m < 6 ? m : 6) {
+    case 6: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 6, groups); return 6;
+    case 5: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 5, groups); return 5;
+    case 4: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 4, groups); return 4;
+    case 3: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 3, groups); return 3;
+    case 2: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 2, groups); return 2;
+    default: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 1, groups); return 1;
+    }
 }
 
 static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
@@ -68,28 +97,11 @@ static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const v
     if (m == 1)
         for (; g + 4 <= g1; g += 4, wg += 4 * group_bytes)
             q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 1, 4);
-    for (; m <= 4 && g + 2 <= g1; g += 2, wg += 2 * group_bytes) {
-        switch (m) {
-        case 1: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 1, 2); break;
-        case 2: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 2, 2); break;
-        case 3: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 3, 2); break;
-        case 4: q8_tile(wg, group_bytes, n_out, n_in, g, x, y, 4, 2); break;
-        }
-    }
-    for (; g < g1; g++, wg += group_bytes) {
-        int i = 0;
-        for (; i + 8 <= m; i += 8)
-            q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 8, 1);
-        switch (m - i) {
-        case 7: q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 7, 1); break;
-        case 6: q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 6, 1); break;
-        case 5: q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 5, 1); break;
-        case 4: q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 4, 1); break;
-        case 3: q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 3, 1); break;
-        case 2: q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 2, 1); break;
-        case 1: q8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 1, 1); break;
-        }
-    }
+    for (; g + 2 <= g1; g += 2, wg += 2 * group_bytes)
+        for (int i = 0; i < m;)
+            i += q8_rows(wg, group_bytes, n_out, n_in, g, x + i, y + i, m - i, 2);
+    for (int i = 0; g < g1 && i < m;)
+        i += q8_rows(wg, group_bytes, n_out, n_in, g, x + i, y + i, m - i, 1);
 }
 
 static void act_q8(const float *x, int n, void *dst)

@@ -8,6 +8,14 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+/* Before each loop over a tile: only when all of them are unrolled do the sums live in registers, and -O2
+ * alone stops at small tiles. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* e^x: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2], within 2 ulp; exactly 1 at 0 and exactly 0
  * below -87.3 (so also at -inf); saturates above 88.3. */
 INLINE v16 v16_exp(v16 x)
@@ -52,15 +60,18 @@ INLINE void float_rows(enum tensor_type type, const unsigned char *wg, int n_out
 {
     v16 acc[ROW_TILE];
     const float *xr[ROW_TILE];
+    UNROLL
     for (int i = 0; i < rows; i++) {
         acc[i] = v16_set1(0.0f);
         xr[i] = x[i];
     }
     for (int k = 0; k < n_in; k++) {
         v16 w = load_weights(type, wg, k);
+        UNROLL
         for (int i = 0; i < rows; i++)
             acc[i] = v16_fma(w, v16_set1(xr[i][k]), acc[i]);
     }
+    UNROLL
     for (int i = 0; i < rows; i++)
         store_lanes(y[i], acc[i], g, n_out);
 }
@@ -69,13 +80,16 @@ INLINE void float_groups(enum tensor_type type, const unsigned char *wg, size_t 
                          int n_out, int n_in, int g, const float *x, float *y, const int groups)
 {
     v16 acc[GROUP_TILE];
+    UNROLL
     for (int i = 0; i < groups; i++)
         acc[i] = v16_set1(0.0f);
     for (int k = 0; k < n_in; k++) {
         v16 xk = v16_set1(x[k]);
+        UNROLL
         for (int i = 0; i < groups; i++)
             acc[i] = v16_fma(load_weights(type, wg + (size_t)i * group_bytes, k), xk, acc[i]);
     }
+    UNROLL
     for (int i = 0; i < groups; i++)
         store_lanes(y, acc[i], g + i, n_out);
 }
@@ -141,13 +155,16 @@ INLINE void score_tile(const float *q, const float *key, size_t stride, int dk, 
                        const int tokens)
 {
     v16 s[SCORE_TILE];
+    UNROLL
     for (int t = 0; t < tokens; t++)
         s[t] = v16_set1(0.0f);
     for (int d = 0; d < dk; d++) {
         v16 qd = v16_load(q + (size_t)d * KERN_LANES);
+        UNROLL
         for (int t = 0; t < tokens; t++)
             s[t] = v16_fma(v16_set1(key[(size_t)t * stride + (size_t)d]), qd, s[t]);
     }
+    UNROLL
     for (int t = 0; t < tokens; t++)
         v16_store(score + (size_t)t * KERN_LANES, s[t]);
 }
@@ -156,6 +173,7 @@ INLINE void value_tile(const float *p, const float *value, size_t stride, int n_
                        int rescale, float *acc, const int elems)
 {
     v16 a[VALUE_TILE];
+    UNROLL
     for (int r = 0; r < elems; r++) {
         a[r] = v16_load(acc + (size_t)r * KERN_LANES);
         if (rescale)
@@ -163,9 +181,11 @@ INLINE void value_tile(const float *p, const float *value, size_t stride, int n_
     }
     for (int t = 0; t < n_rows; t++) {
         v16 pt = v16_load(p + (size_t)t * KERN_LANES);
+        UNROLL
         for (int r = 0; r < elems; r++)
             a[r] = v16_fma(v16_set1(value[(size_t)t * stride + (size_t)r]), pt, a[r]);
     }
+    UNROLL
     for (int r = 0; r < elems; r++)
         v16_store(acc + (size_t)r * KERN_LANES, a[r]);
 }
