@@ -1,1 +1,6 @@
 ## tests of server
+check_PROGRAMS += tests/t_conf
+TESTS += tests/t_conf
+tests_t_conf_SOURCES = %D%/unit/t_conf.c
+tests_t_conf_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_conf_LDADD = libserver.a $(LIBS_BASE) $(CHECK_LIBS)
