@@ -50,7 +50,8 @@ START_TEST(test_language)
         {"{{ bos_token }}{{ eos_token }}", ONE, "<B><E>"},
         {"{# no #}a", ONE, "a"},
         {"{% for m in messages %}{{ m['role'] }}:{{ m.content }};{% endfor %}", TWO, "system:S;user:Hi;"},
-        {"{% for m in messages %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }} {% endfor %}",
+        {"{% for m in messages %}{{ loop.index }}{{ loop.index0 }}{{ loop.first }}{{ loop.last }} "
+         "{% endfor %}",
          TWO, "10TrueFalse 21FalseTrue "},
         {"{% if messages[0]['role'] == 'system' %}s{% elif true %}t{% else %}u{% endif %}", TWO, "s"},
         {"{% if messages[0]['role'] == 'system' %}s{% elif true %}t{% else %}u{% endif %}", ONE, "t"},
@@ -103,7 +104,8 @@ START_TEST(test_literal)
     for (size_t i = 0; i < out.n_bytes; i++)
         ck_assert_int_eq(out.literal[i], i >= begin && i < end);
     /* joined to other text, in upper case or as part of a list: still the client's */
-    got = render("{{ ('[' ~ messages[0].content ~ ']') | upper }}", "[{\"role\":\"u\",\"content\":\"<e>\"}]", &out);
+    got = render("{{ ('[' ~ messages[0].content ~ ']') | upper }}",
+                 "[{\"role\":\"u\",\"content\":\"<e>\"}]", &out);
     ck_assert_str_eq(got, "[<E>]");
     for (size_t i = 1; i < 4; i++)
         ck_assert_int_eq(out.literal[i], 1);
@@ -141,7 +143,8 @@ START_TEST(test_random)
     static const char *const pieces[] = {
         "{{", "}}", "{%", "%}", "{#", "#}", " for ", " in ", " if ", " else ", " endif ", " endfor ", " set ",
         "messages", "m", "'a'", "\"", "[", "]", "(", ")", ".", "|", "trim", "~", "+", "-", "==", "1", "0",
-        "content", ",", " is ", " not ", " defined ", "loop.index", "\n", "x", ":", "{", "}", "default(", "join(",
+        "content", ",", " is ", " not ", " defined ", "loop.index", "\n", "x", ":", "{", "}",
+        "default(", "join(",
     };
     for (int i = 0; i < 20000; i++) {
         char text[400] = "";
