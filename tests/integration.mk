@@ -4,6 +4,7 @@ MJS_LOG_DRIVER = $(LOG_DRIVER)
 MJS_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/integration/run.sh
 
 INTEGRATION_TESTS = \
+	%D%/integration/api.mjs \
 	%D%/integration/golden.mjs \
 	%D%/integration/concurrency.mjs \
 	%D%/integration/prefix.mjs \
