@@ -7,3 +7,4 @@ tests_t_forward_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 tests_t_golden_SOURCES = %D%/forward/t_golden.c
 tests_t_golden_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_golden_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+EXTRA_DIST += %D%/data/latent-mini-golden.json

@@ -65,9 +65,9 @@ c_files | grep -v '^tests/' |
 report "no unbounded string functions, no alloca"
 
 # What is written here must build and read the same anywhere.
-find . \( -name .git -o -name 'build*' -o -name autom4te.cache -o -name node_modules \) -prune -o -type f \
+find . \( -name .git -o -name 'build*' -o -name '_build' -o -name '_inst' -o -name autom4te.cache -o -name node_modules \) -prune -o -type f \
     \( -name '*.[ch]' -o -name '*.def' -o -name '*.mk' -o -name '*.am' -o -name '*.ac' -o -name '*.m4' \
-    -o -name '*.sh' -o -name '*.md' -o -name '*.mjs' -o -name '*.py' -o -name '*.conf' -o -name '*.service' \
+    -o -name '*.sh' -o -name '*.md' -o -name '*.mjs' -o -name '*.py' -o -name '*.conf' -o -name '*.service.in' \
     -o -name quickstart \) -print | grep -v '/tests/lint/style\.sh$' | sort |
     xargs grep -nE '(^|[^A-Za-z0-9_.])/(work|root|home/[a-z]+)/|/tmp/b-' /dev/null >"$found" || true
 report "no path of somebody's machine"
