@@ -152,6 +152,9 @@ static void take_header(struct conn *c)
 {
     const char *name = c->field.data ? c->field.data : "";
     const char *value = c->value.data ? c->value.data : "";
+    /* RFC 9112, 5.1: servers that read "A : b" differently can be played against each other. */
+    if (c->field.n_bytes == 0 || strpbrk(name, " \t"))
+        refuse(c, 400, "a header's name has white space");
     if (!strcasecmp(name, "host"))
         c->has_host = true;
     else if (!strcasecmp(name, "content-type"))
