@@ -1,1 +1,6 @@
 ## tests of model
+check_PROGRAMS += tests/t_readers
+TESTS += tests/t_readers
+tests_t_readers_SOURCES = %D%/unit/t_readers.c
+tests_t_readers_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_readers_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
