@@ -1,1 +1,6 @@
 ## tests of engine
+check_PROGRAMS += tests/t_sampler
+TESTS += tests/t_sampler
+tests_t_sampler_SOURCES = %D%/unit/t_sampler.c
+tests_t_sampler_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_sampler_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

@@ -1,0 +1,372 @@
+/* tests/unit/t_sampler.c - sampling against plain float64 formulas, and the text of a choice against a
+ * search over the whole of it. */
+#include "config.h"
+
+#include <check.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/buf.h"
+#include "engine/model/checkpoint.h"
+#include "engine/sampler.h"
+#include "engine/textout.h"
+
+#define N 200
+
+static struct sampler_scratch *scratch;
+static const struct sampling_params neutral = {
+    .temperature = 1, .top_p = 1, .repetition_penalty = 1, .seed = 1};
+
+static void setup(void)
+{
+    scratch = sampler_scratch_new(N);
+    ck_assert_ptr_nonnull(scratch);
+}
+
+static void teardown(void)
+{
+    sampler_scratch_free(scratch);
+}
+
+static float uniform(void)
+{
+    return (float)rand() / (float)RAND_MAX;
+}
+
+static void random_logits(float *x)
+{
+    for (int i = 0; i < N; i++)
+        x[i] = 8 * uniform() - 4 + (rand() % 20 ? 0.0f : 4.0f);
+}
+
+static int32_t pick(const struct sampler *s, const float *logits, int index)
+{
+    float copy[N];
+    int32_t id = -1;
+    memcpy(copy, logits, sizeof(copy));
+    ck_assert_int_eq(sampler_pick(s, scratch, copy, NULL, 0, index, &id), 0);
+    ck_assert_int_ge(id, 0);
+    ck_assert_int_lt(id, N);
+    return id;
+}
+
+static struct sampler *make(const struct sampling_params *p)
+{
+    struct sampler *s = NULL;
+    ck_assert_int_eq(sampler_new(p, 0, N, NULL, 0, 1000000, &s), 0);
+    return s;
+}
+
+START_TEST(test_greedy)
+{
+    struct sampling_params p = neutral;
+    float x[N];
+    p.temperature = 0;
+    struct sampler *s = make(&p);
+    for (int i = 0; i < 1000; i++) {
+        random_logits(x);
+        int best = 0;
+        for (int k = 1; k < N; k++)
+            best = x[k] > x[best] ? k : best;
+        ck_assert_int_eq(pick(s, x, i), best);
+        x[(best + 7) % N] = x[best]; /* a tie: the lower id */
+        ck_assert_int_eq(pick(s, x, i), (best + 7) % N < best ? (best + 7) % N : best);
+    }
+    sampler_free(&s);
+}
+END_TEST
+
+static const float *by; /* for compare */
+static int compare(const void *a, const void *b)
+{
+    int i = *(const int *)a, k = *(const int *)b;
+    return by[i] > by[k] ? -1 : by[i] < by[k] ? 1 : i - k;
+}
+
+/* The distribution that the parameters ask for, in the order top_k, top_p, min_p. */
+static void reference(const float *x, const struct sampling_params *p, double *prob)
+{
+    int order[N], keep = N;
+    double sum = 0, part = 0;
+    for (int i = 0; i < N; i++)
+        order[i] = i;
+    by = x;
+    qsort(order, N, sizeof(*order), compare);
+    if (p->top_k > 0)
+        keep = p->top_k < N ? p->top_k : N;
+    memset(prob, 0, N * sizeof(*prob));
+    for (int i = 0; i < keep; i++)
+        sum += prob[order[i]] = exp(((double)x[order[i]] - x[order[0]]) / p->temperature);
+    int n = 0;
+    while (n < keep && (n == 0 || part < p->top_p * sum))
+        part += prob[order[n++]];
+    for (int i = 0; i < N; i++)
+        if (i >= n || prob[order[i]] < p->min_p * prob[order[0]])
+            prob[order[i]] = 0;
+    sum = 0;
+    for (int i = 0; i < N; i++)
+        sum += prob[i];
+    for (int i = 0; i < N; i++)
+        prob[i] /= sum;
+}
+
+START_TEST(test_distribution)
+{
+    const int draws = 20000;
+    for (int round = 0; round < 24; round++) {
+        struct sampling_params p = neutral;
+        float x[N];
+        double prob[N], chi = 0;
+        int count[N] = {0}, cells = 0;
+        p.seed = (uint64_t)rand();
+        p.temperature = 0.3f + 1.4f * uniform();
+        if (round & 1)
+            p.top_k = 1 + rand() % 60;
+        if (round & 2)
+            p.top_p = 0.2f + 0.79f * uniform();
+        if (round & 4)
+            p.min_p = 0.2f * uniform();
+        random_logits(x);
+        reference(x, &p, prob);
+        struct sampler *s = make(&p);
+        for (int i = 0; i < draws; i++)
+            count[pick(s, x, i)]++;
+        sampler_free(&s);
+        int stray = 0;
+        for (int i = 0; i < N; i++) {
+            double want = prob[i] * draws;
+            if (prob[i] == 0)
+                stray += count[i];
+            if (want >= 5) {
+                chi += (count[i] - want) * (count[i] - want) / want;
+                cells++;
+            }
+        }
+        /* one token at the edge of top_p may fall either way by rounding */
+        ck_assert_msg(stray == 0 || stray < draws / 20, "%d draws outside the kept set", stray);
+        /* mean `cells`, deviation sqrt(2 cells): 6 deviations are no accident */
+        ck_assert_msg(chi < cells + 6 * sqrt(2.0 * cells) + 10, "chi^2 %.1f over %d cells", chi, cells);
+    }
+}
+END_TEST
+
+START_TEST(test_seed)
+{
+    struct sampling_params p = neutral;
+    float x[N];
+    int same = 0;
+    random_logits(x);
+    struct sampler *a = make(&p), *b = make(&p), *c = NULL;
+    ck_assert_int_eq(sampler_new(&p, 1, N, NULL, 0, 100, &c), 0);
+    for (int i = 0; i < 200; i++) {
+        int32_t id = pick(a, x, i);
+        ck_assert_int_eq(pick(b, x, i), id);
+        same += pick(c, x, i) == id;
+    }
+    ck_assert_int_lt(same, 150); /* another choice draws otherwise */
+    sampler_free(&a);
+    sampler_free(&b);
+    sampler_free(&c);
+}
+END_TEST
+
+/* With temperature 0 a penalty shows in which token wins. */
+START_TEST(test_penalties)
+{
+    float x[N] = {0};
+    const int32_t prompt[] = {3};
+    struct sampling_params p = neutral;
+    struct sampler *s = NULL;
+    p.temperature = 0;
+    x[3] = 2, x[4] = 1.5f, x[5] = -1;
+    p.repetition_penalty = 1.5f; /* 2 / 1.5 < 1.5 */
+    ck_assert_int_eq(sampler_new(&p, 0, N, prompt, 1, 10, &s), 0);
+    ck_assert_int_eq(pick(s, x, 0), 4);
+    sampler_accept(s, 4); /* 1.5 / 1.5 = 1 < 2 / 1.5 */
+    ck_assert_int_eq(pick(s, x, 1), 3);
+    sampler_free(&s);
+
+    p = neutral;
+    p.temperature = 0;
+    p.presence_penalty = 0.6f;
+    ck_assert_int_eq(sampler_new(&p, 0, N, prompt, 1, 10, &s), 0);
+    ck_assert_int_eq(pick(s, x, 0), 3); /* the prompt does not count */
+    sampler_accept(s, 3);
+    ck_assert_int_eq(pick(s, x, 1), 4);
+    sampler_accept(s, 3); /* twice is as once */
+    sampler_accept(s, 4);
+    ck_assert_int_eq(pick(s, x, 3), 3);
+    sampler_free(&s);
+
+    p.presence_penalty = 0;
+    p.frequency_penalty = 0.3f;
+    ck_assert_int_eq(sampler_new(&p, 0, N, NULL, 0, 10, &s), 0);
+    sampler_accept(s, 3);
+    ck_assert_int_eq(pick(s, x, 1), 3);
+    sampler_accept(s, 3);
+    ck_assert_int_eq(pick(s, x, 2), 4); /* 2 - 0.6 < 1.5 */
+    sampler_free(&s);
+
+    const struct logit_bias bias[] = {{3, -100}, {5, 10}};
+    p = neutral;
+    p.temperature = 0;
+    p.logit_bias = bias;
+    p.n_logit_bias = 2;
+    s = make(&p);
+    ck_assert_int_eq(pick(s, x, 0), 5);
+    sampler_free(&s);
+}
+END_TEST
+
+START_TEST(test_banned)
+{
+    float x[N];
+    struct sampling_params p = neutral;
+    int32_t id, all[N];
+    struct sampler *s = make(&p);
+    for (int i = 0; i < N; i++)
+        all[i] = i;
+    for (int i = 0; i < 500; i++) {
+        random_logits(x);
+        ck_assert_int_eq(sampler_pick(s, scratch, x, all, N - 1, i, &id), 0);
+        ck_assert_int_eq(id, N - 1);
+    }
+    random_logits(x);
+    ck_assert_int_eq(sampler_pick(s, scratch, x, all, N, 0, &id), ERR_INTERNAL);
+    random_logits(x);
+    x[5] = NAN;
+    ck_assert_int_eq(sampler_pick(s, scratch, x, NULL, 0, 0, &id), ERR_INTERNAL);
+    sampler_free(&s);
+}
+END_TEST
+
+/* --- text ----------------------------------------------------------------------------------------- */
+
+static struct tokenizer *tok;
+
+static void open_tokenizer(void)
+{
+    const char *src = getenv("top_srcdir");
+    char path[4096];
+    struct err e = {0};
+    struct checkpoint *c = NULL;
+    snprintf(path, sizeof(path), "%s/models/latent-mini.q8_0.gguf", src ? src : ".");
+    ck_assert_msg(checkpoint_open(path, &c, &e) == 0, "%s", e.text);
+    ck_assert_msg(tokenizer_new(&c->tokenizer, c->config.vocab_size, &tok, &e) == 0, "%s", e.text);
+    checkpoint_close(&c);
+}
+
+static void close_tokenizer(void)
+{
+    tokenizer_free(&tok);
+}
+
+/* Is s whole UTF-8 characters? Its bytes come from whole strings, so looking at the ends suffices. */
+static bool whole(const char *s, size_t n)
+{
+    size_t i = 0;
+    while (i < n) {
+        unsigned char ch = (unsigned char)s[i];
+        i += ch < 0x80 ? 1 : ch < 0xe0 ? 2 : ch < 0xf0 ? 3 : 4;
+    }
+    return i == n && (n == 0 || ((unsigned char)s[0] & 0xc0) != 0x80);
+}
+
+static void check_text(const char *text, const struct stop_string *stop, int n_stop)
+{
+    struct textout t;
+    struct buf out, piece;
+    size_t n = strlen(text);
+    int hit = -1;
+    buf_init(&out, 1 << 20);
+    buf_init(&piece, 1 << 20);
+    ck_assert_int_eq(textout_init(&t, tok, stop, n_stop, true), 0);
+    /* the earliest end of a stop string wins, and its beginning is where the text ends */
+    size_t first_end = SIZE_MAX;
+    for (int i = 0; i < n_stop; i++) {
+        const char *at = strstr(text, stop[i].data);
+        if (at && (size_t)(at - text) + stop[i].n_bytes < first_end)
+            first_end = (size_t)(at - text) + stop[i].n_bytes;
+    }
+    struct err e = {0};
+    struct token_list list = {0};
+    ck_assert_msg(tokenizer_encode(tok, text, n, 0, 100000, &list, &e) == 0, "%s", e.text);
+    for (size_t i = 0; i < (size_t)list.n && hit < 0; i++) {
+        buf_reset(&piece);
+        hit = textout_push(&t, list.ids[i], true, &piece);
+        ck_assert_int_ge(hit, -1);
+        ck_assert_msg(whole(piece.data ? piece.data : "", piece.n_bytes), "half a character: %s", text);
+        ck_assert_int_eq(buf_append(&out, piece.data, piece.n_bytes), 0);
+    }
+    if (hit < 0)
+        ck_assert_int_eq(textout_finish(&t, &out), 0);
+    const char *got = out.data ? out.data : "";
+    if (first_end == SIZE_MAX) {
+        ck_assert_int_eq(hit, -1);
+        ck_assert_str_eq(got, text);
+    } else {
+        ck_assert_int_ge(hit, 0);
+        ck_assert_int_eq(strncmp(got, text, out.n_bytes), 0);
+        for (int i = 0; i < n_stop; i++)
+            ck_assert_msg(!strstr(got, stop[i].data), "\"%s\" leaked", stop[i].data);
+        ck_assert_int_eq(strncmp(text + out.n_bytes, stop[hit].data, stop[hit].n_bytes), 0);
+    }
+    free(list.ids);
+    textout_done(&t);
+    buf_done(&out);
+    buf_done(&piece);
+}
+
+START_TEST(test_text)
+{
+    static const char *const pieces[] = {"a", "b", "ab", " the", "é", "東", "👩‍👩‍👧", "\n", "<", ">", " "};
+    const size_t n_pieces = sizeof(pieces) / sizeof(*pieces);
+    for (int round = 0; round < 4000; round++) {
+        char text[2000] = "", words[4][64];
+        struct stop_string stop[4];
+        int n = rand() % 60, n_stop = rand() % 5;
+        for (int i = 0, at = 0; i < n; i++)
+            at += snprintf(text + at, sizeof(text) - (size_t)at, "%s",
+                           pieces[(size_t)rand() % n_pieces]);
+        for (int i = 0; i < n_stop; i++) {
+            words[i][0] = 0;
+            for (int k = 1 + rand() % 3, at = 0; k > 0; k--)
+                at += snprintf(words[i] + at, sizeof(words[i]) - (size_t)at, "%s",
+                               pieces[(size_t)rand() % n_pieces]);
+            stop[i] = (struct stop_string){words[i], strlen(words[i])};
+        }
+        check_text(text, stop, n_stop);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    const char *s = getenv("LATENT_TEST_SEED");
+    unsigned seed = s ? (unsigned)strtoul(s, NULL, 10) : (unsigned)time(NULL);
+    srand(seed);
+    printf("# seed %u (LATENT_TEST_SEED)\n", seed);
+    fflush(stdout);
+    Suite *suite = suite_create("sampler");
+    TCase *tc = tcase_create("sampler"), *text = tcase_create("text");
+    tcase_set_timeout(tc, 120);
+    tcase_set_timeout(text, 120);
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, test_greedy);
+    tcase_add_test(tc, test_distribution);
+    tcase_add_test(tc, test_seed);
+    tcase_add_test(tc, test_penalties);
+    tcase_add_test(tc, test_banned);
+    tcase_add_checked_fixture(text, open_tokenizer, close_tokenizer);
+    tcase_add_test(text, test_text);
+    suite_add_tcase(suite, tc);
+    suite_add_tcase(suite, text);
+    SRunner *sr = srunner_create(suite);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? 1 : 0;
+}
