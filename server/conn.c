@@ -53,7 +53,7 @@ static void reset_request(struct conn *c)
     c->query = "";
     c->header_bytes = 0;
     c->n_headers = 0;
-    c->has_host = c->expects = c->message_complete = c->value_seen = false;
+    c->has_host = c->expects = c->message_complete = c->value_seen = c->recoded = false;
     c->content_type[0] = c->request_id[0] = 0;
     c->error_status = 0;
     c->log = (struct request_log){.handler = "other", .facts = {-1, -1, -1, -1, NULL}};
@@ -155,13 +155,19 @@ static void take_header(struct conn *c)
     /* RFC 9112, 5.1: servers that read "A : b" differently can be played against each other. */
     if (c->field.n_bytes == 0 || strpbrk(name, " \t"))
         refuse(c, 400, "a header's name has white space");
-    if (!strcasecmp(name, "host"))
+    if (c->state == CONN_BODY) {
+        /* a trailer: what the header said stays (RFC 9110, 6.5.1) */
+    } else if (!strcasecmp(name, "host")) {
+        if (c->has_host)
+            refuse(c, 400, "there are two Host headers");
         c->has_host = true;
-    else if (!strcasecmp(name, "content-type"))
+    } else if (!strcasecmp(name, "transfer-encoding")) {
+        c->recoded = strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, " \t")];
+    } else if (!strcasecmp(name, "content-type")) {
         copy_value(c, c->content_type, sizeof(c->content_type));
-    else if (!strcasecmp(name, "x-request-id") && sane_id(value))
+    } else if (!strcasecmp(name, "x-request-id") && sane_id(value)) {
         copy_value(c, c->request_id, sizeof(c->request_id));
-    else if (!strcasecmp(name, "expect") && *value) {
+    } else if (!strcasecmp(name, "expect") && *value) {
         c->expects = true;
         if (strcasecmp(value, "100-continue") != 0)
             refuse(c, 417, "Expect: only 100-continue is understood");
@@ -238,6 +244,8 @@ static int on_headers_complete(llhttp_t *p)
         return refuse(c, 505, "only HTTP/1.0 and HTTP/1.1 are spoken here");
     if (!c->has_host && !c->http10)
         return refuse(c, 400, "the Host header is missing");
+    if ((p->flags & F_CHUNKED) && c->recoded)
+        return refuse(c, 501, "Transfer-Encoding: only chunked is understood");
     if (p->method == HTTP_CONNECT)
         return refuse(c, 405, "CONNECT is not served");
     int status = split_target(c);
@@ -332,6 +340,8 @@ static void dispatch(struct conn *c)
     struct server *s = c->s;
     begin_answer(c);
     c->keep_alive = llhttp_should_keep_alive(&c->parser) && !c->close_after && !s->draining;
+    if (c->http10 && (c->parser.flags & F_CHUNKED))
+        c->keep_alive = false; /* HTTP/1.0 has no chunks: who reads them differs (RFC 9112, 6.1) */
     c->log.handler = handler_name(c->path);
     if (!api_owns_path(c->path)) {
         route_request(c);
@@ -480,8 +490,7 @@ static void next(struct conn *c)
     }
     if (c->close_after)
         return; /* conn_on_flushed comes back */
-    if (c->in.n_bytes == 0)
-        set_timer(c, c->s->cfg->idle_timeout);
+    set_timer(c, c->s->cfg->idle_timeout); /* also when only empty lines wait: process skips them */
     process(c);
     update_reading(c);
 }

@@ -79,6 +79,7 @@ struct conn {
     size_t header_bytes;
     int n_headers;
     bool has_host, expects, message_complete, value_seen;
+    bool recoded;           /* a transfer coding besides chunked */
     char content_type[128], request_id[132];
     char *target;           /* owned */
     char *path;             /* owned, decoded */
@@ -91,6 +92,7 @@ struct conn {
     /* the answer */
     struct api_exchange *exchange;
     bool head_only, chunked, keep_alive, http10;
+    bool streams;           /* the body's length is not known before its end */
     struct buf out, flight;
     uv_write_t write;
     bool writing;           /* flight is with libuv */

@@ -108,10 +108,13 @@ static int remove_stale(const char *path, struct err *e)
     if (fd < 0)
         return err_set_param(e, ERR_IO, "listen", "listen: socket: %s", strerror(errno));
     memcpy(sa.sun_path, path, strlen(path) + 1);
-    bool answered = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 || errno == EAGAIN;
+    /* only a refusal proves that nobody is there: EACCES, for one, does not */
+    int r = connect(fd, (struct sockaddr *)&sa, sizeof(sa)) == 0 ? 0 : errno;
     close(fd);
-    if (answered)
+    if (r == 0 || r == EAGAIN)
         return err_set_param(e, ERR_IO, "listen", "listen: %.100s: another process serves there", path);
+    if (r != ECONNREFUSED && r != ENOENT)
+        return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", path, strerror(r));
     unlink(path);
     return 0;
 }

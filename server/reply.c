@@ -146,7 +146,8 @@ static void begin(struct conn *c, int status, const struct api_header *headers, 
     struct buf *o = &c->out;
     c->log.status = status;
     c->log.bytes = 0;
-    c->chunked = body_bytes < 0 && !c->http10;
+    c->streams = body_bytes < 0;
+    c->chunked = c->streams && !c->http10;
     if (body_bytes < 0 && c->http10)
         c->keep_alive = false; /* the body ends with the connection */
     int r = buf_printf(o, "HTTP/1.1 %d %s\r\nDate: %s\r\nServer: latentd\r\nX-Request-Id: %s\r\n%s", status,
@@ -182,10 +183,10 @@ static void ops_write(void *reply, const char *data, size_t n_bytes)
         put(c, size, (size_t)snprintf(size, sizeof(size), "%zx\r\n", n_bytes));
     }
     put(c, data, n_bytes);
-    if (c->chunked) {
+    if (c->chunked)
         put(c, "\r\n", 2);
+    if (c->streams)
         conn_flush(c); /* a stream's piece does not wait for the next */
-    }
 }
 
 static void ops_end(void *reply, const struct api_log_facts *facts)

@@ -125,7 +125,7 @@ await test('limits', async () => {
 
 await test('what is not HTTP, and what two readers could read differently', async () => {
     for (const text of [
-        'nonsense\r\n\r\n', 'GET / HTTP/1.1\r\nHost x\r\n\r\n', 'GET /livez HTTP/1.1\r\n\r\n', 'GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n',
+        'nonsense\r\n\r\n', 'GET / HTTP/1.1\r\nHost x\r\n\r\n', 'GET /livez HTTP/1.1\r\n\r\n', get('/livez', 'Host: y\r\n'), 'GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n',
         'GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n', get('/livez', 'A\0: b\r\n'), get('/livez', 'A : b\r\n'),
         post(json, 'Transfer-Encoding: chunked\r\n'), post(json, 'Content-Length: 5\r\n'),
         'POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n',
@@ -136,6 +136,9 @@ await test('what is not HTTP, and what two readers could read differently', asyn
     ])
         await refused(text, 400)
 })
+
+await test('a transfer coding besides chunked', () => refused(
+    'POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n', 501))
 
 await test('HTTP/1.0: closed after the answer, kept on demand, streams without chunks', async () => {
     const plain = await new Raw().send('GET /livez HTTP/1.0\r\n\r\n').all()
