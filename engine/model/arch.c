@@ -76,9 +76,11 @@ static void bind_entry(struct binder *b, struct tensor *dst, int n_dims, const i
     for (int i = 0; i < 3; i++)
         same = same && t->ne[i] == (i < n_dims ? ne[i] : 1);
     if (!t->data) {
+        char served[160];
+        tensor_weight_types(served, sizeof(served));
         b->r = err_set_param(b->e, ERR_UNSUPPORTED, t->name,
-                             "%s: tensor %s is %s, which is not served (F32, F16, BF16, Q8_0 are)",
-                             entry->map->label, t->name, entry->type_name);
+                             "%s: tensor %s is %s, which is not served (%s are)",
+                             entry->map->label, t->name, entry->type_name, served);
     } else if (!same) {
         char found[96], wanted[96];
         shape_text(t->ne, t->n_dims, found, sizeof(found));
