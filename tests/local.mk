@@ -24,3 +24,4 @@ include %D%/server.mk
 include %D%/forward.mk
 include %D%/lint.mk
 include %D%/integration.mk
+include %D%/peers.mk
