@@ -45,6 +45,7 @@ struct ffn_work {
     const struct ffn_layer *layer;
     const struct step *step;
     const struct row_set *set;
+    float *out;
 };
 
 /* --- weights ----------------------------------------------------------------------------------- */
@@ -187,7 +188,7 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
     w->top_k = c->n_routed_experts > 0 ? c->num_experts_per_tok : 0;
     w->expert_width = c->n_routed_experts > 0 ? c->moe_intermediate_size : 0;
     w->main_width = shared;
-    if (c->first_k_dense_replace > 0 || c->n_routed_experts == 0)
+    if (c->first_k_dense_replace > 0 || c->n_routed_experts == 0 || c->attentions_per_layer > 1)
         w->main_width = c->intermediate_size > shared ? c->intermediate_size : shared;
     size_t slots = rows * (size_t)w->top_k, n = rows + slots;
     w->norm = bytes_new(w, rows * hidden * f);
@@ -365,7 +366,7 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
     int hidden = st->config->hidden_size, n_slots = n_slots_of(w);
     (void)thread;
     for (int i = r0; i < r1; i++) {
-        float *x = st->x + (size_t)w->set->rows[i] * (size_t)hidden;
+        float *x = w->out + (size_t)w->set->rows[i] * (size_t)hidden;
         const float *main_out = w->down + (size_t)(n_slots + i) * (size_t)hidden;
         if (w->layer->dense) {
             k->axpy(1.0f, main_out, hidden, x);
@@ -392,7 +393,7 @@ static int add_in(struct ffn_work *w, int n, const struct ffn_block *b, int i0, 
 }
 
 void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *step,
-             const struct row_set *set)
+             const struct row_set *set, float *out)
 {
     const struct model_config *c = step->config;
     int rows = set->n_rows, n_slots, n = 0;
@@ -400,6 +401,7 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
     w->layer = l;
     w->step = step;
     w->set = set;
+    w->out = out;
     n_slots = n_slots_of(w);
 
     rows_run(step->pool, rows, norm_rows, w);

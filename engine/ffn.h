@@ -21,8 +21,8 @@ void ffn_work_free(struct ffn_work *w);
 uint64_t ffn_work_bytes(const struct ffn_work *w);
 int ffn_max_products(const struct model_config *c);
 
-/* x[row] += ffn(RMSNorm(x[row])) for the rows of the set. */
+/* out[row] += ffn(RMSNorm(x[row])) for the rows of the set; out is step->x or another [rows][hidden]. */
 void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *step,
-             const struct row_set *set);
+             const struct row_set *set, float *out);
 
 #endif

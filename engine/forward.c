@@ -4,6 +4,14 @@
  *     for each layer:  x += attention(RMSNorm(x));  x += ffn(RMSNorm(x))
  *     logits = RMSNorm(x) W_out                      for the rows that asked
  *
+ * Each layer names its attention mechanism, and a mechanism declares the streams of cache rows that
+ * it keeps. Where a model has several attentions in one of its layers (attentions_per_layer), each is
+ * a layer here, with its dense ffn; the experts of the first are the shortcut of LongCat-Flash
+ * (arXiv 2509.01322), computed from what its dense ffn reads and added behind the last ffn:
+ *
+ *     x += attention_1(RMSNorm(x));  s = experts(RMSNorm(x));  x += ffn_1(RMSNorm(x))
+ *     x += attention_2(RMSNorm(x));                            x += ffn_2(RMSNorm(x));  x += s
+ *
  * In the last layer every row still writes its cache row, but only rows whose logits are wanted go
  * on from there. */
 #include "config.h"
@@ -18,18 +26,31 @@
 #include "engine/router.h"
 #include "engine/step.h"
 
+/* Mechanisms that the layers of one model may name. */
+#define MAX_MECHANISMS 8
+
+struct mechanism {
+    const struct attention_ops *ops;
+    void *work;
+};
+
 struct layer {
     float *attn_norm;
+    const struct mechanism *mechanism;
     void *attention;
     struct ffn_layer *ffn;
-    size_t plane_offset; /* of its stream in a page; set by model_bind_cache */
+    struct ffn_layer *shortcut; /* experts that join behind the last layer of the group, or NULL */
+    bool ends_group;            /* the last of attentions_per_layer */
+    uint32_t first_plane, n_planes;
+    size_t plane_offsets[ATTENTION_MAX_PLANES]; /* in a page; set by model_bind_cache */
 };
 
 struct model {
     struct model_config config;
     const struct kernels *kern;
     struct pool *pool;
-    const struct attention_ops *attention;
+    struct mechanism mechanisms[MAX_MECHANISMS];
+    int n_mechanisms;
     struct rope rope;
     struct step_limits limits;
     int max_logit_rows, max_position;
@@ -38,12 +59,13 @@ struct model {
     struct matrix embd, output; /* output.packed == NULL when tied to embd */
     float *output_norm;
     struct kv_plane *planes;
+    uint32_t n_planes;
     bool bound;
     uint64_t weight_bytes, step_bytes;
     /* work space of a step */
     struct products products;
-    void *attention_work;
     struct ffn_work *ffn_work;
+    float *shortcut; /* [rows][hidden], zero between groups; NULL: no layer has one */
     float *x, *rope_cos, *rope_sin, *final;
     unsigned char *final_act;
     int32_t *all_rows, *active_rows, *positions;
@@ -103,6 +125,66 @@ static float *vector_copy(const struct tensor *t)
     return v;
 }
 
+/* The mechanism that a layer names; the model's list grows with new names. */
+static int find_mechanism(struct model *m, const char *name, const struct mechanism **ret,
+                          struct err *e)
+{
+    const struct attention_ops *ops = attention_find(name);
+    int i = 0;
+    if (!ops)
+        return err_set_param(e, ERR_UNSUPPORTED, name, "attention mechanism %s is not served", name);
+    while (i < m->n_mechanisms && m->mechanisms[i].ops != ops)
+        i++;
+    if (i == MAX_MECHANISMS)
+        return err_set(e, ERR_LIMIT, "a model has more than %d attention mechanisms", MAX_MECHANISMS);
+    if (i == m->n_mechanisms)
+        m->mechanisms[m->n_mechanisms++].ops = ops;
+    *ret = &m->mechanisms[i];
+    return 0;
+}
+
+/* Mechanisms and streams of all layers. */
+static int plan_layers(struct model *m, const struct checkpoint *ck, struct err *e)
+{
+    const struct model_config *c = &m->config;
+    int n = c->num_hidden_layers, group = c->attentions_per_layer > 1 ? c->attentions_per_layer : 1;
+    m->layers = calloc((size_t)n, sizeof(*m->layers));
+    m->planes = calloc((size_t)n * ATTENTION_MAX_PLANES, sizeof(*m->planes));
+    if (!m->layers || !m->planes)
+        return err_set(e, ERR_NOMEM, "out of memory while loading the model");
+    for (int i = 0; i < n; i++) {
+        struct layer *l = &m->layers[i];
+        const char *name = ck->layers[i].attention;
+        int r = find_mechanism(m, name ? name : "mla", &l->mechanism, e);
+        if (r < 0)
+            return r;
+        l->first_plane = m->n_planes;
+        l->n_planes =
+            (uint32_t)l->mechanism->ops->planes(c, m->row_type, m->planes + m->n_planes);
+        l->ends_group = i % group == group - 1;
+        m->n_planes += l->n_planes;
+    }
+    return 0;
+}
+
+/* A layer has a dense ffn or experts; where it has both, the experts are the shortcut. */
+static int load_ffn(struct model *m, struct layer *l, const struct layer_tensors *t,
+                    const struct load_progress *lp, struct err *e)
+{
+    const struct model_config *c = &m->config;
+    bool dense = t->dense.gate.data != NULL, routed = t->experts != NULL;
+    int r = ffn_layer_new(c, t, dense, m->pool, lp, &l->ffn, e);
+    if (r < 0)
+        return r;
+    m->weight_bytes += ffn_layer_bytes(l->ffn);
+    if (!dense || !routed)
+        return 0;
+    if ((r = ffn_layer_new(c, t, false, m->pool, lp, &l->shortcut, e)) < 0)
+        return r;
+    m->weight_bytes += ffn_layer_bytes(l->shortcut);
+    return 0;
+}
+
 static int load_weights(struct model *m, const struct checkpoint *ck, struct progress *p,
                         struct err *e)
 {
@@ -115,21 +197,20 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
         (r = matrix_pack(&m->output, &ck->output, m->pool, &lp, e)) < 0)
         return r;
     m->output_norm = vector_copy(&ck->output_norm);
-    m->layers = calloc((size_t)c->num_hidden_layers, sizeof(*m->layers));
-    if (!m->output_norm || !m->layers)
+    if (!m->output_norm)
         return err_set(e, ERR_NOMEM, "out of memory while loading the model");
     m->weight_bytes = m->embd.n_bytes + m->output.n_bytes;
     for (int i = 0; i < c->num_hidden_layers; i++) {
         struct layer *l = &m->layers[i];
         const struct layer_tensors *t = &ck->layers[i];
-        bool dense = c->n_routed_experts == 0 || i < c->first_k_dense_replace;
+        const struct attention_ops *ops = l->mechanism->ops;
         l->attn_norm = vector_copy(&t->attn_norm);
         if (!l->attn_norm)
             return err_set(e, ERR_NOMEM, "out of memory while loading the model");
-        if ((r = m->attention->layer_new(c, t, m->pool, &lp, &l->attention, e)) < 0 ||
-            (r = ffn_layer_new(c, t, dense, m->pool, &lp, &l->ffn, e)) < 0)
+        if ((r = ops->layer_new(c, t, m->pool, &lp, &l->attention, e)) < 0 ||
+            (r = load_ffn(m, l, t, &lp, e)) < 0)
             return r;
-        m->weight_bytes += m->attention->layer_bytes(l->attention) + ffn_layer_bytes(l->ffn);
+        m->weight_bytes += ops->layer_bytes(l->attention);
     }
     return 0;
 }
@@ -140,9 +221,11 @@ static int make_work(struct model *m, struct err *e)
     size_t rows = (size_t)m->limits.max_rows, seqs = (size_t)m->limits.max_seqs;
     size_t logit_rows = (size_t)m->max_logit_rows, hidden = (size_t)c->hidden_size;
     size_t half = (size_t)c->qk_rope_head_dim / 2, f = sizeof(float);
-    int n_products = m->attention->max_products(c);
-    if (ffn_max_products(c) > n_products)
-        n_products = ffn_max_products(c);
+    int n_products = ffn_max_products(c), r = 0;
+    for (int i = 0; i < m->n_mechanisms; i++) {
+        int n = m->mechanisms[i].ops->max_products(c);
+        n_products = n > n_products ? n : n_products;
+    }
     m->x = zalloc64(rows * hidden * f);
     m->rope_cos = zalloc64(rows * half * f);
     m->rope_sin = zalloc64(rows * half * f);
@@ -159,14 +242,21 @@ static int make_work(struct model *m, struct err *e)
     if (!m->x || !m->rope_cos || !m->rope_sin || !m->final || !m->final_act || !m->all_rows ||
         !m->active_rows || !m->positions || !m->row_tokens || !m->all_spans || !m->active_spans ||
         !m->px || !m->py || products_init(&m->products, m->kern, m->pool, n_products) < 0 ||
-        m->attention->work_new(c, &m->limits, &m->attention_work) < 0 ||
         ffn_work_new(c, &m->limits, &m->ffn_work) < 0)
+        r = ERR_NOMEM;
+    if (r == 0 && c->attentions_per_layer > 1 && !(m->shortcut = zalloc64(rows * hidden * f)))
+        r = ERR_NOMEM;
+    for (int i = 0; r == 0 && i < m->n_mechanisms; i++)
+        r = m->mechanisms[i].ops->work_new(c, &m->limits, &m->mechanisms[i].work);
+    if (r < 0)
         return err_set(e, ERR_NOMEM, "out of memory for the work space of %d tokens a step",
                        m->limits.max_rows);
     for (size_t i = 0; i < rows; i++)
         m->all_rows[i] = (int32_t)i;
     m->step_bytes = rows * (hidden + 2 * half) * f + logit_rows * hidden * f +
-                    m->attention->work_bytes(m->attention_work) + ffn_work_bytes(m->ffn_work);
+                    ffn_work_bytes(m->ffn_work) + (m->shortcut ? rows * hidden * f : 0);
+    for (int i = 0; i < m->n_mechanisms; i++)
+        m->step_bytes += m->mechanisms[i].ops->work_bytes(m->mechanisms[i].work);
     return 0;
 }
 
@@ -186,26 +276,20 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
     m->config = ckpt->config;
     m->kern = kern_table(opt->level);
     m->pool = pool;
-    m->attention = attention_find("mla");
     m->row_type = opt->cache_type == CACHE_F32 ? TT_F32 : TT_BF16;
     m->limits = (struct step_limits){
         .max_rows = opt->max_batch_tokens,
         .max_seqs = opt->max_seqs,
         .n_threads = pool_threads(pool),
+        .max_position = opt->max_position,
         .page_tokens = opt->page_tokens,
         .row_type = m->row_type,
     };
     m->max_logit_rows = opt->max_logit_rows;
     m->max_position = opt->max_position;
     rope_init(&m->rope, &m->config);
-    m->planes = calloc((size_t)m->config.num_hidden_layers, sizeof(*m->planes));
-    if (!m->planes) {
-        r = err_set(e, ERR_NOMEM, "out of memory");
-        goto fail;
-    }
-    for (int i = 0; i < m->config.num_hidden_layers; i++)
-        m->attention->plane(&m->config, m->row_type, &m->planes[i]);
-    if ((r = load_weights(m, ckpt, &p, e)) < 0 || (r = make_work(m, e)) < 0)
+    if ((r = plan_layers(m, ckpt, e)) < 0 || (r = load_weights(m, ckpt, &p, e)) < 0 ||
+        (r = make_work(m, e)) < 0)
         goto fail;
     *ret = m;
     return 0;
@@ -221,18 +305,23 @@ void model_free(struct model **mp)
     if (!m)
         return;
     for (int i = 0; m->layers && i < m->config.num_hidden_layers; i++) {
-        free(m->layers[i].attn_norm);
-        m->attention->layer_free(m->layers[i].attention);
-        ffn_layer_free(m->layers[i].ffn);
+        struct layer *l = &m->layers[i];
+        free(l->attn_norm);
+        if (l->mechanism)
+            l->mechanism->ops->layer_free(l->attention);
+        ffn_layer_free(l->ffn);
+        ffn_layer_free(l->shortcut);
     }
+    for (int i = 0; i < m->n_mechanisms; i++)
+        m->mechanisms[i].ops->work_free(m->mechanisms[i].work);
     free(m->layers);
     matrix_done(&m->embd);
     matrix_done(&m->output);
     free(m->output_norm);
     free(m->planes);
     products_done(&m->products);
-    m->attention->work_free(m->attention_work);
     ffn_work_free(m->ffn_work);
+    free(m->shortcut);
     free(m->x);
     free(m->rope_cos);
     free(m->rope_sin);
@@ -256,7 +345,7 @@ const struct model_config *model_config(const struct model *m)
 
 const struct kv_plane *model_planes(const struct model *m, uint32_t *ret_n_planes)
 {
-    *ret_n_planes = (uint32_t)m->config.num_hidden_layers;
+    *ret_n_planes = m->n_planes;
     return m->planes;
 }
 
@@ -275,8 +364,11 @@ int model_bind_cache(struct model *m, const struct kv *kv, struct err *e)
     if (kv_page_tokens(kv) != m->limits.page_tokens)
         return err_set_param(e, ERR_INVAL, "page_tokens", "the cache has %u tokens a page, not %u",
                              kv_page_tokens(kv), m->limits.page_tokens);
-    for (int i = 0; i < m->config.num_hidden_layers; i++)
-        m->layers[i].plane_offset = kv_plane_offset(kv, (uint32_t)i);
+    for (int i = 0; i < m->config.num_hidden_layers; i++) {
+        struct layer *l = &m->layers[i];
+        for (uint32_t p = 0; p < l->n_planes; p++)
+            l->plane_offsets[p] = kv_plane_offset(kv, l->first_plane + p);
+    }
     m->bound = true;
     return 0;
 }
@@ -352,6 +444,44 @@ static void final_rows(void *arg, int r0, int r1, int thread)
     }
 }
 
+struct shortcut_job {
+    struct model *m;
+    const struct row_set *set;
+};
+
+/* x += s, and s = 0 for the next group. */
+static void shortcut_rows(void *arg, int r0, int r1, int thread)
+{
+    const struct shortcut_job *j = arg;
+    size_t hidden = (size_t)j->m->config.hidden_size;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        size_t at = (size_t)j->set->rows[i] * hidden;
+        j->m->kern->axpy(1.0f, j->m->shortcut + at, (int)hidden, j->m->x + at);
+        memset(j->m->shortcut + at, 0, hidden * sizeof(float));
+    }
+}
+
+static void run_layers(struct model *m, const struct step *step, const struct row_set *all,
+                       const struct row_set *active)
+{
+    int n = m->config.num_hidden_layers, last_group = n - m->config.attentions_per_layer;
+    for (int i = 0; i < n; i++) {
+        struct layer *l = &m->layers[i];
+        const struct row_set *wanted = i == n - 1 ? active : all;
+        struct attention_args a = {step, all, wanted, l->attn_norm, l->plane_offsets};
+        l->mechanism->ops->run(l->attention, l->mechanism->work, &a);
+        if (l->shortcut && (i < last_group || active->n_rows > 0))
+            ffn_run(l->shortcut, m->ffn_work, step, i < last_group ? all : active, m->shortcut);
+        if (wanted->n_rows > 0)
+            ffn_run(l->ffn, m->ffn_work, step, wanted, m->x);
+        if (m->shortcut && l->ends_group) {
+            struct shortcut_job j = {m, wanted};
+            rows_run(m->pool, wanted->n_rows, shortcut_rows, &j);
+        }
+    }
+}
+
 int model_forward(struct model *m, const struct forward_batch *batch)
 {
     const struct model_config *c = &m->config;
@@ -373,14 +503,7 @@ int model_forward(struct model *m, const struct forward_batch *batch)
     };
     lay_out(m, batch, &all, &active);
     rows_run(m->pool, all.n_rows, embed_rows, m);
-    for (int i = 0; i < c->num_hidden_layers; i++) {
-        struct layer *l = &m->layers[i];
-        const struct row_set *wanted = i == c->num_hidden_layers - 1 ? &active : &all;
-        struct attention_args a = {&step, &all, wanted, l->attn_norm, l->plane_offset};
-        m->attention->run(l->attention, m->attention_work, &a);
-        if (wanted->n_rows > 0)
-            ffn_run(l->ffn, m->ffn_work, &step, wanted);
-    }
+    run_layers(m, &step, &all, &active);
     if (active.n_rows == 0)
         return 0;
     rows_run(m->pool, active.n_rows, final_rows, m);

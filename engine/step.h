@@ -41,6 +41,7 @@ struct step {
 /* Limits that work space is allocated for. */
 struct step_limits {
     int max_rows, max_seqs, n_threads;
+    int max_position; /* positions of one sequence */
     uint32_t page_tokens;
     enum tensor_type row_type;
 };

@@ -172,14 +172,18 @@ static double step_bytes(const struct bench_rig *r, int n, int64_t cache_tokens)
     double bytes = (double)r->active_bytes;
     for (int i = c->first_k_dense_replace; c->n_routed_experts && i < c->num_hidden_layers; i++) {
         const struct ffn_tensors *x = r->ck->layers[i].experts;
+        if (!x)
+            continue;
         double each = (double)(x->gate.n_bytes + x->up.n_bytes + x->down.n_bytes), miss = 1.0;
         for (int k = 0; k < n; k++)
             miss *= 1.0 - (double)c->num_experts_per_tok / c->n_routed_experts;
         bytes += each * (c->n_routed_experts * (1.0 - miss) - c->num_experts_per_tok);
     }
-    uint32_t planes;
-    const struct kv_plane *p = model_planes(r->model, &planes);
-    return bytes + (double)cache_tokens * p->row_bytes * planes;
+    uint32_t n_planes;
+    const struct kv_plane *p = model_planes(r->model, &n_planes);
+    for (uint32_t i = 0; i < n_planes; i++)
+        bytes += (double)cache_tokens * p[i].row_bytes / p[i].tokens_per_row;
+    return bytes;
 }
 
 /* n sequences decode `tokens` each, behind `context` tokens of which `shared` are common. */

@@ -1,11 +1,12 @@
 /* engine/attention/attention.h - an attention mechanism: one const struct in one file, one row in
  * attention.def.
  *
- * A mechanism binds its weights of a layer, declares the cache row it needs per token, and runs a
+ * A mechanism binds its weights of a layer, declares the streams of cache rows it needs, and runs a
  * layer: it reads the normalised residual stream, writes the rows of all new tokens to the cache and
  * adds its output to the residual stream of those rows that are still needed. Decode and prefill are
  * one function over one mixed batch; a token's result may depend on its own sequence only.
- * Nothing is allocated while running: work space is made once per model. */
+ * Nothing is allocated while running: work space is made once per model, for each mechanism that a
+ * layer of the model names (layer_tensors.attention). */
 #ifndef LATENT_ENGINE_ATTENTION_ATTENTION_H
 #define LATENT_ENGINE_ATTENTION_ATTENTION_H
 
@@ -13,18 +14,21 @@
 #include "engine/step.h"
 #include "kvcache/kvcache.h"
 
+/* Streams that one layer may keep. */
+#define ATTENTION_MAX_PLANES 4
+
 struct attention_args {
     const struct step *step;
     const struct row_set *all;    /* rows whose cache rows are written */
     const struct row_set *active; /* rows whose output is wanted: a subset */
     const float *norm_w;          /* [hidden_size] attn_norm, applied by the mechanism */
-    size_t plane_offset;          /* of this layer's stream in a page */
+    const size_t *plane_offsets;  /* of this layer's streams in a page, in the order of `planes` */
 };
 
 struct attention_ops {
     const char *name;
-    /* The stream of a layer. */
-    void (*plane)(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret);
+    /* Fills in the streams of a layer, at most ATTENTION_MAX_PLANES, and returns how many. */
+    int (*planes)(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret);
     /* Packs the layer's weights. Errors name the tensor. *ret is freed by layer_free. */
     int (*layer_new)(const struct model_config *c, const struct layer_tensors *t, struct pool *pool,
                      const struct load_progress *lp, void **ret, struct err *e);

@@ -52,11 +52,10 @@ static int mla_row_elems(const struct model_config *c)
     return c->kv_lora_rank + c->qk_rope_head_dim;
 }
 
-static void mla_plane(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret)
+static int mla_planes(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret)
 {
-    ret->row_bytes = (uint32_t)tensor_row_bytes(row_type, mla_row_elems(c));
-    ret->tokens_per_row = 1;
-    ret->align = 64;
+    ret[0] = (struct kv_plane){(uint32_t)tensor_row_bytes(row_type, mla_row_elems(c)), 1, 64};
+    return 1;
 }
 
 /* --- weights ----------------------------------------------------------------------------------- */
@@ -345,7 +344,7 @@ static void store_rows(void *arg, int r0, int r1, int thread)
         float *kv = w->kv + (size_t)i * (size_t)elems;
         const struct span *sp = row_span(w->args->all, i);
         uint32_t pos = (uint32_t)row_position(sp, i);
-        unsigned char *dst = sp->pages[pos / st->page_tokens] + w->args->plane_offset +
+        unsigned char *dst = sp->pages[pos / st->page_tokens] + w->args->plane_offsets[0] +
                              (size_t)(pos % st->page_tokens) * row_bytes;
         st->kern->rms_norm(kv, w->layer->kv_a_norm, c->kv_lora_rank, c->rms_norm_eps, kv);
         rope_apply(st->rope, angles(st->rope_cos, st, i), angles(st->rope_sin, st, i),
@@ -494,7 +493,7 @@ static void mla_run(const void *layer, void *work, const struct attention_args *
     }
     rows_run(st->pool, act->n_rows, q_head_rows, w);
     head_products(w, l->w_uk);
-    paged_attention(w->paged, st, act, a->plane_offset, w->q_abs, w->z);
+    paged_attention(w->paged, st, act, a->plane_offsets[0], w->q_abs, w->z);
     rows_run(st->pool, act->n_rows, z_head_rows, w);
     head_products(w, l->w_uv);
     rows_run(st->pool, act->n_rows, out_rows, w);
@@ -505,7 +504,7 @@ static void mla_run(const void *layer, void *work, const struct attention_args *
 
 const struct attention_ops attention_mla = {
     .name = "mla",
-    .plane = mla_plane,
+    .planes = mla_planes,
     .layer_new = mla_layer_new,
     .layer_free = mla_layer_free,
     .layer_bytes = mla_layer_bytes,

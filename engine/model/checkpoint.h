@@ -30,7 +30,10 @@ struct model_config {
     char name[128];        /* general.name, or the folder's or file's name */
     int vocab_size;
     int hidden_size;
-    int num_hidden_layers; /* without multi-token-prediction blocks */
+    int num_hidden_layers; /* one attention each; without multi-token-prediction blocks */
+    /* Layers that form one of the model's own: 0 and 1 say the same. The routed experts of the first
+     * are computed beside the others and join the residual stream behind the last. */
+    int attentions_per_layer;
     int num_nextn_predict_layers;
     int num_attention_heads;
     int q_lora_rank; /* 0: queries are one projection */
@@ -62,6 +65,7 @@ struct ffn_tensors {
 /* Tensors of a layer by role. A role that the layer lacks has data == NULL. Projections are 2-d with
  * ne[0] inputs and ne[1] outputs. */
 struct layer_tensors {
+    const char *attention;     /* name of its mechanism, a row of attention.def; NULL: "mla" */
     struct tensor attn_norm;   /* hidden_size */
     struct tensor q_proj;      /* q_lora_rank == 0: hidden -> H * (nope + rope) */
     struct tensor q_a, q_a_norm, q_b; /* hidden -> q_lora, q_lora, q_lora -> H * (nope + rope) */
@@ -72,7 +76,7 @@ struct layer_tensors {
     struct tensor v_b;         /* 3-d {kv_lora, v, H} */
     struct tensor o;           /* H * v -> hidden */
     struct tensor ffn_norm;    /* hidden_size */
-    struct ffn_tensors dense;  /* layers below first_k_dense_replace */
+    struct ffn_tensors dense;  /* layers below first_k_dense_replace, or beside the experts */
     struct tensor router;      /* hidden -> n_routed_experts */
     struct tensor router_bias; /* n_routed_experts, added to the scores for choosing only; optional */
     struct ffn_tensors *experts; /* n_routed_experts of them, or NULL */
