@@ -2,7 +2,8 @@
  *
  * Routed tokens are sorted by expert once, and every touched expert takes part in one list of
  * products together with the shared expert, so that the pool sees one job for gate and up and one
- * for down. A token's sum runs over its experts in the order of the router, the shared one last. */
+ * for down. A token's sum begins with its identity experts, whose output is their input, and runs over
+ * the others in the order of the router, the shared one last. */
 #include "config.h"
 
 #include "engine/ffn.h"
@@ -30,11 +31,11 @@ struct ffn_work {
     uint64_t n_bytes;
     float *norm;             /* [rows][hidden] */
     unsigned char *norm_act;
-    float *logits;           /* [rows][n_routed_experts] */
+    float *logits;           /* [rows][router_experts] */
     int32_t *experts;        /* [rows][top_k] */
     float *weights;
     int32_t *slots;          /* (row, k) pairs, row * top_k + k, sorted by expert */
-    int32_t *first;          /* [n_routed_experts + 1] into slots */
+    int32_t *first;          /* [router_experts + 1] into slots: identity experts come last */
     float *gate, *up;        /* [rows][main_width], then [rows * top_k][expert_width] */
     unsigned char *mid_act;  /* the same rows, prepared for down */
     float *down;             /* [rows * (top_k + 1)][hidden]: slots, then the main block */
@@ -193,11 +194,11 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
     size_t slots = rows * (size_t)w->top_k, n = rows + slots;
     w->norm = bytes_new(w, rows * hidden * f);
     w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
-    w->logits = bytes_new(w, rows * (size_t)c->n_routed_experts * f);
+    w->logits = bytes_new(w, rows * (size_t)router_experts(c) * f);
     w->experts = bytes_new(w, slots * sizeof(int32_t));
     w->weights = bytes_new(w, slots * f);
     w->slots = bytes_new(w, slots * sizeof(int32_t));
-    w->first = bytes_new(w, ((size_t)c->n_routed_experts + 1) * sizeof(int32_t));
+    w->first = bytes_new(w, ((size_t)router_experts(c) + 1) * sizeof(int32_t));
     w->gate = bytes_new(w, mid_floats(w, rows) * f);
     w->up = bytes_new(w, mid_floats(w, rows) * f);
     /* An int8 row needs less than the float row it comes from, but for its alignment. */
@@ -306,7 +307,7 @@ static void norm_rows(void *arg, int r0, int r1, int thread)
                              w->norm_act + (size_t)i * act_room(c->hidden_size));
         if (!l->dense) {
             w->px[i] = n;
-            w->py_gate[i] = w->logits + (size_t)i * (size_t)c->n_routed_experts;
+            w->py_gate[i] = w->logits + (size_t)i * (size_t)router_experts(c);
         }
     }
 }
@@ -317,14 +318,14 @@ static void choose_rows(void *arg, int r0, int r1, int thread)
     const struct model_config *c = w->step->config;
     (void)thread;
     for (int i = r0; i < r1; i++)
-        router_choose(c, w->logits + (size_t)i * (size_t)c->n_routed_experts,
+        router_choose(c, w->logits + (size_t)i * (size_t)router_experts(c),
                       w->layer->router_bias, w->experts + i * w->top_k, w->weights + i * w->top_k);
 }
 
 /* Counting sort of the slots by expert; stable, so rows of an expert stay in order. */
 static void sort_slots(struct ffn_work *w, int n_slots)
 {
-    int n_experts = w->layer->n_experts;
+    int n_experts = router_experts(w->step->config);
     memset(w->first, 0, ((size_t)n_experts + 1) * sizeof(*w->first));
     for (int s = 0; s < n_slots; s++)
         w->first[w->experts[s] + 1]++;
@@ -337,17 +338,29 @@ static void sort_slots(struct ffn_work *w, int n_slots)
     w->first[0] = 0;
 }
 
+/* Rows in the order of the products are counted: sorted slots of experts with weights, then rows of the
+ * main block. */
+static int n_routed_slots(const struct ffn_work *w)
+{
+    return n_slots_of(w) ? w->first[w->layer->n_experts] : 0;
+}
+
+/* The middle's number of the i-th row in that order. */
+static int mid_of(const struct ffn_work *w, int i, int n_routed)
+{
+    return i < n_routed ? w->slots[i] : n_slots_of(w) + (i - n_routed);
+}
+
 static void silu_rows(void *arg, int r0, int r1, int thread)
 {
     struct ffn_work *w = arg;
     const struct step *st = w->step;
     const struct ffn_layer *l = w->layer;
-    int n_slots = n_slots_of(w);
+    int n_slots = n_slots_of(w), n_routed = n_routed_slots(w);
     (void)thread;
     for (int i = r0; i < r1; i++) {
-        /* i counts rows in the order of the products: sorted slots, then main rows. */
-        int mid = i < n_slots ? w->slots[i] : i;
-        bool routed = i < n_slots;
+        int mid = mid_of(w, i, n_routed);
+        bool routed = i < n_routed;
         int width = routed ? expert_width(w) : main_width(w);
         enum tensor_type type = routed ? l->experts[0].down.type : l->main.down.type;
         float *g = w->gate + mid_offset(w, mid, n_slots);
@@ -356,6 +369,23 @@ static void silu_rows(void *arg, int r0, int r1, int thread)
                                w->mid_act + mid_act_offset(w, mid, n_slots));
         w->py_gate[i] = w->down + (size_t)mid * (size_t)st->config->hidden_size;
     }
+}
+
+/* The sum of a token's identity experts, in place of their input. */
+static void sum_identity(const struct ffn_work *w, int row, float *y)
+{
+    int hidden = w->step->config->hidden_size;
+    float weight = 0.0f;
+    bool any = false;
+    for (int j = 0; j < w->top_k; j++) {
+        int s = row * w->top_k + j;
+        if (w->experts[s] < w->layer->n_experts)
+            continue;
+        weight += w->weights[s];
+        any = true;
+    }
+    for (int i = 0; i < hidden; i++)
+        y[i] = any ? y[i] * weight : 0.0f;
 }
 
 static void sum_rows(void *arg, int r0, int r1, int thread)
@@ -373,10 +403,11 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
             continue;
         }
         float *y = w->norm + (size_t)i * (size_t)hidden; /* no longer needed: the sum's place */
-        memset(y, 0, (size_t)hidden * sizeof(float));
+        sum_identity(w, i, y);
         for (int j = 0; j < w->top_k; j++) {
             size_t s = (size_t)i * (size_t)w->top_k + (size_t)j;
-            k->axpy(w->weights[s], w->down + s * (size_t)hidden, hidden, y);
+            if (w->experts[s] < w->layer->n_experts)
+                k->axpy(w->weights[s], w->down + s * (size_t)hidden, hidden, y);
         }
         if (w->layer->main.gate.packed)
             k->axpy(1.0f, main_out, hidden, y);
@@ -396,7 +427,7 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
              const struct row_set *set, float *out)
 {
     const struct model_config *c = step->config;
-    int rows = set->n_rows, n_slots, n = 0;
+    int rows = set->n_rows, n_slots, n_routed, n = 0;
     size_t hidden = (size_t)c->hidden_size;
     w->layer = l;
     w->step = step;
@@ -411,32 +442,33 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
         rows_run(step->pool, rows, choose_rows, w);
         sort_slots(w, n_slots);
     }
-    int n_mid = n_slots + (l->main.gate.packed ? rows : 0);
+    n_routed = n_routed_slots(w);
+    int n_mid = n_routed + (l->main.gate.packed ? rows : 0);
     for (int i = 0; i < n_mid; i++) {
-        int mid = i < n_slots ? w->slots[i] : i;
-        size_t row = (size_t)(i < n_slots ? mid / w->top_k : i - n_slots);
-        const struct ffn_block *b = i < n_slots ? &l->experts[0] : &l->main;
+        int mid = mid_of(w, i, n_routed);
+        size_t row = (size_t)(i < n_routed ? mid / w->top_k : i - n_routed);
+        const struct ffn_block *b = i < n_routed ? &l->experts[0] : &l->main;
         w->px[i] = act_view(b->gate.type, w->norm + row * hidden,
                             w->norm_act + row * act_room(c->hidden_size));
         w->py_gate[i] = w->gate + mid_offset(w, mid, n_slots);
         w->py_up[i] = w->up + mid_offset(w, mid, n_slots);
     }
-    for (int e = 0; n_slots && e < l->n_experts; e++)
+    for (int e = 0; n_routed && e < l->n_experts; e++)
         if (w->first[e + 1] > w->first[e])
             n = add_in(w, n, &l->experts[e], w->first[e], w->first[e + 1] - w->first[e]);
     if (l->main.gate.packed)
-        n = add_in(w, n, &l->main, n_slots, rows);
+        n = add_in(w, n, &l->main, n_routed, rows);
     products_run(step->products, w->list, n);
 
     rows_run(step->pool, n_mid, silu_rows, w);
     n = 0;
-    for (int e = 0; n_slots && e < l->n_experts; e++)
+    for (int e = 0; n_routed && e < l->n_experts; e++)
         if (w->first[e + 1] > w->first[e])
             w->list[n++] = (struct product){&l->experts[e].down, w->px + w->first[e],
                                             w->py_gate + w->first[e],
                                             w->first[e + 1] - w->first[e]};
     if (l->main.gate.packed)
-        w->list[n++] = (struct product){&l->main.down, w->px + n_slots, w->py_gate + n_slots, rows};
+        w->list[n++] = (struct product){&l->main.down, w->px + n_routed, w->py_gate + n_routed, rows};
     products_run(step->products, w->list, n);
     rows_run(step->pool, rows, sum_rows, w);
 }

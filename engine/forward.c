@@ -103,12 +103,12 @@ static int report(void *arg, uint64_t n_bytes)
 
 static int check_served(const struct model_config *c, struct err *e)
 {
-    if (c->n_routed_experts > 0 && c->gating != GATING_SIGMOID)
+    if (c->n_routed_experts > 0 && c->gating != GATING_SIGMOID && c->zero_expert_num == 0)
         return err_set_param(e, ERR_UNSUPPORTED, "expert_gating_func",
                              "expert gating function %d is not served; sigmoid (2) is", c->gating);
-    if (c->n_routed_experts > ROUTER_MAX_EXPERTS)
+    if (router_experts(c) > ROUTER_MAX_EXPERTS)
         return err_set_param(e, ERR_UNSUPPORTED, "n_routed_experts",
-                             "n_routed_experts %d is out of range 0..%d", c->n_routed_experts,
+                             "%d experts are out of range 0..%d", router_experts(c),
                              ROUTER_MAX_EXPERTS);
     if (c->qk_rope_head_dim > ROPE_MAX_DIM || c->qk_rope_head_dim % 2)
         return err_set_param(e, ERR_UNSUPPORTED, "qk_rope_head_dim",

@@ -43,15 +43,31 @@ static void drop_groups(const struct model_config *c, float *choice)
             choice[i] = -INFINITY;
 }
 
+/* Scores out of logits, in place. */
+static void score(const struct model_config *c, float *logits, int n)
+{
+    if (c->gating == GATING_SIGMOID) {
+        for (int i = 0; i < n; i++)
+            logits[i] = 1.0f / (1.0f + expf(-logits[i]));
+        return;
+    }
+    float max = logits[argmax(logits, n)], sum = 0.0f;
+    for (int i = 0; i < n; i++) {
+        logits[i] = expf(logits[i] - max);
+        sum += logits[i];
+    }
+    for (int i = 0; i < n; i++)
+        logits[i] /= sum;
+}
+
 void router_choose(const struct model_config *c, float *logits, const float *bias,
                    int32_t *ret_experts, float *ret_weights)
 {
-    int n = c->n_routed_experts;
+    int n = router_experts(c);
     float choice[ROUTER_MAX_EXPERTS];
-    for (int i = 0; i < n; i++) {
-        logits[i] = 1.0f / (1.0f + expf(-logits[i]));
+    score(c, logits, n);
+    for (int i = 0; i < n; i++)
         choice[i] = logits[i] + (bias ? bias[i] : 0.0f);
-    }
     if (c->n_group > 1 && c->topk_group < c->n_group)
         drop_groups(c, choice);
     float sum = 0.0f;

@@ -6,7 +6,13 @@
 
 #define ROUTER_MAX_EXPERTS 1024
 
-/* logits: [n_routed_experts] of one token, overwritten. bias (may be NULL) is added to the scores for
+/* Experts that it chooses among: routed ones, then identity ones. */
+static inline int router_experts(const struct model_config *c)
+{
+    return c->n_routed_experts + c->zero_expert_num;
+}
+
+/* logits: [router_experts] of one token, overwritten. bias (may be NULL) is added to the scores for
  * choosing only. Writes num_experts_per_tok experts, best first (ties: the lower index), and their
  * weights: the unbiased scores, normalised if norm_topk_prob, times routed_scaling_factor. */
 void router_choose(const struct model_config *c, float *logits, const float *bias,

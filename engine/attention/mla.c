@@ -6,7 +6,8 @@
  *     q'_h = [q_nope_h W_UK,h | q_pe_h]          scale = (nope + rope)^-0.5 * mscale^2
  *     z_h = softmax(q'_h . row) c                o_h = z_h W_UV,h        y = [o_1 .. o_H] W_o
  *
- * Key = whole row, value = its first kv_lora_rank elements. W_UK^T and W_UV are kept per head. */
+ * Key = whole row, value = its first kv_lora_rank elements. W_UK^T and W_UV are kept per head. Factors
+ * of the latents (mla_scale_q_lora, mla_scale_kv_lora) are folded into the weights of their norms. */
 #include "config.h"
 
 #include "engine/attention/attention.h"
@@ -141,6 +142,18 @@ static int pack_heads(struct mla_layer *l, const struct model_config *c,
     return 0;
 }
 
+/* A latent's norm with its factor folded in. */
+static float *latent_norm(const struct tensor *t, float factor)
+{
+    float *w = malloc((size_t)t->ne[0] * sizeof(float));
+    if (!w)
+        return NULL;
+    tensor_row_f32(t, 0, w);
+    for (int64_t i = 0; factor != 0.0f && i < t->ne[0]; i++)
+        w[i] *= factor;
+    return w;
+}
+
 static int mla_layer_new(const struct model_config *c, const struct layer_tensors *t,
                          struct pool *pool, const struct load_progress *lp, void **ret,
                          struct err *e)
@@ -152,15 +165,13 @@ static int mla_layer_new(const struct model_config *c, const struct layer_tensor
     l->n_heads = c->num_attention_heads;
     l->w_uk = calloc((size_t)l->n_heads, sizeof(*l->w_uk));
     l->w_uv = calloc((size_t)l->n_heads, sizeof(*l->w_uv));
-    l->kv_a_norm = malloc((size_t)c->kv_lora_rank * sizeof(float));
+    l->kv_a_norm = latent_norm(&t->kv_a_norm, c->mla_scale_kv_lora);
     if (!l->w_uk || !l->w_uv || !l->kv_a_norm)
         goto fail;
-    tensor_row_f32(&t->kv_a_norm, 0, l->kv_a_norm);
     if (c->q_lora_rank > 0) {
-        l->q_a_norm = malloc((size_t)c->q_lora_rank * sizeof(float));
+        l->q_a_norm = latent_norm(&t->q_a_norm, c->mla_scale_q_lora);
         if (!l->q_a_norm)
             goto fail;
-        tensor_row_f32(&t->q_a_norm, 0, l->q_a_norm);
         if ((r = matrix_pack(&l->q_a, &t->q_a, pool, lp, e)) < 0 ||
             (r = matrix_pack(&l->q_b, &t->q_b, pool, lp, e)) < 0)
             goto out;
@@ -303,6 +314,11 @@ static const struct span *row_span(const struct row_set *set, int i)
     return &set->spans[lo];
 }
 
+static float latent_eps(const struct model_config *c)
+{
+    return c->latent_norm_eps > 0.0f ? c->latent_norm_eps : c->rms_norm_eps;
+}
+
 static const float *angles(const float *table, const struct step *st, int row)
 {
     return table + (size_t)row * (size_t)(st->config->qk_rope_head_dim / 2);
@@ -346,7 +362,7 @@ static void store_rows(void *arg, int r0, int r1, int thread)
         uint32_t pos = (uint32_t)row_position(sp, i);
         unsigned char *dst = sp->pages[pos / st->page_tokens] + w->args->plane_offsets[0] +
                              (size_t)(pos % st->page_tokens) * row_bytes;
-        st->kern->rms_norm(kv, w->layer->kv_a_norm, c->kv_lora_rank, c->rms_norm_eps, kv);
+        st->kern->rms_norm(kv, w->layer->kv_a_norm, c->kv_lora_rank, latent_eps(c), kv);
         rope_apply(st->rope, angles(st->rope_cos, st, i), angles(st->rope_sin, st, i),
                    kv + c->kv_lora_rank);
         if (st->row_type == TT_BF16)
@@ -364,7 +380,7 @@ static void q_lora_rows(void *arg, int r0, int r1, int thread)
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *q = w->q_lora + (size_t)i * (size_t)n;
-        st->kern->rms_norm(q, w->layer->q_a_norm, n, st->config->rms_norm_eps, q);
+        st->kern->rms_norm(q, w->layer->q_a_norm, n, latent_eps(st->config), q);
         w->px[i] = act_prepare(st->kern, w->layer->q_b.type, q, n,
                                w->q_act + (size_t)i * act_room(n));
     }

@@ -39,9 +39,11 @@ struct model_config {
     int q_lora_rank; /* 0: queries are one projection */
     int kv_lora_rank;
     int qk_nope_head_dim, qk_rope_head_dim, v_head_dim;
+    float mla_scale_q_lora, mla_scale_kv_lora; /* factors of the normalised latents; 0: none */
     int intermediate_size;
     int moe_intermediate_size;
     int n_routed_experts; /* 0: dense model */
+    int zero_expert_num;  /* identity experts behind the routed ones: their output is their input */
     int num_experts_per_tok;
     int n_shared_experts;
     int first_k_dense_replace;
@@ -50,6 +52,7 @@ struct model_config {
     bool norm_topk_prob;
     float routed_scaling_factor;
     float rms_norm_eps;
+    float latent_norm_eps; /* of q_a_norm and kv_a_norm; 0: rms_norm_eps */
     float rope_theta;
     bool rope_interleave; /* true: pairs (x0,x1); false: halves (x_i, x_{i+d/2}) */
     struct rope_scaling rope_scaling;
@@ -77,8 +80,8 @@ struct layer_tensors {
     struct tensor o;           /* H * v -> hidden */
     struct tensor ffn_norm;    /* hidden_size */
     struct ffn_tensors dense;  /* layers below first_k_dense_replace, or beside the experts */
-    struct tensor router;      /* hidden -> n_routed_experts */
-    struct tensor router_bias; /* n_routed_experts, added to the scores for choosing only; optional */
+    struct tensor router;      /* hidden -> n_routed_experts + zero_expert_num */
+    struct tensor router_bias; /* as many, added to the scores for choosing only; optional */
     struct ffn_tensors *experts; /* n_routed_experts of them, or NULL */
     struct ffn_tensors shared;   /* n_shared_experts * moe_intermediate wide */
 };

@@ -53,7 +53,7 @@ static const char *rope_path(char *dst, size_t dst_bytes, const char *group, con
     return dst;
 }
 
-static void rope_hf(struct keys *k, struct model_config *c)
+void deepseek__rope_hf(struct keys *k, struct model_config *c)
 {
     struct rope_scaling *s = &c->rope_scaling;
     const char *g = keys__has(k, "rope_parameters") ? "rope_parameters" : "rope_scaling";
@@ -180,7 +180,7 @@ void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_c
     c->tie_word_embeddings = !tix__find(tix, "output.weight");
 }
 
-static void refuse_variants(struct keys *k)
+void deepseek__refuse_variants(struct keys *k)
 {
     char s[64];
     keys__string(k, "hidden_act", s, sizeof(s), "silu");
@@ -200,7 +200,7 @@ static void refuse_variants(struct keys *k)
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
 {
     (void)tix;
-    refuse_variants(k);
+    deepseek__refuse_variants(k);
     c->vocab_size = (int)keys__int(k, "vocab_size", 1, MAX_VOCAB);
     c->hidden_size = (int)keys__int(k, "hidden_size", 1, MAX_DIM);
     c->num_hidden_layers = (int)keys__int(k, "num_hidden_layers", 1, MAX_LAYERS);
@@ -230,5 +230,5 @@ void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_con
         c->routed_scaling_factor = keys__float_or(k, "routed_scaling_factor", 0, 1e6, 1);
         deepseek__check_routing(k, c);
     }
-    rope_hf(k, c);
+    deepseek__rope_hf(k, c);
 }

@@ -9,8 +9,13 @@
 void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_config *c);
 /* Sizes that every folder of the family spells alike; leaves gating and its defaults to the row. */
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c);
+/* Parts of it: rotary embedding; keys whose values ask for what is not served. */
+void deepseek__rope_hf(struct keys *k, struct model_config *c);
+void deepseek__refuse_variants(struct keys *k);
 /* Checks that hold between sizes; names of the keys differ by format. */
 void deepseek__check_routing(struct keys *k, const struct model_config *c);
+/* Token embeddings, last norm and output, from either format. */
+void deepseek__bind_ends(struct binder *b);
 /* Trunk and multi-token-prediction blocks, from either format. */
 void deepseek__bind(struct binder *b);
 

@@ -226,19 +226,26 @@ static void bind_mtp(struct binder *b, const struct model_config *c)
     b->ck->mtp = m;
 }
 
-void deepseek__bind(struct binder *b)
+void deepseek__bind_ends(struct binder *b)
 {
     struct checkpoint *ck = b->ck;
     const struct model_config *c = &ck->config;
     bool gguf = b->format == FORMAT_GGUF;
     const int64_t embd_ne[3] = {c->hidden_size, c->vocab_size, 1}, norm_ne[3] = {c->hidden_size, 1, 1};
-    b->counting = true;
     bind__tensor(b, &ck->token_embd, 2, embd_ne, gguf ? "token_embd.weight" : "model.embed_tokens.weight");
     bind__tensor(b, &ck->output_norm, 1, norm_ne, gguf ? "output_norm.weight" : "model.norm.weight");
     if (c->tie_word_embeddings)
         ck->output = ck->token_embd;
     else
         bind__tensor(b, &ck->output, 2, embd_ne, gguf ? "output.weight" : "lm_head.weight");
+}
+
+void deepseek__bind(struct binder *b)
+{
+    struct checkpoint *ck = b->ck;
+    const struct model_config *c = &ck->config;
+    b->counting = true;
+    deepseek__bind_ends(b);
     ck->layers = bind__alloc(b, (size_t)c->num_hidden_layers, sizeof(*ck->layers));
     for (int i = 0; b->r == 0 && i < c->num_hidden_layers; i++)
         bind_layer(b, c, i, &ck->layers[i]);
