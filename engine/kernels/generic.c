@@ -255,6 +255,28 @@ static void max_logsumexp(const float *x, int n, float *ret_max, float *ret_logs
     *ret_logsumexp = max + logf(sum);
 }
 
+static void index_scores(const struct index_block *b)
+{
+    float *key = b->scratch;
+    for (int t = 0; t < b->n_rows; t++) {
+        float lane[KERN_LANES] = {0}, sum = 0.0f;
+        for (int d = 0; d < b->dim; d++)
+            key[d] = element(b->row_type, (const unsigned char *)b->rows + (size_t)t * b->row_bytes, d);
+        for (int g = 0; g < b->n_groups; g++) {
+            const float *q = b->q + (size_t)g * (size_t)b->dim * KERN_LANES;
+            float s[KERN_LANES] = {0};
+            for (int d = 0; d < b->dim; d++)
+                for (int i = 0; i < KERN_LANES; i++)
+                    s[i] += q[d * KERN_LANES + i] * key[d];
+            for (int i = 0; i < KERN_LANES; i++)
+                lane[i] += b->w[g * KERN_LANES + i] * (s[i] > 0.0f ? s[i] : 0.0f);
+        }
+        for (int i = 0; i < KERN_LANES; i++)
+            sum += lane[i];
+        b->scores[t] = sum;
+    }
+}
+
 void kern__init_generic(struct kernels *t)
 {
 #define KERN(name, ret, args, check_class) t->name = name;

@@ -54,6 +54,22 @@ struct attn_block {
     float *scratch;        /* kern_attn_scratch_floats(row elements, n_rows) */
 };
 
+/* One block of index keys against the heads of one query: the lightning indexer (DeepSeek-V3.2). For row
+ * t, with lanes i over heads 16 g + i:
+ *     lane_i = sum over g ascending of w[g][i] max(0, sum over d ascending of q[g][d][i] * row_t[d])
+ *     scores[t] = sum over i ascending of lane_i                                    (all float32)
+ * Lanes without a head have w = 0 and q = 0. A NaN product counts as 0. */
+struct index_block {
+    const void *rows;      /* row 0 of the block; rows row_bytes apart */
+    size_t row_bytes;
+    enum tensor_type row_type; /* TT_BF16 or TT_F32 */
+    int n_rows, dim, n_groups;
+    const float *q;        /* [n_groups][dim][16] */
+    const float *w;        /* [n_groups][16] */
+    float *scores;         /* [n_rows] */
+    float *scratch;        /* kern_attn_scratch_floats(dim, n_rows) */
+};
+
 /* One field per row of kern.def, named as there. */
 struct kernels {
     enum cpu_level level; /* what was asked for, after lowering to what exists */

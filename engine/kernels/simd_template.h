@@ -313,6 +313,39 @@ static void rms_norm(const float *x, const float *w, int n, float eps, float *y)
                     n - i);
 }
 
+INLINE void index_tile(const struct index_block *b, const float *key, size_t stride, float *dots,
+                       float *scores, const int tokens)
+{
+    v16 zero = v16_set1(0.0f), sum[SCORE_TILE];
+    UNROLL
+    for (int t = 0; t < tokens; t++)
+        sum[t] = zero;
+    for (int g = 0; g < b->n_groups; g++) {
+        v16 w = v16_load(b->w + g * KERN_LANES);
+        score_tile(b->q + (size_t)g * (size_t)b->dim * KERN_LANES, key, stride, b->dim, dots, tokens);
+        UNROLL
+        for (int t = 0; t < tokens; t++)
+            sum[t] = v16_fma(w, v16_max(v16_load(dots + (size_t)t * KERN_LANES), zero), sum[t]);
+    }
+    UNROLL
+    for (int t = 0; t < tokens; t++)
+        scores[t] = sum_lanes(sum[t]);
+}
+
+static void index_scores(const struct index_block *b)
+{
+    size_t stride = ((size_t)b->dim + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1);
+    float *keys = b->scratch, *dots = keys + stride * (size_t)b->n_rows;
+    int t = 0;
+    for (int i = 0; i < b->n_rows; i++)
+        row_to_f32(b->row_type, (const unsigned char *)b->rows + (size_t)i * b->row_bytes, 0, b->dim,
+                   keys + (size_t)i * stride);
+    for (; t + SCORE_TILE <= b->n_rows; t += SCORE_TILE)
+        index_tile(b, keys + (size_t)t * stride, stride, dots, b->scores + t, SCORE_TILE);
+    for (; t < b->n_rows; t++)
+        index_tile(b, keys + (size_t)t * stride, stride, dots, b->scores + t, 1);
+}
+
 INLINE v16 silu_times(v16 g, v16 u)
 {
     v16 zero = v16_set1(0.0f), e = v16_exp(v16_sub(zero, g));
@@ -388,4 +421,5 @@ INLINE void set_template_kernels(struct kernels *t)
     t->axpy = axpy;
     t->f32_to_bf16 = f32_to_bf16;
     t->max_logsumexp = max_logsumexp;
+    t->index_scores = index_scores;
 }

@@ -104,6 +104,15 @@ static void time_max_logsumexp(const struct kernels *k)
     k->max_logsumexp(d.x, N_IN, &max, &lse);
 }
 
+static void time_index_scores(const struct kernels *k)
+{
+    struct index_block b = {
+        .rows = d.rows, .row_bytes = DK * 2, .row_type = TT_BF16, .n_rows = ROWS, .dim = 128,
+        .n_groups = 4, .q = d.q, .w = d.x, .scores = d.y, .scratch = d.scratch,
+    };
+    k->index_scores(&b);
+}
+
 static double microseconds(void (*f)(const struct kernels *), const struct kernels *k)
 {
     double best = INFINITY;

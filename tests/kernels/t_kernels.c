@@ -461,6 +461,69 @@ static void check_attn_merge(void)
     }
 }
 
+static void check_index_scores(void)
+{
+    struct index_block b = {.n_rows = 1 + values_below(70), .dim = 1 + values_below(150)};
+    b.row_type = values_below(2) ? TT_BF16 : TT_F32;
+    size_t size = b.row_type == TT_BF16 ? 2 : 4, elems = (size_t)(b.dim + values_below(3));
+    int heads = 1 + values_below(5 * KERN_LANES - 1);
+    b.n_groups = (heads + KERN_LANES - 1) / KERN_LANES;
+    b.row_bytes = elems * size;
+    unsigned char *rows = guard_new(b.row_bytes * (size_t)b.n_rows, 64);
+    float *q = guard_new((size_t)b.n_groups * KERN_LANES * (size_t)b.dim * sizeof(float), 64);
+    float *w = guard_new((size_t)b.n_groups * KERN_LANES * sizeof(float), 64);
+    if (b.row_type == TT_BF16)
+        values_half(rows, (int)elems * b.n_rows, true);
+    else
+        values_fill((float *)(void *)rows, (int)elems * b.n_rows);
+    values_fill(q, b.n_groups * KERN_LANES * b.dim);
+    values_fill(w, b.n_groups * KERN_LANES);
+    for (int h = heads; h < b.n_groups * KERN_LANES; h++) {
+        w[h] = 0.0f;
+        for (int d = 0; d < b.dim; d++)
+            q[((size_t)(h / KERN_LANES) * (size_t)b.dim + (size_t)d) * KERN_LANES + h % KERN_LANES] = 0.0f;
+    }
+    b.rows = rows;
+    b.q = q;
+    b.w = w;
+    b.scratch = guard_new(kern_attn_scratch_floats(b.dim, b.n_rows) * sizeof(float), 64);
+    float *got = floats(b.n_rows), *def = floats(b.n_rows), *alone = floats(b.n_rows);
+    struct index_block bg = b, bd = b;
+    bg.scores = got;
+    bd.scores = def;
+    level->index_scores(&bg);
+    generic->index_scores(&bd);
+    check_guards();
+    struct attn_block as_rows = {.rows = rows, .row_bytes = b.row_bytes, .row_type = b.row_type};
+    for (int t = 0; t < b.n_rows; t++) {
+        double want = 0, bound = 0, biggest = 0;
+        for (int h = 0; h < heads; h++) {
+            double s = 0, sum = 0, weight = (double)w[h];
+            for (int d = 0; d < b.dim; d++) {
+                double x = row_value(&as_rows, t, d) *
+                           (double)q[(h / KERN_LANES * b.dim + d) * KERN_LANES + h % KERN_LANES];
+                s += x;
+                sum += fabs(x);
+            }
+            biggest = fmax(biggest, sum);
+            want += weight * fmax(s, 0.0);
+            bound += fabs(weight) * ((b.dim + b.n_groups + KERN_LANES + 2) * EPS * sum + b.dim * 3e-45);
+        }
+        biggest = fmax(biggest, bound / EPS);
+        bound = biggest > 3e37 ? INFINITY : bound + heads * 3e-45;
+        check_floats("scores", &got[t], &def[t], &want, &bound, 1);
+    }
+    for (int t = 0; t < b.n_rows; t++) { /* one row at a time is the same */
+        struct index_block one = b;
+        one.rows = rows + (size_t)t * b.row_bytes;
+        one.n_rows = 1;
+        one.scores = alone + t;
+        level->index_scores(&one);
+    }
+    if (!same_floats(alone, got, (size_t)b.n_rows))
+        FAIL("rows one by one differ");
+}
+
 /* --- rows -------------------------------------------------------------------------------------- */
 
 static void check_act_q8(void)
