@@ -10,7 +10,7 @@
  * of the latents (mla_scale_q_lora, mla_scale_kv_lora) are folded into the weights of their norms. */
 #include "config.h"
 
-#include "engine/attention/attention.h"
+#include "engine/attention/mla.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -295,25 +295,6 @@ static int mla_max_products(const struct model_config *c)
 
 /* --- a layer ----------------------------------------------------------------------------------- */
 
-static int32_t row_position(const struct span *sp, int i)
-{
-    return sp->position + (i - sp->first);
-}
-
-/* Span that holds row i; spans are in order of their rows. */
-static const struct span *row_span(const struct row_set *set, int i)
-{
-    int lo = 0, hi = set->n_spans - 1;
-    while (lo < hi) {
-        int mid = (lo + hi + 1) / 2;
-        if (set->spans[mid].first <= i)
-            lo = mid;
-        else
-            hi = mid - 1;
-    }
-    return &set->spans[lo];
-}
-
 static float latent_eps(const struct model_config *c)
 {
     return c->latent_norm_eps > 0.0f ? c->latent_norm_eps : c->rms_norm_eps;
@@ -354,21 +335,13 @@ static void store_rows(void *arg, int r0, int r1, int thread)
     const struct step *st = w->args->step;
     const struct model_config *c = st->config;
     int elems = mla_row_elems(c);
-    size_t row_bytes = tensor_row_bytes(st->row_type, elems);
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *kv = w->kv + (size_t)i * (size_t)elems;
-        const struct span *sp = row_span(w->args->all, i);
-        uint32_t pos = (uint32_t)row_position(sp, i);
-        unsigned char *dst = sp->pages[pos / st->page_tokens] + w->args->plane_offsets[0] +
-                             (size_t)(pos % st->page_tokens) * row_bytes;
         st->kern->rms_norm(kv, w->layer->kv_a_norm, c->kv_lora_rank, latent_eps(c), kv);
         rope_apply(st->rope, angles(st->rope_cos, st, i), angles(st->rope_sin, st, i),
                    kv + c->kv_lora_rank);
-        if (st->row_type == TT_BF16)
-            st->kern->f32_to_bf16(kv, elems, dst);
-        else
-            memcpy(dst, kv, row_bytes);
+        paged_store(st, w->args->all, i, w->args->plane_offsets[0], kv, elems);
     }
 }
 
@@ -470,15 +443,18 @@ static void head_products(struct mla_work *w, const struct matrix *per_head)
     products_run(w->args->step->products, w->list, heads);
 }
 
-static void mla_run(const void *layer, void *work, const struct attention_args *a)
+static size_t query_width(const struct model_config *c)
+{
+    return (size_t)c->num_attention_heads * (size_t)head_dim(c);
+}
+
+void mla__rows(const void *layer, void *work, const struct attention_args *a)
 {
     const struct mla_layer *l = layer;
     struct mla_work *w = work;
     const struct step *st = a->step;
     const struct model_config *c = st->config;
     const struct row_set *all = a->all, *act = a->active;
-    bool lora = c->q_lora_rank > 0;
-    size_t q_width = (size_t)c->num_attention_heads * (size_t)head_dim(c);
     const void **qx = w->px + all->n_rows;
     float **qy = w->py + all->n_rows;
 
@@ -491,31 +467,71 @@ static void mla_run(const void *layer, void *work, const struct attention_args *
         size_t row = (size_t)act->rows[i];
         qx[i] = act_view(query_in(l)->type, w->norm + row * (size_t)c->hidden_size,
                          w->norm_act + row * act_room(c->hidden_size));
-        qy[i] = lora ? w->q_lora + (size_t)i * (size_t)c->q_lora_rank : w->q + (size_t)i * q_width;
+        qy[i] = c->q_lora_rank > 0 ? w->q_lora + (size_t)i * (size_t)c->q_lora_rank
+                                   : w->q + (size_t)i * query_width(c);
     }
     w->list[0] = (struct product){&l->kv_a, w->px, w->py, all->n_rows};
     w->list[1] = (struct product){query_in(l), qx, qy, act->n_rows};
     products_run(st->products, w->list, 2);
     rows_run(st->pool, all->n_rows, store_rows, w);
-    if (act->n_rows == 0)
-        return;
+}
 
-    if (lora) {
+void mla__queries(void *work)
+{
+    struct mla_work *w = work;
+    const struct mla_layer *l = w->layer;
+    const struct step *st = w->args->step;
+    const struct model_config *c = st->config;
+    const struct row_set *act = w->args->active;
+    if (c->q_lora_rank > 0) {
         rows_run(st->pool, act->n_rows, q_lora_rows, w);
         for (int i = 0; i < act->n_rows; i++)
-            w->py[i] = w->q + (size_t)i * q_width;
+            w->py[i] = w->q + (size_t)i * query_width(c);
         w->list[0] = (struct product){&l->q_b, w->px, w->py, act->n_rows};
         products_run(st->products, w->list, 1);
     }
     rows_run(st->pool, act->n_rows, q_head_rows, w);
     head_products(w, l->w_uk);
-    paged_attention(w->paged, st, act, a->plane_offsets[0], w->q_abs, w->z);
+}
+
+void mla__attend(void *work, const struct row_set *set, const struct paged_choice *choices)
+{
+    struct mla_work *w = work;
+    paged_attention(w->paged, w->args->step, set, w->args->plane_offsets[0], choices, w->q_abs, w->z);
+}
+
+void mla__outputs(void *work)
+{
+    struct mla_work *w = work;
+    const struct mla_layer *l = w->layer;
+    const struct step *st = w->args->step;
+    const struct row_set *act = w->args->active;
     rows_run(st->pool, act->n_rows, z_head_rows, w);
     head_products(w, l->w_uv);
     rows_run(st->pool, act->n_rows, out_rows, w);
     w->list[0] = (struct product){&l->o, w->px, w->py, act->n_rows};
     products_run(st->products, w->list, 1);
     rows_run(st->pool, act->n_rows, residual_rows, w);
+}
+
+static void mla_run(const void *layer, void *work, const struct attention_args *a)
+{
+    mla__rows(layer, work, a);
+    if (a->active->n_rows == 0)
+        return;
+    mla__queries(work);
+    mla__attend(work, a->active, NULL);
+    mla__outputs(work);
+}
+
+const float *mla__normed(const void *work)
+{
+    return ((const struct mla_work *)work)->norm;
+}
+
+const float *mla__query_latents(const void *work)
+{
+    return ((const struct mla_work *)work)->q_lora;
 }
 
 const struct attention_ops attention_mla = {

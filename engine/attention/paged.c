@@ -28,6 +28,7 @@ struct thread_scratch {
     float *sum;   /* m, l, acc of GROUPS_PER_ITEM groups */
     float *piece; /* the same, for the piece in hand */
     float *block; /* kern_attn_scratch_floats */
+    unsigned char *gathered; /* page_tokens chosen rows */
 };
 
 struct paged_work {
@@ -41,10 +42,39 @@ struct paged_work {
     /* the call in hand */
     const struct step *step;
     const struct row_set *set;
+    const struct paged_choice *choices;
     size_t plane_offset;
     const float *q_in;
     float *out;
 };
+
+/* Span that holds row i; spans are in order of their rows. */
+static const struct span *row_span(const struct row_set *set, int i)
+{
+    int lo = 0, hi = set->n_spans - 1;
+    while (lo < hi) {
+        int mid = (lo + hi + 1) / 2;
+        if (set->spans[mid].first <= i)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return &set->spans[lo];
+}
+
+void paged_store(const struct step *st, const struct row_set *set, int i, size_t plane_offset,
+                 const float *row, int elems)
+{
+    const struct span *sp = row_span(set, i);
+    uint32_t pos = (uint32_t)(sp->position + (i - sp->first));
+    size_t row_bytes = tensor_row_bytes(st->row_type, elems);
+    unsigned char *dst = sp->pages[pos / st->page_tokens] + plane_offset +
+                         (size_t)(pos % st->page_tokens) * row_bytes;
+    if (st->row_type == TT_BF16)
+        st->kern->f32_to_bf16(row, elems, dst);
+    else
+        memcpy(dst, row, row_bytes);
+}
 
 static float *floats_new(struct paged_work *w, size_t n)
 {
@@ -81,7 +111,9 @@ int paged_work_new(const struct paged_shape *s, const struct step_limits *lim,
         ts->sum = floats_new(w, GROUPS_PER_ITEM * w->group_floats);
         ts->piece = floats_new(w, GROUPS_PER_ITEM * w->group_floats);
         ts->block = floats_new(w, kern_attn_scratch_floats(s->row_elems, (int)lim->page_tokens));
-        if (!ts->q || !ts->sum || !ts->piece || !ts->block)
+        ts->gathered =
+            (unsigned char *)floats_new(w, (lim->page_tokens * s->row_bytes + 3) / sizeof(float));
+        if (!ts->q || !ts->sum || !ts->piece || !ts->block || !ts->gathered)
             goto fail;
     }
     *ret = w;
@@ -100,6 +132,7 @@ void paged_work_free(struct paged_work *w)
         free(w->threads[t].sum);
         free(w->threads[t].piece);
         free(w->threads[t].block);
+        free(w->threads[t].gathered);
     }
     free(w->threads);
     free(w->partials);
@@ -160,18 +193,46 @@ static void pack_queries(const struct paged_work *w, const struct span *sp, int 
     }
 }
 
+static const struct paged_choice *choice_of(const struct paged_work *w, int span)
+{
+    return w->choices && w->choices[span].positions ? &w->choices[span] : NULL;
+}
+
+/* Rows that token i of a span sees. */
+static int rows_seen(const struct paged_work *w, int span, int i)
+{
+    const struct paged_choice *c = choice_of(w, span);
+    return c ? c->n : w->set->spans[span].position + i + 1;
+}
+
+/* Copies n chosen rows side by side. */
+static void gather(const struct paged_work *w, const struct span *sp, const int32_t *positions, int n,
+                   unsigned char *dst)
+{
+    uint32_t page_tokens = w->step->page_tokens;
+    size_t row_bytes = w->shape.row_bytes;
+    for (int i = 0; i < n; i++) {
+        uint32_t t = (uint32_t)positions[i];
+        memcpy(dst + (size_t)i * row_bytes,
+               sp->pages[t / page_tokens] + w->plane_offset + (size_t)(t % page_tokens) * row_bytes,
+               row_bytes);
+    }
+}
+
 /* One piece of the context against packed queries, from scratch into `sum`. */
-static void run_piece(const struct paged_work *w, const struct span *sp, int g0, int n_groups,
-                      int piece, const float *q, float *sum, float *scratch)
+static void run_piece(const struct paged_work *w, int span, int g0, int n_groups, int piece,
+                      const struct thread_scratch *ts, float *sum)
 {
     const struct paged_shape *s = &w->shape;
     const struct step *st = w->step;
+    const struct span *sp = &w->set->spans[span];
+    const struct paged_choice *chosen = choice_of(w, span);
     int page_tokens = (int)st->page_tokens;
     int n_lanes = sp->n_tokens * s->n_heads;
     int last_lane = (g0 + n_groups) * KERN_LANES - 1;
     if (last_lane >= n_lanes)
         last_lane = n_lanes - 1;
-    int visible = sp->position + last_lane / s->n_heads + 1; /* rows that any lane here sees */
+    int visible = rows_seen(w, span, last_lane / s->n_heads); /* rows that any lane here sees */
     int end = (piece + 1) * PAGED_PIECE_TOKENS;
     if (end > visible)
         end = visible;
@@ -182,10 +243,12 @@ static void run_piece(const struct paged_work *w, const struct span *sp, int g0,
         int n_rows = end - t0 < page_tokens ? end - t0 : page_tokens;
         for (int i = 0; i < n_groups * KERN_LANES; i++) {
             int lane = g0 * KERN_LANES + i;
-            limit[i] = lane < n_lanes ? sp->position + lane / s->n_heads + 1 - t0 : 0;
+            limit[i] = lane < n_lanes ? rows_seen(w, span, lane / s->n_heads) - t0 : 0;
         }
+        if (chosen)
+            gather(w, sp, chosen->positions + t0, n_rows, ts->gathered);
         struct attn_block b = {
-            .rows = sp->pages[t0 / page_tokens] + w->plane_offset,
+            .rows = chosen ? ts->gathered : sp->pages[t0 / page_tokens] + w->plane_offset,
             .row_bytes = s->row_bytes,
             .row_type = st->row_type,
             .n_rows = n_rows,
@@ -194,12 +257,12 @@ static void run_piece(const struct paged_work *w, const struct span *sp, int g0,
             .k_off = s->k_off,
             .v_off = s->v_off,
             .n_groups = n_groups,
-            .q = q,
+            .q = ts->q,
             .limit = limit,
             .m = sum_m(sum, n_groups),
             .l = sum_l(sum, n_groups),
             .acc = sum_acc(sum, n_groups),
-            .scratch = scratch,
+            .scratch = ts->block,
         };
         st->kern->attn_block(&b);
     }
@@ -242,13 +305,13 @@ static void attend_item(void *arg, int index, int thread)
     struct thread_scratch *ts = &w->threads[thread];
     pack_queries(w, sp, it->g0, it->n_groups, ts->q);
     if (it->piece >= 0) {
-        run_piece(w, sp, it->g0, it->n_groups, it->piece, ts->q,
-                  w->partials + (size_t)it->partial * w->group_floats, ts->block);
+        run_piece(w, it->span, it->g0, it->n_groups, it->piece, ts,
+                  w->partials + (size_t)it->partial * w->group_floats);
         return;
     }
-    run_piece(w, sp, it->g0, it->n_groups, 0, ts->q, ts->sum, ts->block);
+    run_piece(w, it->span, it->g0, it->n_groups, 0, ts, ts->sum);
     for (int p = 1; p < it->n_pieces; p++) {
-        run_piece(w, sp, it->g0, it->n_groups, p, ts->q, ts->piece, ts->block);
+        run_piece(w, it->span, it->g0, it->n_groups, p, ts, ts->piece);
         merge_into(w, ts->sum, ts->piece, it->n_groups);
     }
     finish(w, sp, it->g0, it->n_groups, ts->sum);
@@ -266,19 +329,21 @@ static void merge_item(void *arg, int index, int thread)
 }
 
 void paged_attention(struct paged_work *w, const struct step *step, const struct row_set *set,
-                     size_t plane_offset, const float *q, float *out)
+                     size_t plane_offset, const struct paged_choice *choices, const float *q,
+                     float *out)
 {
     const struct paged_shape *s = &w->shape;
     int64_t total = 0;
     w->step = step;
     w->set = set;
+    w->choices = choices;
     w->plane_offset = plane_offset;
     w->q_in = q;
     w->out = out;
     for (int i = 0; i < set->n_spans; i++) {
         const struct span *sp = &set->spans[i];
         int64_t groups = (sp->n_tokens * s->n_heads + KERN_LANES - 1) / KERN_LANES;
-        total += groups * (sp->position + sp->n_tokens);
+        total += groups * rows_seen(w, i, sp->n_tokens - 1);
     }
     /* An item above this share of the work is worth cutting into pieces. */
     int64_t share = total / (2 * w->n_threads) + 1;
@@ -286,7 +351,7 @@ void paged_attention(struct paged_work *w, const struct step *step, const struct
     for (int i = 0; i < set->n_spans; i++) {
         const struct span *sp = &set->spans[i];
         int groups = (sp->n_tokens * s->n_heads + KERN_LANES - 1) / KERN_LANES;
-        int rows = sp->position + sp->n_tokens;
+        int rows = rows_seen(w, i, sp->n_tokens - 1);
         int per_item = (int)(share / rows);
         per_item = per_item < 1 ? 1 : per_item > GROUPS_PER_ITEM ? GROUPS_PER_ITEM : per_item;
         for (int g = 0; g < groups; g += per_item) {
@@ -295,7 +360,7 @@ void paged_attention(struct paged_work *w, const struct step *step, const struct
             int last = ((g + it.n_groups) * KERN_LANES - 1) / s->n_heads;
             if (last >= sp->n_tokens)
                 last = sp->n_tokens - 1;
-            it.n_pieces = (sp->position + last) / PAGED_PIECE_TOKENS + 1;
+            it.n_pieces = (rows_seen(w, i, last) - 1) / PAGED_PIECE_TOKENS + 1;
             bool cut = w->n_threads > 1 && it.n_pieces > 1 &&
                        (int64_t)it.n_groups * rows > share / 2 &&
                        n_partials + it.n_groups * it.n_pieces <= w->max_partials;
