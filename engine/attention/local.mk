@@ -1,6 +1,7 @@
 ## forward pass and attention mechanisms
 libengine_a_SOURCES += \
 	%D%/attention.c %D%/attention.def %D%/attention.h \
+	%D%/dsa.c %D%/topk.c %D%/topk.h \
 	%D%/mla.c %D%/mla.h \
 	%D%/paged.c %D%/paged.h \
 	engine/ffn.c engine/ffn.h \

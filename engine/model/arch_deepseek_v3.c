@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static void config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
+void deepseek_v3__config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
 {
     char s[32];
     deepseek__config_hf(k, tix, c);
@@ -28,6 +28,6 @@ const struct arch arch__deepseek_v3 = {
     .gguf_name = "deepseek2",
     .hf_model_type = "deepseek_v3",
     .config_gguf = deepseek__config_gguf,
-    .config_hf = config_hf,
+    .config_hf = deepseek_v3__config_hf,
     .bind = deepseek__bind,
 };

@@ -51,6 +51,7 @@ struct model_config {
     int n_group, topk_group;
     bool norm_topk_prob;
     float routed_scaling_factor;
+    int index_n_heads, index_head_dim, index_topk; /* sparse attention; 0: none */
     float rms_norm_eps;
     float latent_norm_eps; /* of q_a_norm and kv_a_norm; 0: rms_norm_eps */
     float rope_theta;
@@ -78,6 +79,10 @@ struct layer_tensors {
     struct tensor k_b;         /* 3-d {nope, kv_lora, H}: W_UK transposed per head (GGUF) */
     struct tensor v_b;         /* 3-d {kv_lora, v, H} */
     struct tensor o;           /* H * v -> hidden */
+    struct tensor index_q;     /* indexer: q_lora -> index_n_heads * index_head_dim */
+    struct tensor index_k;     /* hidden -> index_head_dim */
+    struct tensor index_k_norm, index_k_norm_bias; /* index_head_dim */
+    struct tensor index_weights;                   /* hidden -> index_n_heads */
     struct tensor ffn_norm;    /* hidden_size */
     struct ffn_tensors dense;  /* layers below first_k_dense_replace, or beside the experts */
     struct tensor router;      /* hidden -> n_routed_experts + zero_expert_num */

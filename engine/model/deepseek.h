@@ -9,6 +9,8 @@
 void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_config *c);
 /* Sizes that every folder of the family spells alike; leaves gating and its defaults to the row. */
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c);
+/* deepseek_v3's: the same, and its gates. */
+void deepseek_v3__config_hf(struct keys *k, const struct tix *tix, struct model_config *c);
 /* Parts of it: rotary embedding; keys whose values ask for what is not served. */
 void deepseek__rope_hf(struct keys *k, struct model_config *c);
 void deepseek__refuse_variants(struct keys *k);

@@ -11,6 +11,7 @@
 
 enum role {
     ATTN_NORM, Q_PROJ, Q_A, Q_A_NORM, Q_B, KV_A, KV_A_NORM, KV_B, K_B, V_B, O, FFN_NORM,
+    INDEX_Q, INDEX_K, INDEX_K_NORM, INDEX_K_NORM_BIAS, INDEX_WEIGHTS,
     GATE, UP, DOWN, ROUTER, ROUTER_BIAS, SHARED_GATE, SHARED_UP, SHARED_DOWN,
     EXPERTS_GATE, EXPERTS_UP, EXPERTS_DOWN, EXPERTS_GATE_UP,
     EH_PROJ, ENORM, HNORM, SHARED_HEAD_NORM, N_ROLES,
@@ -30,6 +31,11 @@ static const char *const names[N_ROLES][2] = {
     [V_B] = {"attn_v_b.weight", NULL},
     [O] = {"attn_output.weight", "self_attn.o_proj.weight"},
     [FFN_NORM] = {"ffn_norm.weight", "post_attention_layernorm.weight"},
+    [INDEX_Q] = {"indexer.attn_q_b.weight", "self_attn.indexer.wq_b.weight"},
+    [INDEX_K] = {"indexer.attn_k.weight", "self_attn.indexer.wk.weight"},
+    [INDEX_K_NORM] = {"indexer.k_norm.weight", "self_attn.indexer.k_norm.weight"},
+    [INDEX_K_NORM_BIAS] = {"indexer.k_norm.bias", "self_attn.indexer.k_norm.bias"},
+    [INDEX_WEIGHTS] = {"indexer.proj.weight", "self_attn.indexer.weights_proj.weight"},
     [GATE] = {"ffn_gate.weight", "mlp.gate_proj.weight"},
     [UP] = {"ffn_up.weight", "mlp.up_proj.weight"},
     [DOWN] = {"ffn_down.weight", "mlp.down_proj.weight"},
@@ -191,11 +197,25 @@ static void bind_routed(struct binder *b, const struct model_config *c, int i,
             bind_expert_hf(b, c, i, x, &l->experts[x]);
 }
 
+static void bind_indexer(struct binder *b, const struct model_config *c, int i,
+                         struct layer_tensors *l)
+{
+    int64_t dim = c->index_head_dim, heads = c->index_n_heads;
+    l->attention = "dsa";
+    need_matrix(b, &l->index_q, i, INDEX_Q, c->q_lora_rank, heads * dim);
+    need_matrix(b, &l->index_k, i, INDEX_K, c->hidden_size, dim);
+    need_vector(b, &l->index_k_norm, i, INDEX_K_NORM, dim);
+    need_vector(b, &l->index_k_norm_bias, i, INDEX_K_NORM_BIAS, dim);
+    need_matrix(b, &l->index_weights, i, INDEX_WEIGHTS, c->hidden_size, heads);
+}
+
 static void bind_layer(struct binder *b, const struct model_config *c, int i,
                        struct layer_tensors *l)
 {
     static const enum role dense[3] = {GATE, UP, DOWN};
     bind_attention(b, c, i, l);
+    if (c->index_topk > 0 && (i < c->num_hidden_layers || has(b, i, INDEX_Q)))
+        bind_indexer(b, c, i, l);
     if (c->n_routed_experts == 0 || i < c->first_k_dense_replace)
         bind_ffn(b, i, dense, c->hidden_size, c->intermediate_size, &l->dense);
     else

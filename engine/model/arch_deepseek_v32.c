@@ -1,0 +1,45 @@
+/* engine/model/arch_deepseek_v32.c - DeepSeek-V3.2: DeepSeek-V3 whose layers attend to the rows that an
+ * indexer chooses (engine/attention/dsa.c). GGUF: "deepseek32". */
+#include "config.h"
+
+#include "engine/model/deepseek.h"
+
+static void check(struct keys *k, const char *rope_key, const char *head_key,
+                  const struct model_config *c)
+{
+    if (k->r == 0 && c->q_lora_rank == 0)
+        keys__fail(k, ERR_FORMAT, k->gguf ? "attention.q_lora_rank" : "q_lora_rank",
+                   "is missing; the indexer reads the queries' latent");
+    if (k->r == 0 && c->index_head_dim < c->qk_rope_head_dim)
+        keys__fail(k, ERR_FORMAT, head_key, "is %d, less than %s (%d)", c->index_head_dim, rope_key,
+                   c->qk_rope_head_dim);
+}
+
+static void config_gguf(struct keys *k, const struct tix *tix, struct model_config *c)
+{
+    deepseek__config_gguf(k, tix, c);
+    c->index_n_heads = (int)keys__int(k, "attention.indexer.head_count", 1, MAX_HEADS);
+    c->index_head_dim = (int)keys__int(k, "attention.indexer.key_length", 2, MAX_HEAD_DIM);
+    c->index_topk = (int)keys__int(k, "attention.indexer.top_k", 1, MAX_CONTEXT);
+    check(k, "rope.dimension_count", "attention.indexer.key_length", c);
+}
+
+static void config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
+{
+    deepseek_v3__config_hf(k, tix, c);
+    c->index_n_heads = (int)keys__int(k, "index_n_heads", 1, MAX_HEADS);
+    c->index_head_dim = (int)keys__int(k, "index_head_dim", 2, MAX_HEAD_DIM);
+    c->index_topk = (int)keys__int(k, "index_topk", 1, MAX_CONTEXT);
+    check(k, "qk_rope_head_dim", "index_head_dim", c);
+}
+
+/* declared by arch.c through arch.def */
+extern const struct arch arch__deepseek_v32;
+const struct arch arch__deepseek_v32 = {
+    .name = "deepseek_v32",
+    .gguf_name = "deepseek32",
+    .hf_model_type = "deepseek_v32",
+    .config_gguf = config_gguf,
+    .config_hf = config_hf,
+    .bind = deepseek__bind,
+};
