@@ -18,9 +18,8 @@
 #define ROWS_PER_JOB_MIN 4
 
 struct pack_job {
-    const struct tensor *t;
+    struct kern_source src;
     struct matrix *m;
-    size_t src_row_bytes;
     int g0, per_item, g_end;
 };
 
@@ -31,8 +30,7 @@ static void pack_item(void *arg, int item, int thread)
     (void)thread;
     if (g1 > j->g_end)
         g1 = j->g_end;
-    kern_pack(j->m->type, j->t->data, j->src_row_bytes, j->m->n_out, j->m->n_in, g0, g1,
-              j->m->packed);
+    kern_pack(j->m->type, &j->src, j->m->n_out, j->m->n_in, g0, g1, j->m->packed);
 }
 
 static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type type, int64_t n_out,
@@ -65,7 +63,10 @@ int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
     if (r < 0)
         return r;
     size_t group_bytes = kern_group_bytes(out.type, out.n_in);
-    struct pack_job j = {.t = t, .m = &out, .src_row_bytes = tensor_row_bytes(t->type, t->ne[0])};
+    struct pack_job j = {.m = &out,
+                         .src = {.rows = t->data, .row_bytes = tensor_row_bytes(t->type, t->ne[0]),
+                                 .scale = t->scale, .scale_cols = t->scale_cols,
+                                 .scale_row0 = t->scale_row0}};
     int n_groups = matrix_groups(&out);
     int step = (int)(REPORT_BYTES / group_bytes);
     if (step < 1)
@@ -94,6 +95,26 @@ static uint16_t bf16_of(float x)
     return (uint16_t)((u + 0x7fff + ((u >> 16) & 1)) >> 16);
 }
 
+static uint16_t f16_of(float x)
+{
+    uint32_t u, sign;
+    memcpy(&u, &x, sizeof(u));
+    sign = u >> 16 & 0x8000;
+    u &= 0x7fffffff;
+    if (u > 0x7f800000)
+        return (uint16_t)(sign | 0x7e00);
+    if (u >= 0x477ff000) /* 65520 and above round to infinity */
+        return (uint16_t)(sign | 0x7c00);
+    if (u < 0x38800000) { /* below 2^-14: a multiple of 2^-24 */
+        float small;
+        memcpy(&small, &u, sizeof(small));
+        small += 0.5f; /* the sum's grid is 2^-24, so it rounds there, to even */
+        memcpy(&u, &small, sizeof(u));
+        return (uint16_t)(sign | (u - 0x3f000000));
+    }
+    return (uint16_t)(sign | ((u - (112u << 23) + 0xfff + (u >> 13 & 1)) >> 13));
+}
+
 int matrix_pack_f32(struct matrix *m, const char *name, const float *rows, int n_out, int n_in,
                     enum tensor_type type, struct err *e)
 {
@@ -101,24 +122,34 @@ int matrix_pack_f32(struct matrix *m, const char *name, const float *rows, int n
     int r = matrix_alloc(&out, name, type, n_out, n_in, e);
     if (r < 0)
         return r;
-    if (type == TT_F32) {
-        kern_pack(type, rows, (size_t)n_in * sizeof(float), n_out, n_in, 0, matrix_groups(&out),
-                  out.packed);
-    } else {
+    struct kern_source src = {.rows = rows, .row_bytes = (size_t)n_in * sizeof(float)};
+    uint16_t *tmp = NULL;
+    if (type != TT_F32) {
         size_t n = (size_t)n_out * (size_t)n_in;
-        uint16_t *tmp = malloc(n * sizeof(*tmp));
+        tmp = malloc(n * sizeof(*tmp));
         if (!tmp) {
             matrix_done(&out);
             return err_set(e, ERR_NOMEM, "tensor %s: out of memory", name);
         }
         for (size_t i = 0; i < n; i++)
-            tmp[i] = bf16_of(rows[i]);
-        kern_pack(TT_BF16, tmp, (size_t)n_in * sizeof(*tmp), n_out, n_in, 0, matrix_groups(&out),
-                  out.packed);
-        free(tmp);
+            tmp[i] = type == TT_F16 ? f16_of(rows[i]) : bf16_of(rows[i]);
+        src.rows = tmp;
+        src.row_bytes = (size_t)n_in * sizeof(*tmp);
     }
+    kern_pack(type, &src, n_out, n_in, 0, matrix_groups(&out), out.packed);
+    free(tmp);
     *m = out;
     return 0;
+}
+
+enum tensor_type matrix_store_type(enum tensor_type from, const float *v, size_t n)
+{
+    if (from == TT_F32 || from == TT_F16 || from == TT_BF16)
+        return from;
+    for (size_t i = 0; i < n; i++)
+        if (!(v[i] >= -65504.0f && v[i] <= 65504.0f))
+            return TT_BF16;
+    return TT_F16;
 }
 
 void matrix_done(struct matrix *m)
@@ -129,24 +160,7 @@ void matrix_done(struct matrix *m)
 
 void matrix_row_f32(const struct matrix *m, int r, float *dst)
 {
-    const unsigned char *g =
-        m->packed + (size_t)(r / KERN_LANES) * kern_group_bytes(m->type, m->n_in);
-    int lane = r % KERN_LANES;
-    const struct tensor_type_info *info = tensor_type_info(m->type);
-    if (m->type == TT_Q8_0) {
-        for (int b = 0; b < m->n_in / 32; b++) {
-            const unsigned char *blk = g + (size_t)b * 544;
-            const int8_t *q = (const int8_t *)(blk + 32);
-            float d;
-            tensor_type_info(TT_F16)->to_f32(blk + 2 * lane, &d, 1);
-            for (int k = 0; k < 32; k++)
-                dst[32 * b + k] = d * (float)q[(k / 4) * 64 + lane * 4 + k % 4];
-        }
-        return;
-    }
-    size_t elem = (size_t)info->block_bytes;
-    for (int k = 0; k < m->n_in; k++)
-        info->to_f32(g + ((size_t)k * KERN_LANES + (size_t)lane) * elem, dst + k, 1);
+    kern_unpack_row(m->type, m->packed, m->n_in, r, dst);
 }
 
 /* --- products ---------------------------------------------------------------------------------- */
@@ -178,13 +192,8 @@ static void product_item(void *arg, int item, int thread)
     const struct product_piece *pc = &j->p->pieces[item];
     const struct product *pr = &j->list[pc->product];
     const struct matrix *w = pr->w;
-    const struct kernels *k = j->p->kern;
     (void)thread;
-    void (*mul)(const void *, int, int, int, int, const void *const *, float *const *, int) =
-        w->type == TT_Q8_0   ? k->mul_q8_0
-        : w->type == TT_BF16 ? k->mul_bf16
-        : w->type == TT_F16  ? k->mul_f16
-                             : k->mul_f32;
+    kern_mul_fn *mul = kern_mul(j->p->kern, w->type);
     for (int r = pc->r0; r < pc->r1; r += PIECE_ROWS) {
         int m = pc->r1 - r < PIECE_ROWS ? pc->r1 - r : PIECE_ROWS;
         mul(w->packed, w->n_out, w->n_in, pc->g0, pc->g1, pr->x + r, pr->y + r, m);

@@ -32,9 +32,14 @@ struct load_progress {
  * has no product kernel; ERR_NOMEM; ERR_CANCELED. m is untouched on failure. */
 int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
                 const struct load_progress *lp, struct err *e) LATENT_MUST_CHECK;
-/* The same from n_out float32 rows of n_in values, stored as `type` (TT_F32 or TT_BF16). */
+/* The same from n_out float32 rows of n_in values, stored as `type` (TT_F32, TT_F16 or TT_BF16), rounded
+ * to nearest even. */
 int matrix_pack_f32(struct matrix *m, const char *name, const float *rows, int n_out, int n_in,
                     enum tensor_type type, struct err *e) LATENT_MUST_CHECK;
+/* As what to store n values again that were read from a tensor of type `from` (matrix_pack_f32): F32, F16 and
+ * BF16 as they were; quantised ones as F16, whose rounding is far below theirs, or BF16 when one of them
+ * is too large for it. */
+enum tensor_type matrix_store_type(enum tensor_type from, const float *v, size_t n);
 void matrix_done(struct matrix *m);
 /* Row r (one output's weights) as float32: token embeddings are read this way. */
 void matrix_row_f32(const struct matrix *m, int r, float *dst);
@@ -72,7 +77,7 @@ void products_run(struct products *p, const struct product *list, int n);
 /* Activations come in two forms: float32 as they are, or quantised to int8 (act_q8). */
 static inline bool act_is_quantised(enum tensor_type type)
 {
-    return type == TT_Q8_0;
+    return kern_act_is_q8(type);
 }
 /* The form of a row that weights of `type` read, given both: what goes into product.x. */
 static inline const void *act_view(enum tensor_type type, const float *x, const void *quantised)

@@ -7,6 +7,6 @@ tests_t_readers_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/t_tensor
 TESTS += tests/t_tensor
-tests_t_tensor_SOURCES = %D%/unit/t_tensor.c
+tests_t_tensor_SOURCES = %D%/unit/t_tensor.c %D%/kernels/formats.c %D%/kernels/formats.h
 tests_t_tensor_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_tensor_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

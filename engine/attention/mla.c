@@ -93,8 +93,7 @@ static uint64_t mla_layer_bytes(const void *p)
     return n;
 }
 
-/* W_UK of one head out of the unsplit kv_b, transposed: rows of kv_b are outputs. The transposed
- * values keep 16 bits where that is exact. */
+/* W_UK of one head out of the unsplit kv_b, transposed: rows of kv_b are outputs. */
 static int pack_uk_transposed(const struct model_config *c, const struct tensor *kv_b, int head,
                               struct matrix *ret, struct err *e)
 {
@@ -110,7 +109,7 @@ static int pack_uk_transposed(const struct model_config *c, const struct tensor 
                 t[(size_t)j * (size_t)nope + (size_t)i] = row[j];
         }
         r = matrix_pack_f32(ret, kv_b->name, t, rank, nope,
-                            kv_b->type == TT_BF16 ? TT_BF16 : TT_F32, e);
+                            matrix_store_type(kv_b->type, t, (size_t)rank * (size_t)nope), e);
     } else {
         err_set(e, r, "tensor %s: out of memory", kv_b->name);
     }

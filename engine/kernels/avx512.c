@@ -1,11 +1,18 @@
-/* engine/kernels/avx512.c - the AVX-512 level: the template at 16 lanes a register, and int8 products
- * by VNNI. */
+/* engine/kernels/avx512.c - the AVX-512 level: the templates at 16 lanes a register, and int8 products
+ * by VNNI in tiles of registers. */
 #include "config.h"
 
 #include "engine/kernels/kern.h"
 #include "engine/kernels/vec_avx512.h"
 
 #include "engine/kernels/simd_template.h"
+
+#include "engine/kernels/quants_avx512.h"
+
+#include "engine/kernels/quants_template.h"
+
+/* Bytes of one 32-value block of a packed Q8_0 group: 16 half-precision scales, 16 x 32 values. */
+#define Q8_GROUP_BLOCK 544
 
 /* How far ahead of a one-row product weights are fetched: it runs at the speed of memory, and the
  * hardware's own streams stop at page ends. */
@@ -106,13 +113,14 @@ static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const v
 
 static void act_q8(const float *x, int n, void *dst)
 {
-    float *d = dst;
+    float *d = dst, *t = (float *)dst + (size_t)(n / Q8_BLOCK) * 11;
+    int16_t *h = (int16_t *)dst + (size_t)(n / Q8_BLOCK) * 20;
     int32_t *s = (int32_t *)dst + n / Q8_BLOCK;
     int8_t *q = (int8_t *)dst + (size_t)(n / Q8_BLOCK) * 8;
     const __m512 top = _mm512_set1_ps(127.0f), bottom = _mm512_set1_ps(-127.0f);
     for (int b = 0; b < n / Q8_BLOCK; b++) {
         __m512 v[2], max = _mm512_setzero_ps();
-        __m512i sum = _mm512_setzero_si512();
+        int sum = 0;
         for (int i = 0; i < 2; i++) {
             v[i] = _mm512_loadu_ps(x + b * Q8_BLOCK + 16 * i);
             max = _mm512_max_ps(_mm512_abs_ps(v[i]), max); /* NaN leaves max as it is */
@@ -126,16 +134,19 @@ static void act_q8(const float *x, int n, void *dst)
             p = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(p, p, _CMP_ORD_Q), p);
             p = _mm512_max_ps(_mm512_min_ps(p, top), bottom);
             __m512i z = _mm512_cvtps_epi32(p);
-            sum = _mm512_add_epi32(sum, z);
+            h[2 * b + i] = (int16_t)_mm512_reduce_add_epi32(z);
+            sum += h[2 * b + i];
             _mm_storeu_si128((__m128i *)(void *)(q + b * Q8_BLOCK + 16 * i), _mm512_cvtepi32_epi8(z));
         }
-        s[b] = -128 * _mm512_reduce_add_epi32(sum);
+        s[b] = -128 * sum;
+        t[b] = d[b] * (float)sum;
     }
 }
 
 void kern__init_avx512(struct kernels *t)
 {
     set_template_kernels(t);
+    set_quant_kernels(t);
     t->mul_q8_0 = mul_q8_0;
     t->act_q8 = act_q8;
 }

@@ -7,23 +7,7 @@
 #include <string.h>
 
 #include "engine/kernels/kern.h"
-#include "engine/kernels/kern_internal.h"
-
-static float f32_of_f16(uint16_t h)
-{
-    uint32_t sign = (uint32_t)(h & 0x8000) << 16, e = h >> 10 & 31, m = h & 1023, u;
-    float f;
-    if (e == 31)
-        u = sign | 0x7f800000 | m << 13;
-    else if (e)
-        u = sign | (e + 112) << 23 | m << 13;
-    else {
-        f = (float)m * 0x1p-24f;
-        return sign ? -f : f;
-    }
-    memcpy(&f, &u, sizeof(f));
-    return f;
-}
+#include "engine/kernels/pack.h"
 
 static float f32_of_bf16(uint16_t h)
 {
@@ -85,25 +69,24 @@ static void mul_bf16(const void *w, int n_out, int n_in, int g0, int g1, const v
     mul_float(TT_BF16, w, n_out, n_in, g0, g1, x, y, m);
 }
 
-static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
-                     float *const *y, int m)
+static void mul_f8_e4m3(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                        float *const *y, int m)
 {
     for (int g = g0; g < g1; g++) {
-        const unsigned char *wg = (const unsigned char *)w + (size_t)g * kern_group_bytes(TT_Q8_0, n_in);
+        const unsigned char *wg =
+            (const unsigned char *)w + (size_t)g * kern_group_bytes(TT_F8_E4M3, n_in);
         for (int i = 0; i < m; i++) {
             float acc[KERN_LANES] = {0};
-            const float *dx = act_scales(x[i]);
-            const int8_t *qx = act_values(x[i], n_in);
-            for (int b = 0; b < n_in / Q8_BLOCK; b++) {
-                const unsigned char *blk = wg + (size_t)b * Q8_GROUP_BLOCK;
-                const int8_t *q = (const int8_t *)(blk + 32);
+            const float *xi = x[i];
+            for (int k0 = 0; k0 < n_in; k0 += F8_BLOCK) {
+                const unsigned char *blk = wg + (size_t)(k0 / F8_BLOCK) * F8_GROUP_BLOCK;
+                int n = n_in - k0 < F8_BLOCK ? n_in - k0 : F8_BLOCK;
                 for (int r = 0; r < KERN_LANES; r++) {
-                    uint16_t h;
-                    int sum = 0;
-                    memcpy(&h, blk + 2 * r, 2);
-                    for (int k = 0; k < Q8_BLOCK; k++)
-                        sum += q[k / 4 * 64 + r * 4 + k % 4] * qx[b * Q8_BLOCK + k];
-                    acc[r] += (float)sum * (f32_of_f16(h) * dx[b]);
+                    float scale, a = 0.0f;
+                    memcpy(&scale, blk + 4 * r, 4);
+                    for (int k = 0; k < n; k++)
+                        a += f32_of_f8(blk[64 + k * KERN_LANES + r]) * xi[k0 + k];
+                    acc[r] += scale * a;
                 }
             }
             store_group(y[i], acc, g, n_out);
@@ -111,13 +94,87 @@ static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const v
     }
 }
 
+/* One block of weights of one row against 32 prepared values, onto acc. */
+static inline float quant_term(enum quant_form form, const struct quant_block *w, const void *x, int n,
+                               int b, float acc)
+{
+    const int8_t *qx = act_values(x, n) + b * Q8_BLOCK;
+    const int16_t *h = act_halves(x, n) + 2 * b;
+    float dx = act_scales(x)[b], tx = act_totals(x, n)[b];
+    int dot[2] = {0, 0};
+    for (int k = 0; k < Q8_BLOCK; k++)
+        dot[k / 16] += w->q[k] * qx[k];
+    switch (form) {
+    case QUANT_PLAIN:
+        return acc + (float)(dot[0] + dot[1]) * (w->d * dx);
+    case QUANT_MIN:
+        acc += (float)(dot[0] + dot[1]) * (w->d * dx);
+        return acc + w->m * tx;
+    case QUANT_SUB32:
+        return acc + (float)(dot[0] + dot[1]) * (w->d * (float)w->s[0] * dx);
+    case QUANT_SUBMIN:
+        acc += (float)(dot[0] + dot[1]) * (w->d * (float)w->s[0] * dx);
+        return acc - w->m * (float)w->min[0] * tx;
+    case QUANT_SUB16:
+        return acc + (float)(w->s[0] * dot[0] + w->s[1] * dot[1]) * (w->d * dx);
+    case QUANT_SUBMIN16:
+        acc += (float)(w->s[0] * dot[0] + w->s[1] * dot[1]) * (w->d * dx);
+        return acc - (float)(w->min[0] * h[0] + w->min[1] * h[1]) * (w->m * dx);
+    }
+    return acc;
+}
+
+static inline void mul_quants(enum tensor_type type, const void *w, int n_out, int n_in, int g0,
+                              int g1, const void *const *x, float *const *y, int m)
+{
+    struct quant_layout l = quant_layout(type);
+    struct quant_block q;
+    for (int g = g0; g < g1; g++) {
+        const unsigned char *wg = (const unsigned char *)w + (size_t)g * quant_group_bytes(type, n_in);
+        int rows = n_out - g * KERN_LANES < KERN_LANES ? n_out - g * KERN_LANES : KERN_LANES;
+        for (int r = 0; r < rows; r++) {
+            for (int i = 0; i < m; i++)
+                y[i][g * KERN_LANES + r] = 0.0f;
+            for (int b = 0; b < n_in / Q8_BLOCK; b++) {
+                quant_block_read(type, wg + (size_t)(b / l.blocks) * quant_super_bytes(l), b % l.blocks,
+                                  r, &q);
+                for (int i = 0; i < m; i++) {
+                    float *out = &y[i][g * KERN_LANES + r];
+                    *out = quant_term(l.form, &q, x[i], n_in, b, *out);
+                }
+            }
+        }
+    }
+}
+
+#define MUL_QUANTS(name, type)                                                                     \
+    static void name(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,     \
+                     float *const *y, int m)                                                       \
+    {                                                                                              \
+        mul_quants(type, w, n_out, n_in, g0, g1, x, y, m);                                         \
+    }
+MUL_QUANTS(mul_q8_0, TT_Q8_0)
+MUL_QUANTS(mul_q4_0, TT_Q4_0)
+MUL_QUANTS(mul_q4_1, TT_Q4_1)
+MUL_QUANTS(mul_q5_0, TT_Q5_0)
+MUL_QUANTS(mul_q5_1, TT_Q5_1)
+MUL_QUANTS(mul_q2_k, TT_Q2_K)
+MUL_QUANTS(mul_q3_k, TT_Q3_K)
+MUL_QUANTS(mul_q4_k, TT_Q4_K)
+MUL_QUANTS(mul_q5_k, TT_Q5_K)
+MUL_QUANTS(mul_q6_k, TT_Q6_K)
+MUL_QUANTS(mul_iq4_nl, TT_IQ4_NL)
+MUL_QUANTS(mul_iq4_xs, TT_IQ4_XS)
+
 static void act_q8(const float *x, int n, void *dst)
 {
-    float *d = dst;
+    float *d = dst, *t = (float *)dst + (size_t)(n / Q8_BLOCK) * 11;
     int32_t *s = (int32_t *)dst + n / Q8_BLOCK;
     int8_t *q = (int8_t *)dst + (size_t)(n / Q8_BLOCK) * 8;
+    int16_t *h = (int16_t *)dst + (size_t)(n / Q8_BLOCK) * 20;
     for (int b = 0; b < n / Q8_BLOCK; b++, x += Q8_BLOCK, q += Q8_BLOCK) {
         float max = 0.0f;
+        int sum[2] = {0, 0};
         for (int i = 0; i < Q8_BLOCK; i++)
             if (fabsf(x[i]) > max) /* false for NaN */
                 max = fabsf(x[i]);
@@ -127,15 +184,18 @@ static void act_q8(const float *x, int n, void *dst)
         float inv = d[b] > 0.0f ? 1.0f / d[b] : 0.0f;
         if (inv > 3.0e38f)
             inv = 0.0f; /* scale too small to invert: the block counts as zero */
-        s[b] = 0;
         for (int i = 0; i < Q8_BLOCK; i++) {
             float v = x[i] * inv;
             if (!(v == v))
                 v = 0.0f;
             v = v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v;
             q[i] = (int8_t)lrintf(v);
-            s[b] -= 128 * q[i];
+            sum[i / 16] += q[i];
         }
+        h[2 * b] = (int16_t)sum[0];
+        h[2 * b + 1] = (int16_t)sum[1];
+        s[b] = -128 * (sum[0] + sum[1]);
+        t[b] = d[b] * (float)(sum[0] + sum[1]);
     }
 }
 

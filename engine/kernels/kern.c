@@ -48,3 +48,19 @@ int kern_level_built(enum cpu_level level)
     pthread_once(&once, build_tables);
     return level < CPU_LEVEL_MAX && lowered[level] == level;
 }
+
+kern_mul_fn *kern_mul(const struct kernels *k, enum tensor_type type)
+{
+    switch ((int)type) {
+#define KERN(name, ret, args, check_class)
+#define KERN_MUL(name, type) case type: return k->name;
+#include "engine/kernels/kern.def"
+#undef KERN
+    default: return NULL;
+    }
+}
+
+int kern_weight_type_ok(enum tensor_type type)
+{
+    return kern_mul(kern_table(CPU_GENERIC), type) != NULL;
+}

@@ -13,14 +13,28 @@
  * with zeros. Group g of an [n_out, n_in] matrix lies at packed + g * kern_group_bytes(type, n_in).
  * Inside a group, in order of k:
  *     F32, F16, BF16:  w[k][16]                                 (k = 0 .. n_in-1)
- *     Q8_0:            per block of 32 k: f16 d[16], then int8 q[8][16][4]: q[j][row][i] is
- *                      k = 32 b + 4 j + i   (544 bytes, as many as 16 Q8_0 blocks)
+ *     F8_E4M3:         per 128 k: float scale[16], then w[k][16] (the last block may be shorter)
+ *     others:          per 32 or 256 k the scales of 16 rows, then their integers, four k of each row
+ *                      side by side; quant_layout.h describes it. About the file's size (kern_group_bytes).
  *
- * Activations. Float types take float32 rows as they are. Q8_0 takes rows prepared by act_q8:
- *     float d[n/32]; int32_t s[n/32]; int8_t q[n]   with d = max|x| / 127, q = round to nearest even
- *     of x (1/d) in [-127, 127], s = -128 times the sum of the block's q (what an unsigned weight
- *     w + 128 adds too much). kern_act_bytes gives the size; 64-aligned.
- * y = sum over blocks b, ascending: (float)(integer dot of block b) * (d_w * d_x), added in float32.
+ * Activations. Float types take float32 rows as they are. All others take rows prepared by act_q8:
+ *     float d[n/32]; int32_t s[n/32]; int8_t q[n]; int16_t h[n/16]; float t[n/32]
+ *     with d = max|x| / 127, q = round to nearest even of x (1/d) in [-127, 127], h = sum of q over each
+ *     16, s = -128 times the sum over each 32 (what an unsigned weight w + 128 adds too much),
+ *     t = d * sum over each 32. kern_act_bytes gives the size; 64-aligned.
+ *
+ * What a product computes. dot, sum are exact integers over the 32 (or 16) values of a block; b counts
+ * blocks of 32, ascending; every float32 operation is rounded, in this order:
+ *     F32, F16, BF16               y += w_k * x_k for each k
+ *     F8_E4M3                      a = 0; a += w_k * x_k for each k of a block of 128; y += scale * a
+ *     Q4_0, Q5_0, Q8_0, IQ4_NL     y += dot * (d * dx)
+ *     Q4_1, Q5_1                   y += dot * (d * dx);  y += m * tx
+ *     Q4_K, Q5_K                   y += dot * (d s * dx);  y -= (dmin min) * tx
+ *     IQ4_XS                       y += dot * (d s * dx)
+ *     Q3_K, Q6_K                   y += (s0 dot0 + s1 dot1) * (d * dx)           dot0, dot1: halves of 16
+ *     Q2_K                         y += (s0 dot0 + s1 dot1) * (d * dx);
+ *                                  y -= (min0 h0 + min1 h1) * (dmin * dx)
+ * where s, min are the integer scales of the file, and d s, dmin min are exact in float32.
  */
 #ifndef LATENT_ENGINE_KERNELS_KERN_H
 #define LATENT_ENGINE_KERNELS_KERN_H
@@ -83,15 +97,31 @@ const struct kernels *kern_table(enum cpu_level level);
 /* 1 when this build contains code of its own for the level and the machine can run it. */
 int kern_level_built(enum cpu_level level);
 
+typedef void kern_mul_fn(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                         float *const *y, int m);
+/* The product kernel for weights of a type; NULL when it has none. */
+kern_mul_fn *kern_mul(const struct kernels *k, enum tensor_type type);
+
 /* 1 when weights of this type have product kernels. */
 int kern_weight_type_ok(enum tensor_type type);
+/* 1 when the product takes rows prepared by act_q8; 0: float32 rows. */
+int kern_act_is_q8(enum tensor_type type);
 size_t kern_group_bytes(enum tensor_type type, int n_in);
 /* Bytes of a packed [n_out, n_in] matrix. */
 size_t kern_packed_bytes(enum tensor_type type, int n_out, int n_in);
-/* Packs groups [g0, g1) from row-major rows of the file's own layout (row stride src_row_bytes).
- * dst is the base of the whole packed matrix, 64-aligned. */
-void kern_pack(enum tensor_type type, const void *src, size_t src_row_bytes, int n_out, int n_in,
-               int g0, int g1, void *dst);
+/* Rows as they lie in a file, at any address. scale: struct tensor's, with its meaning; FP8 only. */
+struct kern_source {
+    const void *rows;
+    size_t row_bytes;
+    const float *scale;
+    int64_t scale_cols, scale_row0;
+};
+/* Packs groups [g0, g1). dst is the base of the whole packed matrix, 64-aligned. n_in is a multiple of
+ * the type's block. */
+void kern_pack(enum tensor_type type, const struct kern_source *src, int n_out, int n_in, int g0,
+               int g1, void *dst);
+/* Row r of a packed matrix as float32, with the values that the file's row has. */
+void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r, float *dst);
 /* Bytes of one prepared activation row of n_in values for weights of this type (64-multiple). */
 size_t kern_act_bytes(enum tensor_type type, int n_in);
 size_t kern_attn_scratch_floats(int row_elems, int n_rows);

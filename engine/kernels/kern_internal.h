@@ -9,11 +9,25 @@ void kern__init_generic(struct kernels *t); /* sets every field */
 void kern__init_avx2(struct kernels *t);
 void kern__init_avx512(struct kernels *t);
 
-/* Bytes of one 32-value block of a packed Q8_0 group: 16 half-precision scales, 16 x 32 values. */
-#define Q8_GROUP_BLOCK 544
-#define Q8_BLOCK 32
+#define INLINE static inline __attribute__((always_inline))
 
-/* Prepared activations of n values (kern.h): scales, sums, values. */
+/* Before each loop over a tile: only when all of them are unrolled do the sums live in registers, and -O2
+ * alone stops at small tiles. */
+#ifdef __clang__
+#define UNROLL _Pragma("unroll")
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#endif
+
+#define Q8_BLOCK 32
+#define F8_BLOCK 128 /* k that share a scale */
+#define F8_GROUP_BLOCK ((size_t)KERN_LANES * (sizeof(float) + F8_BLOCK)) /* bytes of a whole one */
+static inline size_t f8_blocks(int n_in)
+{
+    return ((size_t)n_in + F8_BLOCK - 1) / F8_BLOCK;
+}
+
+/* Parts of prepared activations of n values (kern.h). */
 static inline const float *act_scales(const void *act)
 {
     return (const float *)act;
@@ -26,5 +40,14 @@ static inline const int8_t *act_values(const void *act, int n)
 {
     return (const int8_t *)act + (size_t)(n / Q8_BLOCK) * 8;
 }
+static inline const int16_t *act_halves(const void *act, int n)
+{
+    return (const int16_t *)act + (size_t)(n / Q8_BLOCK) * 20;
+}
+static inline const float *act_totals(const void *act, int n)
+{
+    return (const float *)act + (size_t)(n / Q8_BLOCK) * 11;
+}
+#define ACT_BLOCK_BYTES 48 /* of all parts, for 32 values */
 
 #endif

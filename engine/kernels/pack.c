@@ -1,27 +1,29 @@
-/* engine/kernels/pack.c - the packed weight layout "x16" (kern.h): sizes and packing. Plain C; runs
- * once at load. */
+/* engine/kernels/pack.c - the packed weight layout "x16" (kern.h): sizes, packing, and a row back as
+ * float32. Plain C; runs once at load. Quantised types are in pack_quants.c. */
 #include "config.h"
 
 #include <string.h>
 
-#include "engine/kernels/kern.h"
-#include "engine/kernels/kern_internal.h"
+#include "engine/kernels/pack.h"
 
 static size_t elem_bytes(enum tensor_type type)
 {
-    return type == TT_F32 ? 4 : 2;
+    return type == TT_F32 ? 4 : type == TT_F8_E4M3 ? 1 : 2;
 }
 
-int kern_weight_type_ok(enum tensor_type type)
+int kern_act_is_q8(enum tensor_type type)
 {
-    return type == TT_F32 || type == TT_F16 || type == TT_BF16 || type == TT_Q8_0;
+    return quant_layout(type).blocks > 0;
 }
 
 size_t kern_group_bytes(enum tensor_type type, int n_in)
 {
-    if (type == TT_Q8_0)
-        return (size_t)(n_in / Q8_BLOCK) * Q8_GROUP_BLOCK;
-    return (size_t)n_in * KERN_LANES * elem_bytes(type);
+    if (kern_act_is_q8(type))
+        return quant_group_bytes(type, n_in);
+    size_t n = (size_t)n_in * KERN_LANES * elem_bytes(type);
+    if (type == TT_F8_E4M3)
+        n += f8_blocks(n_in) * KERN_LANES * sizeof(float);
+    return n;
 }
 
 size_t kern_packed_bytes(enum tensor_type type, int n_out, int n_in)
@@ -32,8 +34,8 @@ size_t kern_packed_bytes(enum tensor_type type, int n_out, int n_in)
 size_t kern_act_bytes(enum tensor_type type, int n_in)
 {
     size_t n = (size_t)n_in * sizeof(float);
-    if (type == TT_Q8_0)
-        n = (size_t)(n_in / Q8_BLOCK) * 8 + (size_t)n_in;
+    if (kern_act_is_q8(type))
+        n = (size_t)(n_in / Q8_BLOCK) * ACT_BLOCK_BYTES;
     return (n + 63) & ~(size_t)63;
 }
 
@@ -44,48 +46,97 @@ size_t kern_attn_scratch_floats(int row_elems, int n_rows)
     return row * ((size_t)n_rows + 1) + (size_t)n_rows * KERN_LANES + KERN_LANES;
 }
 
-static void pack_q8_0(const unsigned char *src, size_t row_bytes, int rows, int n_in,
-                      unsigned char *dst)
+/* Columns [k0, k1) of a group, `size` bytes a value, to dst[k][16]. */
+INLINE void pack_columns(const unsigned char *src, size_t row_bytes, int rows, int k0, int k1, size_t size,
+                         unsigned char *dst)
 {
-    for (int b = 0; b < n_in / Q8_BLOCK; b++, dst += Q8_GROUP_BLOCK) {
-        for (int r = 0; r < KERN_LANES; r++) {
-            if (r >= rows) {
-                memset(dst + 2 * r, 0, 2);
-                for (int j = 0; j < 8; j++)
-                    memset(dst + 32 + 64 * j + 4 * r, 0, 4);
-                continue;
-            }
-            const unsigned char *s = src + (size_t)r * row_bytes + (size_t)b * 34;
-            memcpy(dst + 2 * r, s, 2);
-            for (int j = 0; j < 8; j++)
-                memcpy(dst + 32 + 64 * j + 4 * r, s + 2 + 4 * j, 4);
+    for (int k = k0; k < k1; k++, dst += KERN_LANES * size) {
+        const unsigned char *at = src + (size_t)k * size;
+        if (rows < KERN_LANES)
+            memset(dst, 0, KERN_LANES * size);
+        for (int r = 0; r < rows; r++)
+            memcpy(dst + (size_t)r * size, at + (size_t)r * row_bytes, size);
+    }
+}
+
+static void pack_f8(const struct kern_source *src, const unsigned char *from, int row0, int rows, int n_in,
+                    unsigned char *dst)
+{
+    for (int k = 0; k < n_in; k += F8_BLOCK) {
+        float scale[KERN_LANES] = {0};
+        int end = n_in - k < F8_BLOCK ? n_in : k + F8_BLOCK;
+        for (int r = 0; r < rows; r++)
+            scale[r] = !src->scale ? 1.0f
+                                   : src->scale[(src->scale_row0 + row0 + r) / F8_BLOCK * src->scale_cols +
+                                                k / F8_BLOCK];
+        memcpy(dst, scale, sizeof(scale));
+        dst += sizeof(scale);
+        pack_columns(from, src->row_bytes, rows, k, end, 1, dst);
+        dst += (size_t)(end - k) * KERN_LANES;
+    }
+}
+
+void kern_pack(enum tensor_type type, const struct kern_source *src, int n_out, int n_in, int g0,
+               int g1, void *dst)
+{
+    for (int g = g0; g < g1; g++) {
+        int r0 = g * KERN_LANES, rows = n_out - r0 < KERN_LANES ? n_out - r0 : KERN_LANES;
+        unsigned char *d = (unsigned char *)dst + (size_t)g * kern_group_bytes(type, n_in);
+        const unsigned char *from = (const unsigned char *)src->rows + (size_t)r0 * src->row_bytes;
+        if (kern_act_is_q8(type))
+            kern__pack_quants(type, from, src->row_bytes, rows, n_in, d);
+        else if (type == TT_F8_E4M3)
+            pack_f8(src, from, r0, rows, n_in, d);
+        else if (type == TT_F32)
+            pack_columns(from, src->row_bytes, rows, 0, n_in, 4, d);
+        else
+            pack_columns(from, src->row_bytes, rows, 0, n_in, 2, d);
+    }
+}
+
+static void unpack_quants(enum tensor_type type, const unsigned char *group, int n_in, int r, float *dst)
+{
+    struct quant_layout l = quant_layout(type);
+    struct quant_block q;
+    for (int b = 0; b < n_in / Q8_BLOCK; b++) {
+        quant_block_read(type, group + (size_t)(b / l.blocks) * quant_super_bytes(l), b % l.blocks, r, &q);
+        for (int k = 0; k < Q8_BLOCK; k++) {
+            float v = q.d * (float)q.s[k / 16] * (float)q.q[k];
+            if (l.form == QUANT_MIN)
+                v = v + q.m;
+            else if (l.form == QUANT_SUBMIN || l.form == QUANT_SUBMIN16)
+                v = v - q.m * (float)q.min[k / 16];
+            dst[b * Q8_BLOCK + k] = v;
         }
     }
 }
 
-void kern_pack(enum tensor_type type, const void *src, size_t src_row_bytes, int n_out, int n_in,
-               int g0, int g1, void *dst)
+void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r, float *dst)
 {
-    const unsigned char *s = src;
-    unsigned char *base = dst;
-    size_t size = elem_bytes(type);
-    for (int g = g0; g < g1; g++) {
-        int r0 = g * KERN_LANES, rows = n_out - r0 < KERN_LANES ? n_out - r0 : KERN_LANES;
-        unsigned char *d = base + (size_t)g * kern_group_bytes(type, n_in);
-        const unsigned char *from = s + (size_t)r0 * src_row_bytes;
-        if (type == TT_Q8_0) {
-            pack_q8_0(from, src_row_bytes, rows, n_in, d);
-            continue;
-        }
-        for (int k = 0; k < n_in; k++) {
-            unsigned char *at = d + (size_t)k * KERN_LANES * size;
-            for (int r = 0; r < KERN_LANES; r++) {
-                if (r < rows)
-                    memcpy(at + (size_t)r * size, from + (size_t)r * src_row_bytes + (size_t)k * size,
-                           size);
-                else
-                    memset(at + (size_t)r * size, 0, size);
-            }
+    const unsigned char *g =
+        (const unsigned char *)packed + (size_t)(r / KERN_LANES) * kern_group_bytes(type, n_in);
+    size_t lane = (size_t)(r % KERN_LANES);
+    if (kern_act_is_q8(type)) {
+        unpack_quants(type, g, n_in, (int)lane, dst);
+        return;
+    }
+    for (int k = 0; k < n_in; k++) {
+        size_t i = (size_t)k * KERN_LANES + lane;
+        if (type == TT_F32) {
+            memcpy(&dst[k], g + 4 * i, 4);
+        } else if (type == TT_F8_E4M3) {
+            const unsigned char *block = g + (size_t)(k / F8_BLOCK) * F8_GROUP_BLOCK;
+            float scale;
+            memcpy(&scale, block + 4 * lane, 4);
+            dst[k] = f32_of_f8(block[64 + (size_t)(k % F8_BLOCK) * KERN_LANES + lane]) * scale;
+        } else {
+            uint16_t h;
+            memcpy(&h, g + 2 * i, 2);
+            uint32_t u = (uint32_t)h << 16;
+            if (type == TT_F16)
+                dst[k] = f32_of_f16(h);
+            else
+                memcpy(&dst[k], &u, 4);
         }
     }
 }

@@ -6,16 +6,6 @@
 
 #include "engine/kernels/kern_internal.h"
 
-#define INLINE static inline __attribute__((always_inline))
-
-/* Before each loop over a tile: only when all of them are unrolled do the sums live in registers, and -O2
- * alone stops at small tiles. */
-#ifdef __clang__
-#define UNROLL _Pragma("unroll")
-#else
-#define UNROLL _Pragma("GCC unroll 16")
-#endif
-
 /* e^x: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2], within 2 ulp; exactly 1 at 0 and exactly 0
  * below -87.3 (so also at -inf); saturates above 88.3. */
 INLINE v16 v16_exp(v16 x)
@@ -130,6 +120,67 @@ static void mul_bf16(const void *w, int n_out, int n_in, int g0, int g1, const v
                      float *const *y, int m)
 {
     mul_float(TT_BF16, w, n_out, n_in, g0, g1, x, y, m);
+}
+
+/* Rows x groups of FP8 weights, whose values come times 2^-8 (v16_load_f8). */
+INLINE void f8_tile(const unsigned char *wg, size_t group_bytes, int n_out, int n_in, int g,
+                    const void *const *x, float *const *y, const int rows, const int groups)
+{
+    v16 acc[ROW_TILE][GROUP_TILE], a[ROW_TILE][GROUP_TILE];
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        UNROLL
+        for (int j = 0; j < groups; j++)
+            acc[i][j] = v16_set1(0.0f);
+    for (int k0 = 0; k0 < n_in; k0 += F8_BLOCK, wg += F8_GROUP_BLOCK) {
+        int n = n_in - k0 < F8_BLOCK ? n_in - k0 : F8_BLOCK;
+        UNROLL
+        for (int i = 0; i < rows; i++)
+            UNROLL
+            for (int j = 0; j < groups; j++)
+                a[i][j] = v16_set1(0.0f);
+        for (int k = 0; k < n; k++) {
+            UNROLL
+            for (int j = 0; j < groups; j++) {
+                v16 w = v16_load_f8(wg + (size_t)j * group_bytes + (size_t)(4 + k) * KERN_LANES);
+                UNROLL
+                for (int i = 0; i < rows; i++)
+                    a[i][j] = v16_fma(w, v16_set1(((const float *)x[i])[k0 + k]), a[i][j]);
+            }
+        }
+        UNROLL
+        for (int j = 0; j < groups; j++) {
+            v16 scale = v16_load((const float *)(const void *)(wg + (size_t)j * group_bytes));
+            UNROLL
+            for (int i = 0; i < rows; i++)
+                acc[i][j] = v16_fma(scale, v16_mul(a[i][j], v16_set1(256.0f)), acc[i][j]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        UNROLL
+        for (int j = 0; j < groups; j++)
+            store_lanes(y[i], acc[i][j], g + j, n_out);
+}
+
+static void mul_f8_e4m3(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                        float *const *y, int m)
+{
+    size_t group_bytes = (size_t)n_in * KERN_LANES + f8_blocks(n_in) * KERN_LANES * sizeof(float);
+    const unsigned char *wg = (const unsigned char *)w + (size_t)g0 * group_bytes;
+    int g = g0;
+    if (m == 1)
+        for (; g + GROUP_TILE <= g1; g += GROUP_TILE, wg += GROUP_TILE * group_bytes)
+            f8_tile(wg, group_bytes, n_out, n_in, g, x, y, 1, GROUP_TILE);
+    for (; g < g1; g++, wg += group_bytes) {
+        int i = 0;
+        for (; i + ROW_TILE <= m; i += ROW_TILE)
+            f8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, ROW_TILE, 1);
+        for (; i + 2 <= m; i += 2)
+            f8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 2, 1);
+        if (i < m)
+            f8_tile(wg, group_bytes, n_out, n_in, g, x + i, y + i, 1, 1);
+    }
 }
 
 /* --- attention --------------------------------------------------------------------------------- */
@@ -414,6 +465,7 @@ INLINE void set_template_kernels(struct kernels *t)
     t->mul_f32 = mul_f32;
     t->mul_f16 = mul_f16;
     t->mul_bf16 = mul_bf16;
+    t->mul_f8_e4m3 = mul_f8_e4m3;
     t->attn_block = attn_block;
     t->attn_merge = attn_merge;
     t->rms_norm = rms_norm;

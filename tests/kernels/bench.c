@@ -10,10 +10,10 @@
 #include "engine/kernels/kern.h"
 #include "tests/kernels/values.h"
 
-enum { N_OUT = 512, N_IN = 2048, ROWS = 64, DK = 576, DV = 512, GROUPS = 1 };
+enum { N_IN = 2048, ROWS = 64, DK = 576, DV = 512, GROUPS = 1 };
 
 static struct {
-    void *w, *act, *rows;
+    void *act, *rows;
     float *x, *y, *scratch, *q, *m, *l, *acc, *m2, *l2, *acc2;
     int32_t limit[GROUPS * KERN_LANES];
 } d;
@@ -27,35 +27,6 @@ static void *aligned(size_t n_bytes)
     for (size_t i = 0; i < n_bytes / 4; i++)
         f[i] = values_uniform();
     return p;
-}
-
-static void product(const struct kernels *k, enum tensor_type type)
-{
-    const void *x = type == TT_Q8_0 ? d.act : d.x;
-    void (*f)(const void *, int, int, int, int, const void *const *, float *const *, int) =
-        type == TT_F32 ? k->mul_f32 : type == TT_F16 ? k->mul_f16 : type == TT_BF16 ? k->mul_bf16
-                                                                                    : k->mul_q8_0;
-    f(d.w, N_OUT, N_IN, 0, N_OUT / KERN_LANES, &x, &d.y, 1);
-}
-
-static void time_mul_f32(const struct kernels *k)
-{
-    product(k, TT_F32);
-}
-
-static void time_mul_f16(const struct kernels *k)
-{
-    product(k, TT_F16);
-}
-
-static void time_mul_bf16(const struct kernels *k)
-{
-    product(k, TT_BF16);
-}
-
-static void time_mul_q8_0(const struct kernels *k)
-{
-    product(k, TT_Q8_0);
 }
 
 static void time_act_q8(const struct kernels *k)
@@ -127,6 +98,100 @@ static double microseconds(void (*f)(const struct kernels *), const struct kerne
     return best;
 }
 
+/* --- products ---------------------------------------------------------------------------------- */
+
+enum { P_IN = 2048, P_ROWS = 32, P_NEAR = 256, P_FAR_BYTES = 96 << 20 };
+
+static struct {
+    kern_mul_fn *mul;
+    unsigned char *w, *file;
+    size_t w_bytes, row_bytes;
+    const struct format *format;
+    int n_out, m;
+    const void *x[P_ROWS];
+    float *y[P_ROWS];
+} p;
+
+static void time_product(const struct kernels *k)
+{
+    (void)k;
+    p.mul(p.w, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.x, p.y, p.m);
+}
+
+static void time_pack(const struct kernels *k)
+{
+    struct kern_source src = {.rows = p.file, .row_bytes = p.row_bytes};
+    (void)k;
+    kern_pack(p.format->type, &src, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.w);
+}
+
+static void time_read(const struct kernels *k)
+{
+    const uint64_t *q = (const uint64_t *)(const void *)p.w;
+    uint64_t sum[8] = {0};
+    (void)k;
+    for (size_t i = 0; i + 8 <= p.w_bytes / 8; i += 8)
+        for (int j = 0; j < 8; j++)
+            sum[j] += q[i + (size_t)j];
+    for (int j = 1; j < 8; j++)
+        sum[0] ^= sum[j];
+    *(volatile uint64_t *)(void *)p.y[0] = sum[0];
+}
+
+static void one_type(const struct format *f, enum cpu_level l)
+{
+    const struct kernels *k = kern_table(l);
+    size_t group = kern_group_bytes(f->type, P_IN);
+    int far = (int)(P_FAR_BYTES / group) * KERN_LANES;
+    double t[4];
+    p.format = f;
+    p.mul = kern_mul(k, f->type);
+    p.row_bytes = (size_t)(P_IN / f->elems) * (size_t)f->n_bytes;
+    p.n_out = far;
+    values_blocks(p.file, f, far * (P_IN / f->elems));
+    for (int i = 0; i < P_ROWS; i++) {
+        p.x[i] = d.x;
+        if (kern_act_is_q8(f->type))
+            k->act_q8(d.x, P_IN, d.act), p.x[i] = d.act;
+    }
+    double pack = microseconds(time_pack, k);
+    p.m = 1;
+    t[0] = microseconds(time_product, k);
+    p.n_out = P_NEAR;
+    t[1] = microseconds(time_product, k);
+    p.m = 8;
+    t[2] = microseconds(time_product, k);
+    p.m = 32;
+    t[3] = microseconds(time_product, k);
+    double near_macs = (double)P_NEAR * P_IN / 1000;
+    printf("%-8s %-8s %6.1f %9.1f %9.1f %10.1f %10.1f %10.1f\n", f->name, cpu_level_name(l),
+           (double)group * 8 / 16 / P_IN, (double)(far / KERN_LANES) * (double)group / t[0] / 1000,
+           (double)(P_NEAR / KERN_LANES) * (double)group / t[1] / 1000, 8 * near_macs / t[2],
+           32 * near_macs / t[3], (double)far * (double)p.row_bytes / pack / 1000);
+    fflush(stdout);
+}
+
+static void bench_products(void)
+{
+    int most = P_FAR_BYTES / P_IN * 8;
+    p.w_bytes = P_FAR_BYTES;
+    p.w = aligned(p.w_bytes);
+    p.file = aligned((size_t)P_FAR_BYTES + 4096);
+    for (int i = 0; i < P_ROWS; i++)
+        p.y[i] = aligned((size_t)most * 4);
+    printf("\nProducts, one core, %d values a row; memory reads at %.1f GB/s\n", P_IN,
+           (double)p.w_bytes / microseconds(time_read, NULL) / 1000);
+    printf("%-8s %-8s %6s %9s %9s %10s %10s %10s\n", "weights", "level", "bits", "m 1 GB/s", "in cache",
+           "m 8 GMAC/s", "m 32", "pack GB/s");
+    for (int l = 0; l < CPU_LEVEL_MAX; l++)
+        for (int i = 0; kern_level_built((enum cpu_level)l) && i < N_FORMATS; i++)
+            if (l > CPU_GENERIC)
+                one_type(&formats[i], (enum cpu_level)l);
+    free(p.w), free(p.file);
+    for (int i = 0; i < P_ROWS; i++)
+        free(p.y[i]);
+}
+
 int bench_kernels(void)
 {
     static const struct {
@@ -134,11 +199,11 @@ int bench_kernels(void)
         void (*time)(const struct kernels *);
     } rows[] = {
 #define KERN(name, ret, args, check_class) {#name, time_##name},
+#define KERN_MUL(name, type)
 #include "engine/kernels/kern.def"
 #undef KERN
     };
-    d.w = aligned((size_t)N_OUT * N_IN * 4);
-    d.act = aligned(kern_act_bytes(TT_F32, N_IN));
+    d.act = aligned(kern_act_bytes(TT_Q8_0, N_IN));
     d.rows = aligned((size_t)ROWS * DK * 2);
     d.x = aligned(N_IN * 4);
     d.y = aligned(N_IN * 4);
@@ -154,8 +219,8 @@ int bench_kernels(void)
         d.limit[i] = ROWS;
     for (size_t i = 0; i < (size_t)ROWS * DK; i++)
         ((uint16_t *)d.rows)[i] = (uint16_t)(0x3c00 + i % 64);
-    printf("%s. Microseconds a call, best of five; products %d x %d, one row; attention %d rows of %d\n",
-           cpu_brand(), N_OUT, N_IN, ROWS, DK);
+    printf("%s. Microseconds a call, best of five; %d values; attention %d rows of %d\n", cpu_brand(),
+           N_IN, ROWS, DK);
     printf("%-15s", "kernel");
     for (int l = 0; l < CPU_LEVEL_MAX; l++)
         if (kern_level_built((enum cpu_level)l))
@@ -169,7 +234,8 @@ int bench_kernels(void)
         printf("\n");
         fflush(stdout);
     }
-    free(d.w), free(d.act), free(d.rows), free(d.x), free(d.y), free(d.scratch), free(d.q);
+    bench_products();
+    free(d.act), free(d.rows), free(d.x), free(d.y), free(d.scratch), free(d.q);
     free(d.m), free(d.l), free(d.acc), free(d.m2), free(d.l2), free(d.acc2);
     return 0;
 }

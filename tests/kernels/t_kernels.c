@@ -17,45 +17,37 @@
 #include <time.h>
 
 #include "base/clock.h"
-#include "engine/kernels/kern.h"
-#include "tests/kernels/guard.h"
-#include "tests/kernels/values.h"
+#include "tests/kernels/checker.h"
+#include "tests/kernels/formats.h"
 
-#define EPS 0x1p-23  /* twice the rounding error: two ways of rounding are compared */
 #define SECONDS 0.2 /* of each kernel at each level */
 #define MIN_CASES 40
 
-enum check_class { EXACT, FMA };
+unsigned long long checker_seed;
+const struct kernels *generic, *level;
+enum check_class class_now;
+const char *name_now;
+int case_now;
 
-static unsigned long long seed;
-static const struct kernels *generic; /* the definition */
-static const struct kernels *level;   /* under test; may be the definition itself */
-static enum check_class class_now;
-static const char *name_now;
-static int case_now;
-
-#define FAIL(...)                                                                                  \
-    do {                                                                                           \
-        char why[160];                                                                             \
-        snprintf(why, sizeof(why), __VA_ARGS__);                                                   \
-        ck_abort_msg("%s at %s: %s (case %d, seed %llu)", name_now, cpu_level_name(level->level),  \
-                     why, case_now, seed);                                                         \
-    } while (0)
-
-static void check_guards(void)
+void check_guards(void)
 {
     if (guard_damaged())
         FAIL("wrote beside its output");
 }
 
-/* got and def (plain C) against the float64 answer. A bound that is not finite says nothing. */
-static void check_floats(const char *what, const float *got, const float *def, const double *want,
+void check_floats(const char *what, const float *got, const float *def, const double *want,
                          const double *bound, int n)
 {
     for (int i = 0; i < n; i++) {
         if (class_now == EXACT) {
             if (memcmp(&got[i], &def[i], sizeof(*got)) != 0)
                 FAIL("%s[%d] is %a, not %a", what, i, (double)got[i], (double)def[i]);
+            continue;
+        }
+        if (isnan(want[i]) && isfinite(bound[i])) {
+            if (!isnan(def[i]) || !isnan(got[i]))
+                FAIL("%s[%d] of %d is %a, plain C: %a; want NaN", what, i, n, (double)got[i],
+                     (double)def[i]);
             continue;
         }
         if (!isfinite(bound[i]) || fabs(want[i]) + bound[i] > 3.3e38)
@@ -68,8 +60,7 @@ static void check_floats(const char *what, const float *got, const float *def, c
     }
 }
 
-/* Equal bits, but for the sign of a zero. NaN equals NaN. */
-static bool same_floats(const float *a, const float *b, size_t n)
+bool same_floats(const float *a, const float *b, size_t n)
 {
     for (size_t i = 0; i < n; i++)
         if (a[i] != b[i] && !(a[i] != a[i] && b[i] != b[i]))
@@ -77,157 +68,28 @@ static bool same_floats(const float *a, const float *b, size_t n)
     return true;
 }
 
-static float *floats(int n)
+float *floats(int n)
 {
     return guard_new((size_t)n * sizeof(float), sizeof(float));
 }
 
-static float *random_floats(int n)
+float *random_floats(int n)
 {
     float *p = floats(n);
     values_fill(p, n);
     return p;
 }
 
-/* --- products ---------------------------------------------------------------------------------- */
+/* --- products (check_products.c) --------------------------------------------------------------- */
 
-typedef void mul_fn(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
-                    float *const *y, int m);
-
-#define MAX_M 20
-
-struct product {
-    enum tensor_type type;
-    int n_out, n_in, m, g0, g1;
-    unsigned char *rows; /* as in a file */
-    size_t row_bytes;
-    unsigned char *packed;
-    float *xf[MAX_M];
-    const void *x[MAX_M]; /* as the kernel wants them */
-    float *got[MAX_M], *def[MAX_M];
-};
-
-static void random_product(struct product *p, enum tensor_type type)
-{
-    bool q8 = type == TT_Q8_0;
-    p->type = type;
-    p->n_out = 1 + values_below(values_below(4) ? 70 : 200);
-    p->n_in = q8 ? 32 * (1 + values_below(9)) : 1 + values_below(130);
-    p->m = 1 + values_below(values_below(2) ? 4 : MAX_M);
-    int groups = (p->n_out + KERN_LANES - 1) / KERN_LANES;
-    p->g0 = values_below(3) ? 0 : values_below(groups);
-    p->g1 = values_below(3) ? groups : p->g0 + values_below(groups - p->g0 + 1);
-    size_t cols = (size_t)p->n_in, total = (size_t)p->n_out * cols;
-    p->row_bytes = q8 ? cols / 32 * 34 : cols * (type == TT_F32 ? 4 : 2);
-    p->rows = guard_new(p->row_bytes * (size_t)p->n_out, 64);
-    if (type == TT_F32)
-        values_fill((float *)(void *)p->rows, (int)total);
-    else if (q8)
-        values_q8_0(p->rows, (int)(total / 32));
-    else
-        values_half(p->rows, (int)total, type == TT_BF16);
-    p->packed = guard_new(kern_packed_bytes(type, p->n_out, p->n_in), 64);
-    int cut = values_below(groups + 1);
-    kern_pack(type, p->rows, p->row_bytes, p->n_out, p->n_in, 0, cut, p->packed);
-    kern_pack(type, p->rows, p->row_bytes, p->n_out, p->n_in, cut, groups, p->packed);
-    for (int i = 0; i < p->m; i++) {
-        p->xf[i] = random_floats(p->n_in);
-        p->x[i] = p->xf[i];
-        if (q8) {
-            void *a = guard_new(kern_act_bytes(type, p->n_in), 64);
-            generic->act_q8(p->xf[i], p->n_in, a);
-            p->x[i] = a;
-        }
-        p->got[i] = floats(p->n_out);
-        p->def[i] = floats(p->n_out);
-        for (int k = 0; k < p->n_out; k++)
-            p->got[i][k] = p->def[i][k] = 12345.0f;
-    }
-}
-
-/* Row r of the file times x[i], and the sum of the terms' sizes. */
-static double product_answer(const struct product *p, int r, int i, double *ret_size)
-{
-    const unsigned char *row = p->rows + (size_t)r * p->row_bytes;
-    double sum = 0, size = 0;
-    if (p->type == TT_Q8_0) {
-        int blocks = p->n_in / 32;
-        const float *d = p->x[i];
-        const int8_t *qx = (const int8_t *)p->x[i] + (size_t)blocks * 8;
-        for (int b = 0; b < blocks; b++) {
-            const int8_t *qw = (const int8_t *)row + 34 * b + 2;
-            int dot = 0;
-            for (int k = 0; k < 32; k++)
-                dot += qw[k] * qx[32 * b + k];
-            double scale = values_f16(row + 34 * b) * (double)d[b], term = dot * scale;
-            sum += term;
-            size += fabs(term);
-            if (fabs(scale) > 1e38) /* no float32: infinite, also times 0 */
-                size = INFINITY;
-        }
-    } else {
-        for (int k = 0; k < p->n_in; k++) {
-            float w;
-            if (p->type == TT_F32)
-                memcpy(&w, row + 4 * (size_t)k, 4);
-            else
-                w = (float)(p->type == TT_F16 ? values_f16(row + 2 * (size_t)k)
-                                              : values_bf16(row + 2 * (size_t)k));
-            double term = (double)w * (double)p->xf[i][k];
-            sum += term;
-            size += fabs(term);
-        }
-    }
-    *ret_size = size;
-    return sum;
-}
-
-static void check_product(enum tensor_type type, mul_fn *mul, mul_fn *def)
-{
-    struct product p;
-    double want[256], bound[256];
-    random_product(&p, type);
-    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.def, p.m);
-    mul(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.got, p.m);
-    check_guards();
-    int first = p.g0 * KERN_LANES, end = p.g1 * KERN_LANES;
-    end = end < p.n_out ? end : p.n_out;
-    for (int i = 0; i < p.m; i++) {
-        for (int r = 0; r < p.n_out; r++) {
-            double size = 0;
-            want[r] = r < first || r >= end ? 12345.0 : product_answer(&p, r, i, &size);
-            /* denormal terms round by an absolute amount, in Q8_0 scaled up by the integer */
-            bound[r] = r < first || r >= end
-                           ? 0.0
-                           : (p.n_in + 4) * EPS * size + p.n_in * (type == TT_Q8_0 ? 2e-39 : 3e-45);
-            if (size > 1e38)
-                bound[r] = INFINITY;
-        }
-        check_floats("y", p.got[i], p.def[i], want, bound, p.n_out);
-    }
-    /* one row and some groups at a time, from the back */
-    for (int i = p.m; i-- > 0;) {
-        float *y = floats(p.n_out);
-        for (int g = p.g1; g > p.g0;) {
-            int n = 1 + values_below(g - p.g0);
-            mul(p.packed, p.n_out, p.n_in, g - n, g, &p.x[i], &y, 1);
-            g -= n;
-        }
-        if (end > first && !same_floats(y + first, p.got[i] + first, (size_t)(end - first)))
-            FAIL("row %d of %d alone differs", i, p.m);
-    }
-    check_guards();
-}
-
-#define CHECK_PRODUCT(name, type)                                                                  \
+#define KERN(name, ret, args, check_class)
+#define KERN_MUL(name, type)                                                                       \
     static void check_##name(void)                                                                 \
     {                                                                                              \
         check_product(type, level->name, generic->name);                                           \
     }
-CHECK_PRODUCT(mul_f32, TT_F32)
-CHECK_PRODUCT(mul_f16, TT_F16)
-CHECK_PRODUCT(mul_bf16, TT_BF16)
-CHECK_PRODUCT(mul_q8_0, TT_Q8_0)
+#include "engine/kernels/kern.def"
+#undef KERN
 
 /* --- attention --------------------------------------------------------------------------------- */
 
@@ -540,18 +402,21 @@ static void check_act_q8(void)
     level->act_q8(x, n, got);
     generic->act_q8(x, n, def);
     check_guards();
-    size_t used = (size_t)(n / 32) * 8 + (size_t)n;
+    size_t used = (size_t)(n / 32) * 48;
     for (size_t i = 0; i < used; i++)
         if (got[i] != def[i])
             FAIL("byte %zu of %zu (%d values) is %d, not %d", i, used, n, got[i], def[i]);
     const float *d = (const float *)(const void *)def;
     const int32_t *s = (const int32_t *)(const void *)def + n / 32;
     const int8_t *q = (const int8_t *)def + (size_t)(n / 32) * 8;
+    const int16_t *h = (const int16_t *)(const void *)(q + n);
+    const float *t = (const float *)(const void *)(h + n / 16);
     for (int b = 0; b < n / 32; b++) {
-        int sum = 0;
+        int sum = 0, half = 0;
         for (int i = 0; i < 32; i++) {
             float v = x[32 * b + i];
             sum += q[32 * b + i];
+            half += i < 16 ? q[32 * b + i] : 0;
             if (q[32 * b + i] == -128)
                 FAIL("plain C: value %d is -128", 32 * b + i);
             if (v != v && q[32 * b + i] != 0)
@@ -562,6 +427,8 @@ static void check_act_q8(void)
         }
         if (s[b] != -128 * sum)
             FAIL("plain C: sum of block %d", b);
+        if (h[2 * b] != half || h[2 * b + 1] != sum - half || t[b] != d[b] * (float)sum)
+            FAIL("plain C: sums of halves or total of block %d", b);
     }
 }
 
@@ -707,7 +574,7 @@ START_TEST(test_kernel)
     ck_assert_int_eq((int)level->level, (int)l);
     class_now = row->check_class;
     name_now = row->name;
-    values_seed(seed + (unsigned long long)_i * 1000003u);
+    values_seed(checker_seed + (unsigned long long)_i * 1000003u);
     int64_t end = clock_now_ns() + (int64_t)(SECONDS * (double)NS_PER_SEC);
     for (case_now = 0; case_now < MIN_CASES || clock_now_ns() < end; case_now++) {
         guard_reset();
@@ -737,18 +604,32 @@ END_TEST
 
 START_TEST(test_sizes)
 {
-    ck_assert(kern_weight_type_ok(TT_F32) && kern_weight_type_ok(TT_F16));
-    ck_assert(kern_weight_type_ok(TT_BF16) && kern_weight_type_ok(TT_Q8_0));
-    ck_assert(!kern_weight_type_ok(TT_I32) && !kern_weight_type_ok((enum tensor_type)2));
+    for (int i = 0; i < N_FORMATS; i++) {
+        const struct format *f = &formats[i];
+        int n = 3 * f->elems;
+        ck_assert(kern_weight_type_ok(f->type));
+        ck_assert_ptr_nonnull(kern_mul(kern_table(CPU_GENERIC), f->type));
+        ck_assert_int_eq(kern_act_is_q8(f->type), f->elems > 1);
+        /* the packed size is the file's, but for scales that became bytes: at most 4 % more */
+        size_t packed = kern_group_bytes(f->type, n), file = 16 * 3 * (size_t)f->n_bytes;
+        ck_assert_uint_ge(packed, file);
+        if (f->type != TT_F8_E4M3)
+            ck_assert_uint_le(packed, file + file * 4 / 100);
+    }
+    ck_assert(!kern_weight_type_ok(TT_I32) && !kern_weight_type_ok((enum tensor_type)4));
     ck_assert_uint_eq(kern_group_bytes(TT_F32, 7), 7 * 64);
     ck_assert_uint_eq(kern_group_bytes(TT_BF16, 7), 7 * 32);
+    ck_assert_uint_eq(kern_group_bytes(TT_F8_E4M3, 130), 130 * 16 + 2 * 64);
     ck_assert_uint_eq(kern_group_bytes(TT_Q8_0, 64), 2 * 544);
+    ck_assert_uint_eq(kern_group_bytes(TT_Q6_K, 512), 2 * 16 * 210);
     ck_assert_uint_eq(kern_packed_bytes(TT_F16, 17, 3), 2 * 3 * 32);
     ck_assert_uint_eq(kern_packed_bytes(TT_F32, 1 << 20, 1 << 16), (size_t)1 << 38);
     for (int n = 32; n < 1000; n += 32) {
         ck_assert_uint_eq(kern_act_bytes(TT_F32, n) % 64, 0);
         ck_assert_uint_ge(kern_act_bytes(TT_F32, n), 4 * (size_t)n);
-        ck_assert_uint_ge(kern_act_bytes(TT_Q8_0, n), (size_t)n + (size_t)n / 4);
+        ck_assert_uint_eq(kern_act_bytes(TT_Q8_0, n) % 64, 0);
+        ck_assert_uint_ge(kern_act_bytes(TT_Q8_0, n), (size_t)n + (size_t)n / 2);
+        ck_assert_uint_eq(kern_act_bytes(TT_Q2_K, n), kern_act_bytes(TT_Q8_0, n));
     }
 }
 END_TEST
@@ -756,10 +637,10 @@ END_TEST
 int main(int argc, char **argv)
 {
     const char *s = getenv("LATENT_TEST_SEED");
-    seed = s ? strtoull(s, NULL, 10) : (unsigned long long)time(NULL);
+    checker_seed = s ? strtoull(s, NULL, 10) : (unsigned long long)time(NULL);
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
         return bench_kernels();
-    printf("# seed %llu (LATENT_TEST_SEED)\n", seed);
+    printf("# seed %llu (LATENT_TEST_SEED)\n", checker_seed);
     fflush(stdout);
     Suite *suite = suite_create("kernels");
     TCase *tc = tcase_create("kernels");

@@ -114,23 +114,30 @@ void values_half(void *dst, int n, bool bf16)
     }
 }
 
-void values_q8_0(void *dst, int n_blocks)
+void values_blocks(void *dst, const struct format *f, int n_blocks)
 {
     int kind = values_below(8);
     unsigned char *p = dst;
-    for (int b = 0; b < n_blocks; b++, p += 34) {
-        values_half(p, 1, false);
-        for (int i = 0; i < 32; i++) {
-            int q = values_below(256) - 128;
+    for (int b = 0; b < n_blocks; b++, p += f->n_bytes) {
+        for (int i = 0; i < f->n_bytes; i++) {
+            int v = (int)(values_bits() & 255);
             if (kind == 0)
-                q = 127;
+                v = 0xff;
             if (kind == 1)
-                q = -128;
+                v = 0x80;
             if (kind == 2)
-                q = values_below(2) ? 127 : -128;
+                v = values_below(2) ? 0x7f : 0x80;
             if (kind == 3)
-                q = 0;
-            p[2 + i] = (unsigned char)q;
+                v = 0;
+            if (f->elems == 1 && (v & 0x7f) == 0x7f && values_below(500))
+                v &= 0x8f; /* few NaN */
+            p[i] = (unsigned char)v;
+        }
+        for (int h = 0; h < 2; h++) {
+            uint16_t half;
+            values_half(&half, 1, false);
+            if (f->half_at[h] >= 0)
+                memcpy(p + f->half_at[h], &half, sizeof(half));
         }
     }
 }

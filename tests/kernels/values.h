@@ -6,6 +6,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "tests/kernels/formats.h"
+
 void values_seed(unsigned long long seed);
 uint32_t values_bits(void);
 int values_below(int n);       /* 0 .. n - 1 */
@@ -15,7 +17,8 @@ float values_special(void);    /* NaN, infinities, zeros, the smallest, the larg
  * small integers. */
 void values_fill(float *x, int n);
 void values_half(void *dst, int n, bool bf16); /* finite float16 or bfloat16 */
-void values_q8_0(void *dst, int n_blocks);     /* 34 bytes each */
+/* Blocks of any bits whose half-precision scales are finite; FP8 with few NaN. */
+void values_blocks(void *dst, const struct format *f, int n_blocks);
 double values_f16(const void *p);
 double values_bf16(const void *p);
 

@@ -1,0 +1,226 @@
+/* tests/kernels/check_products.c - products of every weight type: random and hostile rows in the file's
+ * layout are packed, read back, and multiplied; the float64 answer comes from formats.c.
+ *
+ * The bound is what the arithmetic of kern.h implies. Quantised types: activations are taken as prepared
+ * (their own rounding is act_q8's business), integers are exact, so each block of 32 gives one term, or
+ * two with a minimum, each rounded twice, and as many additions; every one of these errs by at most half
+ * an EPS of the sum of the terms' sizes. Float types: one term and one addition per value; FP8 adds up
+ * blocks of 128 first. */
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/kernels/checker.h"
+#include "tests/kernels/formats.h"
+
+#define MAX_M 40
+#define MAX_OUT 200
+#define MAX_IN 1024
+
+struct product {
+    const struct format *format;
+    int n_out, n_in, m, g0, g1;
+    unsigned char *rows; /* as in a file */
+    struct kern_source src;
+    unsigned char *packed;
+    float *xf[MAX_M];
+    const void *x[MAX_M]; /* as the kernel wants them */
+    float *got[MAX_M], *def[MAX_M];
+};
+
+static bool quantised(const struct product *p)
+{
+    return p->format->elems > 1;
+}
+
+static void random_rows(struct product *p)
+{
+    enum tensor_type type = p->format->type;
+    int total = p->n_out * p->n_in / p->format->elems;
+    size_t n_bytes = (size_t)total * (size_t)p->format->n_bytes;
+    if (type == TT_F32) {
+        p->rows = guard_new(n_bytes, 4);
+        values_fill((float *)(void *)p->rows, total);
+    } else if (type == TT_F16 || type == TT_BF16) {
+        p->rows = guard_new(n_bytes, 2);
+        values_half(p->rows, total, type == TT_BF16);
+    } else {
+        p->rows = guard_new(n_bytes, 1); /* at any address */
+        values_blocks(p->rows, p->format, total);
+    }
+    p->src = (struct kern_source){.rows = p->rows, .row_bytes = n_bytes / (size_t)p->n_out};
+    if (type == TT_F8_E4M3 && values_below(4)) {
+        int row0 = values_below(300), blocks = (p->n_in + 127) / 128;
+        int n = ((row0 + p->n_out - 1) / 128 + 1) * blocks;
+        float *scale = floats(n);
+        for (int i = 0; i < n; i++)
+            scale[i] = ldexpf(values_uniform(), values_below(20) - 15);
+        p->src.scale = scale;
+        p->src.scale_cols = blocks;
+        p->src.scale_row0 = row0;
+    }
+}
+
+static void random_product(struct product *p, enum tensor_type type)
+{
+    memset(p, 0, sizeof(*p));
+    p->format = format_of(type);
+    int elems = p->format->elems;
+    p->n_out = 1 + values_below(values_below(4) ? 70 : elems > 32 ? 100 : MAX_OUT);
+    p->n_in = elems > 32   ? elems * (1 + values_below(3))
+              : elems > 1  ? elems * (1 + values_below(9))
+              : type == TT_F8_E4M3 ? 1 + values_below(300)
+                           : 1 + values_below(130);
+    p->m = 1 + values_below(values_below(2) ? 9 : values_below(3) ? 20 : MAX_M);
+    int groups = (p->n_out + KERN_LANES - 1) / KERN_LANES;
+    p->g0 = values_below(3) ? 0 : values_below(groups);
+    p->g1 = values_below(3) ? groups : p->g0 + values_below(groups - p->g0 + 1);
+    random_rows(p);
+    p->packed = guard_new(kern_packed_bytes(type, p->n_out, p->n_in), 64);
+    int cut = values_below(groups + 1);
+    kern_pack(type, &p->src, p->n_out, p->n_in, 0, cut, p->packed);
+    kern_pack(type, &p->src, p->n_out, p->n_in, cut, groups, p->packed);
+    for (int i = 0; i < p->m; i++) {
+        p->xf[i] = random_floats(p->n_in);
+        p->x[i] = p->xf[i];
+        if (elems > 1) {
+            void *a = guard_new(kern_act_bytes(type, p->n_in), 64);
+            generic->act_q8(p->xf[i], p->n_in, a);
+            p->x[i] = a;
+        }
+        p->got[i] = floats(p->n_out);
+        p->def[i] = floats(p->n_out);
+        for (int k = 0; k < p->n_out; k++)
+            p->got[i][k] = p->def[i][k] = 12345.0f;
+    }
+}
+
+/* Row r of the file; FP8 with its scale in .min's place, which it does not use. */
+static void row_values(const struct product *p, int r, struct format_value *v)
+{
+    const struct format *f = p->format;
+    const unsigned char *row = p->rows + (size_t)r * p->src.row_bytes;
+    for (int k = 0; k < p->n_in; k++) {
+        v[k] = f->value(row + k / f->elems * f->n_bytes, k % f->elems);
+        if (f->type == TT_F8_E4M3)
+            v[k].min = p->src.scale ? (double)p->src.scale[(p->src.scale_row0 + r) / 128 *
+                                                               p->src.scale_cols + k / 128]
+                                    : 1.0;
+    }
+}
+
+/* What was packed reads back as the file's values. */
+static void check_unpack(const struct product *p, int r, const struct format_value *v)
+{
+    float *got = floats(p->n_in);
+    kern_unpack_row(p->format->type, p->packed, p->n_in, r, got);
+    for (int k = 0; k < p->n_in; k++) {
+        double want = p->format->type == TT_F8_E4M3 ? v[k].scale * v[k].min
+                                                    : v[k].scale * v[k].q - v[k].min;
+        if (isnan(want) ? !isnan(got[k]) : got[k] != (float)want)
+            FAIL("row %d value %d reads back as %a, not %a", r, k, (double)got[k], want);
+    }
+}
+
+/* A row times x[i]: the answer, and how far a kernel may be from it. */
+static double quant_answer(const struct product *p, const struct format_value *v, int r, int i,
+                           double *ret_bound)
+{
+    const struct format *f = p->format;
+    int blocks = p->n_in / 32;
+    const float *d = p->x[i];
+    const int8_t *q = (const int8_t *)p->x[i] + (size_t)blocks * 8;
+    double sum = 0, size = 0;
+    for (int b = 0; b < blocks; b++) {
+        double main = 0, low = 0, dx = (double)d[b];
+        const unsigned char *block =
+            p->rows + (size_t)r * p->src.row_bytes + 32 * b / f->elems * f->n_bytes;
+        int sum_x = 0;
+        for (int half = 0; half < 2; half++) {
+            const struct format_value *w = &v[32 * b + 16 * half];
+            int dot = 0, total = 0;
+            for (int k = 0; k < 16; k++) {
+                dot += w[k].q * q[32 * b + 16 * half + k];
+                total += q[32 * b + 16 * half + k];
+            }
+            main += dot * (w->scale * dx);
+            low += total * (w->min * dx);
+            sum_x += total;
+            if (fabs(w->scale * dx) > 1e38)
+                size = INFINITY;
+        }
+        /* no float32: infinite, also times 0 */
+        for (int h = 0; h < 2; h++)
+            if (f->half_at[h] >= 0 && fabs(values_f16(block + f->half_at[h]) * dx) > 1e38)
+                size = INFINITY;
+        if (fabs(sum_x * dx) > 1e38)
+            size = INFINITY;
+        sum += main - low;
+        size += fabs(main) + fabs(low);
+    }
+    /* scales that are denormal err by an absolute amount, times the integer */
+    *ret_bound = size > 1e38 ? (double)INFINITY : (blocks + 4) * EPS * size + p->n_in * 2e-39;
+    return sum;
+}
+
+static double float_answer(const struct product *p, const struct format_value *v, int i,
+                           double *ret_bound)
+{
+    bool f8 = p->format->type == TT_F8_E4M3;
+    double sum = 0, size = 0, inner = 0, top = 1;
+    for (int k = 0; k < p->n_in; k++) {
+        double scale = f8 ? v[k].min : 1.0, term = v[k].scale * (double)p->xf[i][k];
+        sum += scale * term;
+        size += isnan(term) ? 0 : fabs(scale * term);
+        inner += isnan(term) ? 0 : fabs(term);
+        top = fmax(top, fabs(scale));
+    }
+    int additions = f8 ? (p->n_in < 128 ? p->n_in : 128) + p->n_in / 128 + 1 : p->n_in;
+    *ret_bound = (additions + 4) * EPS * size + p->n_in * (f8 ? 1e-42 * top : 3e-45);
+    if (size > 1e38 || inner > 1e38)
+        *ret_bound = INFINITY;
+    return sum;
+}
+
+void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def)
+{
+    static double want[MAX_M][MAX_OUT], bound[MAX_M][MAX_OUT];
+    static struct format_value v[MAX_IN];
+    struct product p;
+    random_product(&p, type);
+    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.def, p.m);
+    mul(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.got, p.m);
+    check_guards();
+    int first = p.g0 * KERN_LANES, end = p.g1 * KERN_LANES;
+    end = end < p.n_out ? end : p.n_out;
+    for (int r = 0; r < p.n_out; r++) {
+        bool within = r >= first && r < end;
+        if (within || r == p.n_out - 1)
+            row_values(&p, r, v);
+        if (r == p.n_out - 1 || (within && r == first + case_now % 16))
+            check_unpack(&p, r, v);
+        for (int i = 0; i < p.m; i++) {
+            want[i][r] = 12345.0; /* untouched */
+            bound[i][r] = 0;
+            if (within)
+                want[i][r] = quantised(&p) ? quant_answer(&p, v, r, i, &bound[i][r])
+                                           : float_answer(&p, v, i, &bound[i][r]);
+        }
+    }
+    for (int i = 0; i < p.m; i++)
+        check_floats("y", p.got[i], p.def[i], want[i], bound[i], p.n_out);
+    /* one row and some groups at a time, from the back */
+    for (int i = p.m; i-- > 0;) {
+        float *y = floats(p.n_out);
+        for (int g = p.g1; g > p.g0;) {
+            int n = 1 + values_below(g - p.g0);
+            mul(p.packed, p.n_out, p.n_in, g - n, g, &p.x[i], &y, 1);
+            g -= n;
+        }
+        if (end > first && !same_floats(y + first, p.got[i] + first, (size_t)(end - first)))
+            FAIL("row %d of %d alone differs", i, p.m);
+    }
+    check_guards();
+}

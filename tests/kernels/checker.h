@@ -1,0 +1,47 @@
+/* tests/kernels/checker.h - what the checks of t_kernels.c share: the kernels under test, guarded floats,
+ * comparison within a bound. One thread; each check runs in a process of its own. */
+#ifndef LATENT_TESTS_KERNELS_CHECKER_H
+#define LATENT_TESTS_KERNELS_CHECKER_H
+
+#include <check.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "base/cpu.h"
+#include "engine/kernels/kern.h"
+#include "tests/kernels/guard.h"
+#include "tests/kernels/values.h"
+
+#define EPS 0x1p-23  /* twice the rounding error: two ways of rounding are compared */
+
+enum check_class { EXACT, FMA };
+
+extern unsigned long long checker_seed;
+extern const struct kernels *generic; /* the definition */
+extern const struct kernels *level;   /* under test; may be the definition itself */
+extern enum check_class class_now;
+extern const char *name_now;
+extern int case_now;
+
+#define FAIL(...)                                                                                  \
+    do {                                                                                           \
+        char why[160];                                                                             \
+        snprintf(why, sizeof(why), __VA_ARGS__);                                                   \
+        ck_abort_msg("%s at %s: %s (case %d, seed %llu)", name_now, cpu_level_name(level->level),  \
+                     why, case_now, checker_seed);                                                 \
+    } while (0)
+
+void check_guards(void);
+/* got and def (plain C) against the float64 answer. A bound that is not finite says nothing; an answer
+ * that is NaN must be met. */
+void check_floats(const char *what, const float *got, const float *def, const double *want,
+                  const double *bound, int n);
+/* Equal bits, but for the sign of a zero. NaN equals NaN. */
+bool same_floats(const float *a, const float *b, size_t n);
+float *floats(int n); /* guarded */
+float *random_floats(int n);
+
+/* check_products.c */
+void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def);
+
+#endif
