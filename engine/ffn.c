@@ -394,12 +394,13 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
     const struct step *st = w->step;
     const struct kernels *k = st->kern;
     int hidden = st->config->hidden_size, n_slots = n_slots_of(w);
+    float scale = model_residual_scale(st->config);
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *x = w->out + (size_t)w->set->rows[i] * (size_t)hidden;
         const float *main_out = w->down + (size_t)(n_slots + i) * (size_t)hidden;
         if (w->layer->dense) {
-            k->axpy(1.0f, main_out, hidden, x);
+            k->axpy(scale, main_out, hidden, x);
             continue;
         }
         float *y = w->norm + (size_t)i * (size_t)hidden; /* no longer needed: the sum's place */
@@ -411,7 +412,7 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
         }
         if (w->layer->main.gate.packed)
             k->axpy(1.0f, main_out, hidden, y);
-        k->axpy(1.0f, y, hidden, x);
+        k->axpy(scale, y, hidden, x);
     }
 }
 

@@ -103,9 +103,6 @@ static int report(void *arg, uint64_t n_bytes)
 
 static int check_served(const struct model_config *c, struct err *e)
 {
-    if (c->n_routed_experts > 0 && c->gating != GATING_SIGMOID && c->zero_expert_num == 0)
-        return err_set_param(e, ERR_UNSUPPORTED, "expert_gating_func",
-                             "expert gating function %d is not served; sigmoid (2) is", c->gating);
     if (router_experts(c) > ROUTER_MAX_EXPERTS)
         return err_set_param(e, ERR_UNSUPPORTED, "n_routed_experts",
                              "%d experts are out of range 0..%d", router_experts(c),
@@ -287,7 +284,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
     };
     m->max_logit_rows = opt->max_logit_rows;
     m->max_position = opt->max_position;
-    rope_init(&m->rope, &m->config);
+    rope_init(&m->rope, &m->config, opt->max_position);
     if ((r = plan_layers(m, ckpt, e)) < 0 || (r = load_weights(m, ckpt, &p, e)) < 0 ||
         (r = make_work(m, e)) < 0)
         goto fail;
@@ -417,13 +414,21 @@ static void lay_out(struct model *m, const struct forward_batch *b, struct row_s
     *active = (struct row_set){n_active, m->active_rows, n_active_spans, m->active_spans};
 }
 
+static void scale_row(float scale, float *x, int n)
+{
+    for (int i = 0; i < n && scale != 0.0f; i++)
+        x[i] *= scale;
+}
+
 static void embed_rows(void *arg, int r0, int r1, int thread)
 {
     struct model *m = arg;
     size_t hidden = (size_t)m->config.hidden_size, half = (size_t)m->config.qk_rope_head_dim / 2;
     (void)thread;
     for (int i = r0; i < r1; i++) {
-        matrix_row_f32(&m->embd, *m->row_tokens[i], m->x + (size_t)i * hidden);
+        float *x = m->x + (size_t)i * hidden;
+        matrix_row_f32(&m->embd, *m->row_tokens[i], x);
+        scale_row(m->config.scale_emb, x, m->config.hidden_size);
         rope_angles(&m->rope, m->positions[i], m->rope_cos + (size_t)i * half,
                     m->rope_sin + (size_t)i * half);
     }
@@ -439,6 +444,7 @@ static void final_rows(void *arg, int r0, int r1, int thread)
         float *n = m->final + (size_t)i * (size_t)hidden;
         m->kern->rms_norm(m->x + (size_t)m->active_rows[i] * (size_t)hidden, m->output_norm, hidden,
                           m->config.rms_norm_eps, n);
+        scale_row(m->config.logit_scale, n, hidden);
         m->px[i] = act_prepare(m->kern, w->type, n, hidden,
                                m->final_act + (size_t)i * act_room(hidden));
     }

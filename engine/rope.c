@@ -17,16 +17,38 @@ static double yarn_dim_of(double rotations, int dim, double theta, double origin
     return dim * log(original / (rotations * 2.0 * M_PI)) / (2.0 * log(theta));
 }
 
-void rope_init(struct rope *r, const struct model_config *c)
+float rope_score_scale(const struct model_config *c)
+{
+    const struct rope_scaling *s = &c->rope_scaling;
+    if (s->type != ROPE_SCALING_YARN || s->mscale_all_dim == 0.0f)
+        return 1.0f;
+    float m = yarn_mscale(s->factor, s->mscale_all_dim);
+    return m * m;
+}
+
+static void longrope_init(struct rope *r, const struct rope_scaling *s, int max_position)
+{
+    float original = (float)s->original_max_position_embeddings;
+    const float *by = max_position > s->original_max_position_embeddings ? s->long_factor
+                                                                         : s->short_factor;
+    for (int i = 0; i < r->dim / 2; i++)
+        r->inv_freq[i] /= by[i];
+    r->amplitude = s->attention_factor;
+    if (r->amplitude == 0.0f)
+        r->amplitude = s->factor <= 1.0f ? 1.0f : sqrtf(1.0f + logf(s->factor) / logf(original));
+}
+
+void rope_init(struct rope *r, const struct model_config *c, int max_position)
 {
     const struct rope_scaling *s = &c->rope_scaling;
     int half = c->qk_rope_head_dim / 2;
     r->dim = c->qk_rope_head_dim;
     r->interleave = c->rope_interleave;
     r->amplitude = 1.0f;
-    r->score_scale = 1.0f;
     for (int i = 0; i < half; i++)
         r->inv_freq[i] = 1.0f / powf(c->rope_theta, (float)(2 * i) / (float)r->dim);
+    if (s->type == ROPE_SCALING_LONGROPE)
+        longrope_init(r, s, max_position);
     if (s->type != ROPE_SCALING_YARN)
         return;
     double low = floor(yarn_dim_of(s->beta_fast, r->dim, c->rope_theta,
@@ -45,10 +67,6 @@ void rope_init(struct rope *r, const struct model_config *c)
         r->amplitude = yarn_mscale(s->factor, s->mscale) / yarn_mscale(s->factor, s->mscale_all_dim);
     else
         r->amplitude = yarn_mscale(s->factor, 1.0f);
-    if (s->mscale_all_dim != 0.0f) {
-        float m = yarn_mscale(s->factor, s->mscale_all_dim);
-        r->score_scale = m * m;
-    }
 }
 
 void rope_angles(const struct rope *r, int position, float *cos_out, float *sin_out)

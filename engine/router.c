@@ -1,5 +1,5 @@
-/* engine/router.c - the gate of DeepSeek-V3: sigmoid scores, correction bias, limited groups. A group
- * is as good as its two best experts together; only the topk_group best groups compete. */
+/* engine/router.c - the gates of DeepSeek and its relatives: softmax or sigmoid scores, correction bias,
+ * limited groups. Only the topk_group best groups compete; topk_method says what a group is worth. */
 #include "config.h"
 
 #include "engine/router.h"
@@ -31,7 +31,7 @@ static void drop_groups(const struct model_config *c, float *choice)
                 b = v[i];
             }
         }
-        score[g] = per > 1 ? a + b : a;
+        score[g] = per > 1 && c->topk_method == TOPK_NOAUX_TC ? a + b : a;
     }
     for (int k = 0; k < c->topk_group; k++) {
         int g = argmax(score, c->n_group);

@@ -38,6 +38,12 @@ struct step {
     const float *rope_cos, *rope_sin; /* [rows][qk_rope_head_dim / 2] */
 };
 
+/* What a block's output is multiplied with before it joins the residual stream. */
+static inline float model_residual_scale(const struct model_config *c)
+{
+    return c->residual_scale == 0.0f ? 1.0f : c->residual_scale;
+}
+
 /* Limits that work space is allocated for. */
 struct step_limits {
     int max_rows, max_seqs, n_threads;

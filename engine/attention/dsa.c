@@ -183,7 +183,7 @@ static int dsa_work_new(const struct model_config *c, const struct step_limits *
     w->piece = lim->page_tokens > SCORE_PIECE ? (int)lim->page_tokens : SCORE_PIECE;
     w->max_seen = (size_t)lim->max_position;
     w->n_threads = lim->n_threads;
-    rope_init(&w->halves, c);
+    rope_init(&w->halves, c, lim->max_position);
     w->halves.interleave = false;
     size_t lanes = (size_t)w->n_groups * KERN_LANES;
     w->act = bytes_new(w, rows * act_stride(c));

@@ -242,8 +242,6 @@ static int mla_work_new(const struct model_config *c, const struct step_limits *
         return ERR_NOMEM;
     size_t rows = (size_t)lim->max_rows, heads = (size_t)c->num_attention_heads;
     size_t rh = rows * heads, f = sizeof(float);
-    struct rope rope;
-    rope_init(&rope, c);
     struct paged_shape s = {
         .n_heads = c->num_attention_heads,
         .dk = mla_row_elems(c),
@@ -252,7 +250,7 @@ static int mla_work_new(const struct model_config *c, const struct step_limits *
         .v_off = 0,
         .row_elems = mla_row_elems(c),
         .row_bytes = tensor_row_bytes(lim->row_type, mla_row_elems(c)),
-        .scale = rope.score_scale / sqrtf((float)head_dim(c)),
+        .scale = rope_score_scale(c) / sqrtf((float)head_dim(c)),
     };
     w->max_rows = lim->max_rows;
     w->norm = bytes_new(w, rows * (size_t)c->hidden_size * f);
@@ -427,7 +425,7 @@ static void residual_rows(void *arg, int r0, int r1, int thread)
     size_t hidden = (size_t)st->config->hidden_size;
     (void)thread;
     for (int i = r0; i < r1; i++)
-        st->kern->axpy(1.0f, w->y + (size_t)i * hidden, (int)hidden,
+        st->kern->axpy(model_residual_scale(st->config), w->y + (size_t)i * hidden, (int)hidden,
                        st->x + (size_t)w->args->active->rows[i] * hidden);
 }
 

@@ -17,9 +17,6 @@
 #include <stdio.h>
 #include <string.h>
 
-/* LongCat's attention norms keep the default of their class, whatever rms_norm_eps says. */
-#define LATENT_EPS 1e-6f
-
 enum role {
     ATTN_NORM, Q_A, Q_A_NORM, Q_B, KV_A, KV_A_NORM, KV_B, K_B, V_B, O, FFN_NORM, GATE, UP, DOWN,
     ROUTER, ROUTER_BIAS, EXPERTS_GATE, EXPERTS_UP, EXPERTS_DOWN, N_ROLES,
@@ -63,7 +60,7 @@ static void finish(struct keys *k, const char *blocks, struct model_config *c)
     c->n_group = c->topk_group = 1;
     c->norm_topk_prob = false;
     c->gating = GATING_SOFTMAX;
-    c->latent_norm_eps = LATENT_EPS;
+    c->latent_norm_eps = DEEPSEEK_LATENT_EPS;
     c->rope_interleave = true;
     if (c->num_hidden_layers % 2)
         keys__fail(k, ERR_FORMAT, blocks, "is %d; two attentions a layer make an even number",

@@ -16,12 +16,24 @@
 
 enum gating_func { GATING_SOFTMAX = 1, GATING_SIGMOID = 2 }; /* GGUF expert_gating_func */
 
+/* How good a group of experts is, where only the topk_group best groups compete. */
+enum topk_method {
+    TOPK_NOAUX_TC = 0,             /* its two best experts together (DeepSeek-V3) */
+    TOPK_GROUP_LIMITED_GREEDY = 1, /* its best expert (DeepSeek-V2) */
+    TOPK_GREEDY = 2,               /* there are no groups */
+};
+
+#define ROPE_MAX_FACTORS 256
+
 struct rope_scaling {
-    enum { ROPE_SCALING_NONE = 0, ROPE_SCALING_YARN } type;
-    float factor;
+    enum { ROPE_SCALING_NONE = 0, ROPE_SCALING_YARN, ROPE_SCALING_LONGROPE } type;
+    float factor; /* longrope: max_position_embeddings over the original ones, unless said */
     int original_max_position_embeddings;
     float beta_fast, beta_slow;
     float mscale, mscale_all_dim; /* 0 when absent */
+    /* longrope (arXiv 2402.13753): a divisor for each frequency, qk_rope_head_dim / 2 of them */
+    float short_factor[ROPE_MAX_FACTORS], long_factor[ROPE_MAX_FACTORS];
+    float attention_factor; /* of cosines and sines; 0: from factor */
 };
 
 /* Names as in Hugging Face config.json. */
@@ -48,12 +60,16 @@ struct model_config {
     int n_shared_experts;
     int first_k_dense_replace;
     enum gating_func gating;
+    enum topk_method topk_method;
     int n_group, topk_group;
     bool norm_topk_prob;
     float routed_scaling_factor;
     int index_n_heads, index_head_dim, index_topk; /* sparse attention; 0: none */
     float rms_norm_eps;
     float latent_norm_eps; /* of q_a_norm and kv_a_norm; 0: rms_norm_eps */
+    /* Factors of the embeddings, of what each block adds to the residual stream, and of the logits;
+     * 0: none */
+    float scale_emb, residual_scale, logit_scale;
     float rope_theta;
     bool rope_interleave; /* true: pairs (x0,x1); false: halves (x_i, x_{i+d/2}) */
     struct rope_scaling rope_scaling;

@@ -53,6 +53,33 @@ static const char *rope_path(char *dst, size_t dst_bytes, const char *group, con
     return dst;
 }
 
+/* As transformers reads it: the factor is the ratio of the two lengths wherever the original length is
+ * said. */
+static void longrope_hf(struct keys *k, const char *group, struct model_config *c)
+{
+    struct rope_scaling *s = &c->rope_scaling;
+    char p[64];
+    int n = c->qk_rope_head_dim / 2;
+    s->type = ROPE_SCALING_LONGROPE;
+    if (n > ROPE_MAX_FACTORS) {
+        keys__fail(k, ERR_UNSUPPORTED, "qk_rope_head_dim", "is %d; at most %d is accepted",
+                   c->qk_rope_head_dim, 2 * ROPE_MAX_FACTORS);
+        return;
+    }
+    keys__floats(k, rope_path(p, sizeof(p), group, "short_factor"), n, 1e-6, 1e6, s->short_factor);
+    keys__floats(k, rope_path(p, sizeof(p), group, "long_factor"), n, 1e-6, 1e6, s->long_factor);
+    s->original_max_position_embeddings = (int)keys__int_or(
+        k, rope_path(p, sizeof(p), group, "original_max_position_embeddings"), 2, MAX_CONTEXT, 0);
+    if (s->original_max_position_embeddings > 0) {
+        s->factor = (float)c->max_position_embeddings / (float)s->original_max_position_embeddings;
+    } else {
+        s->original_max_position_embeddings = c->max_position_embeddings;
+        s->factor = keys__float_or(k, rope_path(p, sizeof(p), group, "factor"), 1e-3, 1e6, 1);
+    }
+    s->attention_factor =
+        keys__float_or(k, rope_path(p, sizeof(p), group, "attention_factor"), 1e-3, 1e3, 0);
+}
+
 void deepseek__rope_hf(struct keys *k, struct model_config *c)
 {
     struct rope_scaling *s = &c->rope_scaling;
@@ -68,8 +95,12 @@ void deepseek__rope_hf(struct keys *k, struct model_config *c)
         keys__string(k, rope_path(p, sizeof(p), g, "type"), type, sizeof(type), "default");
     if (strcmp(type, "default") == 0 || k->r < 0)
         return;
+    if (strcmp(type, "longrope") == 0) {
+        longrope_hf(k, g, c);
+        return;
+    }
     if (strcmp(type, "yarn")) {
-        keys__fail(k, ERR_UNSUPPORTED, p, "is %s; default and yarn are served", type);
+        keys__fail(k, ERR_UNSUPPORTED, p, "is %s; default, yarn and longrope are served", type);
         return;
     }
     s->type = ROPE_SCALING_YARN;
@@ -171,6 +202,9 @@ void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_c
         if (c->routed_scaling_factor == 0.0f) /* converters' way to say: not scaled */
             c->routed_scaling_factor = 1.0f;
         c->gating = gating_gguf(k, c);
+        /* softmax gates with groups are DeepSeek-V2's */
+        if (c->gating == GATING_SOFTMAX)
+            c->topk_method = TOPK_GROUP_LIMITED_GREEDY;
         deepseek__check_routing(k, c);
     }
     c->rms_norm_eps = keys__float(k, "attention.layer_norm_rms_epsilon", 0, 1);
@@ -197,6 +231,38 @@ void deepseek__refuse_variants(struct keys *k)
                    "is %s; folders with F32, F16 or BF16 weights are served", s);
 }
 
+struct layer_types {
+    struct keys *k;
+    int n_dense, n;
+};
+
+static void layer_type(void *arg, int i, const char *text)
+{
+    struct layer_types *t = arg;
+    bool dense = strcmp(text, "dense") == 0;
+    t->n = i + 1;
+    if (!dense && strcmp(text, "sparse"))
+        keys__fail(t->k, ERR_UNSUPPORTED, "mlp_layer_types", "has %.32s; dense and sparse are served",
+                   text);
+    else if (dense && i > t->n_dense)
+        keys__fail(t->k, ERR_UNSUPPORTED, "mlp_layer_types",
+                   "has a dense layer (%d) behind a sparse one; dense ones must come first", i);
+    else if (dense)
+        t->n_dense = i + 1;
+}
+
+/* A list of layer types, where there is one, says what first_k_dense_replace says. */
+static void dense_layers(struct keys *k, struct model_config *c)
+{
+    struct layer_types t = {k, 0, 0};
+    if (c->n_routed_experts == 0 || !keys__strings(k, "mlp_layer_types", MAX_LAYERS, layer_type, &t))
+        return;
+    if (k->r == 0 && t.n != c->num_hidden_layers)
+        keys__fail(k, ERR_FORMAT, "mlp_layer_types", "has %d entries for %d layers", t.n,
+                   c->num_hidden_layers);
+    c->first_k_dense_replace = t.n_dense;
+}
+
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
 {
     (void)tix;
@@ -218,6 +284,7 @@ void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_con
     c->n_routed_experts = (int)keys__int_or(k, "n_routed_experts", 0, MAX_EXPERTS, 0);
     int64_t dense = c->n_routed_experts ? 0 : c->num_hidden_layers;
     c->first_k_dense_replace = (int)keys__int_or(k, "first_k_dense_replace", 0, MAX_LAYERS, dense);
+    dense_layers(k, c);
     if (c->n_routed_experts == 0 || c->first_k_dense_replace > 0)
         c->intermediate_size = (int)keys__int(k, "intermediate_size", 1, MAX_DIM);
     if (c->n_routed_experts > 0) {
@@ -230,5 +297,6 @@ void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_con
         c->routed_scaling_factor = keys__float_or(k, "routed_scaling_factor", 0, 1e6, 1);
         deepseek__check_routing(k, c);
     }
+    c->latent_norm_eps = DEEPSEEK_LATENT_EPS;
     deepseek__rope_hf(k, c);
 }

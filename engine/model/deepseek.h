@@ -5,6 +5,9 @@
 
 #include "engine/model/arch.h"
 
+/* The norms of the latents keep the default of their class in transformers, whatever rms_norm_eps says. */
+#define DEEPSEEK_LATENT_EPS 1e-6f
+
 /* Sizes from the keys of a "deepseek2" file, whichever family was converted to it. */
 void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_config *c);
 /* Sizes that every folder of the family spells alike; leaves gating and its defaults to the row. */

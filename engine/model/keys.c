@@ -237,3 +237,48 @@ void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, 
     memcpy(dst, s, n);
     dst[n] = 0;
 }
+
+void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, float *dst)
+{
+    struct value v;
+    int i = 0;
+    if (k->r < 0)
+        return;
+    if (!find(k, key, &v) || !v.json) {
+        missing(k, key);
+        return;
+    }
+    const cJSON *at;
+    if (!cJSON_IsArray(v.json) || cJSON_GetArraySize(v.json) != n) {
+        keys__fail(k, ERR_FORMAT, key, "must be a list of %d numbers", n);
+        return;
+    }
+    cJSON_ArrayForEach(at, v.json)
+    {
+        struct value one = {NULL, at};
+        dst[i++] = to_float(k, key, &one, lo, hi);
+    }
+}
+
+bool keys__strings(struct keys *k, const char *key, int max,
+                   void (*item)(void *arg, int i, const char *text), void *arg)
+{
+    struct value v;
+    int i = 0;
+    if (k->r < 0 || !find(k, key, &v) || !v.json)
+        return false;
+    const cJSON *at;
+    if (!cJSON_IsArray(v.json) || cJSON_GetArraySize(v.json) > max) {
+        keys__fail(k, ERR_FORMAT, key, "must be a list of at most %d strings", max);
+        return true;
+    }
+    cJSON_ArrayForEach(at, v.json)
+    {
+        if (!cJSON_IsString(at)) {
+            keys__fail(k, ERR_FORMAT, key, "must be a list of strings");
+            return true;
+        }
+        item(arg, i++, at->valuestring);
+    }
+    return true;
+}

@@ -37,6 +37,12 @@ float keys__float_or(struct keys *k, const char *key, double lo, double hi, doub
 bool keys__bool_or(struct keys *k, const char *key, bool absent);
 /* Copies at most dst_bytes - 1 bytes; a longer string is an error. absent NULL: required. */
 void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, const char *absent);
+/* A list of n numbers in lo..hi. JSON only. */
+void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, float *dst);
+/* Calls item(arg, i, text) for each string of a list, of at most max; false when the key is absent. JSON
+ * only. */
+bool keys__strings(struct keys *k, const char *key, int max,
+                   void (*item)(void *arg, int i, const char *text), void *arg);
 /* Sets the error, unless there is one already. */
 void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
