@@ -193,15 +193,17 @@ static int dsa_work_new(const struct model_config *c, const struct step_limits *
     w->q = bytes_new(w, SCORE_ROWS * lanes * dim * f);
     w->g = bytes_new(w, SCORE_ROWS * lanes * f);
     w->scores = bytes_new(w, SCORE_ROWS * w->max_seen * f);
-    w->chosen = bytes_new(w, rows * (size_t)c->index_topk * sizeof(*w->chosen));
+    if (c->index_topk < lim->max_position) /* else nobody chooses */
+        w->chosen = bytes_new(w, rows * (size_t)c->index_topk * sizeof(*w->chosen));
     w->sparse = calloc(rows, sizeof(*w->sparse));
     w->spans = calloc(spans, sizeof(*w->spans));
     w->choices = calloc(spans, sizeof(*w->choices));
     w->px = calloc(3 * rows, sizeof(*w->px));
     w->py = calloc(3 * rows, sizeof(*w->py));
     w->scratch = calloc((size_t)lim->n_threads, sizeof(*w->scratch));
-    if (!w->act || !w->ik || !w->iq || !w->iw || !w->q || !w->g || !w->scores || !w->chosen ||
-        !w->sparse || !w->spans || !w->choices || !w->px || !w->py || !w->scratch)
+    if (!w->act || !w->ik || !w->iq || !w->iw || !w->q || !w->g || !w->scores ||
+        (c->index_topk < lim->max_position && !w->chosen) || !w->sparse || !w->spans || !w->choices ||
+        !w->px || !w->py || !w->scratch)
         goto fail;
     for (int t = 0; t < lim->n_threads; t++) {
         size_t n = kern_attn_scratch_floats(c->index_head_dim, (int)lim->page_tokens);
@@ -426,7 +428,7 @@ static int lay_out(struct dsa_work *w, struct row_set *ret)
             w->choices[n++] = (struct paged_choice){NULL, 0};
         }
         for (int t = dense; t < sp.n_tokens; t++) {
-            const int32_t *chosen = w->chosen + (size_t)n_sparse * (size_t)topk;
+            const int32_t *chosen = w->chosen + (size_t)n_sparse * (size_t)topk; /* to be filled */
             w->spans[n] = (struct span){sp.pages, sp.position + t, 1, sp.first + t};
             w->choices[n++] = (struct paged_choice){chosen, topk};
             w->sparse[n_sparse++] = (struct sparse_row){sp.first + t, i, sp.position + t + 1};

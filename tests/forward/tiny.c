@@ -76,6 +76,16 @@ static void split(struct tiny *t, const struct model_config *c, struct layer_ten
     }
 }
 
+static void make_indexer(struct tiny *t, const struct model_config *c, struct layer_tensors *l)
+{
+    l->attention = "dsa";
+    l->index_q = projection(t, "index_q", c->q_lora_rank, c->index_n_heads * c->index_head_dim);
+    l->index_k = projection(t, "index_k", c->hidden_size, c->index_head_dim);
+    l->index_k_norm = make(t, "index_k_norm", c->index_head_dim, 1, 1, 0.2, 1.0);
+    l->index_k_norm_bias = make(t, "index_k_norm_bias", c->index_head_dim, 1, 1, 0.2, 0.0);
+    l->index_weights = projection(t, "index_weights", c->hidden_size, c->index_n_heads);
+}
+
 void tiny_new(struct tiny *t, const struct model_config *cfg, int split_kv_b,
               unsigned long long seed)
 {
@@ -108,11 +118,15 @@ void tiny_new(struct tiny *t, const struct model_config *cfg, int split_kv_b,
                              heads * (c->qk_nope_head_dim + c->v_head_dim));
         l->o = projection(t, "o", heads * c->v_head_dim, hidden);
         l->ffn_norm = make(t, "ffn_norm", hidden, 1, 1, 0.2, 1.0);
-        if (c->n_routed_experts == 0 || i < c->first_k_dense_replace) {
+        int group = c->attentions_per_layer > 1 ? c->attentions_per_layer : 1;
+        if (c->index_topk)
+            make_indexer(t, c, l);
+        if (c->n_routed_experts == 0 || i < c->first_k_dense_replace || group > 1)
             l->dense = block(t, hidden, c->intermediate_size);
-        } else {
-            l->router = projection(t, "router", hidden, c->n_routed_experts);
-            l->router_bias = make(t, "router_bias", c->n_routed_experts, 1, 1, 0.1, 0.0);
+        if (c->n_routed_experts && (group > 1 ? i % group == 0 : i >= c->first_k_dense_replace)) {
+            int n = c->n_routed_experts + c->zero_expert_num;
+            l->router = projection(t, "router", hidden, n);
+            l->router_bias = make(t, "router_bias", n, 1, 1, 0.1, 0.0);
             l->experts = keep(t, (size_t)c->n_routed_experts * sizeof(*l->experts));
             for (int x = 0; x < c->n_routed_experts; x++)
                 l->experts[x] = block(t, hidden, c->moe_intermediate_size);
@@ -121,6 +135,57 @@ void tiny_new(struct tiny *t, const struct model_config *cfg, int split_kv_b,
         }
         if (split_kv_b) {
             split(t, c, l);
+        }
+    }
+}
+
+/* A tensor as F32. */
+static void copy_tensor(struct tiny *t, struct tensor *x)
+{
+    struct tensor from = *x;
+    if (!from.data)
+        return;
+    size_t row = (size_t)from.ne[0];
+    int64_t rows = from.ne[1] * from.ne[2];
+    float *v = keep(t, row * (size_t)rows * sizeof(float));
+    for (int64_t i = 0; i < rows; i++)
+        tensor_row_f32(&from, i, v + (size_t)i * row);
+    x->type = TT_F32;
+    x->data = v;
+    x->n_bytes = row * (size_t)rows * sizeof(float);
+}
+
+void tiny_copy(struct tiny *t, const struct checkpoint *from)
+{
+    memset(t, 0, sizeof(*t));
+    struct checkpoint *ck = &t->ck;
+    ck->config = from->config;
+    ck->token_embd = from->token_embd;
+    ck->output_norm = from->output_norm;
+    ck->output = from->output;
+    copy_tensor(t, &ck->token_embd);
+    copy_tensor(t, &ck->output_norm);
+    copy_tensor(t, &ck->output);
+    size_t n = (size_t)ck->config.num_hidden_layers;
+    ck->layers = keep(t, n * sizeof(*ck->layers));
+    memcpy(ck->layers, from->layers, n * sizeof(*ck->layers));
+    for (size_t i = 0; i < n; i++) {
+        struct layer_tensors *l = &ck->layers[i];
+        struct tensor *one[] = {
+            &l->attn_norm, &l->q_proj, &l->q_a, &l->q_a_norm, &l->q_b, &l->kv_a, &l->kv_a_norm,
+            &l->kv_b, &l->o, &l->index_q, &l->index_k, &l->index_k_norm, &l->index_k_norm_bias,
+            &l->index_weights, &l->ffn_norm, &l->dense.gate, &l->dense.up, &l->dense.down,
+            &l->router, &l->router_bias, &l->shared.gate, &l->shared.up, &l->shared.down};
+        for (size_t k = 0; k < sizeof(one) / sizeof(one[0]); k++)
+            copy_tensor(t, one[k]);
+        if (!l->experts)
+            continue;
+        size_t n_bytes = (size_t)ck->config.n_routed_experts * sizeof(*l->experts);
+        l->experts = memcpy(keep(t, n_bytes), l->experts, n_bytes);
+        for (int x = 0; x < ck->config.n_routed_experts; x++) {
+            copy_tensor(t, &l->experts[x].gate);
+            copy_tensor(t, &l->experts[x].up);
+            copy_tensor(t, &l->experts[x].down);
         }
     }
 }
@@ -156,16 +221,26 @@ static void norm(const struct tensor *w, const double *x, double eps, double *y)
         y[i] = x[i] * s * (double)v[i];
 }
 
-static void rotate(const struct model_config *c, int pos, double *x)
+static double latent_eps(const struct model_config *c)
+{
+    return (double)(c->latent_norm_eps > 0.0f ? c->latent_norm_eps : c->rms_norm_eps);
+}
+
+static void rotate_as(const struct model_config *c, bool interleave, int pos, double *x)
 {
     int d = c->qk_rope_head_dim;
     for (int i = 0; i < d / 2; i++) {
         double a = pos * pow(c->rope_theta, -2.0 * i / d);
-        int p = c->rope_interleave ? 2 * i : i, q = c->rope_interleave ? 2 * i + 1 : i + d / 2;
+        int p = interleave ? 2 * i : i, q = interleave ? 2 * i + 1 : i + d / 2;
         double u = x[p], v = x[q];
         x[p] = u * cos(a) - v * sin(a);
         x[q] = u * sin(a) + v * cos(a);
     }
+}
+
+static void rotate(const struct model_config *c, int pos, double *x)
+{
+    rotate_as(c, c->rope_interleave, pos, x);
 }
 
 static void swiglu(const struct ffn_tensors *f, const double *x, double *y)
@@ -178,21 +253,20 @@ static void swiglu(const struct ffn_tensors *f, const double *x, double *y)
     mul(&f->down, g, y);
 }
 
-static void ffn(const struct model_config *c, const struct layer_tensors *l, const double *x,
-                double *y)
+static void experts(const struct model_config *c, const struct layer_tensors *l, const double *x,
+                    double *y)
 {
-    double tmp[4096], s[1024], choice[1024];
-    if (l->dense.gate.data) {
-        swiglu(&l->dense, x, y);
-        return;
-    }
+    double tmp[4096], s[1024], choice[1024], exp_sum = 0;
+    int n = c->n_routed_experts + c->zero_expert_num;
     memset(y, 0, (size_t)c->hidden_size * sizeof(*y));
     mul(&l->router, x, s);
-    for (int i = 0; i < c->n_routed_experts; i++) {
-        s[i] = 1.0 / (1.0 + exp(-s[i]));
+    for (int i = 0; i < n; i++)
+        exp_sum += exp(s[i]);
+    for (int i = 0; i < n; i++) {
+        s[i] = c->gating == GATING_SOFTMAX ? exp(s[i]) / exp_sum : 1.0 / (1.0 + exp(-s[i]));
         choice[i] = s[i] + (double)((const float *)l->router_bias.data)[i];
     }
-    int per = c->n_routed_experts / c->n_group;
+    int per = n / c->n_group;
     /* an expert is out when at least topk_group groups have a larger sum of their two best */
     double best2[64];
     for (int g = 0; g < c->n_group; g++) {
@@ -203,7 +277,7 @@ static void ffn(const struct model_config *c, const struct layer_tensors *l, con
         if (per == 1)
             best2[g] = choice[g];
     }
-    for (int i = 0; i < c->n_routed_experts; i++) {
+    for (int i = 0; i < n; i++) {
         int better = 0;
         for (int g = 0; g < c->n_group; g++)
             better += best2[g] > best2[i / per];
@@ -214,7 +288,7 @@ static void ffn(const struct model_config *c, const struct layer_tensors *l, con
     double sum = 0;
     for (int k = 0; k < c->num_experts_per_tok; k++) {
         int b = 0;
-        for (int i = 1; i < c->n_routed_experts; i++)
+        for (int i = 1; i < n; i++)
             if (choice[i] > choice[b])
                 b = i;
         choice[b] = -1e30;
@@ -223,7 +297,10 @@ static void ffn(const struct model_config *c, const struct layer_tensors *l, con
     }
     for (int k = 0; k < c->num_experts_per_tok; k++) {
         double w = s[picked[k]] / (c->norm_topk_prob ? sum : 1.0) * c->routed_scaling_factor;
-        swiglu(&l->experts[picked[k]], x, tmp);
+        if (picked[k] < c->n_routed_experts)
+            swiglu(&l->experts[picked[k]], x, tmp);
+        else
+            memcpy(tmp, x, (size_t)c->hidden_size * sizeof(*tmp));
         for (int i = 0; i < c->hidden_size; i++)
             y[i] += w * tmp[i];
     }
@@ -234,7 +311,78 @@ static void ffn(const struct model_config *c, const struct layer_tensors *l, con
     }
 }
 
-void tiny_reference(const struct tiny *t, const int *tokens, int n_tokens, double *logits)
+/* keep[]: the largest scores, the later of equal ones. */
+static void choose_later(const double *s, int n_seen, int n_total, int k, char *kept)
+{
+    (void)n_total;
+    memset(kept, 0, (size_t)n_seen);
+    for (; k > 0; k--) {
+        int best = -1;
+        for (int i = 0; i < n_seen; i++)
+            if (!kept[i] && (best < 0 || s[i] >= s[best]))
+                best = i;
+        kept[best] = 1;
+    }
+}
+
+/* Index keys of all tokens from their normalised residuals h, [n][hidden]. */
+static void index_keys(const struct model_config *c, const struct layer_tensors *l, const double *h,
+                       int n, double *keys)
+{
+    int dim = c->index_head_dim;
+    const float *w = l->index_k_norm.data, *bias = l->index_k_norm_bias.data;
+    for (int i = 0; i < n; i++) {
+        double *k = keys + (size_t)i * (size_t)dim, mean = 0, var = 0;
+        mul(&l->index_k, h + (size_t)i * (size_t)c->hidden_size, k);
+        for (int d = 0; d < dim; d++)
+            mean += k[d] / dim;
+        for (int d = 0; d < dim; d++)
+            var += (k[d] - mean) * (k[d] - mean) / dim;
+        for (int d = 0; d < dim; d++)
+            k[d] = (k[d] - mean) / sqrt(var + 1e-6) * (double)w[d] + (double)bias[d];
+        rotate_as(c, false, i, k);
+    }
+}
+
+/* Rows that token i attends to, from its residual h and query latent cq. */
+static void index_choose(struct tiny *t, const struct layer_tensors *l, const double *h,
+                         const double *cq, const double *keys, int i, int n_total, char *kept)
+{
+    const struct model_config *c = &t->ck.config;
+    int dim = c->index_head_dim, heads = c->index_n_heads, n = i + 1;
+    double q[8192], w[1024], *s = malloc((size_t)n * sizeof(*s));
+    memset(kept, 1, (size_t)n);
+    if (n <= c->index_topk) {
+        free(s);
+        return;
+    }
+    mul(&l->index_q, cq, q);
+    mul(&l->index_weights, h, w);
+    for (int a = 0; a < heads; a++)
+        rotate_as(c, false, i, q + a * dim);
+    for (int j = 0; j < n; j++) {
+        s[j] = 0;
+        for (int a = 0; a < heads; a++) {
+            double dot = 0;
+            for (int d = 0; d < dim; d++)
+                dot += q[a * dim + d] * keys[(size_t)j * (size_t)dim + (size_t)d];
+            s[j] += w[a] / sqrt(heads) * fmax(dot / sqrt(dim), 0);
+        }
+    }
+    (t->choose ? t->choose : choose_later)(s, n, n_total, c->index_topk, kept);
+    double in = INFINITY, out = -INFINITY;
+    for (int j = 0; j < n; j++) {
+        if (kept[j])
+            in = fmin(in, s[j]);
+        else
+            out = fmax(out, s[j]);
+    }
+    if (in != out)
+        t->least_gap = fmin(t->least_gap, in - out);
+    free(s);
+}
+
+void tiny_reference(struct tiny *t, const int *tokens, int n_tokens, double *logits)
 {
     const struct model_config *c = &t->ck.config;
     int hidden = c->hidden_size, heads = c->num_attention_heads;
@@ -246,7 +394,17 @@ void tiny_reference(const struct tiny *t, const int *tokens, int n_tokens, doubl
     double *kv = malloc(n * (size_t)(heads * (nope + v)) * sizeof(double));
     double *kpe = malloc(n * (size_t)rope * sizeof(double));
     double *p = malloc(n * sizeof(double));
+    double *hs = malloc(n * (size_t)hidden * sizeof(double));
+    double *cq = malloc(n * (size_t)(c->q_lora_rank + 1) * sizeof(double));
+    double *keys = malloc(n * (size_t)(c->index_head_dim + 1) * sizeof(double));
+    double *shortcut = calloc(n * (size_t)hidden, sizeof(double));
+    char *kept = malloc(n);
     double h[4096], a[8192], b[8192];
+    double q_scale = c->mla_scale_q_lora > 0.0f ? (double)c->mla_scale_q_lora : 1.0;
+    double kv_scale = c->mla_scale_kv_lora > 0.0f ? (double)c->mla_scale_kv_lora : 1.0;
+    int group = c->attentions_per_layer > 1 ? c->attentions_per_layer : 1;
+    t->least_gap = INFINITY;
+    memset(kept, 1, n);
     for (size_t i = 0; i < n; i++)
         for (int d = 0; d < hidden; d++)
             x[i * (size_t)hidden + (size_t)d] =
@@ -256,22 +414,34 @@ void tiny_reference(const struct tiny *t, const int *tokens, int n_tokens, doubl
         for (size_t i = 0; i < n; i++) {
             double *qi = q + i * (size_t)(heads * qk);
             norm(&l->attn_norm, x + i * (size_t)hidden, c->rms_norm_eps, h);
+            memcpy(hs + i * (size_t)hidden, h, (size_t)hidden * sizeof(double));
             if (c->q_lora_rank) {
                 mul(&l->q_a, h, a);
-                norm(&l->q_a_norm, a, c->rms_norm_eps, b);
+                norm(&l->q_a_norm, a, latent_eps(c), b);
+                memcpy(cq + i * (size_t)c->q_lora_rank, b,
+                       (size_t)c->q_lora_rank * sizeof(double));
                 mul(&l->q_b, b, qi);
             } else {
                 mul(&l->q_proj, h, qi);
             }
+            for (int d = 0; d < heads * qk; d++)
+                qi[d] *= q_scale;
             for (int hd = 0; hd < heads; hd++)
                 rotate(c, (int)i, qi + hd * qk + nope);
             mul(&l->kv_a, h, a);
-            norm(&l->kv_a_norm, a, c->rms_norm_eps, b);
+            norm(&l->kv_a_norm, a, latent_eps(c), b);
+            for (int d = 0; d < r; d++)
+                b[d] *= kv_scale;
             memcpy(kpe + i * (size_t)rope, a + r, (size_t)rope * sizeof(double));
             rotate(c, (int)i, kpe + i * (size_t)rope);
             mul(&l->kv_b, b, kv + i * (size_t)(heads * (nope + v)));
         }
+        if (c->index_topk)
+            index_keys(c, l, hs, n_tokens, keys);
         for (size_t i = 0; i < n; i++) {
+            if (c->index_topk)
+                index_choose(t, l, hs + i * (size_t)hidden, cq + i * (size_t)c->q_lora_rank, keys,
+                             (int)i, n_tokens, kept);
             for (int hd = 0; hd < heads; hd++) {
                 const double *qi = q + i * (size_t)(heads * qk) + hd * qk;
                 double max = -1e300, sum = 0, *o = a + hd * v;
@@ -283,13 +453,14 @@ void tiny_reference(const struct tiny *t, const int *tokens, int n_tokens, doubl
                     for (int d = 0; d < rope; d++)
                         p[j] += qi[nope + d] * kpe[j * (size_t)rope + (size_t)d];
                     p[j] /= sqrt(qk);
-                    max = fmax(max, p[j]);
+                    if (kept[j])
+                        max = fmax(max, p[j]);
                 }
                 memset(o, 0, (size_t)v * sizeof(double));
                 for (size_t j = 0; j <= i; j++) {
                     const double *vj =
                         kv + j * (size_t)(heads * (nope + v)) + hd * (nope + v) + nope;
-                    double w = exp(p[j] - max);
+                    double w = kept[j] ? exp(p[j] - max) : 0;
                     sum += w;
                     for (int d = 0; d < v; d++)
                         o[d] += w * vj[d];
@@ -301,9 +472,17 @@ void tiny_reference(const struct tiny *t, const int *tokens, int n_tokens, doubl
             for (int d = 0; d < hidden; d++)
                 x[i * (size_t)hidden + (size_t)d] += b[d];
             norm(&l->ffn_norm, x + i * (size_t)hidden, c->rms_norm_eps, h);
-            ffn(c, l, h, b);
+            double *sc = shortcut + i * (size_t)hidden;
+            if (l->experts)
+                experts(c, l, h, l->dense.gate.data ? sc : b);
+            if (l->dense.gate.data)
+                swiglu(&l->dense, h, b);
             for (int d = 0; d < hidden; d++)
                 x[i * (size_t)hidden + (size_t)d] += b[d];
+            for (int d = 0; li % group == group - 1 && d < hidden; d++) {
+                x[i * (size_t)hidden + (size_t)d] += sc[d];
+                sc[d] = 0;
+            }
         }
     }
     for (size_t i = 0; i < n; i++) {
@@ -315,4 +494,9 @@ void tiny_reference(const struct tiny *t, const int *tokens, int n_tokens, doubl
     free(kv);
     free(kpe);
     free(p);
+    free(hs);
+    free(cq);
+    free(keys);
+    free(shortcut);
+    free(kept);
 }

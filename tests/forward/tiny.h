@@ -11,16 +11,23 @@ struct tiny {
     void *blocks[4096]; /* everything allocated */
     int n_blocks;
     unsigned long long rng;
+    /* Which k of the n_seen rows a token attends to (keep[i] = 1), of n_total in the prompt; NULL: the
+     * largest scores, the later of equal ones. */
+    void (*choose)(const double *scores, int n_seen, int n_total, int k, char *keep);
+    double least_gap; /* least difference between a chosen and another score that is not a tie */
 };
 
-/* Fills sizes from cfg (a deepseek_v3 configuration) with random F32 weights of unit-ish gain.
+/* Fills sizes from cfg (a deepseek_v3, deepseek_v32 or longcat_flash configuration) with random F32
+ * weights of unit-ish gain.
  * split_kv_b: k_b and v_b as GGUF has them, else one kv_b as folders have it. */
 void tiny_new(struct tiny *t, const struct model_config *cfg, int split_kv_b,
               unsigned long long seed);
+/* The model of a checkpoint, its weights as F32. */
+void tiny_copy(struct tiny *t, const struct checkpoint *from);
 void tiny_free(struct tiny *t);
 double tiny_uniform(struct tiny *t); /* -1 .. 1 */
 
 /* logits[n_tokens][vocab_size] of a prompt. */
-void tiny_reference(const struct tiny *t, const int *tokens, int n_tokens, double *logits);
+void tiny_reference(struct tiny *t, const int *tokens, int n_tokens, double *logits);
 
 #endif
