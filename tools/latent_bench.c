@@ -58,8 +58,7 @@ static void count_active(struct bench_rig *r)
 {
     const struct checkpoint *ck = r->ck;
     const struct model_config *c = &ck->config;
-    const struct tensor *list[16];
-    struct tensor none = {0};
+    const struct tensor *list[18];
     r->active_bytes = ck->output.n_bytes;
     r->active_weights = ck->output.ne[0] * ck->output.ne[1];
     for (int i = 0; i < c->num_hidden_layers; i++) {
@@ -68,9 +67,9 @@ static void count_active(struct bench_rig *r)
         const struct tensor *all[] = {&l->q_proj, &l->q_a, &l->q_b, &l->kv_a, &l->kv_b, &l->k_b,
                                       &l->v_b, &l->o, &l->router, &l->dense.gate, &l->dense.up,
                                       &l->dense.down, &l->shared.gate, &l->shared.up,
-                                      &l->shared.down, &none};
+                                      &l->shared.down, &l->index_q, &l->index_k, &l->index_weights};
         memcpy(list, all, sizeof(list));
-        for (int t = 0; t < 16; t++) {
+        for (int t = 0; t < 18; t++) {
             if (!list[t]->data)
                 continue;
             r->active_bytes += list[t]->n_bytes;

@@ -202,8 +202,8 @@ static int dsa_work_new(const struct model_config *c, const struct step_limits *
     w->py = calloc(3 * rows, sizeof(*w->py));
     w->scratch = calloc((size_t)lim->n_threads, sizeof(*w->scratch));
     if (!w->act || !w->ik || !w->iq || !w->iw || !w->q || !w->g || !w->scores ||
-        (c->index_topk < lim->max_position && !w->chosen) || !w->sparse || !w->spans || !w->choices ||
-        !w->px || !w->py || !w->scratch)
+        (c->index_topk < lim->max_position && !w->chosen) || !w->sparse || !w->spans ||
+        !w->choices || !w->px || !w->py || !w->scratch)
         goto fail;
     for (int t = 0; t < lim->n_threads; t++) {
         size_t n = kern_attn_scratch_floats(c->index_head_dim, (int)lim->page_tokens);
@@ -363,7 +363,8 @@ static void score_item(void *arg, int item, int thread)
 {
     struct dsa_work *w = arg;
     const struct step *st = w->args->step;
-    int i = item / w->n_pieces, t0 = item % w->n_pieces * w->piece, dim = st->config->index_head_dim;
+    int i = item / w->n_pieces, t0 = item % w->n_pieces * w->piece;
+    int dim = st->config->index_head_dim;
     const struct sparse_row *s = &w->batch[i];
     const struct span *sp = &w->args->active->spans[s->span];
     size_t lanes = (size_t)w->n_groups * KERN_LANES;
