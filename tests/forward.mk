@@ -11,7 +11,8 @@ tests_t_golden_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 tests_t_fixtures_SOURCES = %D%/forward/t_fixtures.c
 tests_t_fixtures_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_fixtures_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
-tests_t_sparse_SOURCES = %D%/forward/t_sparse.c %D%/forward/tiny.c %D%/forward/tiny.h
+tests_t_sparse_SOURCES = %D%/forward/t_sparse.c %D%/forward/tiny.c %D%/forward/tiny.h \
+	%D%/forward/gguf_file.c %D%/forward/gguf_file.h
 tests_t_sparse_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_sparse_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 EXTRA_DIST += %D%/data/latent-mini-golden.json %D%/data/hf

@@ -1,0 +1,23 @@
+/* tests/forward/gguf_file.h - writes small GGUF v3 files for tests; shares no code with the readers.
+ * Anything that fails fails the test. */
+#ifndef LATENT_TESTS_FORWARD_GGUF_FILE_H
+#define LATENT_TESTS_FORWARD_GGUF_FILE_H
+
+#include <stdint.h>
+#include "engine/model/tensor.h"
+
+struct gguf_file;
+
+struct gguf_file *gguf_file_new(const char *architecture);
+/* Keys; the architecture and a dot are put before the name. */
+void gguf_file_u32(struct gguf_file *g, const char *key, int64_t value);
+void gguf_file_bool(struct gguf_file *g, const char *key, int value);
+void gguf_file_f32(struct gguf_file *g, const char *key, float value);
+/* A tensor with its own bytes, under another name; n_dims and ne as in t. */
+void gguf_file_tensor(struct gguf_file *g, const char *name, const struct tensor *t);
+/* Several of one shape stacked along a new last dimension. */
+void gguf_file_stack(struct gguf_file *g, const char *name, const struct tensor *const *t, int n);
+/* Writes the file and frees g. */
+void gguf_file_write(struct gguf_file *g, const char *path);
+
+#endif
