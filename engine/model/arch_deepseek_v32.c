@@ -26,7 +26,9 @@ static void config_gguf(struct keys *k, const struct tix *tix, struct model_conf
 
 static void config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
 {
+    static const char *const sparse = "deepseek_sparse_attention";
     deepseek_v3__config_hf(k, tix, c);
+    keys__layer_kinds(k, "layer_types", c->num_hidden_layers, sparse, sparse, 0);
     c->index_n_heads = (int)keys__int(k, "index_n_heads", 1, MAX_HEADS);
     c->index_head_dim = (int)keys__int(k, "index_head_dim", 2, MAX_HEAD_DIM);
     c->index_topk = (int)keys__int(k, "index_topk", 1, MAX_CONTEXT);

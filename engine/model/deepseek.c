@@ -231,38 +231,6 @@ void deepseek__refuse_variants(struct keys *k)
                    "is %s; folders with F32, F16 or BF16 weights are served", s);
 }
 
-struct layer_types {
-    struct keys *k;
-    int n_dense, n;
-};
-
-static void layer_type(void *arg, int i, const char *text)
-{
-    struct layer_types *t = arg;
-    bool dense = strcmp(text, "dense") == 0;
-    t->n = i + 1;
-    if (!dense && strcmp(text, "sparse"))
-        keys__fail(t->k, ERR_UNSUPPORTED, "mlp_layer_types", "has %.32s; dense and sparse are served",
-                   text);
-    else if (dense && i > t->n_dense)
-        keys__fail(t->k, ERR_UNSUPPORTED, "mlp_layer_types",
-                   "has a dense layer (%d) behind a sparse one; dense ones must come first", i);
-    else if (dense)
-        t->n_dense = i + 1;
-}
-
-/* A list of layer types, where there is one, says what first_k_dense_replace says. */
-static void dense_layers(struct keys *k, struct model_config *c)
-{
-    struct layer_types t = {k, 0, 0};
-    if (c->n_routed_experts == 0 || !keys__strings(k, "mlp_layer_types", MAX_LAYERS, layer_type, &t))
-        return;
-    if (k->r == 0 && t.n != c->num_hidden_layers)
-        keys__fail(k, ERR_FORMAT, "mlp_layer_types", "has %d entries for %d layers", t.n,
-                   c->num_hidden_layers);
-    c->first_k_dense_replace = t.n_dense;
-}
-
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
 {
     (void)tix;
@@ -284,7 +252,10 @@ void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_con
     c->n_routed_experts = (int)keys__int_or(k, "n_routed_experts", 0, MAX_EXPERTS, 0);
     int64_t dense = c->n_routed_experts ? 0 : c->num_hidden_layers;
     c->first_k_dense_replace = (int)keys__int_or(k, "first_k_dense_replace", 0, MAX_LAYERS, dense);
-    dense_layers(k, c);
+    if (c->n_routed_experts > 0) /* newer configurations list the kinds of layers; the list wins */
+        c->first_k_dense_replace =
+            keys__layer_kinds(k, "mlp_layer_types", c->num_hidden_layers, "dense", "sparse",
+                              c->first_k_dense_replace);
     if (c->n_routed_experts == 0 || c->first_k_dense_replace > 0)
         c->intermediate_size = (int)keys__int(k, "intermediate_size", 1, MAX_DIM);
     if (c->n_routed_experts > 0) {

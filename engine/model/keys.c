@@ -260,25 +260,30 @@ void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, 
     }
 }
 
-bool keys__strings(struct keys *k, const char *key, int max,
-                   void (*item)(void *arg, int i, const char *text), void *arg)
+int keys__layer_kinds(struct keys *k, const char *key, int n, const char *head, const char *rest,
+                      int absent)
 {
     struct value v;
-    int i = 0;
-    if (k->r < 0 || !find(k, key, &v) || !v.json)
-        return false;
     const cJSON *at;
-    if (!cJSON_IsArray(v.json) || cJSON_GetArraySize(v.json) > max) {
-        keys__fail(k, ERR_FORMAT, key, "must be a list of at most %d strings", max);
-        return true;
+    int i = 0, n_head = 0;
+    if (k->r < 0 || !find(k, key, &v))
+        return absent;
+    if (!v.json || !cJSON_IsArray(v.json) || cJSON_GetArraySize(v.json) != n) {
+        keys__fail(k, ERR_FORMAT, key, "must be a list of %d kinds of layers", n);
+        return absent;
     }
     cJSON_ArrayForEach(at, v.json)
     {
-        if (!cJSON_IsString(at)) {
-            keys__fail(k, ERR_FORMAT, key, "must be a list of strings");
-            return true;
+        const char *s = cJSON_IsString(at) ? at->valuestring : "";
+        if (i == n_head && strcmp(s, head) == 0) {
+            n_head++;
+        } else if (strcmp(s, rest)) {
+            keys__fail(k, ERR_UNSUPPORTED, key,
+                       "has %.40s for layer %d; served are %s for the first layers and %s after them", s,
+                       i, head, rest);
+            return absent;
         }
-        item(arg, i++, at->valuestring);
+        i++;
     }
-    return true;
+    return n_head;
 }

@@ -39,10 +39,10 @@ bool keys__bool_or(struct keys *k, const char *key, bool absent);
 void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, const char *absent);
 /* A list of n numbers in lo..hi. JSON only. */
 void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, float *dst);
-/* Calls item(arg, i, text) for each string of a list, of at most max; false when the key is absent. JSON
- * only. */
-bool keys__strings(struct keys *k, const char *key, int max,
-                   void (*item)(void *arg, int i, const char *text), void *arg);
+/* A JSON list of n kinds of layers, `head` for some of the first and `rest` for all that follow: how many
+ * the first are. Any other list is an error. */
+int keys__layer_kinds(struct keys *k, const char *key, int n, const char *head, const char *rest,
+                      int absent);
 /* Sets the error, unless there is one already. */
 void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
