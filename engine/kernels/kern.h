@@ -13,7 +13,8 @@
  * with zeros. Group g of an [n_out, n_in] matrix lies at packed + g * kern_group_bytes(type, n_in).
  * Inside a group, in order of k:
  *     F32, F16, BF16:  w[k][16]                                 (k = 0 .. n_in-1)
- *     F8_E4M3:         per 128 k: float scale[16], then w[k][16] (the last block may be shorter)
+ *     F8_E4M3:         per 128 k: float scale[16], then w[k][16] (the last block may be shorter); a NaN
+ *                      among a row's values makes that block's scale NaN
  *     others:          per 32 or 256 k the scales of 16 rows, then their integers, four k of each row
  *                      side by side; quant_layout.h describes it. About the file's size (kern_group_bytes).
  *
@@ -120,7 +121,8 @@ struct kern_source {
  * the type's block. */
 void kern_pack(enum tensor_type type, const struct kern_source *src, int n_out, int n_in, int g0,
                int g1, void *dst);
-/* Row r of a packed matrix as float32, with the values that the file's row has. */
+/* Row r of a packed matrix as float32: the values of the file's row, but for FP8 blocks that hold a NaN,
+ * which are NaN altogether. */
 void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r, float *dst);
 /* Bytes of one prepared activation row of n_in values for weights of this type (64-multiple). */
 size_t kern_act_bytes(enum tensor_type type, int n_in);

@@ -2,6 +2,7 @@
  * float32. Plain C; runs once at load. Quantised types are in pack_quants.c. */
 #include "config.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "engine/kernels/pack.h"
@@ -46,17 +47,82 @@ size_t kern_attn_scratch_floats(int row_elems, int n_rows)
     return row * ((size_t)n_rows + 1) + (size_t)n_rows * KERN_LANES + KERN_LANES;
 }
 
+/* Exchanges the bits of a that lie `shift` above the mask with those of b under it. */
+INLINE void swap64(uint64_t *a, uint64_t *b, int shift, uint64_t mask)
+{
+    uint64_t t = ((*a >> shift) ^ *b) & mask;
+    *b ^= t;
+    *a ^= t << shift;
+}
+
+/* Four columns of 16 rows at a time, four rows by four: `size` is 1 or 2. */
+INLINE void pack_four(const unsigned char *src, size_t row_bytes, size_t size, unsigned char *dst)
+{
+    for (int r = 0; r < KERN_LANES; r += 4) {
+        uint64_t w[4];
+        UNROLL
+        for (int i = 0; i < 4; i++) {
+            const unsigned char *at = src + (size_t)(r + i) * row_bytes;
+            uint32_t four;
+            memcpy(&four, at, 4);
+            w[i] = four;
+            if (size == 2)
+                memcpy(&w[i], at, 8);
+        }
+        if (size == 2) {
+            swap64(&w[0], &w[2], 32, 0xffffffff);
+            swap64(&w[1], &w[3], 32, 0xffffffff);
+            swap64(&w[0], &w[1], 16, 0x0000ffff0000ffff);
+            swap64(&w[2], &w[3], 16, 0x0000ffff0000ffff);
+        } else {
+            swap64(&w[0], &w[2], 16, 0xffff);
+            swap64(&w[1], &w[3], 16, 0xffff);
+            swap64(&w[0], &w[1], 8, 0x00ff00ff);
+            swap64(&w[2], &w[3], 8, 0x00ff00ff);
+        }
+        UNROLL
+        for (int i = 0; i < 4; i++)
+            memcpy(dst + ((size_t)i * KERN_LANES + (size_t)r) * size, &w[i], 4 * size);
+    }
+}
+
 /* Columns [k0, k1) of a group, `size` bytes a value, to dst[k][16]. */
 INLINE void pack_columns(const unsigned char *src, size_t row_bytes, int rows, int k0, int k1, size_t size,
                          unsigned char *dst)
 {
-    for (int k = k0; k < k1; k++, dst += KERN_LANES * size) {
+    int k = k0, chunk = 64 / (int)size;
+    unsigned char near[KERN_LANES][64];
+    for (; size < 4 && rows == KERN_LANES && k + chunk <= k1; k += chunk) {
+        /* Whole lines first: rows are often a power of two apart, and share few places in the cache. */
+        for (int r = 0; r < KERN_LANES; r++) {
+            const unsigned char *at = src + (size_t)r * row_bytes + (size_t)k * size;
+            __builtin_prefetch(at + PACK_PREFETCH);
+            memcpy(near[r], at, sizeof(near[r]));
+        }
+        for (int i = 0; i < chunk; i += 4, dst += 4 * KERN_LANES * size)
+            pack_four(&near[0][0] + (size_t)i * size, sizeof(near[0]), size, dst);
+    }
+    for (; k < k1; k++, dst += KERN_LANES * size) {
         const unsigned char *at = src + (size_t)k * size;
         if (rows < KERN_LANES)
             memset(dst, 0, KERN_LANES * size);
         for (int r = 0; r < rows; r++)
             memcpy(dst + (size_t)r * size, at + (size_t)r * row_bytes, size);
     }
+}
+
+static int f8_has_nan(const unsigned char *p, int n)
+{
+    uint64_t found = 0;
+    int i = 0;
+    for (; i + 8 <= n; i += 8) { /* 0x7f is the only seven bits that a one carries out of */
+        uint64_t w;
+        memcpy(&w, p + i, 8);
+        found |= ((w & 0x7f7f7f7f7f7f7f7f) + 0x0101010101010101) & 0x8080808080808080;
+    }
+    for (; i < n; i++)
+        found |= (p[i] & 0x7f) == 0x7f;
+    return found != 0;
 }
 
 static void pack_f8(const struct kern_source *src, const unsigned char *from, int row0, int rows, int n_in,
@@ -69,6 +135,9 @@ static void pack_f8(const struct kern_source *src, const unsigned char *from, in
             scale[r] = !src->scale ? 1.0f
                                    : src->scale[(src->scale_row0 + row0 + r) / F8_BLOCK * src->scale_cols +
                                                 k / F8_BLOCK];
+        for (int r = 0; r < rows; r++) /* kernels do not look for NaN: the block's scale says it */
+            if (f8_has_nan(from + (size_t)r * src->row_bytes + k, end - k))
+                scale[r] = NAN;
         memcpy(dst, scale, sizeof(scale));
         dst += sizeof(scale);
         pack_columns(from, src->row_bytes, rows, k, end, 1, dst);

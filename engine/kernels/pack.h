@@ -7,6 +7,10 @@
 
 #include "engine/kernels/quant_layout.h"
 
+/* Sixteen rows are read in turns, more streams than the hardware follows: each row is fetched this far
+ * ahead of where it is read. */
+#define PACK_PREFETCH 512
+
 /* One group: `rows` rows of the file (1..16), row_bytes apart, to dst. The other rows become zeros. */
 void kern__pack_quants(enum tensor_type type, const unsigned char *src, size_t row_bytes, int rows,
                        int n_in, unsigned char *dst);

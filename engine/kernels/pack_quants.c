@@ -35,10 +35,13 @@ static inline void swap_bits(uint32_t *a, uint32_t *b, int shift, uint32_t mask)
 /* In each byte lane: bit s of word q goes to bit q of word s. */
 static inline void transpose_bits(uint32_t w[8])
 {
+    UNROLL
     for (int q = 0; q < 4; q++)
         swap_bits(&w[q], &w[q + 4], 4, 0x0f0f0f0f);
+    UNROLL
     for (int q = 0; q < 8; q += q % 2 ? 3 : 1)
         swap_bits(&w[q], &w[q + 2], 2, 0x33333333);
+    UNROLL
     for (int q = 0; q < 8; q += 2)
         swap_bits(&w[q], &w[q + 1], 1, 0x55555555);
 }
@@ -68,6 +71,7 @@ static inline uint32_t spread_bits(uint32_t x)
 /* 32 bytes whose low nibbles are one block and whose high ones are another. */
 static inline void pack_two_nibbles(const byte *src, byte *low, byte *high)
 {
+    UNROLL
     for (int j = 0; j < 4; j++) {
         uint32_t a = word_at(src, j), b = word_at(src, j + 4);
         put_word(low, j, (a & 0x0f0f0f0f) | (b & 0x0f0f0f0f) << 4);
@@ -78,11 +82,14 @@ static inline void pack_two_nibbles(const byte *src, byte *low, byte *high)
 /* 64 bytes of pairs of bits, as Q2_K, Q3_K and Q6_K have them; dst: b2 of block 0. */
 static inline void pack_pairs(const byte *src, byte *dst, size_t block_bytes)
 {
+    UNROLL
     for (int part = 0; part < 4; part++) { /* of a half of 128 values: words 0..3, then 4..7 */
         uint32_t w[4];
+        UNROLL
         for (int q = 0; q < 4; q++)
             w[q] = word_at(src, 4 * part + q);
         transpose_pairs(w);
+        UNROLL
         for (int p = 0; p < 4; p++)
             put_word(dst + (size_t)(part / 2 * 4 + p) * block_bytes, part % 2, w[p]);
     }
@@ -92,9 +99,11 @@ static inline void pack_pairs(const byte *src, byte *dst, size_t block_bytes)
 static inline void pack_bits(const byte *src, byte *dst, size_t block_bytes)
 {
     uint32_t w[8];
+    UNROLL
     for (int q = 0; q < 8; q++)
         w[q] = word_at(src, q);
     transpose_bits(w);
+    UNROLL
     for (int s = 0; s < 8; s++)
         put_word(dst + (size_t)s * block_bytes, 0, w[s]);
 }
@@ -118,6 +127,7 @@ static inline void unpack_six16(const byte *src, int8_t scale[16])
                        (a >> 4 & 0x0f0f0f0f) | (c & 0x30303030),
                        (b >> 4 & 0x0f0f0f0f) | (c >> 2 & 0x30303030)};
     memcpy(scale, out, 16);
+    UNROLL
     for (int s = 0; s < 16; s++)
         scale[s] = (int8_t)(scale[s] - 32);
 }
@@ -134,28 +144,34 @@ INLINE void pack_super(enum tensor_type type, const byte *src, byte *dst, int r)
     switch ((int)type) {
     case TT_Q4_0:
     case TT_IQ4_NL:
+        UNROLL
         for (int j = 0; j < 4; j++)
             put_word(lanes, j, word_at(src + 2, j));
         break;
     case TT_Q4_1:
+        UNROLL
         for (int j = 0; j < 4; j++)
             put_word(lanes, j, word_at(src + 4, j));
         break;
     case TT_Q5_0:
+        UNROLL
         for (int j = 0; j < 4; j++)
             put_word(lanes, j, word_at(src + 6, j));
         put_word(b1, 0, spread_bits(word_at(src + 2, 0)));
         break;
     case TT_Q5_1:
+        UNROLL
         for (int j = 0; j < 4; j++)
             put_word(lanes, j, word_at(src + 8, j));
         put_word(b1, 0, spread_bits(word_at(src + 4, 0)));
         break;
     case TT_Q8_0:
+        UNROLL
         for (int j = 0; j < 8; j++)
             put_word(lanes, j, word_at(src + 2, j));
         break;
     case TT_Q2_K:
+        UNROLL
         for (int b = 0; b < 8; b++)
             memcpy(first + (size_t)b * bytes + 2 * r, src + 2 * b, 2);
         pack_pairs(src + 16, b2, bytes);
@@ -164,6 +180,7 @@ INLINE void pack_super(enum tensor_type type, const byte *src, byte *dst, int r)
     case TT_Q3_K: {
         int8_t s[16];
         unpack_six16(src + 96, s);
+        UNROLL
         for (int b = 0; b < 8; b++)
             memcpy(first + (size_t)b * bytes + 2 * r, s + 2 * b, 2);
         pack_pairs(src + 32, b2, bytes);
@@ -175,10 +192,12 @@ INLINE void pack_super(enum tensor_type type, const byte *src, byte *dst, int r)
     case TT_Q5_K: {
         byte s[8], min[8];
         unpack_six(src + 4, s, min);
+        UNROLL
         for (int b = 0; b < 8; b++) {
             first[(size_t)b * bytes + (size_t)r] = s[b];
             first[(size_t)b * bytes + 16 + (size_t)r] = min[b];
         }
+        UNROLL
         for (int b = 0; b < 8; b += 2)
             pack_two_nibbles(src + (type == TT_Q4_K ? 16 : 48) + 16 * b, lanes + (size_t)b * bytes,
                              lanes + (size_t)(b + 1) * bytes);
@@ -187,8 +206,10 @@ INLINE void pack_super(enum tensor_type type, const byte *src, byte *dst, int r)
         break;
     }
     case TT_Q6_K:
+        UNROLL
         for (int b = 0; b < 8; b++)
             memcpy(first + (size_t)b * bytes + 2 * r, src + 192 + 2 * b, 2);
+        UNROLL
         for (int b = 0; b < 8; b += b % 4 ? 3 : 1) /* blocks 0, 1, 4, 5: low nibbles; b + 2: high */
             pack_two_nibbles(src + b / 4 * 64 + b % 4 * 32, lanes + (size_t)b * bytes,
                              lanes + (size_t)(b + 2) * bytes);
@@ -197,9 +218,11 @@ INLINE void pack_super(enum tensor_type type, const byte *src, byte *dst, int r)
         break;
     case TT_IQ4_XS: {
         int high = src[2] | src[3] << 8;
+        UNROLL
         for (int b = 0; b < 8; b++) {
             int six = (src[4 + b / 2] >> b % 2 * 4 & 15) | (high >> 2 * b & 3) << 4;
             first[(size_t)b * bytes + (size_t)r] = (byte)(six - 32);
+            UNROLL
             for (int j = 0; j < 4; j++)
                 put_word(lanes + (size_t)b * bytes, j, word_at(src + 8 + 16 * b, j));
         }
@@ -220,8 +243,12 @@ INLINE void pack_group(enum tensor_type type, const byte *src, size_t row_bytes,
     for (int s = 0; s < n_in / (l.blocks * Q8_BLOCK); s++, src += src_bytes, dst += quant_super_bytes(l)) {
         if (rows < KERN_LANES)
             memset(dst, 0, quant_super_bytes(l));
-        for (int r = 0; r < rows; r++)
-            pack_super(type, src + (size_t)r * row_bytes, dst, r);
+        for (int r = 0; r < rows; r++) {
+            const byte *at = src + (size_t)r * row_bytes;
+            for (size_t i = 0; i < src_bytes; i += 64)
+                __builtin_prefetch(at + PACK_PREFETCH + i);
+            pack_super(type, at, dst, r);
+        }
     }
 }
 

@@ -26,6 +26,7 @@ INLINE vi vi_add32(vi a, vi b) { return _mm256_add_epi32(a, b); }
 INLINE vi vi_sub32(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 INLINE vi vi_madd16(vi a, vi b) { return _mm256_madd_epi16(a, b); }
 INLINE vi vi_sll32(vi a, const int n) { return _mm256_slli_epi32(a, n); }
+INLINE vi vi_sra32(vi a, const int n) { return _mm256_srai_epi32(a, n); }
 INLINE vi vi_sll16(vi a, const int n) { return _mm256_slli_epi16(a, n); }
 INLINE vi vi_srl16(vi a, const int n) { return _mm256_srli_epi16(a, n); }
 INLINE vi vi_i8(const void *p) { return _mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p)); }

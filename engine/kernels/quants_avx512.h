@@ -25,6 +25,7 @@ INLINE vi vi_add32(vi a, vi b) { return _mm512_add_epi32(a, b); }
 INLINE vi vi_sub32(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 INLINE vi vi_madd16(vi a, vi b) { return _mm512_madd_epi16(a, b); }
 INLINE vi vi_sll32(vi a, const int n) { return _mm512_slli_epi32(a, (unsigned)n); }
+INLINE vi vi_sra32(vi a, const int n) { return _mm512_srai_epi32(a, (unsigned)n); }
 INLINE vi vi_sll16(vi a, const int n) { return _mm512_slli_epi16(a, (unsigned)n); }
 INLINE vi vi_srl16(vi a, const int n) { return _mm512_srli_epi16(a, (unsigned)n); }
 INLINE vi vi_i8(const void *p) { return _mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)); }

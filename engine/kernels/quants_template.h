@@ -126,8 +126,8 @@ INLINE vf quant_row(const struct quant_layout l, const vi *w, const struct signe
         dot = dot_signed(w, sw, qx, act_sums(x, n_in) + b);
     } else {
         dot = dot_unsigned(w, qx, top);
-        if (l.offset) /* the row holds -128 times its sum; 8 and 16 divide it */
-            dot = vi_add32(dot, vi_set1_32(act_sums(x, n_in)[b] / (128 / l.offset)));
+        if (l.offset) /* 8 or 16; the row holds -128 times its sum */
+            dot = vi_add32(dot, vi_sra32(vi_set1_32(act_sums(x, n_in)[b]), l.offset == 8 ? 4 : 3));
     }
     acc = vf_fma(vf_cvt(dot), vf_mul(s->d, dx), acc);
     if (l.form == QUANT_MIN)

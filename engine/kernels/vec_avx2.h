@@ -98,13 +98,12 @@ static inline v16 v16_load_f16(const void *p)
     const __m128i *h = p;
     return V16(_mm256_cvtph_ps(_mm_loadu_si128(h)), _mm256_cvtph_ps(_mm_loadu_si128(h + 1)));
 }
-/* Sixteen FP8 e4m3, each times 2^-8: as half precision they have the same fields but a bias 8 larger. */
+/* Sixteen FP8 e4m3, each times 2^-8: as half precision they have the same fields but a bias 8 larger. NaN
+ * becomes a number (kern.h). */
 static inline __m256i v16_f8_as_f16(const void *p)
 {
     __m256i v = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 7);
-    __m256i field = _mm256_set1_epi16(0x3f80), h = _mm256_and_si256(v, _mm256_set1_epi16((short)0xbf80));
-    __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(h, field), field);
-    return _mm256_or_si256(h, _mm256_srli_epi16(nan, 1));
+    return _mm256_and_si256(v, _mm256_set1_epi16((short)0xbf80));
 }
 static inline v16 v16_load_f8(const void *p)
 {

@@ -61,13 +61,12 @@ static inline v16 v16_load_f16(const void *p)
 {
     return _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)p));
 }
-/* Sixteen FP8 e4m3, each times 2^-8: as half precision they have the same fields but a bias 8 larger. */
+/* Sixteen FP8 e4m3, each times 2^-8: as half precision they have the same fields but a bias 8 larger. NaN
+ * becomes a number (kern.h). */
 static inline v16 v16_load_f8(const void *p)
 {
     __m256i v = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 7);
-    __m256i field = _mm256_set1_epi16(0x3f80), h = _mm256_and_si256(v, _mm256_set1_epi16((short)0xbf80));
-    __m256i nan = _mm256_cmpeq_epi16(_mm256_and_si256(h, field), field);
-    return _mm512_cvtph_ps(_mm256_or_si256(h, _mm256_srli_epi16(nan, 1)));
+    return _mm512_cvtph_ps(_mm256_and_si256(v, _mm256_set1_epi16((short)0xbf80)));
 }
 /* round to nearest even; NaN made quiet */
 static inline void v16_store_bf16(void *p, v16 a)

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "engine/kernels/kern.h"
@@ -171,7 +172,7 @@ static void one_type(const struct format *f, enum cpu_level l)
     fflush(stdout);
 }
 
-static void bench_products(void)
+static void bench_products(const char *only)
 {
     int most = P_FAR_BYTES / P_IN * 8;
     p.w_bytes = P_FAR_BYTES;
@@ -185,14 +186,14 @@ static void bench_products(void)
            "m 8 GMAC/s", "m 32", "pack GB/s");
     for (int l = 0; l < CPU_LEVEL_MAX; l++)
         for (int i = 0; kern_level_built((enum cpu_level)l) && i < N_FORMATS; i++)
-            if (l > CPU_GENERIC)
+            if (l > CPU_GENERIC && (!only || strcmp(only, formats[i].name) == 0))
                 one_type(&formats[i], (enum cpu_level)l);
     free(p.w), free(p.file);
     for (int i = 0; i < P_ROWS; i++)
         free(p.y[i]);
 }
 
-int bench_kernels(void)
+int bench_kernels(const char *only)
 {
     static const struct {
         const char *name;
@@ -226,7 +227,7 @@ int bench_kernels(void)
         if (kern_level_built((enum cpu_level)l))
             printf("%12s", cpu_level_name((enum cpu_level)l));
     printf("\n");
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+    for (size_t i = 0; !only && i < sizeof(rows) / sizeof(rows[0]); i++) {
         printf("%-15s", rows[i].name);
         for (int l = 0; l < CPU_LEVEL_MAX; l++)
             if (kern_level_built((enum cpu_level)l))
@@ -234,7 +235,7 @@ int bench_kernels(void)
         printf("\n");
         fflush(stdout);
     }
-    bench_products();
+    bench_products(only);
     free(d.act), free(d.rows), free(d.x), free(d.y), free(d.scratch), free(d.q);
     free(d.m), free(d.l), free(d.acc), free(d.m2), free(d.l2), free(d.acc2);
     return 0;

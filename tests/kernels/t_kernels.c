@@ -5,7 +5,7 @@
  * plain C and the level on the same guarded inputs. EXACT rows must agree bit for bit, FMA rows stay
  * within the bound, which follows from the number of roundings and the sum of the terms' sizes. The
  * products and attention are also run in pieces: a level's answer may not depend on the cutting.
- * A kernel added to kern.def without a check here does not compile. `--bench` times instead. */
+ * A kernel added to kern.def without a check here does not compile. `--bench [TYPE]` times instead. */
 #include "config.h"
 
 #include <check.h>
@@ -639,7 +639,7 @@ int main(int argc, char **argv)
     const char *s = getenv("LATENT_TEST_SEED");
     checker_seed = s ? strtoull(s, NULL, 10) : (unsigned long long)time(NULL);
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
-        return bench_kernels();
+        return bench_kernels(argc > 2 ? argv[2] : NULL);
     printf("# seed %llu (LATENT_TEST_SEED)\n", checker_seed);
     fflush(stdout);
     Suite *suite = suite_create("kernels");
