@@ -4,3 +4,9 @@ TESTS += tests/t_sampler
 tests_t_sampler_SOURCES = %D%/unit/t_sampler.c
 tests_t_sampler_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_sampler_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_matrix
+TESTS += tests/t_matrix
+tests_t_matrix_SOURCES = %D%/unit/t_matrix.c
+tests_t_matrix_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_matrix_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
