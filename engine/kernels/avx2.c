@@ -1,5 +1,5 @@
-/* engine/kernels/avx2.c - the AVX2 level: the templates at 16 lanes in two registers, and the quantisation
- * of activations. */
+/* engine/kernels/avx2.c - the AVX2 level: the templates at 16 lanes in two registers, int8 products
+ * of few rows, and the quantisation of activations. */
 #include "config.h"
 
 #include "engine/kernels/kern.h"
@@ -10,6 +10,73 @@
 #include "engine/kernels/quants_avx2.h"
 
 #include "engine/kernels/quants_template.h"
+
+MUL_QUANTS(mul_q8_0_rows, TT_Q8_0)
+
+/* Few rows, without unpacking first: every weight is used as it is loaded. The same values bit for bit. */
+INLINE void q8_tile(const unsigned char *wg, int n_out, int n_in, int g, const void *const *x,
+                    float *const *y, const int rows)
+{
+    const __m256i ones = _mm256_set1_epi16(1);
+    v16 acc[2];
+    const float *dx[2];
+    const int8_t *qx[2];
+    UNROLL
+    for (int i = 0; i < rows; i++) {
+        dx[i] = act_scales(x[i]);
+        qx[i] = act_values(x[i], n_in);
+        acc[i] = v16_set1(0.0f);
+    }
+    for (int b = 0; b < n_in / Q8_BLOCK; b++) {
+        const unsigned char *blk = wg + (size_t)b * Q8_GROUP_BLOCK;
+        __m256i sum[2][2];
+        UNROLL
+        for (int i = 0; i < rows; i++)
+            sum[i][0] = sum[i][1] = _mm256_setzero_si256();
+        for (int k = 0; k < 8; k++) {
+            UNROLL
+            for (int h = 0; h < 2; h++) {
+                __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)(blk + 32 + 64 * k + 32 * h));
+                __m256i aw = _mm256_abs_epi8(w);
+                UNROLL
+                for (int i = 0; i < rows; i++) {
+                    int32_t quad;
+                    memcpy(&quad, qx[i] + b * Q8_BLOCK + 4 * k, 4);
+                    __m256i v = _mm256_sign_epi8(_mm256_set1_epi32(quad), w);
+                    __m256i p = _mm256_madd_epi16(_mm256_maddubs_epi16(aw, v), ones);
+                    sum[i][h] = _mm256_add_epi32(sum[i][h], p);
+                }
+            }
+        }
+        v16 dw = v16_load_f16(blk);
+        UNROLL
+        for (int i = 0; i < rows; i++) {
+            v16 s = V16(_mm256_cvtepi32_ps(sum[i][0]), _mm256_cvtepi32_ps(sum[i][1]));
+            acc[i] = v16_fma(s, v16_mul(dw, v16_set1(dx[i][b])), acc[i]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < rows; i++)
+        store_lanes(y[i], acc[i], g, n_out);
+}
+
+static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+                     float *const *y, int m)
+{
+    size_t group_bytes = quant_group_bytes(TT_Q8_0, n_in);
+    const unsigned char *wg = (const unsigned char *)w + (size_t)g0 * group_bytes;
+    if (m > 4) {
+        mul_q8_0_rows(w, n_out, n_in, g0, g1, x, y, m);
+        return;
+    }
+    for (int g = g0; g < g1; g++, wg += group_bytes) {
+        int i = 0;
+        for (; i + 2 <= m; i += 2)
+            q8_tile(wg, n_out, n_in, g, x + i, y + i, 2);
+        if (i < m)
+            q8_tile(wg, n_out, n_in, g, x + i, y + i, 1);
+    }
+}
 
 static void act_q8(const float *x, int n, void *dst)
 {
@@ -54,5 +121,6 @@ void kern__init_avx2(struct kernels *t)
 {
     set_template_kernels(t);
     set_quant_kernels(t);
+    t->mul_q8_0 = mul_q8_0;
     t->act_q8 = act_q8;
 }

@@ -11,9 +11,6 @@
 
 #include "engine/kernels/quants_template.h"
 
-/* Bytes of one 32-value block of a packed Q8_0 group: 16 half-precision scales, 16 x 32 values. */
-#define Q8_GROUP_BLOCK 544
-
 /* How far ahead of a one-row product weights are fetched: it runs at the speed of memory, and the
  * hardware's own streams stop at page ends. */
 #define PREFETCH_BYTES 2176

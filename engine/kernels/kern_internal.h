@@ -20,6 +20,7 @@ void kern__init_avx512(struct kernels *t);
 #endif
 
 #define Q8_BLOCK 32
+#define Q8_GROUP_BLOCK 544 /* bytes of 32 values of a packed Q8_0 group: f16 d[16], int8 [8][16][4] */
 #define F8_BLOCK 128 /* k that share a scale */
 #define F8_GROUP_BLOCK ((size_t)KERN_LANES * (sizeof(float) + F8_BLOCK)) /* bytes of a whole one */
 static inline size_t f8_blocks(int n_in)

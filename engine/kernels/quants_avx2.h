@@ -10,7 +10,6 @@
 #include "engine/kernels/vec_avx2.h"
 
 #define VI_LANES 8
-#define QUANT_HAS_Q8 1
 #define QUANT_PREFETCH 1024
 
 typedef __m256i vi;

@@ -9,7 +9,6 @@
 #include "engine/kernels/vec_avx512.h"
 
 #define VI_LANES 16
-#define QUANT_HAS_Q8 0 /* avx512.c has its own, with tiles in registers */
 #define QUANT_PREFETCH 2048
 
 typedef __m512i vi;

@@ -203,9 +203,6 @@ INLINE void mul_quants(enum tensor_type type, const void *w, int n_out, int n_in
     {                                                                                              \
         mul_quants(type, w, n_out, n_in, g0, g1, x, y, m);                                         \
     }
-#if QUANT_HAS_Q8
-MUL_QUANTS(mul_q8_0, TT_Q8_0)
-#endif
 MUL_QUANTS(mul_q4_0, TT_Q4_0)
 MUL_QUANTS(mul_q4_1, TT_Q4_1)
 MUL_QUANTS(mul_q5_0, TT_Q5_0)
@@ -220,9 +217,6 @@ MUL_QUANTS(mul_iq4_xs, TT_IQ4_XS)
 
 INLINE void set_quant_kernels(struct kernels *t)
 {
-#if QUANT_HAS_Q8
-    t->mul_q8_0 = mul_q8_0;
-#endif
     t->mul_q4_0 = mul_q4_0;
     t->mul_q4_1 = mul_q4_1;
     t->mul_q5_0 = mul_q5_0;
