@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/internal.h"
+#include "base/clock.h"
 
 /* --- answers -------------------------------------------------------------------------------------- */
 
@@ -236,11 +237,17 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
     struct template *template = api_chat_template(a, e);
     if (!template)
         return e->code;
+    const struct template_text texts[] = {
+        {"bos_token", token_text(t, tokenizer_bos(t), bos, sizeof(bos))},
+        {"eos_token", token_text(t, tokenizer_eos(t), eos, sizeof(eos))},
+    };
     struct template_input in = {
         .messages = x->p.messages,
         .add_generation_prompt = x->p.add_generation_prompt && !x->p.continue_final_message,
-        .bos_token = token_text(t, tokenizer_bos(t), bos, sizeof(bos)),
-        .eos_token = token_text(t, tokenizer_eos(t), eos, sizeof(eos)),
+        .parse_arguments = true,
+        .texts = texts,
+        .n_texts = sizeof(texts) / sizeof(*texts),
+        .now = clock_wall_ns() / NS_PER_SEC,
     };
     r = template_render(template, &in, a->cfg.max_prompt_bytes, &o, e);
     if (r < 0)

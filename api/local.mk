@@ -11,5 +11,10 @@ libapi_a_SOURCES = \
 	%D%/json_read.c %D%/json_read.h \
 	%D%/json_write.c %D%/json_write.h \
 	%D%/params.c %D%/params.h \
-	%D%/template.h %D%/template_ast.h %D%/template_parse.c %D%/template_render.c \
+	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
+	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \
+	%D%/template_eval.c %D%/template_expr.c %D%/template_filters.c %D%/template_globals.c \
+	%D%/template_lex.c %D%/template_lists.c %D%/template_methods.c %D%/template_parse.c \
+	%D%/template_repr.c %D%/template_run.c %D%/template_tests.c %D%/template_text.c \
+	%D%/template_value.c \
 	%D%/tokenize.c

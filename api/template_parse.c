@@ -1,35 +1,19 @@
-/* api/template_parse.c - a template's text to its tree: recursive descent, without a token list. */
+/* api/template_parse.c - statements: tokens to the tree, by recursive descent. Expressions:
+ * template_expr.c. */
 #include "config.h"
 
-#include <ctype.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "api/template_ast.h"
+#include "base/utf8.h"
 
-#define MAX_TEXT_BYTES (1u << 20)
-#define MAX_DEPTH 60
+/* --- tokens
+ * --------------------------------------------------------------------------------------- */
 
-struct parser {
-    struct arena *arena;
-    const char *begin, *at, *end;
-    int depth;
-    int r; /* first failure; the parser then runs to its end without effect */
-    struct err *e;
-};
-
-static int line_of(const struct parser *p)
-{
-    int line = 1;
-    for (const char *s = p->begin; s < p->at; s++)
-        line += *s == '\n';
-    return line;
-}
-
-static void fail(struct parser *p, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-static void fail(struct parser *p, int code, const char *fmt, ...)
+void tpl__parse_fail(struct parser *p, int code, const char *fmt, ...)
 {
     char text[200];
     va_list ap;
@@ -38,509 +22,428 @@ static void fail(struct parser *p, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    p->r = err_set_param(p->e, code, "chat_template", "chat template, line %d: %s", line_of(p), text);
-    p->at = p->end;
+    p->r =
+        err_set_param(p->e, code, "chat_template", "chat template, line %d: %s", p->at->line, text);
+    p->end = (struct token){TOK_EOF, p->at->line, "", 0};
+    p->at = &p->end;
 }
 
-static void *make(struct parser *p, size_t n_bytes)
+void *tpl__parse_alloc(struct parser *p, size_t n_bytes)
 {
-    static _Thread_local struct expr spare_expr;
-    static _Thread_local struct stmt spare_stmt;
-    void *m = arena_alloc(p->arena, n_bytes);
+    static _Thread_local union {
+        struct expr e;
+        struct stmt s;
+        struct param p;
+        struct arg a;
+        struct str str;
+    } spare;
+    void *m = p->r ? NULL : arena_alloc(p->arena, n_bytes);
     if (m)
         return m;
-    fail(p, ERR_NOMEM, "out of memory");
-    return n_bytes == sizeof(struct expr) ? (void *)&spare_expr : (void *)&spare_stmt;
+    tpl__parse_fail(p, ERR_LIMIT, "the template is too large");
+    memset(&spare, 0, sizeof(spare));
+    return &spare;
 }
 
-/* --- tokens --------------------------------------------------------------------------------------- */
-
-static bool word_char(char c)
+const struct str *tpl__parse_str(struct parser *p, const char *s, size_t n)
 {
-    return isalnum((unsigned char)c) || c == '_';
-}
-
-static void skip_space(struct parser *p)
-{
-    while (p->at < p->end && isspace((unsigned char)*p->at))
-        p->at++;
-}
-
-static bool starts(const struct parser *p, const char *s)
-{
-    size_t n = strlen(s);
-    return (size_t)(p->end - p->at) >= n && !memcmp(p->at, s, n);
-}
-
-/* Takes an operator or a word, if it is next. */
-static bool take(struct parser *p, const char *s)
-{
-    size_t n = strlen(s);
-    skip_space(p);
-    if (!starts(p, s) || (word_char(s[0]) && p->at + n < p->end && word_char(p->at[n])))
-        return false;
-    p->at += n;
-    return true;
-}
-
-static void expect(struct parser *p, const char *s)
-{
-    if (!take(p, s))
-        fail(p, ERR_FORMAT, "\"%s\" is missing", s);
-}
-
-static size_t take_word(struct parser *p, const char **ret)
-{
-    skip_space(p);
-    const char *s = p->at;
-    while (p->at < p->end && word_char(*p->at))
-        p->at++;
-    *ret = s;
-    if (s == p->at || isdigit((unsigned char)*s))
-        fail(p, ERR_FORMAT, "a name is missing");
-    return (size_t)(p->at - s);
-}
-
-/* --- expressions ---------------------------------------------------------------------------------- */
-
-static struct expr *parse_expr(struct parser *p);
-static struct expr *parse_unary(struct parser *p);
-
-static struct expr *node(struct parser *p, enum expr_kind kind, struct expr *a, struct expr *b)
-{
-    struct expr *x = make(p, sizeof(*x));
-    *x = (struct expr){.kind = kind, .a = a, .b = b, .line = line_of(p)};
-    return x;
-}
-
-static struct expr *parse_string(struct parser *p)
-{
-    struct expr *x = node(p, EX_STRING, NULL, NULL);
-    char quote = *p->at++;
-    char *s = arena_alloc(p->arena, (size_t)(p->end - p->at) + 1), *d = s;
-    if (!s)
-        fail(p, ERR_NOMEM, "out of memory");
-    while (p->at < p->end && *p->at != quote) {
-        char c = *p->at++;
-        if (c == '\\' && p->at < p->end) {
-            c = *p->at++;
-            c = c == 'n' ? '\n' : c == 't' ? '\t' : c == 'r' ? '\r' : c;
-        }
-        *d++ = c;
+    struct str *str = tpl__parse_alloc(p, sizeof(*str));
+    char *copy = arena_strndup(p->arena, s, n);
+    if (!copy) {
+        tpl__parse_fail(p, ERR_LIMIT, "the template is too large");
+        n = 0;
     }
-    if (p->at >= p->end)
-        fail(p, ERR_FORMAT, "a string has no end");
+    *str = (struct str){copy ? copy : "", NULL, n};
+    return str;
+}
+
+static bool token_is(const struct token *t, enum token_kind kind, const char *s)
+{
+    return t->kind == kind && strlen(s) == t->n && !memcmp(t->s, s, t->n);
+}
+
+bool tpl__at_op(const struct parser *p, const char *op)
+{
+    return token_is(p->at, TOK_OP, op);
+}
+
+bool tpl__at_name(const struct parser *p, const char *name)
+{
+    return token_is(p->at, TOK_NAME, name);
+}
+
+bool tpl__take_op(struct parser *p, const char *op)
+{
+    bool yes = tpl__at_op(p, op);
+    p->at += yes;
+    return yes;
+}
+
+bool tpl__take_name(struct parser *p, const char *name)
+{
+    bool yes = tpl__at_name(p, name);
+    p->at += yes;
+    return yes;
+}
+
+static void unexpected(struct parser *p, const char *wanted)
+{
+    if (p->at->kind == TOK_EOF)
+        tpl__parse_fail(p, ERR_FORMAT, "the template ends where %s is missing", wanted);
     else
-        p->at++;
-    x->text = s;
-    x->n_bytes = (size_t)(d - s);
-    return x;
+        tpl__parse_fail(p, ERR_FORMAT, "%s is missing before \"%.*s\"", wanted,
+                        p->at->n < 40 ? (int)p->at->n : 40, p->at->s);
 }
 
-static struct expr *parse_list(struct parser *p, const char *close)
+void tpl__expect_op(struct parser *p, const char *op)
 {
-    struct expr *x = node(p, EX_LIST, NULL, NULL), **tail = &x->args;
-    if (take(p, close))
-        return x;
-    do {
-        if (take(p, close))
-            return x;
-        *tail = parse_expr(p);
-        tail = &(*tail)->next;
-    } while (p->r == 0 && take(p, ","));
-    expect(p, close);
-    return x;
+    char wanted[8];
+    snprintf(wanted, sizeof(wanted), "\"%s\"", op);
+    if (!tpl__take_op(p, op))
+        unexpected(p, wanted);
 }
 
-static struct expr *parse_word(struct parser *p)
+const struct str *tpl__expect_name(struct parser *p)
 {
-    static const struct {
-        const char *word;
-        enum expr_kind kind;
-        long value;
-    } constants[] = {{"true", EX_BOOL, 1}, {"True", EX_BOOL, 1}, {"false", EX_BOOL, 0},
-                     {"False", EX_BOOL, 0}, {"none", EX_NONE, 0}, {"None", EX_NONE, 0}};
-    struct expr *x = node(p, EX_NAME, NULL, NULL);
-    for (size_t i = 0; i < sizeof(constants) / sizeof(*constants); i++)
-        if (take(p, constants[i].word)) {
-            x->kind = constants[i].kind;
-            x->value = constants[i].value;
-            return x;
-        }
-    x->n_bytes = take_word(p, &x->text);
-    if (take(p, "(")) {
-        if (x->n_bytes != 15 || memcmp(x->text, "raise_exception", 15) != 0)
-            fail(p, ERR_UNSUPPORTED, "the function %.*s() is not supported", (int)x->n_bytes, x->text);
-        x->kind = EX_RAISE;
-        x->a = parse_expr(p);
-        expect(p, ")");
+    if (p->at->kind != TOK_NAME) {
+        unexpected(p, "a name");
+        return tpl__parse_str(p, "", 0);
     }
-    return x;
+    const struct token *t = p->at++;
+    return tpl__parse_str(p, t->s, t->n);
 }
 
-static struct expr *parse_primary(struct parser *p)
+bool tpl__enter(struct parser *p)
 {
-    struct expr *x;
-    skip_space(p);
-    if (p->at >= p->end) {
-        fail(p, ERR_FORMAT, "an expression is missing");
-        return node(p, EX_NONE, NULL, NULL);
-    }
-    if (*p->at == '\'' || *p->at == '"')
-        return parse_string(p);
-    if (isdigit((unsigned char)*p->at)) {
-        x = node(p, EX_INT, NULL, NULL);
-        while (p->at < p->end && isdigit((unsigned char)*p->at) && x->value < 1000000000)
-            x->value = x->value * 10 + (*p->at++ - '0');
-        return x;
-    }
-    if (take(p, "(")) {
-        x = parse_expr(p);
-        expect(p, ")");
-        return x;
-    }
-    if (take(p, "["))
-        return parse_list(p, "]");
-    if (!word_char(*p->at)) {
-        fail(p, ERR_UNSUPPORTED, "\"%c\" is not supported here", *p->at);
-        return node(p, EX_NONE, NULL, NULL);
-    }
-    return parse_word(p);
+    if (++p->depth > TPL_MAX_PARSE_DEPTH)
+        tpl__parse_fail(p, ERR_LIMIT, "the template is nested deeper than %d", TPL_MAX_PARSE_DEPTH);
+    return p->r == 0;
 }
 
-static bool known(const char *list, const char *s, size_t n)
+void tpl__leave(struct parser *p)
 {
-    char word[32];
-    if (n + 3 > sizeof(word))
-        return false;
-    snprintf(word, sizeof(word), " %.*s ", (int)n, s);
-    return strstr(list, word) != NULL;
-}
-
-static struct expr *parse_postfix(struct parser *p)
-{
-    struct expr *x = parse_primary(p);
-    while (p->r == 0) {
-        if (take(p, "[")) {
-            x = node(p, EX_INDEX, x, parse_expr(p));
-            if (take(p, ":"))
-                fail(p, ERR_UNSUPPORTED, "slices are not supported");
-            expect(p, "]");
-        } else if (take(p, ".")) {
-            x = node(p, EX_ATTR, x, NULL);
-            x->n_bytes = take_word(p, &x->text);
-            if (take(p, "("))
-                fail(p, ERR_UNSUPPORTED, "the method %.*s() is not supported", (int)x->n_bytes, x->text);
-        } else if (!starts(p, "||") && take(p, "|")) {
-            x = node(p, EX_FILTER, x, NULL);
-            x->n_bytes = take_word(p, &x->text);
-            if (!known(" trim upper lower length count default join tojson string ", x->text, x->n_bytes))
-                fail(p, ERR_UNSUPPORTED, "the filter %.*s is not supported", (int)x->n_bytes, x->text);
-            if (take(p, "("))
-                x->args = parse_list(p, ")")->args;
-        } else {
-            break;
-        }
-    }
-    return x;
-}
-
-static struct expr *parse_unary(struct parser *p)
-{
-    struct expr *x;
-    if (++p->depth > MAX_DEPTH)
-        fail(p, ERR_LIMIT, "expressions are nested deeper than %d", MAX_DEPTH);
-    skip_space(p);
-    if (p->at < p->end && *p->at == '-' && !starts(p, "-}}") && !starts(p, "-%}")) {
-        p->at++;
-        x = node(p, EX_NEG, parse_unary(p), NULL);
-    } else {
-        x = parse_postfix(p);
-    }
     p->depth--;
-    return x;
 }
 
-/* Operators by how tightly they bind, loosest first. */
-static const struct {
-    int level;
-    const char *text;
-    enum expr_kind kind;
-} operators[] = {
-    {0, "or", EX_OR},  {1, "and", EX_AND}, {3, "==", EX_EQ},  {3, "!=", EX_NE}, {3, "<=", EX_LE},
-    {3, ">=", EX_GE},  {3, "<", EX_LT},    {3, ">", EX_GT},   {3, "in", EX_IN}, {4, "~", EX_CONCAT},
-    {5, "+", EX_ADD},  {5, "-", EX_SUB},   {6, "*", EX_MUL},  {6, "%", EX_MOD},
-};
+/* --- statements
+ * ----------------------------------------------------------------------------------- */
 
-static bool tag_end(struct parser *p)
-{
-    skip_space(p);
-    return starts(p, "-}}") || starts(p, "-%}") || starts(p, "%}");
-}
-
-static struct expr *parse_test(struct parser *p, struct expr *x)
-{
-    bool negated = take(p, "not");
-    x = node(p, EX_TEST, x, NULL);
-    x->n_bytes = take_word(p, &x->text);
-    if (!known(" defined undefined none None string true false True False ", x->text, x->n_bytes))
-        fail(p, ERR_UNSUPPORTED, "the test %.*s is not supported", (int)x->n_bytes, x->text);
-    return negated ? node(p, EX_NOT, x, NULL) : x;
-}
-
-static struct expr *parse_level(struct parser *p, int level)
-{
-    if (level == 7)
-        return parse_unary(p);
-    if (level == 2 && take(p, "not"))
-        return node(p, EX_NOT, parse_level(p, 2), NULL);
-    struct expr *x = parse_level(p, level + 1);
-    for (size_t i = 0; p->r == 0 && i < sizeof(operators) / sizeof(*operators); i++) {
-        if (operators[i].level != level || tag_end(p) || !take(p, operators[i].text))
-            continue;
-        x = node(p, operators[i].kind, x, parse_level(p, level + 1));
-        i = (size_t)-1; /* look again from the first */
-    }
-    if (level == 3) {
-        if (take(p, "is"))
-            return parse_test(p, x);
-        if (take(p, "not")) { /* not in */
-            expect(p, "in");
-            return node(p, EX_NOT, node(p, EX_IN, x, parse_level(p, 4)), NULL);
-        }
-    }
-    return x;
-}
-
-static struct expr *parse_expr(struct parser *p)
-{
-    if (++p->depth > MAX_DEPTH)
-        fail(p, ERR_LIMIT, "expressions are nested deeper than %d", MAX_DEPTH);
-    struct expr *x = parse_level(p, 0);
-    if (take(p, "if")) {
-        x = node(p, EX_CHOOSE, x, parse_level(p, 0));
-        if (take(p, "else"))
-            x->c = parse_expr(p);
-    }
-    p->depth--;
-    return x;
-}
-
-/* --- statements ----------------------------------------------------------------------------------- */
-
-/* Where the text before the tag at `tag` ends: before its white space when the tag asks for that. */
-static const char *text_end(const struct parser *p, const char *from, const char *tag)
-{
-    const char *s = tag;
-    if (tag + 2 < p->end && tag[2] == '-') {
-        while (s > from && isspace((unsigned char)s[-1]))
-            s--;
-        return s;
-    }
-    if (tag[1] == '{')
-        return tag;
-    while (s > from && (s[-1] == ' ' || s[-1] == '\t')) /* lstrip_blocks */
-        s--;
-    return s == p->begin || s[-1] == '\n' ? s : tag;
-}
-
-static void close_tag(struct parser *p, const char *end)
-{
-    skip_space(p);
-    bool strip = p->at < p->end && *p->at == '-';
-    p->at += strip;
-    if (p->r == 0 && !starts(p, end)) {
-        fail(p, ERR_FORMAT, "\"%s\" is missing", end);
-        return;
-    }
-    if (p->r)
-        return;
-    p->at += 2;
-    if (strip)
-        skip_space(p);
-    else if (end[0] != '}' && p->at < p->end && *p->at == '\n') /* trim_blocks */
-        p->at++;
-}
-
-static struct stmt *parse_body(struct parser *p);
-
-/* After a body: is the next tag this one? Takes it up to its word. */
-static bool take_tag(struct parser *p, const char *word)
-{
-    const char *before = p->at;
-    if (p->r || !starts(p, "{%"))
-        return false;
-    p->at += 2;
-    if (p->at < p->end && *p->at == '-')
-        p->at++;
-    if (take(p, word))
-        return true;
-    p->at = before;
-    return false;
-}
+static struct stmt *parse_body(struct parser *p, const char *const *ends);
 
 static struct stmt *new_stmt(struct parser *p, enum stmt_kind kind)
 {
-    struct stmt *s = make(p, sizeof(*s));
-    *s = (struct stmt){.kind = kind};
+    struct stmt *s = tpl__parse_alloc(p, sizeof(*s));
+    *s = (struct stmt){.kind = kind, .line = p->at->line};
     return s;
+}
+
+static void block_end(struct parser *p)
+{
+    if (p->at->kind == TOK_BLOCK_END)
+        p->at++;
+    else
+        unexpected(p, "\"%}\"");
+}
+
+/* A body up to the tag of one word that ends it, with that tag. */
+static struct stmt *body_until(struct parser *p, const char *end)
+{
+    const char *const ends[] = {end, NULL};
+    block_end(p);
+    struct stmt *body = parse_body(p, ends);
+    p->at += p->r == 0; /* the word */
+    return body;
 }
 
 static struct stmt *parse_if(struct parser *p)
 {
-    struct stmt *s = new_stmt(p, ST_IF);
-    s->e = parse_expr(p);
-    close_tag(p, "%}");
-    s->body = parse_body(p);
-    if (take_tag(p, "elif")) {
-        s->orelse = parse_if(p);
-        return s;
+    static const char *const ends[] = {"elif", "else", "endif", NULL};
+    struct stmt *first = new_stmt(p, ST_IF), *s = first;
+    for (;;) {
+        s->e = tpl__parse_tuple(p);
+        block_end(p);
+        s->body = parse_body(p, ends);
+        if (!tpl__take_name(p, "elif"))
+            break;
+        s = s->orelse = new_stmt(p, ST_IF);
     }
-    if (take_tag(p, "else")) {
-        close_tag(p, "%}");
-        s->orelse = parse_body(p);
-    }
-    if (!take_tag(p, "endif"))
-        fail(p, ERR_FORMAT, "endif is missing");
-    close_tag(p, "%}");
-    return s;
+    if (tpl__take_name(p, "else"))
+        s->orelse = body_until(p, "endif");
+    else
+        tpl__take_name(p, "endif");
+    return first;
 }
 
 static struct stmt *parse_for(struct parser *p)
 {
+    static const char *const ends[] = {"else", "endfor", NULL};
     struct stmt *s = new_stmt(p, ST_FOR);
-    s->n_bytes = take_word(p, &s->text);
-    if (take(p, ","))
-        fail(p, ERR_UNSUPPORTED, "for over pairs is not supported");
-    expect(p, "in");
-    s->e = parse_level(p, 0);
-    if (take(p, "if") || take(p, "recursive"))
-        fail(p, ERR_UNSUPPORTED, "for with a condition is not supported");
-    close_tag(p, "%}");
-    s->body = parse_body(p);
-    if (take_tag(p, "else")) {
-        close_tag(p, "%}");
-        s->orelse = parse_body(p);
-    }
-    if (!take_tag(p, "endfor"))
-        fail(p, ERR_FORMAT, "endfor is missing");
-    close_tag(p, "%}");
+    s->target = tpl__parse_target(p, false);
+    if (!tpl__take_name(p, "in"))
+        unexpected(p, "\"in\"");
+    s->e = tpl__parse_iterated(p);
+    if (tpl__take_name(p, "if"))
+        s->filter = tpl__parse_expr(p);
+    s->recursive = tpl__take_name(p, "recursive");
+    block_end(p);
+    p->loops++;
+    s->body = parse_body(p, ends);
+    p->loops--;
+    if (tpl__take_name(p, "else"))
+        s->orelse = body_until(p, "endfor");
+    else
+        tpl__take_name(p, "endfor");
     return s;
 }
 
 static struct stmt *parse_set(struct parser *p)
 {
     struct stmt *s = new_stmt(p, ST_SET);
-    s->n_bytes = take_word(p, &s->text);
-    if (take(p, "."))
-        fail(p, ERR_UNSUPPORTED, "namespaces are not supported");
-    expect(p, "=");
-    s->e = parse_expr(p);
-    close_tag(p, "%}");
+    s->target = tpl__parse_target(p, true);
+    if (tpl__take_op(p, "=")) {
+        s->e = tpl__parse_tuple(p);
+        return s;
+    }
+    s->kind = ST_SET_BLOCK;
+    s->e = tpl__parse_filters(p, NULL, false);
+    s->body = body_until(p, "endset");
     return s;
 }
 
-static void skip_comment(struct parser *p)
+static void parse_params(struct parser *p, struct stmt *s)
 {
-    while (p->at < p->end && !starts(p, "#}"))
-        p->at++;
-    if (p->at >= p->end) {
-        fail(p, ERR_FORMAT, "a comment has no end");
-        return;
+    struct param **tail = &s->params, *last = NULL;
+    tpl__expect_op(p, "(");
+    for (int n = 0; p->r == 0 && !tpl__at_op(p, ")"); n++) {
+        if (n)
+            tpl__expect_op(p, ",");
+        if (n && tpl__at_op(p, ")"))
+            break;
+        struct param *param = tpl__parse_alloc(p, sizeof(*param));
+        *param = (struct param){.name = tpl__expect_name(p)};
+        if (tpl__take_op(p, "="))
+            param->fallback = tpl__parse_expr(p);
+        else if (last && last->fallback)
+            tpl__parse_fail(p, ERR_FORMAT, "a parameter without default follows one with");
+        if (p->r)
+            break;
+        *tail = last = param;
+        tail = &param->next;
+        if (n > 100)
+            tpl__parse_fail(p, ERR_LIMIT, "too many parameters");
     }
-    bool strip = p->at[-1] == '-';
-    p->at += 2;
-    if (strip)
-        skip_space(p);
-    else if (p->at < p->end && *p->at == '\n')
-        p->at++;
+    tpl__expect_op(p, ")");
 }
 
-/* One of {{ }}, {# #} or {% %} with a statement; NULL: a comment, or a tag that ends the body. */
-static struct stmt *parse_tag(struct parser *p, bool *ret_end)
+/* The body of a macro or a call block: which of the special names it reads matters for its calls.
+ */
+static void parse_macro_body(struct parser *p, struct stmt *s, const char *end)
 {
-    struct stmt *s = NULL;
-    if (starts(p, "{#")) {
-        skip_comment(p);
-    } else if (starts(p, "{{")) {
-        p->at += starts(p, "{{-") ? 3 : 2;
+    struct stmt *outer = p->macro;
+    int loops = p->loops;
+    p->macro = s;
+    p->loops = 0;
+    s->body = body_until(p, end);
+    p->macro = outer;
+    p->loops = loops;
+}
+
+static struct stmt *parse_macro(struct parser *p)
+{
+    struct stmt *s = new_stmt(p, ST_MACRO);
+    s->name = tpl__expect_name(p);
+    parse_params(p, s);
+    parse_macro_body(p, s, "endmacro");
+    return s;
+}
+
+static struct stmt *parse_call_block(struct parser *p)
+{
+    struct stmt *s = new_stmt(p, ST_CALL);
+    s->name = tpl__parse_str(p, "caller", 6);
+    if (tpl__at_op(p, "("))
+        parse_params(p, s);
+    s->e = tpl__parse_expr(p);
+    if (p->r == 0 && s->e->kind != EX_CALL)
+        tpl__parse_fail(p, ERR_FORMAT, "call needs a call: {%% call name() %%}");
+    parse_macro_body(p, s, "endcall");
+    return s;
+}
+
+static struct stmt *parse_with(struct parser *p)
+{
+    struct stmt *s = new_stmt(p, ST_WITH);
+    struct expr *targets = tpl__node(p, EX_TUPLE, NULL, NULL),
+                *values = tpl__node(p, EX_TUPLE, NULL, NULL);
+    struct expr **t = &targets->items, **v = &values->items;
+    while (p->r == 0 && p->at->kind != TOK_BLOCK_END) {
+        if (t != &targets->items)
+            tpl__expect_op(p, ",");
+        *t = tpl__parse_target(p, false);
+        tpl__expect_op(p, "=");
+        *v = tpl__parse_expr(p);
+        t = &(*t)->next;
+        v = &(*v)->next;
+    }
+    s->target = targets;
+    s->e = values;
+    s->body = body_until(p, "endwith");
+    return s;
+}
+
+static struct stmt *parse_jump(struct parser *p, enum stmt_kind kind)
+{
+    if (p->loops == 0)
+        tpl__parse_fail(p, ERR_FORMAT, "break and continue belong into a loop");
+    return new_stmt(p, kind);
+}
+
+static struct stmt *parse_statement(struct parser *p)
+{
+    static const char *const refused[] = {"include",    "import", "from",  "extends", "block",
+                                          "autoescape", "do",     "trans", "debug"};
+    struct stmt *s;
+    if (tpl__take_name(p, "if"))
+        return parse_if(p);
+    if (tpl__take_name(p, "for"))
+        return parse_for(p);
+    if (tpl__take_name(p, "set"))
+        return parse_set(p);
+    if (tpl__take_name(p, "macro"))
+        return parse_macro(p);
+    if (tpl__take_name(p, "call"))
+        return parse_call_block(p);
+    if (tpl__take_name(p, "with"))
+        return parse_with(p);
+    if (tpl__take_name(p, "break"))
+        return parse_jump(p, ST_BREAK);
+    if (tpl__take_name(p, "continue"))
+        return parse_jump(p, ST_CONTINUE);
+    if (tpl__take_name(p, "filter")) {
+        s = new_stmt(p, ST_FILTER);
+        s->e = tpl__parse_filters(p, NULL, true);
+        s->body = body_until(p, "endfilter");
+        return s;
+    }
+    if (tpl__take_name(
+            p, "generation")) { /* transformers': what the assistant said; nothing to do here */
+        s = new_stmt(p, ST_BODY);
+        s->body = body_until(p, "endgeneration");
+        return s;
+    }
+    if (tpl__take_name(p, "print")) {
         s = new_stmt(p, ST_PRINT);
-        s->e = parse_expr(p);
-        close_tag(p, "}}");
-    } else if (take_tag(p, "if")) {
-        s = parse_if(p);
-    } else if (take_tag(p, "for")) {
-        s = parse_for(p);
-    } else if (take_tag(p, "set")) {
-        s = parse_set(p);
-    } else {
-        static const char *const ends[] = {"elif", "else", "endif", "endfor"};
-        const char *tag = p->at;
-        for (size_t i = 0; i < 4; i++)
-            if (take_tag(p, ends[i])) {
-                p->at = tag;
-                *ret_end = true;
-                return NULL;
-            }
-        const char *word;
-        p->at += starts(p, "{%-") ? 3 : 2;
-        int n = (int)take_word(p, &word);
-        fail(p, ERR_UNSUPPORTED, "the statement %.*s is not supported", n, word);
+        s->e = tpl__parse_tuple(p);
+        return s;
     }
-    return s;
+    for (size_t i = 0; i < sizeof(refused) / sizeof(*refused); i++)
+        if (tpl__at_name(p, refused[i]))
+            tpl__parse_fail(p, ERR_UNSUPPORTED,
+                            "the statement \"%s\" is not served in chat templates", refused[i]);
+    if (p->at->kind == TOK_NAME)
+        tpl__parse_fail(p, ERR_FORMAT, "there is no statement \"%.*s\" that could stand here",
+                        p->at->n < 40 ? (int)p->at->n : 40, p->at->s);
+    unexpected(p, "a statement");
+    return new_stmt(p, ST_BODY);
 }
 
-static struct stmt *parse_body(struct parser *p)
+/* Up to a tag whose word is in ends: stops at the word. At the top (ends NULL) up to the end. */
+static struct stmt *parse_body(struct parser *p, const char *const *ends)
 {
     struct stmt *first = NULL, **tail = &first;
-    bool ends = false;
-    if (++p->depth > MAX_DEPTH)
-        fail(p, ERR_LIMIT, "blocks are nested deeper than %d", MAX_DEPTH);
-    while (p->r == 0 && p->at < p->end && !ends) {
-        const char *tag = p->at;
-        while (tag < p->end && !(tag[0] == '{' && tag + 1 < p->end && strchr("{%#", tag[1]) && tag[1]))
-            tag++;
-        const char *stop = tag < p->end ? text_end(p, p->at, tag) : tag;
-        if (stop > p->at) {
-            *tail = new_stmt(p, ST_TEXT);
-            (*tail)->text = p->at;
-            (*tail)->n_bytes = (size_t)(stop - p->at);
-            tail = &(*tail)->next;
-        }
-        p->at = tag;
-        if (tag == p->end)
+    if (!tpl__enter(p))
+        return NULL;
+    while (p->r == 0) {
+        struct stmt *s;
+        if (p->at->kind == TOK_DATA) {
+            s = new_stmt(p, ST_TEXT);
+            s->text = *tpl__parse_str(p, p->at->s, p->at->n);
+            p->at += p->r == 0;
+        } else if (p->at->kind == TOK_PRINT) {
+            p->at++;
+            s = new_stmt(p, ST_PRINT);
+            s->e = tpl__parse_tuple(p);
+            if (p->at->kind == TOK_PRINT_END)
+                p->at++;
+            else
+                unexpected(p, "\"}}\"");
+        } else if (p->at->kind == TOK_BLOCK) {
+            p->at++;
+            for (const char *const *end = ends; end && *end; end++)
+                if (tpl__at_name(p, *end))
+                    goto out;
+            s = parse_statement(p);
+            block_end(p);
+        } else {
+            if (ends)
+                tpl__parse_fail(p, ERR_FORMAT, "the template ends before \"%s\"", ends[0]);
             break;
-        *tail = parse_tag(p, &ends);
-        if (*tail)
-            tail = &(*tail)->next;
+        }
+        if (p->r)
+            break;
+        *tail = s;
+        tail = &s->next;
     }
-    p->depth--;
+out:
+    tpl__leave(p);
     return first;
+}
+
+/* --- templates
+ * ------------------------------------------------------------------------------------ */
+
+/* Line ends become \n, and one at the end of the text goes, as in Jinja2. */
+static char *normal_lines(const char *text, size_t n, size_t *ret_n)
+{
+    char *s = malloc(n + 1);
+    size_t at = 0;
+    for (size_t i = 0; s && i < n; i++) {
+        if (text[i] == '\r' && i + 1 < n && text[i + 1] == '\n')
+            continue;
+        s[at++] = text[i] == '\r' ? '\n' : text[i];
+    }
+    if (s && at && s[at - 1] == '\n')
+        at--;
+    *ret_n = at;
+    return s;
+}
+
+static int read_tokens(struct template *t, const struct token *tokens, struct err *e)
+{
+    struct parser p = {.arena = t->arena, .at = tokens, .e = e};
+    struct stmt *root = parse_body(&p, NULL);
+    if (p.r == 0 && p.n_names) {
+        t->names = arena_memdup(t->arena, (void *)p.names, p.n_names * sizeof(*p.names));
+        t->n_names = t->names ? p.n_names : 0;
+    }
+    free((void *)p.names);
+    t->root = root;
+    return p.r;
 }
 
 int template_new(const char *text, size_t n_bytes, struct template **ret, struct err *e)
 {
-    struct parser p = {.e = e};
-    if (n_bytes > MAX_TEXT_BYTES)
-        return err_set_param(e, ERR_LIMIT, "chat_template", "the chat template has more than %u bytes",
-                             MAX_TEXT_BYTES);
+    struct token *tokens = NULL;
+    size_t n_tokens, n = 0;
+    if (n_bytes > TPL_MAX_TEXT_BYTES)
+        return err_set_param(e, ERR_LIMIT, "chat_template",
+                             "the chat template has more than %u bytes", TPL_MAX_TEXT_BYTES);
+    if (!utf8_valid(text, n_bytes) || memchr(text, 0, n_bytes))
+        return err_set_param(e, ERR_FORMAT, "chat_template", "the chat template is not UTF-8 text");
     struct template *t = calloc(1, sizeof(*t));
-    char *own = NULL;
-    if (t && (t->arena = arena_new(64u << 20)))
-        own = arena_strndup(t->arena, text, n_bytes);
-    if (!own) {
+    char *normal = normal_lines(text, n_bytes, &n);
+    if (t)
+        t->arena = arena_new(TPL_MAX_TREE_BYTES);
+    int r = !t || !t->arena || !normal
+                ? err_set(e, ERR_NOMEM, "out of memory for the chat template")
+                : tpl__lex(normal, n, &tokens, &n_tokens, e);
+    if (r == 0)
+        r = read_tokens(t, tokens, e);
+    free(tokens);
+    free(normal);
+    if (r < 0) {
         template_free(&t);
-        return err_set(e, ERR_NOMEM, "out of memory for the chat template");
-    }
-    p.arena = t->arena;
-    p.begin = p.at = own;
-    p.end = own + n_bytes;
-    t->root = parse_body(&p);
-    if (p.r == 0 && p.at < p.end)
-        fail(&p, ERR_FORMAT, "a tag ends a block that was not begun");
-    if (p.r) {
-        template_free(&t);
-        return p.r;
+        return r;
     }
     *ret = t;
     return 0;
@@ -550,8 +453,15 @@ void template_free(struct template **tp)
 {
     struct template *t = *tp;
     *tp = NULL;
-    if (!t)
-        return;
-    arena_free(t->arena);
+    if (t)
+        arena_free(t->arena);
     free(t);
+}
+
+bool template_mentions(const struct template *t, const char *name)
+{
+    for (size_t i = 0; i < t->n_names; i++)
+        if (tpl__is(t->names[i], name))
+            return true;
+    return false;
 }

@@ -4,3 +4,19 @@ TESTS += tests/t_template
 tests_t_template_SOURCES = %D%/unit/t_template.c
 tests_t_template_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_template_LDADD = $(LIBS_API) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/template/render
+tests_template_render_SOURCES = %D%/template/render.c
+tests_template_render_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
+tests_template_render_LDADD = $(LIBS_API)
+
+## chat templates against @huggingface/jinja and against Jinja2
+TEMPLATE_TESTS = %D%/template/compare.mjs %D%/template/jinja2.sh
+TESTS += $(TEMPLATE_TESTS)
+EXTRA_DIST += $(TEMPLATE_TESTS) %D%/template/jinja2_diff.py %D%/template/models/README.md \
+	%D%/template/models/deepseek-r1-distill-qwen.jinja %D%/template/models/deepseek-v2.jinja \
+	%D%/template/models/deepseek-v3.1.jinja %D%/template/models/glm-4.6.jinja \
+	%D%/template/models/glm-4.7-flash.jinja %D%/template/models/kimi-k2-instruct.jinja \
+	%D%/template/models/kimi-k2-thinking.jinja %D%/template/models/kimi-k2.jinja \
+	%D%/template/models/qwen2.5.jinja %D%/template/models/qwen3-coder.jinja \
+	%D%/template/models/qwen3.jinja %D%/template/models/qwq.jinja

@@ -26,7 +26,9 @@ static char *render(const char *text, const char *messages, struct template_outp
         return NULL;
     cJSON *m = cJSON_Parse(messages);
     ck_assert_ptr_nonnull(m);
-    const struct template_input in = {m, true, "<B>", "<E>"};
+    const struct template_text texts[] = {{"bos_token", "<B>"}, {"eos_token", "<E>"}};
+    const struct template_input in = {
+        .messages = m, .add_generation_prompt = true, .texts = texts, .n_texts = 2};
     int r = template_render(t, &in, 100000, &got, &e);
     cJSON_Delete(m);
     template_free(&t);
@@ -79,7 +81,7 @@ START_TEST(test_errors)
 {
     static const char *const wrong[] = {
         "{% for m in messages %}", "{% if %}{% endif %}", "{{ 'open }}",      "{{ a",
-        "{% endfor %}",            "{% unknown %}",       "{{ x | shout }}",  "{% macro f() %}{% endmacro %}",
+        "{% endfor %}",            "{% unknown %}",       "{{ x | shout }}",  "{% macro f() %}",
         "{{ open('file') }}",      "{{ (1 }}",            "{% set = 1 %}",    "{{ [1, }}",
         "{% for in messages %}{% endfor %}",              "{{ 1 +  }}",       "{% else %}",
     };
