@@ -8,7 +8,8 @@
 #include "api/internal.h"
 #include "base/clock.h"
 
-/* --- answers -------------------------------------------------------------------------------------- */
+/* --- answers
+ * -------------------------------------------------------------------------------------- */
 
 static void head(const struct api_exchange *x, const char *object, struct jw *w)
 {
@@ -101,8 +102,8 @@ static void whole(struct api_exchange *x, struct jw *w)
     jw_raw(w, ",\"choices\":[");
     for (int i = 0; i < x->n_choices; i++) {
         const struct choice *c = &x->choices[i];
-        jw_printf(w, "%s{\"index\":%d,\"message\":{\"role\":\"assistant\",\"content\":\"", i ? "," : "",
-                  c->index);
+        jw_printf(w, "%s{\"index\":%d,\"message\":{\"role\":\"assistant\",\"content\":\"",
+                  i ? "," : "", c->index);
         jw_join(w, &c->text);
         jw_raw(w, "\",\"refusal\":null}");
         write_rest(x, c, true, w);
@@ -120,80 +121,8 @@ static const struct answer_ops chat_ops = {
     .logprob = logprob,
 };
 
-/* --- messages ------------------------------------------------------------------------------------- */
-
-#define MAX_MESSAGES 4096
-
-static int bad_message(struct err *e, int i, const char *field, const char *expected)
-{
-    char param[64];
-    snprintf(param, sizeof(param), "messages[%d]%s%s", i, *field ? "." : "", field);
-    return err_set_param(e, ERR_INVAL, param, "%s must be %s", param, expected);
-}
-
-/* A list of text parts becomes one string, in place: templates expect strings. */
-static int join_parts(cJSON *message, const cJSON *parts, int index, struct err *e)
-{
-    const cJSON *at;
-    struct buf text;
-    buf_init(&text, 1u << 30);
-    int r = buf_puts(&text, "");
-    cJSON_ArrayForEach(at, parts)
-    {
-        const cJSON *type = cJSON_GetObjectItemCaseSensitive(at, "type");
-        const cJSON *value = cJSON_GetObjectItemCaseSensitive(at, "text");
-        if (!cJSON_IsString(type) || strcmp(type->valuestring, "text") != 0 || !cJSON_IsString(value)) {
-            buf_done(&text);
-            return bad_message(e, index, "content", "a string or a list of {\"type\":\"text\",\"text\":...}");
-        }
-        if (r == 0)
-            r = buf_puts(&text, value->valuestring);
-    }
-    cJSON *joined = r == 0 ? cJSON_CreateString(text.data) : NULL;
-    buf_done(&text);
-    if (!joined)
-        return err_set(e, ERR_NOMEM, "out of memory for the request");
-    if (!cJSON_ReplaceItemInObjectCaseSensitive(message, "content", joined)) {
-        cJSON_Delete(joined);
-        return err_set(e, ERR_INTERNAL, "a message could not be rewritten");
-    }
-    return 0;
-}
-
-static int check_message(cJSON *m, int i, struct err *e)
-{
-    static const char *const roles[] = {"system", "developer", "user", "assistant"};
-    cJSON *role = cJSON_GetObjectItemCaseSensitive(m, "role");
-    cJSON *content = cJSON_GetObjectItemCaseSensitive(m, "content");
-    bool known = false;
-    if (!cJSON_IsObject(m))
-        return bad_message(e, i, "", "an object with role and content");
-    for (size_t k = 0; k < sizeof(roles) / sizeof(*roles) && cJSON_IsString(role); k++)
-        known |= !strcmp(role->valuestring, roles[k]);
-    if (!known)
-        return bad_message(e, i, "role", "system, developer, user or assistant");
-    if (!strcmp(role->valuestring, "developer") && !cJSON_SetValuestring(role, "system"))
-        return err_set(e, ERR_NOMEM, "out of memory for the request");
-    if (cJSON_IsArray(content))
-        return join_parts(m, content, i, e);
-    return cJSON_IsString(content) ? 0 : bad_message(e, i, "content", "a string or a list of text parts");
-}
-
-static int check_messages(const cJSON *messages, struct err *e)
-{
-    cJSON *at;
-    int i = 0, r = 0;
-    if (!cJSON_IsArray(messages) || !messages->child)
-        return err_set_param(e, ERR_INVAL, "messages", "messages must be a list of at least one message");
-    cJSON_ArrayForEach(at, messages)
-    {
-        if (i >= MAX_MESSAGES)
-            return err_set_param(e, ERR_LIMIT, "messages", "messages may hold at most %d", MAX_MESSAGES);
-        if ((r = check_message(at, i++, e)) < 0)
-            return r;
-    }
-    return 0;
-}
+/* --- prompts
+ * ------------------------------------------------------------------------------------------- */
 
 static const char *token_text(const struct tokenizer *t, int32_t id, char *dst, size_t dst_bytes)
 {
@@ -217,8 +146,9 @@ static int cut_after_last(const cJSON *messages, struct template_output *o, stru
     while (at >= n && at > 0 && memcmp(o->text + at - n, s, n) != 0)
         at--;
     if (n == 0 || at < n)
-        return err_set_param(e, ERR_INVAL, "continue_final_message",
-                             "continue_final_message: the last message's text is not in the rendered chat");
+        return err_set_param(
+            e, ERR_INVAL, "continue_final_message",
+            "continue_final_message: the last message's text is not in the rendered chat");
     o->n_bytes = at;
     return 0;
 }
@@ -228,12 +158,15 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
     const struct tokenizer *t = engine_info(a->cfg.engine)->tokenizer;
     struct template_output o;
     char bos[256], eos[256];
-    int r = check_messages(x->p.messages, e);
+    int r = messages_check(x->p.messages, e);
+    if (r == 0)
+        r = tools_check(x->p.tools, e);
     if (r < 0)
         return r;
     if (!t)
-        return err_set_param(e, ERR_UNSUPPORTED, "messages",
-                             "this model has no tokenizer: it serves token ids at /v1/completions only");
+        return err_set_param(
+            e, ERR_UNSUPPORTED, "messages",
+            "this model has no tokenizer: it serves token ids at /v1/completions only");
     struct template *template = api_chat_template(a, e);
     if (!template)
         return e->code;
@@ -244,7 +177,10 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
     struct template_input in = {
         .messages = x->p.messages,
         .add_generation_prompt = x->p.add_generation_prompt && !x->p.continue_final_message,
-        .parse_arguments = true,
+        .tools = x->p.no_tools ? NULL : x->p.tools,
+        .documents = x->p.documents,
+        .kwargs = x->p.template_kwargs,
+        .adapt_messages = true,
         .texts = texts,
         .n_texts = sizeof(texts) / sizeof(*texts),
         .now = clock_wall_ns() / NS_PER_SEC,

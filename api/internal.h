@@ -157,6 +157,11 @@ struct api_exchange *handle_tokenize(struct api *a, const struct api_request *re
 struct api_exchange *handle_detokenize(struct api *a, const struct api_request *req,
                                        const struct reply *r);
 
+/* Checks messages and brings them into the form of templates, in place. ERR_INVAL and ERR_LIMIT name the
+ * field: "messages[2].role". */
+int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;
+/* tools: a list, or NULL. */
+int tools_check(const cJSON *tools, struct err *e) LATENT_MUST_CHECK;
 /* Renders messages into x->prompts[0] (chat.c; tokenize.c too). */
 int chat_prompt(struct api *a, struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 

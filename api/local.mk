@@ -10,6 +10,7 @@ libapi_a_SOURCES = \
 	%D%/internal.h \
 	%D%/json_read.c %D%/json_read.h \
 	%D%/json_write.c %D%/json_write.h \
+	%D%/messages.c \
 	%D%/params.c %D%/params.h \
 	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
 	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \

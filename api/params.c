@@ -18,6 +18,7 @@
 #define MAX_INT INT_MAX
 #define MAX_STOP_BYTES 512
 #define MAX_STOP_IDS 256
+#define MAX_TEMPLATE_KWARGS 64
 #define PARAMS_ARENA_BYTES (256u << 20)
 
 static int bad(struct err *e, const char *name, const char *expected)
@@ -80,6 +81,58 @@ static int read_messages(struct params *p, const cJSON *v, const char *name, str
     (void)name;
     (void)e;
     p->messages = v;
+    return 0;
+}
+
+static int read_list(const cJSON *v, const char *name, const cJSON **ret, struct err *e)
+{
+    if (!cJSON_IsArray(v))
+        return bad(e, name, "a list of objects");
+    *ret = v->child ? v : NULL; /* an empty one asks for nothing */
+    return 0;
+}
+
+static int read_tools(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return read_list(v, name, &p->tools, e);
+}
+
+static int read_documents(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return read_list(v, name, &p->documents, e);
+}
+
+static int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *s = cJSON_IsString(v) ? v->valuestring : "";
+    if (cJSON_IsObject(v) || !strcmp(s, "required"))
+        return err_set_param(e, ERR_UNSUPPORTED, name, "%s can be \"auto\" or \"none\" on this server",
+                             name);
+    if (strcmp(s, "auto") != 0 && strcmp(s, "none") != 0)
+        return bad(e, name, "\"auto\" or \"none\"");
+    p->no_tools = !strcmp(s, "none");
+    return 0;
+}
+
+/* More variables for the template. What the request says elsewhere, and the model's own, stay theirs. */
+static int read_template_kwargs(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    static const char *const taken[] = {"messages", "tools", "documents", "add_generation_prompt",
+                                        "chat_template", "bos_token", "eos_token"};
+    const cJSON *at;
+    int n = 0;
+    if (!cJSON_IsObject(v))
+        return bad(e, name, "an object");
+    cJSON_ArrayForEach(at, v)
+    {
+        if (++n > MAX_TEMPLATE_KWARGS)
+            return err_set_param(e, ERR_LIMIT, name, "%s may hold at most %d values", name,
+                                 MAX_TEMPLATE_KWARGS);
+        for (size_t i = 0; i < sizeof(taken) / sizeof(*taken); i++)
+            if (!strcmp(at->string, taken[i]))
+                return err_set_param(e, ERR_INVAL, name, "%s cannot set \"%s\"", name, taken[i]);
+    }
+    p->template_kwargs = v;
     return 0;
 }
 

@@ -15,6 +15,8 @@ struct params {
     const struct api_config *cfg;
     int vocab_size;
     const cJSON *prompt, *messages, *tokens; /* not looked into yet */
+    const cJSON *tools, *documents, *template_kwargs; /* the first two are checked by messages.c */
+    bool no_tools;                                    /* tool_choice: "none" */
     const char *model;                       /* NULL: not said */
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     int top_k, n, max_tokens, min_tokens, logprobs, top_logprobs;

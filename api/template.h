@@ -38,12 +38,14 @@ struct template_input {
     const cJSON *messages;  /* list of objects */
     const cJSON *tools;     /* list, or NULL: the variable is none, as in transformers */
     const cJSON *documents; /* the same */
-    const cJSON *kwargs; /* object: more variables, from the client; NULL: none. They cannot replace
-                          * those above and below */
+    const cJSON *kwargs;    /* object: more variables, from the client; NULL: none. They cannot
+                             * replace those above and below */
     bool add_generation_prompt;
-    /* A tool call's arguments that are the text of a JSON object become that object; printed or
-     * added to a string it is its text again. */
-    bool parse_arguments;
+    /* For messages as OpenAI's API has them: a tool call's arguments that are the text of a JSON
+     * object become that object, which printed or added to a string is its text again; a content
+     * that is null or absent beside tool calls is the empty string, for which `is none` holds too:
+     * templates expect either. */
+    bool adapt_messages;
     const struct template_text *texts;
     int n_texts;
     int64_t now; /* seconds since 1970, for strftime_now (local time) */

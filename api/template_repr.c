@@ -306,7 +306,10 @@ void tpl__put_json(struct run *x, const struct value *v, const struct json_style
         put_number(x, v, v->client);
         break;
     case V_STRING:
-        put_json_string(x, v->str, st);
+        if (v->null)
+            tpl__put_as(x, "null", 4, true);
+        else
+            put_json_string(x, v->str, st);
         break;
     case V_LIST:
     case V_TUPLE:
@@ -405,8 +408,7 @@ struct value tpl__parse_json(struct run *x, const struct str *s)
 
 static void parse_call(struct run *x, struct value *call)
 {
-    struct value *f =
-        call->type == V_DICT ? tpl__dict_find_name(x, call->dict, "function", 8) : NULL;
+    struct value *f = call->type == V_DICT ? tpl__dict_find_name(x, call->dict, "function", 8) : NULL;
     struct value *args =
         f && f->type == V_DICT ? tpl__dict_find_name(x, f->dict, "arguments", 9) : NULL;
     if (!args || args->type != V_STRING)
@@ -418,15 +420,27 @@ static void parse_call(struct run *x, struct value *call)
     }
 }
 
-struct value tpl__from_messages(struct run *x, const cJSON *j, bool parse_arguments)
+static void adapt_message(struct run *x, struct dict *m)
+{
+    static const struct str content_name = {"content", NULL, 7}, empty = {"", NULL, 0};
+    const struct value null = {.type = V_STRING, .null = true, .str = &empty};
+    struct value *calls = tpl__dict_find_name(x, m, "tool_calls", 10);
+    if (!calls || !tpl__is_list(calls))
+        return;
+    for (size_t i = 0; i < calls->list->n && x->r == 0; i++)
+        parse_call(x, &calls->list->items[i]);
+    struct value *content = tpl__dict_find_name(x, m, "content", 7);
+    if (!content)
+        tpl__dict_set(x, m, (struct value){.type = V_STRING, .str = &content_name}, null);
+    else if (content->type == V_NONE)
+        *content = null;
+}
+
+struct value tpl__from_messages(struct run *x, const cJSON *j, bool adapt)
 {
     struct value messages = from_json(x, j, false, 0);
-    for (size_t i = 0; parse_arguments && x->r == 0 && i < messages.list->n; i++) {
-        struct value *m = &messages.list->items[i];
-        struct value *calls =
-            m->type == V_DICT ? tpl__dict_find_name(x, m->dict, "tool_calls", 10) : NULL;
-        for (size_t k = 0; calls && tpl__is_list(calls) && k < calls->list->n && x->r == 0; k++)
-            parse_call(x, &calls->list->items[k]);
-    }
+    for (size_t i = 0; adapt && tpl__is_list(&messages) && x->r == 0 && i < messages.list->n; i++)
+        if (messages.list->items[i].type == V_DICT)
+            adapt_message(x, messages.list->items[i].dict);
     return messages;
 }

@@ -436,7 +436,7 @@ static void set_inputs(struct run *x, const struct template_input *in)
         set(x, at->string, tpl__from_json(x, at));
     for (int i = 0; i < in->n_texts; i++)
         set(x, in->texts[i].name, tpl__cstring(x, in->texts[i].text));
-    set(x, "messages", tpl__from_messages(x, in->messages, in->parse_arguments));
+    set(x, "messages", tpl__from_messages(x, in->messages, in->adapt_messages));
     set(x, "tools", in->tools ? tpl__from_json(x, in->tools) : none);
     set(x, "documents", in->documents ? tpl__from_json(x, in->documents) : none);
     set(x, "add_generation_prompt", tpl__bool(in->add_generation_prompt));

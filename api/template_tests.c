@@ -24,7 +24,7 @@ static bool case_is(struct run *x, struct value v, bool upper)
     }
 TYPE_TEST(t_defined, v.type != V_UNDEFINED)
 TYPE_TEST(t_undefined, v.type == V_UNDEFINED)
-TYPE_TEST(t_none, v.type == V_NONE)
+TYPE_TEST(t_none, v.type == V_NONE || v.null)
 TYPE_TEST(t_boolean, v.type == V_BOOL)
 TYPE_TEST(t_true, v.type == V_BOOL && v.b)
 TYPE_TEST(t_false, v.type == V_BOOL && !v.b)

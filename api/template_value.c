@@ -22,7 +22,9 @@ struct value tpl__fail(struct run *x, int code, const char *fmt, ...)
         va_start(ap, fmt);
         vsnprintf(text, sizeof(text), fmt, ap);
         va_end(ap);
-        x->r = err_set_param(x->e, code, "messages", "chat template, line %d: %s", x->line, text);
+        x->r = x->line ? err_set_param(x->e, code, "messages", "chat template, line %d: %s",
+                                       x->line, text)
+                       : err_set_param(x->e, code, "messages", "%s", text);
     }
     return tpl__undefined(NULL);
 }
@@ -409,6 +411,8 @@ static bool equal_at(struct run *x, const struct value *a, const struct value *b
             return i == k;
         return tpl__double(a) == tpl__double(b);
     }
+    if ((a->null && b->type == V_NONE) || (b->null && a->type == V_NONE))
+        return true;
     if (a->type != b->type || !tpl__charge(x, 0))
         return false;
     if (depth > TPL_MAX_REPR_DEPTH) {

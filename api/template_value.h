@@ -28,6 +28,7 @@ struct str {
 struct value {
     enum type type;
     bool client; /* a number or a container as the client sent it: its text is marked */
+    bool null;   /* an empty string in place of null: `is none` holds for it */
     union {
         bool b;
         int64_t i;
@@ -168,8 +169,8 @@ struct value tpl__dict(struct run *x, enum type type);
 /* The client's JSON as values, marked. */
 struct value tpl__from_json(struct run *x, const cJSON *j);
 struct value tpl__parse_json(struct run *x, const struct str *s);
-/* The same for messages, with the arguments of tool calls parsed. */
-struct value tpl__from_messages(struct run *x, const cJSON *j, bool parse_arguments);
+/* The same for messages; adapt: see template_input. */
+struct value tpl__from_messages(struct run *x, const cJSON *j, bool adapt);
 
 /* --- dictionaries
  * --------------------------------------------------------------------------------- */

@@ -1,9 +1,14 @@
 ## tests of api
-check_PROGRAMS += tests/t_template
-TESTS += tests/t_template
-tests_t_template_SOURCES = %D%/unit/t_template.c
+check_PROGRAMS += tests/t_template tests/t_template_limits
+TESTS += tests/t_template tests/t_template_limits
+EXTRA_DIST += %D%/data/template-cases.json
+tests_t_template_SOURCES = %D%/unit/t_template.c %D%/unit/rendered.c %D%/unit/rendered.h
 tests_t_template_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_template_LDADD = $(LIBS_API) $(CHECK_LIBS)
+tests_t_template_limits_SOURCES = \
+	%D%/unit/t_template_limits.c %D%/unit/rendered.c %D%/unit/rendered.h
+tests_t_template_limits_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_template_limits_LDADD = $(LIBS_API) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/template/render
 tests_template_render_SOURCES = %D%/template/render.c

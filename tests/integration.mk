@@ -11,7 +11,8 @@ INTEGRATION_TESTS = \
 	%D%/integration/prefix.mjs \
 	%D%/integration/cancel.mjs \
 	%D%/integration/readme.mjs \
-	%D%/integration/openai.mjs
+	%D%/integration/openai.mjs \
+	%D%/integration/templates.mjs
 TESTS += $(INTEGRATION_TESTS)
 EXTRA_DIST += $(INTEGRATION_TESTS) \
 	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/examples.mjs \

@@ -35,11 +35,23 @@ await test('numbers out of range name their field', async () => {
 })
 
 await test('chat fields name themselves', async () => {
+    const call = { id: 'c', type: 'function', function: { name: 'f', arguments: '{}' } }
     const wrong = {
         messages: [5, [], 'x', [5], [{}], [{ role: 'user' }], [{ role: 5, content: 'x' }], [{ role: 'user', content: 5 }],
-            [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }]],
+            [{ role: 'user', content: [{ type: 'image_url', image_url: { url: 'x' } }] }],
+            [{ role: 'assistant' }], [{ role: 'tool' }], [{ role: 'user', content: 'x', name: 5 }],
+            [{ role: 'tool', content: 'x', tool_call_id: 5 }], [{ role: 'assistant', content: 'x', reasoning_content: [] }],
+            [{ role: 'user', content: 'x', tool_calls: [call] }], [{ role: 'assistant', tool_calls: 5 }],
+            [{ role: 'assistant', tool_calls: [] }], [{ role: 'assistant', tool_calls: [{}] }],
+            [{ role: 'assistant', tool_calls: [{ ...call, type: 'x' }] }], [{ role: 'assistant', tool_calls: [{ ...call, id: 5 }] }],
+            [{ role: 'assistant', tool_calls: [{ ...call, function: { name: '' } }] }],
+            [{ role: 'assistant', tool_calls: [{ ...call, function: { name: 'f', arguments: 5 } }] }]],
         logprobs: [5], top_logprobs: [-1, 21, 2], max_completion_tokens: [-1, 'x'],
-        tools: [[{ type: 'function', function: { name: 'f' } }]],
+        tools: [5, {}, [5], [{}], [{ type: 'x' }], [{ type: 'function' }], [{ type: 'function', function: {} }],
+            [{ type: 'function', function: { name: 'f', parameters: 5 } }], [{ type: 'function', function: { name: 'f', description: 5 } }]],
+        tool_choice: ['required', { type: 'function', function: { name: 'f' } }, 'x', 5],
+        documents: [5], chat_template: ['{{ 1 }}'],
+        chat_template_kwargs: [5, [], { messages: [] }, { bos_token: 'x' }, Object.fromEntries(Array(65).fill(0).map((_, i) => [`k${i}`, i]))],
     }
     for (const [field, values] of Object.entries(wrong))
         for (const value of values) {

@@ -2,7 +2,8 @@
 """Small templates rendered by ours and by Jinja2 as transformers sets it up. TAP.
 
 Every row of CASES, then LATENT_TEMPLATES (1500) random ones. A template that both refuse counts as equal.
-LATENT_TEST_SEED takes others. Skipped where python3-jinja2 is not installed."""
+LATENT_TEST_SEED takes others. Skipped where python3-jinja2 is not installed. With --write it prints CASES with what
+Jinja2 gives, for tests/data/template-cases.json, which t_template reads."""
 import datetime, json, os, random, subprocess, sys, warnings
 
 try:
@@ -340,6 +341,17 @@ def skip(text, a, error):
     return any(s in a.lower() for s in ("<generator", "object at 0x", "<built-in", "dict_", "<bound method", "loopcontext",
                                         "range(", "markup(", "<macro", "<function")) or any(s in error for s in ("no slices", "truncate needs", "LoopContext"))
 
+
+if sys.argv[1:] == ["--write"]:
+    rows = []
+    for case in CASES + WHITE:
+        want = theirs(case)
+        if not skip(case, want, ""):
+            rows.append({"template": case} if want is None else {"template": case, "want": want})
+    head = {key: DATA[key] for key in DATA}
+    print(json.dumps({**head, "now": NOW}, ensure_ascii=True)[:-1] + ', "cases": [')
+    print(",\n".join(json.dumps(row, ensure_ascii=True) for row in rows) + "\n]}")
+    sys.exit(0)
 
 ours = Ours()
 # fixed: Jinja2 has oddities (names after operators, its folding of constants) that a new seed may meet

@@ -1,6 +1,6 @@
 /* tests/template/render.c - renders chat templates for tests in other languages. One JSON object a
  * line on stdin: {"template", "messages", "tools", "documents", "kwargs", "add_generation_prompt",
- * "texts", "now", "parse_arguments", "max_bytes"}; one a line on stdout: {"text", "literal"}
+ * "texts", "now", "adapt_messages", "max_bytes"}; one a line on stdout: {"text", "literal"}
  * (literal: "0" and "1" a byte) or
  * {"error"}. A line without "template" uses that of the line before. */
 #include "config.h"
@@ -32,7 +32,7 @@ static int render(const cJSON *o, const struct template *t, struct template_outp
         .documents = get(o, "documents"),
         .kwargs = kwargs,
         .add_generation_prompt = cJSON_IsTrue(get(o, "add_generation_prompt")),
-        .parse_arguments = cJSON_IsTrue(get(o, "parse_arguments")),
+        .adapt_messages = cJSON_IsTrue(get(o, "adapt_messages")),
         .texts = texts,
         .now = now ? (int64_t)now->valuedouble : 0,
     };
