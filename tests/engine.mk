@@ -10,3 +10,9 @@ TESTS += tests/t_matrix
 tests_t_matrix_SOURCES = %D%/unit/t_matrix.c
 tests_t_matrix_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_matrix_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_router
+TESTS += tests/t_router
+tests_t_router_SOURCES = %D%/unit/t_router.c
+tests_t_router_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_router_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

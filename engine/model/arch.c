@@ -54,9 +54,18 @@ void arch__list(enum ckpt_format format, char *dst, size_t dst_bytes)
     }
 }
 
+static const struct tix_entry *entry_of(const struct binder *b, const char *name)
+{
+    char full[TIX_MAX_NAME_BYTES + 1];
+    if (!b->prefix[0])
+        return tix__find(b->tix, name);
+    int n = snprintf(full, sizeof(full), "%s%s", b->prefix, name);
+    return n > 0 && (size_t)n < sizeof(full) ? tix__find(b->tix, full) : NULL;
+}
+
 bool bind__has(const struct binder *b, const char *name)
 {
-    return tix__find(b->tix, name) != NULL;
+    return entry_of(b, name) != NULL;
 }
 
 static void shape_text(const int64_t *ne, int n_dims, char *dst, size_t dst_bytes)
@@ -101,9 +110,9 @@ void bind__tensor(struct binder *b, struct tensor *dst, int n_dims, const int64_
 {
     if (b->r < 0)
         return;
-    const struct tix_entry *entry = tix__find(b->tix, name);
+    const struct tix_entry *entry = entry_of(b, name);
     if (!entry)
-        b->r = err_set_param(b->e, ERR_FORMAT, name, "%s: tensor %s is missing", b->label, name);
+        b->r = err_set_param(b->e, ERR_FORMAT, name, "%s: tensor %s%s is missing", b->label, b->prefix, name);
     else
         bind_entry(b, dst, n_dims, ne, entry);
 }
@@ -111,7 +120,7 @@ void bind__tensor(struct binder *b, struct tensor *dst, int n_dims, const int64_
 void bind__optional(struct binder *b, struct tensor *dst, int n_dims, const int64_t ne[3],
                     const char *name)
 {
-    const struct tix_entry *entry = b->r < 0 ? NULL : tix__find(b->tix, name);
+    const struct tix_entry *entry = b->r < 0 ? NULL : entry_of(b, name);
     if (entry)
         bind_entry(b, dst, n_dims, ne, entry);
 }

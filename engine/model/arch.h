@@ -34,6 +34,7 @@ struct binder {
     struct arena *arena;
     enum ckpt_format format;
     const char *label; /* file or folder, for messages */
+    const char *prefix; /* before every tensor's name: "", or where a text model is part of another */
     bool counting;     /* bound tensors add to ck->n_params */
     int r;             /* sticky, as in keys.h */
     struct err *e;

@@ -49,7 +49,8 @@ int checkpoint__bind(struct checkpoint *c, const struct arch *a, enum ckpt_forma
                      const char *label, struct err *e)
 {
     struct checkpoint_priv *p = c->priv;
-    struct binder b = {c, &p->tix, p->arena, format, label, false, 0, e};
+    const char *prefix = p->tensor_prefix ? p->tensor_prefix : "";
+    struct binder b = {c, &p->tix, p->arena, format, label, prefix, false, 0, e};
     snprintf(c->config.architecture, sizeof(c->config.architecture), "%s", a->name);
     a->bind(&b);
     return b.r;

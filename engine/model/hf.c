@@ -216,6 +216,13 @@ static int read_tokenizer(struct checkpoint *c, const char *folder, const cJSON 
     return 0;
 }
 
+/* Models that see and hear hold their text model as a part: its configuration under text_config, its
+ * tensors behind language_model. Only the text model is served. */
+static bool is_wrapper(const char *model_type)
+{
+    return strcmp(model_type, "kimi_k25") == 0 || strcmp(model_type, "kimi_vl") == 0;
+}
+
 static int read_config(struct checkpoint *c, const char *folder, const cJSON *config, struct err *e)
 {
     struct keys k;
@@ -224,6 +231,18 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     keys__string(&k, "model_type", type, sizeof(type), NULL);
     if (k.r < 0)
         return k.r;
+    if (is_wrapper(type)) {
+        const cJSON *text;
+        if (json__get(config, "text_config", &text) < 0 || !cJSON_IsObject(text))
+            return err_set_param(e, ERR_FORMAT, "text_config",
+                                 "config.json: text_config is missing or no object");
+        keys__from_json(&k, text, "config.json", e);
+        k.prefix = "text_config.";
+        c->priv->tensor_prefix = "language_model.";
+        keys__string(&k, "model_type", type, sizeof(type), NULL);
+        if (k.r < 0)
+            return k.r;
+    }
     const struct arch *a = arch__by_hf_model_type(type);
     if (!a) {
         arch__list(FORMAT_HF, list, sizeof(list));

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/forward.h"
 #include "engine/kernels/kern.h"
@@ -45,14 +46,14 @@ static const char *path_of(const char *folder, const char *file)
     return path[turn];
 }
 
-static void rig_open(struct rig *r, const char *folder, enum cpu_level level, enum cache_type type)
+static void rig_open_path(struct rig *r, const char *path, enum cpu_level level, enum cache_type type)
 {
     struct err e = {0};
     struct checkpoint *ck = NULL;
     struct model_options o = {.level = level, .cache_type = type, .page_tokens = 16,
                               .max_batch_tokens = MAX_ROWS, .max_logit_rows = MAX_ROWS,
                               .max_seqs = 4, .max_position = MAX_LEN};
-    ck_assert_msg(checkpoint_open(path_of(folder, ""), &ck, &e) == 0, "%s", e.text);
+    ck_assert_msg(checkpoint_open(path, &ck, &e) == 0, "%s", e.text);
     ck_assert_msg(pool_new(2, 0, &r->pool, &e) == 0, "%s", e.text);
     ck_assert_msg(model_new(ck, &o, r->pool, &r->model, &e) == 0, "%s", e.text);
     checkpoint_close(&ck);
@@ -63,6 +64,11 @@ static void rig_open(struct rig *r, const char *folder, enum cpu_level level, en
     ck_assert_msg(model_bind_cache(r->model, r->kv, &e) == 0, "%s", e.text);
     r->vocab = model_config(r->model)->vocab_size;
     r->logits = malloc((size_t)MAX_ROWS * (size_t)r->vocab * sizeof(float));
+}
+
+static void rig_open(struct rig *r, const char *folder, enum cpu_level level, enum cache_type type)
+{
+    rig_open_path(r, path_of(folder, ""), level, type);
 }
 
 static void rig_close(struct rig *r)
@@ -292,6 +298,80 @@ START_TEST(levels)
 }
 END_TEST
 
+/* --- a text model inside another --------------------------------------------------------------- */
+
+static void write_file(const char *dir, const char *name, const void *a, size_t n_a, const void *b,
+                       size_t n_b)
+{
+    char path[4200];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fwrite(a, 1, n_a, f), n_a);
+    ck_assert_uint_eq(fwrite(b, 1, n_b, f), n_b);
+    ck_assert_int_eq(fclose(f), 0);
+}
+
+/* deepseek_v3 as the text part of kimi_k25: every tensor behind "language_model.". */
+static void wrap(const char *dir)
+{
+    size_t n;
+    uint64_t header_bytes;
+    char *text = read_file(path_of("deepseek_v3", "config.json"), &n);
+    cJSON *config = cJSON_CreateObject(), *part = cJSON_Parse(text), *v;
+    cJSON_ReplaceItemInObject(part, "model_type", cJSON_CreateString("kimi_k2"));
+    cJSON_AddStringToObject(config, "model_type", "kimi_k25");
+    cJSON_AddItemToObject(config, "text_config", part);
+    free(text);
+    text = cJSON_PrintUnformatted(config);
+    write_file(dir, "config.json", text, strlen(text), "", 0);
+    cJSON_free(text);
+    cJSON_Delete(config);
+
+    char *file = read_file(path_of("deepseek_v3", "model.safetensors"), &n);
+    memcpy(&header_bytes, file, 8);
+    cJSON *header = cJSON_ParseWithLength(file + 8, header_bytes), *renamed = cJSON_CreateObject();
+    cJSON_ArrayForEach(v, header)
+    {
+        char name[256];
+        snprintf(name, sizeof(name), "%s%s", v->string[0] == '_' ? "" : "language_model.", v->string);
+        cJSON_AddItemToObject(renamed, name, cJSON_Duplicate(v, 1));
+    }
+    char *out = cJSON_PrintUnformatted(renamed);
+    uint64_t out_bytes = strlen(out);
+    char *head = malloc(8 + out_bytes);
+    memcpy(head, &out_bytes, 8);
+    memcpy(head + 8, out, out_bytes);
+    write_file(dir, "model.safetensors", head, 8 + out_bytes, file + 8 + header_bytes,
+               n - 8 - header_bytes);
+    free(head);
+    cJSON_free(out);
+    cJSON_Delete(header);
+    cJSON_Delete(renamed);
+    free(file);
+}
+
+START_TEST(wrapper)
+{
+    struct rig r;
+    struct golden g;
+    char dir[] = "/tmp/latentd-wrapper-XXXXXX", path[4200];
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    wrap(dir);
+    golden_open(&g, "deepseek_v3");
+    rig_open_path(&r, dir, CPU_GENERIC, CACHE_F32);
+    check_logits(&r, &g, MAX_ROWS, 2e-3, "kimi_k25 around deepseek_v3");
+    rig_close(&r);
+    golden_close(&g);
+    static const char *const names[] = {"config.json", "model.safetensors"};
+    for (int i = 0; i < 2; i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        ck_assert_int_eq(unlink(path), 0);
+    }
+    ck_assert_int_eq(rmdir(dir), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("fixtures");
@@ -299,6 +379,7 @@ int main(void)
     tcase_set_timeout(tc, 600);
     tcase_add_loop_test(tc, generic, 0, N_FOLDERS);
     tcase_add_loop_test(tc, levels, 0, N_FOLDERS);
+    tcase_add_test(tc, wrapper);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_ENV);
