@@ -19,6 +19,7 @@ struct ffn_block {
 
 struct ffn_layer {
     bool dense;
+    bool int8_in;              /* some matrix reads the input as int8; others may read float32 */
     struct ffn_block main;     /* dense, or the shared expert (no matrices when there is none) */
     struct ffn_block *experts; /* [n_routed_experts] */
     int n_experts;
@@ -39,7 +40,7 @@ struct ffn_work {
     float *gate, *up;        /* [rows][main_width], then [rows * top_k][expert_width] */
     unsigned char *mid_act;  /* the same rows, prepared for down */
     float *down;             /* [rows * (top_k + 1)][hidden]: slots, then the main block */
-    const void **px;
+    const void **px, **px_up; /* px_up: only where up may read another form than gate */
     float **py_gate, **py_up;
     struct product *list;
     /* the call in hand */
@@ -56,14 +57,15 @@ static int block_pack(struct ffn_block *b, const struct ffn_tensors *t, struct p
 {
     int r;
     if ((r = matrix_pack(&b->gate, &t->gate, pool, lp, e)) < 0 ||
-        (r = matrix_pack(&b->up, &t->up, pool, lp, e)) < 0 ||
-        (r = matrix_pack(&b->down, &t->down, pool, lp, e)) < 0)
+        (r = matrix_pack(&b->up, &t->up, pool, lp, e)) < 0)
         return r;
-    if (act_is_quantised(b->gate.type) != act_is_quantised(b->up.type))
-        return err_set_param(e, ERR_UNSUPPORTED, t->up.name,
-                             "tensor %s: gate and up of one block must both be quantised or neither",
-                             t->up.name);
-    return 0;
+    return matrix_pack(&b->down, &t->down, pool, lp, e);
+}
+
+/* Some matrix of the list that reads the layer's input takes the int8 form. */
+static bool reads_int8(const struct ffn_block *b)
+{
+    return b->gate.packed && (act_is_quantised(b->gate.type) || act_is_quantised(b->up.type));
 }
 
 static void block_done(struct ffn_block *b)
@@ -101,6 +103,7 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
     if (dense) {
         if ((r = block_pack(&l->main, &t->dense, pool, lp, e)) < 0)
             goto fail;
+        l->int8_in = reads_int8(&l->main);
         *ret = l;
         return 0;
     }
@@ -112,25 +115,13 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
         goto nomem;
     if ((r = matrix_pack(&l->router, &t->router, pool, lp, e)) < 0)
         goto fail;
-    if (act_is_quantised(l->router.type)) {
-        r = err_set_param(e, ERR_UNSUPPORTED, t->router.name,
-                          "tensor %s: the router must be F32, F16 or BF16", t->router.name);
-        goto fail;
-    }
     if (c->n_shared_experts > 0 && (r = block_pack(&l->main, &t->shared, pool, lp, e)) < 0)
         goto fail;
+    l->int8_in = act_is_quantised(l->router.type) || reads_int8(&l->main);
     for (int i = 0; i < l->n_experts; i++) {
         if ((r = block_pack(&l->experts[i], &t->experts[i], pool, lp, e)) < 0)
             goto fail;
-        if (l->experts[i].gate.type != l->experts[0].gate.type ||
-            l->experts[i].down.type != l->experts[0].down.type ||
-            (l->main.gate.packed &&
-             act_is_quantised(l->main.gate.type) != act_is_quantised(l->experts[i].gate.type))) {
-            const char *name = t->experts[i].gate.name;
-            r = err_set_param(e, ERR_UNSUPPORTED, name,
-                              "tensor %s: all experts of a layer must have one weight type", name);
-            goto fail;
-        }
+        l->int8_in |= reads_int8(&l->experts[i]);
     }
     *ret = l;
     return 0;
@@ -205,12 +196,13 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
     w->mid_act = bytes_new(w, mid_floats(w, rows) * 2 + n * 128);
     w->down = bytes_new(w, n * hidden * f);
     w->px = calloc(n + 1, sizeof(*w->px));
+    w->px_up = calloc(n + 1, sizeof(*w->px_up));
     w->py_gate = calloc(n + 1, sizeof(*w->py_gate));
     w->py_up = calloc(n + 1, sizeof(*w->py_up));
     w->list = calloc((size_t)ffn_max_products(c), sizeof(*w->list));
     if (!w->norm || !w->norm_act || !w->logits || !w->experts || !w->weights || !w->slots ||
-        !w->first || !w->gate || !w->up || !w->mid_act || !w->down || !w->px || !w->py_gate ||
-        !w->py_up || !w->list) {
+        !w->first || !w->gate || !w->up || !w->mid_act || !w->down || !w->px || !w->px_up ||
+        !w->py_gate || !w->py_up || !w->list) {
         ffn_work_free(w);
         return ERR_NOMEM;
     }
@@ -234,6 +226,7 @@ void ffn_work_free(struct ffn_work *w)
     free(w->mid_act);
     free(w->down);
     free(w->px);
+    free(w->px_up);
     free(w->py_gate);
     free(w->py_up);
     free(w->list);
@@ -284,12 +277,6 @@ static int n_slots_of(const struct ffn_work *w)
     return w->layer->dense ? 0 : w->set->n_rows * w->top_k;
 }
 
-static bool any_quantised(const struct ffn_layer *l)
-{
-    return (l->main.gate.packed && act_is_quantised(l->main.gate.type)) ||
-           (l->n_experts && act_is_quantised(l->experts[0].gate.type));
-}
-
 static void norm_rows(void *arg, int r0, int r1, int thread)
 {
     struct ffn_work *w = arg;
@@ -302,11 +289,12 @@ static void norm_rows(void *arg, int r0, int r1, int thread)
         float *n = w->norm + (size_t)i * hidden;
         st->kern->rms_norm(st->x + (size_t)w->set->rows[i] * hidden, l->norm, c->hidden_size,
                            c->rms_norm_eps, n);
-        if (any_quantised(l))
+        if (l->int8_in)
             st->kern->act_q8(n, c->hidden_size,
                              w->norm_act + (size_t)i * act_room(c->hidden_size));
         if (!l->dense) {
-            w->px[i] = n;
+            w->px[i] = act_view(l->router.type, n,
+                                w->norm_act + (size_t)i * act_room(c->hidden_size));
             w->py_gate[i] = w->logits + (size_t)i * (size_t)router_experts(c);
         }
     }
@@ -362,7 +350,7 @@ static void silu_rows(void *arg, int r0, int r1, int thread)
         int mid = mid_of(w, i, n_routed);
         bool routed = i < n_routed;
         int width = routed ? expert_width(w) : main_width(w);
-        enum tensor_type type = routed ? l->experts[0].down.type : l->main.down.type;
+        enum tensor_type type = routed ? l->experts[w->experts[mid]].down.type : l->main.down.type;
         float *g = w->gate + mid_offset(w, mid, n_slots);
         st->kern->silu_mul(g, w->up + mid_offset(w, mid, n_slots), width, g);
         w->px[i] = act_prepare(st->kern, type, g, width,
@@ -420,7 +408,7 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
 static int add_in(struct ffn_work *w, int n, const struct ffn_block *b, int i0, int m)
 {
     w->list[n] = (struct product){&b->gate, w->px + i0, w->py_gate + i0, m};
-    w->list[n + 1] = (struct product){&b->up, w->px + i0, w->py_up + i0, m};
+    w->list[n + 1] = (struct product){&b->up, w->px_up + i0, w->py_up + i0, m};
     return n + 2;
 }
 
@@ -448,9 +436,11 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
     for (int i = 0; i < n_mid; i++) {
         int mid = mid_of(w, i, n_routed);
         size_t row = (size_t)(i < n_routed ? mid / w->top_k : i - n_routed);
-        const struct ffn_block *b = i < n_routed ? &l->experts[0] : &l->main;
-        w->px[i] = act_view(b->gate.type, w->norm + row * hidden,
-                            w->norm_act + row * act_room(c->hidden_size));
+        const struct ffn_block *b = i < n_routed ? &l->experts[w->experts[mid]] : &l->main;
+        const float *x = w->norm + row * hidden;
+        const void *int8 = w->norm_act + row * act_room(c->hidden_size);
+        w->px[i] = act_view(b->gate.type, x, int8);
+        w->px_up[i] = act_view(b->up.type, x, int8);
         w->py_gate[i] = w->gate + mid_offset(w, mid, n_slots);
         w->py_up[i] = w->up + mid_offset(w, mid, n_slots);
     }

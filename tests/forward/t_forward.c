@@ -245,6 +245,50 @@ START_TEST(test_reference_variants)
 }
 END_TEST
 
+/* Any type for any matrix. All experts are taken, so that no router near a tie makes another function of
+ * the rounding of activations; what is left is far below what one matrix read in the wrong form does. */
+START_TEST(test_mixed_types)
+{
+    enum { N = 20 };
+    struct model_config c = base;
+    struct checkpoint mixed;
+    struct tiny t;
+    int32_t tokens[N];
+    c.hidden_size = c.intermediate_size = 64;
+    c.q_lora_rank = c.kv_lora_rank = c.qk_nope_head_dim = c.v_head_dim = c.moe_intermediate_size = 32;
+    c.num_experts_per_tok = c.n_routed_experts;
+    size_t n = (size_t)N * (size_t)c.vocab_size;
+    double *want = malloc(n * sizeof(double)), sum = 0, squares = 0;
+    float *got = malloc(n * sizeof(float)), *again = malloc(n * sizeof(float));
+    tiny_new(&t, &c, 0, seed + (unsigned)_i);
+    tiny_mix(&t, &mixed);
+    fill_tokens(tokens, N, c.vocab_size);
+    tiny_reference(&t, tokens, N, want);
+    for (size_t i = 0; i < n; i++)
+        sum += want[i];
+    for (size_t i = 0; i < n; i++)
+        squares += (want[i] - sum / (double)n) * (want[i] - sum / (double)n);
+    for (int level = 0; level < CPU_LEVEL_MAX; level++) {
+        double worst = 0;
+        if (!kern_level_built((enum cpu_level)level))
+            continue;
+        run_prompt(&mixed, (enum cpu_level)level, 2, CACHE_F32, tokens, N, 0, got);
+        for (size_t i = 0; i < n; i++)
+            worst = fmax(worst, fabs((double)got[i] - want[i]) / sqrt(squares / (double)n));
+        ck_assert_msg(worst < 0.25, "level %s: worst logit error %g of the deviation (seed %llu)",
+                      cpu_level_name((enum cpu_level)level), worst, seed);
+        printf("# mixed types, %s: worst error %.3f of the deviation\n",
+               cpu_level_name((enum cpu_level)level), worst);
+        run_prompt(&mixed, (enum cpu_level)level, 1, CACHE_F32, tokens, N, 3, again);
+        ck_assert_msg(memcmp(got, again, n * sizeof(float)) == 0, "chunks of 3 differ (seed %llu)", seed);
+    }
+    free(want);
+    free(got);
+    free(again);
+    tiny_free(&t);
+}
+END_TEST
+
 START_TEST(test_bf16_rows)
 {
     /* Rounding rows to 8 bits of mantissa moves logits, but not far. Dense: a router near a tie may
@@ -466,6 +510,7 @@ int main(void)
     TCase *tc = tcase_create("forward");
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, test_reference, 0, 2);
+    tcase_add_loop_test(tc, test_mixed_types, 0, 4);
     tcase_add_loop_test(tc, test_reference_variants, 0, 8);
     tcase_add_test(tc, test_bf16_rows);
     tcase_add_loop_test(tc, test_bit_for_bit, 0, CPU_LEVEL_MAX * N_KINDS);

@@ -4,6 +4,7 @@
 #include "tests/forward/tiny.h"
 
 #include <math.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -195,6 +196,106 @@ void tiny_free(struct tiny *t)
     for (int i = 0; i < t->n_blocks; i++)
         free(t->blocks[i]);
     t->n_blocks = 0;
+}
+
+/* --- mixed types ------------------------------------------------------------------------------- */
+
+static uint16_t bf16_of(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof(u));
+    return (uint16_t)(u >> 16);
+}
+
+/* The half of a power of two 2^-14 .. 2^15. */
+static uint16_t half_of_power(int exponent)
+{
+    return (uint16_t)((exponent + 15) << 10);
+}
+
+/* 32 values as a block of Q8_0 or Q4_0 whose scale is a power of two; v becomes what it says. */
+static void encode(float *v, enum tensor_type type, unsigned char *dst)
+{
+    int max = type == TT_Q8_0 ? 127 : 7, q[32], exponent = -14;
+    float top = 0.0f;
+    for (int i = 0; i < 32; i++)
+        top = fmaxf(top, fabsf(v[i]));
+    while (ldexpf((float)max, exponent) < top)
+        exponent++;
+    for (int i = 0; i < 32; i++) {
+        q[i] = (int)lrintf(ldexpf(v[i], -exponent));
+        v[i] = ldexpf((float)q[i], exponent);
+    }
+    uint16_t scale = half_of_power(exponent);
+    memcpy(dst, &scale, 2);
+    for (int i = 0; i < 32 && type == TT_Q8_0; i++)
+        dst[2 + i] = (unsigned char)(signed char)q[i];
+    for (int i = 0; i < 16 && type == TT_Q4_0; i++)
+        dst[2 + i] = (unsigned char)((q[i] + 8) | (q[i + 16] + 8) << 4);
+}
+
+static void restore(struct tiny *t, struct tensor *x, int *turn)
+{
+    static const enum tensor_type types[] = {TT_F32, TT_Q8_0, TT_BF16, TT_Q4_0};
+    if (!x->data || x->n_dims < 2)
+        return;
+    enum tensor_type type = types[(*turn)++ % 4];
+    float *v = (float *)(uintptr_t)x->data;
+    size_t n = x->n_bytes / sizeof(float), unit = type == TT_BF16 ? 1 : 32;
+    size_t unit_bytes = type == TT_BF16 ? 2 : type == TT_Q8_0 ? 34 : 18;
+    if (type == TT_F32)
+        return;
+    if (x->ne[0] % 32)
+        abort();
+    x->n_bytes = n / unit * unit_bytes;
+    unsigned char *bytes = keep(t, x->n_bytes);
+    for (size_t i = 0; i < n; i += unit) {
+        unsigned char *dst = bytes + i / unit * unit_bytes;
+        if (type == TT_BF16) {
+            uint16_t h = bf16_of(v[i]);
+            uint32_t u = (uint32_t)h << 16;
+            memcpy(dst, &h, 2);
+            memcpy(&v[i], &u, 4);
+        } else {
+            encode(v + i, type, dst);
+        }
+    }
+    x->type = type;
+    x->data = bytes;
+}
+
+static void restore_block(struct tiny *t, struct ffn_tensors *f, int *turn)
+{
+    restore(t, &f->gate, turn);
+    restore(t, &f->up, turn);
+    restore(t, &f->down, turn);
+}
+
+void tiny_mix(struct tiny *t, struct checkpoint *ret)
+{
+    const struct model_config *c = &t->ck.config;
+    int turn = (int)(t->rng % 4), n = c->num_hidden_layers;
+    *ret = t->ck;
+    ret->layers = keep(t, (size_t)n * sizeof(*ret->layers));
+    memcpy(ret->layers, t->ck.layers, (size_t)n * sizeof(*ret->layers));
+    restore(t, &ret->token_embd, &turn);
+    restore(t, &ret->output, &turn);
+    for (int i = 0; i < n; i++) {
+        struct layer_tensors *l = &ret->layers[i];
+        struct tensor *const attention[] = {&l->q_proj, &l->q_a, &l->q_b, &l->kv_a, &l->kv_b, &l->o};
+        for (size_t k = 0; k < sizeof(attention) / sizeof(*attention); k++)
+            restore(t, attention[k], &turn);
+        restore_block(t, &l->dense, &turn);
+        restore(t, &l->router, &turn);
+        restore_block(t, &l->shared, &turn);
+        if (!l->experts)
+            continue;
+        struct ffn_tensors *x = keep(t, (size_t)c->n_routed_experts * sizeof(*x));
+        memcpy(x, l->experts, (size_t)c->n_routed_experts * sizeof(*x));
+        for (int k = 0; k < c->n_routed_experts; k++)
+            restore_block(t, &x[k], &turn);
+        l->experts = x;
+    }
 }
 
 /* --- reference --------------------------------------------------------------------------------- */

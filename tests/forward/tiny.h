@@ -27,6 +27,11 @@ void tiny_copy(struct tiny *t, const struct checkpoint *from);
 void tiny_free(struct tiny *t);
 double tiny_uniform(struct tiny *t); /* -1 .. 1 */
 
+/* Stores the matrices of t in types that change from one to the next (F32, Q8_0, BF16, Q4_0), also inside
+ * a block and from expert to expert, as *ret; t keeps the values that these have, as F32. ret's tensors
+ * live as long as t. Input sizes must be multiples of 32. */
+void tiny_mix(struct tiny *t, struct checkpoint *ret);
+
 /* logits[n_tokens][vocab_size] of a prompt. */
 void tiny_reference(struct tiny *t, const int *tokens, int n_tokens, double *logits);
 
