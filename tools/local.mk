@@ -1,3 +1,15 @@
 noinst_PROGRAMS += latent-bench
 latent_bench_SOURCES = %D%/latent_bench.c %D%/bench_machine.c %D%/bench.h
 latent_bench_LDADD = $(LIBS_ENGINE)
+
+## latent-convert: a library, so that the tests can have its parts
+noinst_LIBRARIES += libconvert.a
+libconvert_a_SOURCES = %D%/convert/commands.h \
+	%D%/convert/emit.c %D%/convert/emit.h %D%/convert/plan.c %D%/convert/plan.h \
+	%D%/convert/quantize.c %D%/convert/quantize.h \
+	%D%/convert/quantize_fit.c %D%/convert/quantize_fit.h \
+	%D%/convert/recipe.c %D%/convert/recipe.h \
+	%D%/convert/source.c %D%/convert/source.h %D%/convert/tokenizer_keys.c
+bin_PROGRAMS += latent-convert
+latent_convert_SOURCES = %D%/convert/latent_convert.c %D%/convert/info.c %D%/convert/verify.c
+latent_convert_LDADD = libconvert.a $(LIBS_ENGINE)

@@ -42,6 +42,14 @@ const struct arch *arch__by_hf_model_type(const char *type)
     return find(FORMAT_HF, type);
 }
 
+const struct arch *arch__by_name(const char *name)
+{
+    for (size_t i = 0; i < N_ROWS; i++)
+        if (strcmp(rows[i]->name, name) == 0)
+            return rows[i];
+    return NULL;
+}
+
 void arch__list(enum ckpt_format format, char *dst, size_t dst_bytes)
 {
     size_t n = 0;

@@ -40,6 +40,8 @@ struct binder {
     struct err *e;
 };
 
+struct gguf_writer;
+
 struct arch {
     const char *name;          /* model_config.architecture */
     const char *gguf_name;     /* general.architecture; NULL: none */
@@ -49,10 +51,16 @@ struct arch {
     void (*config_hf)(struct keys *k, const struct tix *tix, struct model_config *c);
     /* Fills the tensors of b->ck; errors through b. */
     void (*bind)(struct binder *b);
+    /* Writes the family's GGUF keys, which config_gguf would read back; NULL: it has no GGUF form.
+     * ERR_UNSUPPORTED names what this configuration has and the keys cannot say. */
+    int (*keys_out)(const struct model_config *c, struct gguf_writer *w, struct err *e);
+    bool gguf_split_kv_b; /* its files have attn_k_b and attn_v_b, not attn_kv_b */
+    bool gguf_rope_pairs; /* its files have rotary pairs adjacent, whatever the folder had */
 };
 
 const struct arch *arch__by_gguf_name(const char *name); /* NULL: none */
 const struct arch *arch__by_hf_model_type(const char *type);
+const struct arch *arch__by_name(const char *name); /* of model_config.architecture */
 /* "deepseek2, ..." of the format, for messages. */
 void arch__list(enum ckpt_format format, char *dst, size_t dst_bytes);
 

@@ -3,6 +3,7 @@
 #include "config.h"
 
 #include "engine/model/deepseek.h"
+#include "engine/model/gguf_write.h"
 
 static void check(struct keys *k, const char *rope_key, const char *head_key,
                   const struct model_config *c)
@@ -35,6 +36,14 @@ static void config_hf(struct keys *k, const struct tix *tix, struct model_config
     check(k, "qk_rope_head_dim", "index_head_dim", c);
 }
 
+static int keys_out(const struct model_config *c, struct gguf_writer *w, struct err *e)
+{
+    gguf_write_u32(w, ".attention.indexer.head_count", c->index_n_heads);
+    gguf_write_u32(w, ".attention.indexer.key_length", c->index_head_dim);
+    gguf_write_u32(w, ".attention.indexer.top_k", c->index_topk);
+    return deepseek__keys_out(c, w, e);
+}
+
 /* declared by arch.c through arch.def */
 extern const struct arch arch__deepseek_v32;
 const struct arch arch__deepseek_v32 = {
@@ -44,4 +53,7 @@ const struct arch arch__deepseek_v32 = {
     .config_gguf = config_gguf,
     .config_hf = config_hf,
     .bind = deepseek__bind,
+    .keys_out = keys_out,
+    .gguf_split_kv_b = true,
+    .gguf_rope_pairs = true,
 };

@@ -12,6 +12,7 @@
 #include "config.h"
 
 #include "engine/model/deepseek.h"
+#include "engine/model/gguf_write.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -232,6 +233,14 @@ static void bind(struct binder *b)
     b->counting = false;
 }
 
+static int keys_out(const struct model_config *c, struct gguf_writer *w, struct err *e)
+{
+    gguf_write_u32(w, ".expert_zero_count", c->zero_expert_num);
+    gguf_write_f32(w, ".attention.q_lora_scale", c->mla_scale_q_lora);
+    gguf_write_f32(w, ".attention.kv_lora_scale", c->mla_scale_kv_lora);
+    return deepseek__keys_out(c, w, e);
+}
+
 /* declared by arch.c through arch.def */
 extern const struct arch arch__longcat;
 const struct arch arch__longcat = {
@@ -241,4 +250,7 @@ const struct arch arch__longcat = {
     .config_gguf = config_gguf,
     .config_hf = config_hf,
     .bind = bind,
+    .keys_out = keys_out,
+    .gguf_split_kv_b = true,
+    .gguf_rope_pairs = true,
 };

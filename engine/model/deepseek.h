@@ -23,5 +23,7 @@ void deepseek__check_routing(struct keys *k, const struct model_config *c);
 void deepseek__bind_ends(struct binder *b);
 /* Trunk and multi-token-prediction blocks, from either format. */
 void deepseek__bind(struct binder *b);
+/* What config_gguf reads, written. */
+int deepseek__keys_out(const struct model_config *c, struct gguf_writer *w, struct err *e);
 
 #endif

@@ -181,6 +181,23 @@ const struct gguf_kv *gguf__find(const struct gguf *g, const char *key)
     return g->n_kv ? bsearch(&probe, g->kv, g->n_kv, sizeof(*g->kv), by_key) : NULL;
 }
 
+size_t gguf__value_bytes(const struct gguf_kv *kv)
+{
+    size_t at = 0;
+    uint64_t n;
+    if (kv->type == GGUF_STR)
+        return (size_t)kv->n;
+    if (kv->type != GGUF_ARR)
+        return value_types[kv->type].n_bytes;
+    if (kv->elem_type != GGUF_STR)
+        return (size_t)kv->n * value_types[kv->elem_type].n_bytes;
+    for (uint64_t i = 0; i < kv->n; i++) { /* lengths were checked by the parser */
+        memcpy(&n, kv->data + at, sizeof(n));
+        at += sizeof(n) + (size_t)n;
+    }
+    return at;
+}
+
 bool gguf__is_int_type(uint32_t type)
 {
     return type <= GGUF_I32 || type == GGUF_U64 || type == GGUF_I64;

@@ -62,6 +62,8 @@ int gguf__parse(const struct file_map *map, struct arena *arena, struct tix *x, 
 
 const struct gguf_kv *gguf__find(const struct gguf *g, const char *key); /* NULL when absent */
 const char *gguf__type_name(uint32_t type);
+/* Bytes of the value: of an array all elements, of a string its text. */
+size_t gguf__value_bytes(const struct gguf_kv *kv);
 /* Numbers of any integer type (BOOL counts as 0 or 1) or any float type; false: another type. */
 bool gguf__as_int(const struct gguf_kv *kv, int64_t *ret); /* false also beyond int64_t */
 bool gguf__as_float(const struct gguf_kv *kv, double *ret);
