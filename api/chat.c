@@ -8,8 +8,7 @@
 #include "api/internal.h"
 #include "base/clock.h"
 
-/* --- answers
- * -------------------------------------------------------------------------------------- */
+/* --- answers -------------------------------------------------------------------------------------- */
 
 static void head(const struct api_exchange *x, const char *object, struct jw *w)
 {
@@ -102,8 +101,8 @@ static void whole(struct api_exchange *x, struct jw *w)
     jw_raw(w, ",\"choices\":[");
     for (int i = 0; i < x->n_choices; i++) {
         const struct choice *c = &x->choices[i];
-        jw_printf(w, "%s{\"index\":%d,\"message\":{\"role\":\"assistant\",\"content\":\"",
-                  i ? "," : "", c->index);
+        jw_printf(w, "%s{\"index\":%d,\"message\":{\"role\":\"assistant\",\"content\":\"", i ? "," : "",
+                  c->index);
         jw_join(w, &c->text);
         jw_raw(w, "\",\"refusal\":null}");
         write_rest(x, c, true, w);
@@ -121,8 +120,7 @@ static const struct answer_ops chat_ops = {
     .logprob = logprob,
 };
 
-/* --- prompts
- * ------------------------------------------------------------------------------------------- */
+/* --- prompts -------------------------------------------------------------------------------------- */
 
 static const char *token_text(const struct tokenizer *t, int32_t id, char *dst, size_t dst_bytes)
 {
@@ -146,9 +144,8 @@ static int cut_after_last(const cJSON *messages, struct template_output *o, stru
     while (at >= n && at > 0 && memcmp(o->text + at - n, s, n) != 0)
         at--;
     if (n == 0 || at < n)
-        return err_set_param(
-            e, ERR_INVAL, "continue_final_message",
-            "continue_final_message: the last message's text is not in the rendered chat");
+        return err_set_param(e, ERR_INVAL, "continue_final_message",
+                             "continue_final_message: the last message's text is not in the rendered chat");
     o->n_bytes = at;
     return 0;
 }
@@ -164,9 +161,8 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
     if (r < 0)
         return r;
     if (!t)
-        return err_set_param(
-            e, ERR_UNSUPPORTED, "messages",
-            "this model has no tokenizer: it serves token ids at /v1/completions only");
+        return err_set_param(e, ERR_UNSUPPORTED, "messages",
+                             "this model has no tokenizer: it serves token ids at /v1/completions only");
     struct template *template = api_chat_template(a, e);
     if (!template)
         return e->code;

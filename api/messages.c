@@ -37,8 +37,7 @@ static bool is_name(const cJSON *v)
     return n > 0 && n <= MAX_NAME_BYTES;
 }
 
-/* --- messages
- * ------------------------------------------------------------------------------------- */
+/* --- messages ------------------------------------------------------------------------------------- */
 
 /* A list of text parts becomes one string, in place: templates expect strings. */
 static int join_parts(cJSON *message, const cJSON *parts, int index, struct err *e)
@@ -173,8 +172,7 @@ int messages_check(const cJSON *messages, struct err *e)
     return 0;
 }
 
-/* --- tools
- * ---------------------------------------------------------------------------------------- */
+/* --- tools ---------------------------------------------------------------------------------------- */
 
 int tools_check(const cJSON *tools, struct err *e)
 {

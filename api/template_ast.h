@@ -109,8 +109,7 @@ struct template {
     size_t n_names;
 };
 
-/* --- the parser's state, template_parse.c and template_expr.c
- * -------------------------------------- */
+/* --- the parser's state, template_parse.c and template_expr.c ------------------------------------- */
 
 struct parser {
     struct arena *arena;

@@ -23,8 +23,7 @@ static struct value undefined_error(struct run *x, const struct value *v)
     return tpl__fail(x, ERR_INVAL, "a value is undefined");
 }
 
-/* --- attributes and items
- * ------------------------------------------------------------------------- */
+/* --- attributes and items ------------------------------------------------------------------------- */
 
 static struct value bind(struct run *x, const struct builtin *b, struct value self)
 {
@@ -118,8 +117,7 @@ struct value tpl__attribute(struct run *x, struct value o, struct value path)
     return o;
 }
 
-/* --- slices
- * --------------------------------------------------------------------------------------- */
+/* --- slices --------------------------------------------------------------------------------------- */
 
 /* Python's rules: bounds beyond the ends are the ends. */
 static bool slice_bound(struct run *x, const struct expr *ex, int64_t n, int64_t lo, int64_t hi,
@@ -179,8 +177,7 @@ static struct value slice(struct run *x, struct value o, const struct expr *ex)
     return tpl__text_end(x, begin);
 }
 
-/* --- arithmetic
- * ----------------------------------------------------------------------------------- */
+/* --- arithmetic ----------------------------------------------------------------------------------- */
 
 static struct value from_double(double f, bool client)
 {
@@ -368,8 +365,7 @@ static struct value eval_sign(struct run *x, const struct expr *ex)
                                  : tpl__fail(x, ERR_INVAL, "a %s has no sign", tpl__type_name(&v));
 }
 
-/* --- comparisons
- * ---------------------------------------------------------------------------------- */
+/* --- comparisons ---------------------------------------------------------------------------------- */
 
 static bool holds(struct run *x, enum op op, struct value *a, struct value *b)
 {
@@ -406,8 +402,7 @@ static struct value eval_compare(struct run *x, const struct expr *ex)
     return tpl__bool(true);
 }
 
-/* --- calls
- * ---------------------------------------------------------------------------------------- */
+/* --- calls ---------------------------------------------------------------------------------------- */
 
 static void add_kwarg(struct run *x, struct call *c, int cap, const struct str *name,
                       struct value v)
@@ -569,8 +564,7 @@ static struct value eval_builtin(struct run *x, const struct expr *ex)
     return tpl__call_builtin(x, ex->builtin, self, &c);
 }
 
-/* --- expressions
- * ---------------------------------------------------------------------------------- */
+/* --- expressions ---------------------------------------------------------------------------------- */
 
 static struct value eval_list(struct run *x, const struct expr *ex)
 {

@@ -20,8 +20,7 @@ struct expr *tpl__node(struct parser *p, enum expr_kind kind, struct expr *a, st
     return x;
 }
 
-/* --- literals
- * ------------------------------------------------------------------------------------- */
+/* --- literals ------------------------------------------------------------------------------------- */
 
 static int hex_digits(const char *s, const char *end, int n, uint32_t *ret)
 {
@@ -229,8 +228,7 @@ struct expr *tpl__parse_primary(struct parser *p)
     return x;
 }
 
-/* --- what follows a primary
- * ------------------------------------------------------------------------ */
+/* --- what follows a primary ----------------------------------------------------------------------- */
 
 static void parse_args(struct parser *p, struct expr *call)
 {
@@ -361,8 +359,7 @@ static struct expr *parse_filter_expr(struct parser *p, struct expr *x)
     return x;
 }
 
-/* --- operators
- * ------------------------------------------------------------------------------------ */
+/* --- operators ------------------------------------------------------------------------------------ */
 
 static struct expr *parse_unary(struct parser *p, bool with_filters)
 {

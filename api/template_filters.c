@@ -30,8 +30,7 @@ static struct str str_arg(struct run *x, const struct value *v, const char *fall
     return (struct str){"", NULL, 0};
 }
 
-/* --- text
- * ----------------------------------------------------------------------------------------- */
+/* --- text ----------------------------------------------------------------------------------------- */
 
 static struct value f_string(struct run *x, struct value v, struct call *c)
 {
@@ -239,8 +238,7 @@ static struct value f_from_json(struct run *x, struct value v, struct call *c)
                                     : made;
 }
 
-/* --- numbers and the rest
- * --------------------------------------------------------------------------- */
+/* --- numbers and the rest ------------------------------------------------------------------------- */
 
 static struct value f_int(struct run *x, struct value v, struct call *c)
 {

@@ -15,8 +15,7 @@
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 #define MAX_WIDTH 1000
 
-/* --- functions
- * ------------------------------------------------------------------------------------ */
+/* --- functions ------------------------------------------------------------------------------------ */
 
 static struct value g_range(struct run *x, struct value self, struct call *c)
 {
@@ -134,8 +133,7 @@ const struct builtin *tpl__find_global(const char *s, size_t n)
     return tpl__find(globals, COUNT(globals), s, n);
 }
 
-/* --- formats
- * -------------------------------------------------------------------------------------- */
+/* --- formats -------------------------------------------------------------------------------------- */
 
 struct spec {
     char flags[8];

@@ -73,8 +73,7 @@ struct value f_reverse(struct run *x, struct value v, struct call *c)
     return tpl__text_end(x, begin);
 }
 
-/* --- by a key
- * ------------------------------------------------------------------------------------- */
+/* --- by a key ------------------------------------------------------------------------------------- */
 
 /* What an item is ordered or grouped by. */
 static struct value key_of(struct run *x, struct value v, const struct value *attribute,
@@ -248,8 +247,7 @@ struct value f_dictsort(struct run *x, struct value v, struct call *c)
     return made;
 }
 
-/* --- through filters and tests
- * -------------------------------------------------------------------- */
+/* --- through filters and tests -------------------------------------------------------------------- */
 
 static const struct value *kwarg(const struct call *c, const char *name)
 {
@@ -337,8 +335,7 @@ struct value f_rejectattr(struct run *x, struct value v, struct call *c)
     return pick(x, v, c, true, false);
 }
 
-/* --- in parts
- * ------------------------------------------------------------------------------------- */
+/* --- in parts ------------------------------------------------------------------------------------- */
 
 struct value f_batch(struct run *x, struct value v, struct call *c)
 {

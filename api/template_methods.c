@@ -8,8 +8,7 @@
 
 #define COUNT(a) (sizeof(a) / sizeof(*(a)))
 
-/* --- strings: parts
- * ------------------------------------------------------------------------------- */
+/* --- strings: parts ------------------------------------------------------------------------------- */
 
 /* The text of an argument that must be a string; "" and a failure otherwise. */
 static const struct str *text_arg(struct run *x, const struct value *v)
@@ -237,8 +236,7 @@ static struct value m_rpartition(struct run *x, struct value self, struct call *
     return partition(x, self, c, true);
 }
 
-/* --- strings: questions
- * --------------------------------------------------------------------------- */
+/* --- strings: questions --------------------------------------------------------------------------- */
 
 static bool has_end(const struct str *s, const struct str *part, bool start)
 {
@@ -348,8 +346,7 @@ bool builtin__all_upper(struct run *x, const struct str *s, bool upper)
     return all(x, s, upper ? TEXT_UPPER : TEXT_LOWER);
 }
 
-/* --- strings: other forms
- * ------------------------------------------------------------------------- */
+/* --- strings: other forms ------------------------------------------------------------------------- */
 
 struct value builtin__case(struct run *x, const struct str *s, enum text_case k)
 {
@@ -538,8 +535,7 @@ static const struct builtin string_methods[] = {
     {"islower", "", m_islower},
 };
 
-/* --- lists
- * ---------------------------------------------------------------------------------------- */
+/* --- lists ---------------------------------------------------------------------------------------- */
 
 /* Changes are in place, as @huggingface/jinja has it; transformers refuses them. */
 static struct value m_append(struct run *x, struct value self, struct call *c)
@@ -607,8 +603,7 @@ static const struct builtin list_methods[] = {
     {"index", "item!", m_list_index},     {"count", "item!", m_list_count},
 };
 
-/* --- objects
- * -------------------------------------------------------------------------------------- */
+/* --- objects -------------------------------------------------------------------------------------- */
 
 static struct value m_get(struct run *x, struct value self, struct call *c)
 {
@@ -719,8 +714,7 @@ static const struct builtin dict_methods[] = {
     {"copy", "", m_copy},
 };
 
-/* --- loops, cyclers
- * ------------------------------------------------------------------------------- */
+/* --- loops, cyclers ------------------------------------------------------------------------------- */
 
 static struct value m_cycle(struct run *x, struct value self, struct call *c)
 {

@@ -10,8 +10,7 @@
 #include "api/template_ast.h"
 #include "base/utf8.h"
 
-/* --- tokens
- * --------------------------------------------------------------------------------------- */
+/* --- tokens --------------------------------------------------------------------------------------- */
 
 void tpl__parse_fail(struct parser *p, int code, const char *fmt, ...)
 {
@@ -125,8 +124,7 @@ void tpl__leave(struct parser *p)
     p->depth--;
 }
 
-/* --- statements
- * ----------------------------------------------------------------------------------- */
+/* --- statements ----------------------------------------------------------------------------------- */
 
 static struct stmt *parse_body(struct parser *p, const char *const *ends);
 
@@ -389,8 +387,7 @@ out:
     return first;
 }
 
-/* --- templates
- * ------------------------------------------------------------------------------------ */
+/* --- templates ------------------------------------------------------------------------------------ */
 
 /* Line ends become \n, and one at the end of the text goes, as in Jinja2. */
 static char *normal_lines(const char *text, size_t n, size_t *ret_n)

@@ -151,8 +151,7 @@ void tpl__put_value(struct run *x, const struct value *v)
         tpl__put_repr(x, v, 0);
 }
 
-/* --- JSON
- * ----------------------------------------------------------------------------------------- */
+/* --- JSON ----------------------------------------------------------------------------------------- */
 
 /* 0: the character is written as it is. */
 static size_t json_escape(uint32_t c, bool ascii, char dst[16])
@@ -327,8 +326,7 @@ void tpl__put_json(struct run *x, const struct value *v, const struct json_style
     }
 }
 
-/* --- the client's JSON
- * ---------------------------------------------------------------------------- */
+/* --- the client's JSON ---------------------------------------------------------------------------- */
 
 /* copy: the tree goes before the rendering ends. */
 static struct value client_string(struct run *x, const char *s, bool copy)

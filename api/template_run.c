@@ -14,8 +14,7 @@ enum flow { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE };
 
 static enum flow run_body(struct run *x, const struct stmt *s);
 
-/* --- variables
- * ------------------------------------------------------------------------------------ */
+/* --- variables ------------------------------------------------------------------------------------ */
 
 struct value *tpl__lookup(struct run *x, const struct str *name)
 {
@@ -92,8 +91,7 @@ static void assign_target(struct run *x, const struct expr *target, struct value
         assign_target(x, a, v.list->items[i++]);
 }
 
-/* --- loops
- * ---------------------------------------------------------------------------------------- */
+/* --- loops ---------------------------------------------------------------------------------------- */
 
 struct value tpl__loop_attr(struct run *x, struct loop *l, const struct str *name)
 {
@@ -193,8 +191,7 @@ struct value tpl__call_loop(struct run *x, struct loop *l, struct call *c)
     return tpl__text_end(x, begin);
 }
 
-/* --- macros
- * --------------------------------------------------------------------------------------- */
+/* --- macros --------------------------------------------------------------------------------------- */
 
 static struct value take_kwarg(struct call *c, bool *used, const struct str *name)
 {
@@ -295,8 +292,7 @@ static struct value run_call(struct run *x, const struct stmt *s)
     return tpl__call(x, f, &c);
 }
 
-/* --- statements
- * ----------------------------------------------------------------------------------- */
+/* --- statements ----------------------------------------------------------------------------------- */
 
 /* A chain of filters that begins with no expression, on v. */
 static struct value apply_filters(struct run *x, const struct expr *ex, struct value v)
@@ -416,8 +412,7 @@ static enum flow run_body(struct run *x, const struct stmt *s)
     return flow;
 }
 
-/* --- renderings
- * ----------------------------------------------------------------------------------- */
+/* --- renderings ----------------------------------------------------------------------------------- */
 
 static void set(struct run *x, const char *name, struct value v)
 {

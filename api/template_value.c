@@ -48,8 +48,7 @@ void *tpl__alloc(struct run *x, size_t n, size_t elem_bytes)
     return p;
 }
 
-/* --- making values
- * -------------------------------------------------------------------------------- */
+/* --- making values -------------------------------------------------------------------------------- */
 
 struct value tpl__string(struct run *x, const char *s, size_t n, const unsigned char *mark)
 {
@@ -113,8 +112,7 @@ struct value tpl__dict(struct run *x, enum type type)
     return d ? (struct value){.type = type, .dict = d} : tpl__undefined(NULL);
 }
 
-/* --- dictionaries
- * --------------------------------------------------------------------------------- */
+/* --- dictionaries --------------------------------------------------------------------------------- */
 
 static bool key_hash(struct run *x, const struct value *k, uint64_t *ret)
 {
@@ -242,8 +240,7 @@ void tpl__dict_remove(struct run *x, struct dict *d, const struct value *key)
         make_index(x, d);
 }
 
-/* --- text
- * ----------------------------------------------------------------------------------------- */
+/* --- text ----------------------------------------------------------------------------------------- */
 
 size_t tpl__text_begin(const struct run *x)
 {
@@ -334,8 +331,7 @@ struct value tpl__to_string(struct run *x, struct value v)
     return tpl__text_end(x, begin);
 }
 
-/* --- asking values
- * -------------------------------------------------------------------------------- */
+/* --- asking values -------------------------------------------------------------------------------- */
 
 bool tpl__number(const struct value *v)
 {

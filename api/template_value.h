@@ -142,8 +142,7 @@ struct value tpl__fail(struct run *x, int code, const char *fmt, ...)
 bool tpl__charge(struct run *x, size_t units);
 void *tpl__alloc(struct run *x, size_t n, size_t elem_bytes); /* NULL: has failed */
 
-/* --- making values
- * -------------------------------------------------------------------------------- */
+/* --- making values -------------------------------------------------------------------------------- */
 
 static inline struct value tpl__undefined(const struct str *what)
 {
@@ -172,8 +171,7 @@ struct value tpl__parse_json(struct run *x, const struct str *s);
 /* The same for messages; adapt: see template_input. */
 struct value tpl__from_messages(struct run *x, const cJSON *j, bool adapt);
 
-/* --- dictionaries
- * --------------------------------------------------------------------------------- */
+/* --- dictionaries --------------------------------------------------------------------------------- */
 
 struct value *tpl__dict_find(struct run *x, const struct dict *d,
                              const struct value *key); /* or NULL */
@@ -181,8 +179,7 @@ struct value *tpl__dict_find_name(struct run *x, const struct dict *d, const cha
 void tpl__dict_set(struct run *x, struct dict *d, struct value key, struct value v);
 void tpl__dict_remove(struct run *x, struct dict *d, const struct value *key);
 
-/* --- text
- * ----------------------------------------------------------------------------------------- */
+/* --- text ----------------------------------------------------------------------------------------- */
 
 size_t tpl__text_begin(const struct run *x);
 void tpl__put(struct run *x, const char *s, const unsigned char *mark, size_t n);
@@ -205,8 +202,7 @@ struct json_style {
 };
 void tpl__put_json(struct run *x, const struct value *v, const struct json_style *st, int depth);
 
-/* --- asking values
- * -------------------------------------------------------------------------------- */
+/* --- asking values -------------------------------------------------------------------------------- */
 
 bool tpl__truth(const struct value *v);
 bool tpl__equal(struct run *x, const struct value *a, const struct value *b);
@@ -229,8 +225,7 @@ static inline bool tpl__is(const struct str *s, const char *word)
     return __builtin_strlen(word) == s->n && !__builtin_memcmp(s->s, word, s->n);
 }
 
-/* --- calling
- * -------------------------------------------------------------------------------------- */
+/* --- calling -------------------------------------------------------------------------------------- */
 
 /* Binds c's arguments to the builtin's parameters and calls it. */
 struct value tpl__call_builtin(struct run *x, const struct builtin *b, struct value self,
