@@ -85,35 +85,38 @@ static void act_q8(const float *x, int n, void *dst)
     int32_t *s = (int32_t *)dst + n / Q8_BLOCK;
     int8_t *q = (int8_t *)dst + (size_t)(n / Q8_BLOCK) * 8;
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
+    const __m256 top = _mm256_set1_ps(127.0f), bottom = _mm256_set1_ps(-127.0f);
     for (int b = 0; b < n / Q8_BLOCK; b++) {
         __m256 v[4], max = _mm256_setzero_ps();
-        float lane[8], top_abs = 0.0f;
-        int sum[2] = {0, 0};
+        __m256i z[4];
+        UNROLL
         for (int i = 0; i < 4; i++) {
             v[i] = _mm256_loadu_ps(x + b * Q8_BLOCK + 8 * i);
             max = _mm256_max_ps(_mm256_and_ps(v[i], magnitude), max); /* NaN leaves max as it is */
         }
-        _mm256_storeu_ps(lane, max);
-        for (int i = 0; i < 8; i++)
-            top_abs = lane[i] > top_abs ? lane[i] : top_abs;
+        __m128 m4 = _mm_max_ps(_mm256_castps256_ps128(max), _mm256_extractf128_ps(max, 1));
+        m4 = _mm_max_ps(m4, _mm_movehl_ps(m4, m4));
+        float top_abs = _mm_cvtss_f32(_mm_max_ss(m4, _mm_movehdup_ps(m4)));
         d[b] = (top_abs > 3.0e38f ? 3.0e38f : top_abs) / 127.0f;
         float inv = d[b] > 0.0f ? 1.0f / d[b] : 0.0f;
         __m256 scale = _mm256_set1_ps(inv > 3.0e38f ? 0.0f : inv);
+        UNROLL
         for (int i = 0; i < 4; i++) {
             __m256 p = _mm256_mul_ps(v[i], scale);
             p = _mm256_and_ps(p, _mm256_cmp_ps(p, p, _CMP_ORD_Q));
-            p = _mm256_max_ps(_mm256_min_ps(p, _mm256_set1_ps(127.0f)), _mm256_set1_ps(-127.0f));
-            int32_t z[8];
-            _mm256_storeu_si256((__m256i *)(void *)z, _mm256_cvtps_epi32(p));
-            for (int j = 0; j < 8; j++) {
-                q[b * Q8_BLOCK + 8 * i + j] = (int8_t)z[j];
-                sum[i / 2] += z[j];
-            }
+            z[i] = _mm256_cvtps_epi32(_mm256_max_ps(_mm256_min_ps(p, top), bottom));
         }
-        h[2 * b] = (int16_t)sum[0];
-        h[2 * b + 1] = (int16_t)sum[1];
-        s[b] = -128 * (sum[0] + sum[1]);
-        t[b] = d[b] * (float)(sum[0] + sum[1]);
+        __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(z[0], z[1]), _mm256_packs_epi32(z[2], z[3]));
+        bytes = _mm256_permutevar8x32_epi32(bytes, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+        _mm256_storeu_si256((__m256i *)(void *)(q + b * Q8_BLOCK), bytes);
+        __m256i sums = _mm256_hadd_epi32(_mm256_add_epi32(z[0], z[1]), _mm256_add_epi32(z[2], z[3]));
+        sums = _mm256_hadd_epi32(sums, sums); /* both halves of 16 values, in each 128 bits */
+        __m128i both = _mm_add_epi32(_mm256_castsi256_si128(sums), _mm256_extracti128_si256(sums, 1));
+        int first = _mm_cvtsi128_si32(both), second = _mm_extract_epi32(both, 1);
+        h[2 * b] = (int16_t)first;
+        h[2 * b + 1] = (int16_t)second;
+        s[b] = -128 * (first + second);
+        t[b] = d[b] * (float)(first + second);
     }
 }
 
