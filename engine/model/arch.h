@@ -42,6 +42,16 @@ struct binder {
 
 struct gguf_writer;
 
+/* The GGUF form of one or more families. */
+struct arch_out {
+    const char *gguf_name;
+    bool split_kv_b; /* its files have attn_k_b and attn_v_b, not attn_kv_b */
+    bool rope_pairs; /* its files have rotary pairs adjacent, whatever the folder has */
+    /* Writes the keys that config_gguf reads. ERR_UNSUPPORTED names what a configuration has and the keys
+     * cannot say. */
+    int (*keys)(const struct model_config *c, struct gguf_writer *w, struct err *e);
+};
+
 struct arch {
     const char *name;          /* model_config.architecture */
     const char *gguf_name;     /* general.architecture; NULL: none */
@@ -51,11 +61,7 @@ struct arch {
     void (*config_hf)(struct keys *k, const struct tix *tix, struct model_config *c);
     /* Fills the tensors of b->ck; errors through b. */
     void (*bind)(struct binder *b);
-    /* Writes the family's GGUF keys, which config_gguf would read back; NULL: it has no GGUF form.
-     * ERR_UNSUPPORTED names what this configuration has and the keys cannot say. */
-    int (*keys_out)(const struct model_config *c, struct gguf_writer *w, struct err *e);
-    bool gguf_split_kv_b; /* its files have attn_k_b and attn_v_b, not attn_kv_b */
-    bool gguf_rope_pairs; /* its files have rotary pairs adjacent, whatever the folder had */
+    const struct arch_out *out; /* how it is written as GGUF; NULL: not at all */
 };
 
 const struct arch *arch__by_gguf_name(const char *name); /* NULL: none */

@@ -40,4 +40,5 @@ const struct arch arch__deepseek_v2 = {
     .hf_model_type = "deepseek_v2",
     .config_hf = config_hf,
     .bind = deepseek__bind,
+    .out = &deepseek2__out,
 };

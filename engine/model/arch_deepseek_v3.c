@@ -30,7 +30,5 @@ const struct arch arch__deepseek_v3 = {
     .config_gguf = deepseek__config_gguf,
     .config_hf = deepseek_v3__config_hf,
     .bind = deepseek__bind,
-    .keys_out = deepseek__keys_out,
-    .gguf_split_kv_b = true,
-    .gguf_rope_pairs = true,
+    .out = &deepseek2__out,
 };

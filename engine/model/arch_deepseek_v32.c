@@ -44,6 +44,8 @@ static int keys_out(const struct model_config *c, struct gguf_writer *w, struct 
     return deepseek__keys_out(c, w, e);
 }
 
+static const struct arch_out gguf_out = {"deepseek32", true, true, keys_out};
+
 /* declared by arch.c through arch.def */
 extern const struct arch arch__deepseek_v32;
 const struct arch arch__deepseek_v32 = {
@@ -53,7 +55,5 @@ const struct arch arch__deepseek_v32 = {
     .config_gguf = config_gguf,
     .config_hf = config_hf,
     .bind = deepseek__bind,
-    .keys_out = keys_out,
-    .gguf_split_kv_b = true,
-    .gguf_rope_pairs = true,
+    .out = &gguf_out,
 };

@@ -24,4 +24,5 @@ const struct arch arch__glm4_moe_lite = {
     .hf_model_type = "glm4_moe_lite",
     .config_hf = config_hf,
     .bind = deepseek__bind,
+    .out = &deepseek2__out,
 };

@@ -11,4 +11,5 @@ const struct arch arch__kimi_k2 = {
     .hf_model_type = "kimi_k2",
     .config_hf = deepseek_v3__config_hf,
     .bind = deepseek__bind,
+    .out = &deepseek2__out,
 };

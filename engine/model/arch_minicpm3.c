@@ -10,6 +10,7 @@
 #include "config.h"
 
 #include "engine/model/deepseek.h"
+#include "engine/model/gguf_write.h"
 
 #include <math.h>
 #include <string.h>
@@ -113,6 +114,7 @@ static void config_gguf(struct keys *k, const struct tix *tix, struct model_conf
                                       c->hidden_size / c->num_attention_heads);
     c->intermediate_size = (int)keys__int(k, "feed_forward_length", 1, MAX_DIM);
     c->rms_norm_eps = keys__float(k, "attention.layer_norm_rms_epsilon", 0, 1);
+    c->latent_norm_eps = keys__float_or(k, DEEPSEEK_KEY_LATENT_EPS, 0, 1, 0);
     c->rope_theta = keys__float_or(k, "rope.freq_base", 1, 1e12, 10000);
     c->rope_interleave = false;
     factors_gguf(k, tix, c);
@@ -124,6 +126,45 @@ static void config_gguf(struct keys *k, const struct tix *tix, struct model_conf
     c->tie_word_embeddings = !tix__find(tix, "output.weight");
 }
 
+/* What llama.cpp takes for granted is written all the same, for models that differ. */
+static int keys_out(const struct model_config *c, struct gguf_writer *w, struct err *e)
+{
+    const struct rope_scaling *s = &c->rope_scaling;
+    if (c->q_lora_rank == 0)
+        return err_set_param(e, ERR_UNSUPPORTED, "q_lora_rank", "minicpm3 files have a query latent");
+    if (s->type == ROPE_SCALING_YARN)
+        return err_set_param(e, ERR_UNSUPPORTED, "rope_scaling", "minicpm3 files cannot say yarn");
+    gguf_write_u32(w, ".vocab_size", c->vocab_size);
+    gguf_write_u32(w, ".block_count", c->num_hidden_layers);
+    gguf_write_u32(w, ".context_length", c->max_position_embeddings);
+    gguf_write_u32(w, ".embedding_length", c->hidden_size);
+    gguf_write_u32(w, ".feed_forward_length", c->intermediate_size);
+    gguf_write_u32(w, ".attention.head_count", c->num_attention_heads);
+    gguf_write_u32(w, ".attention.head_count_kv", c->num_attention_heads); /* kept whole elsewhere */
+    gguf_write_u32(w, ".attention.q_lora_rank", c->q_lora_rank);
+    gguf_write_u32(w, ".attention.kv_lora_rank", c->kv_lora_rank);
+    gguf_write_u32(w, ".attention.key_length", c->qk_nope_head_dim + c->qk_rope_head_dim);
+    gguf_write_u32(w, ".attention.value_length", c->v_head_dim);
+    gguf_write_f32(w, ".attention.layer_norm_rms_epsilon", c->rms_norm_eps);
+    if (c->latent_norm_eps != 0.0f && c->latent_norm_eps != c->rms_norm_eps)
+        gguf_write_f32(w, "." DEEPSEEK_KEY_LATENT_EPS, c->latent_norm_eps);
+    gguf_write_u32(w, ".rope.dimension_count", c->qk_rope_head_dim);
+    gguf_write_f32(w, ".rope.freq_base", c->rope_theta);
+    if (s->type == ROPE_SCALING_LONGROPE) {
+        float original = (float)s->original_max_position_embeddings, by = s->attention_factor;
+        if (by == 0.0f)
+            by = s->factor <= 1.0f ? 1.0f : sqrtf(1.0f + logf(s->factor) / logf(original));
+        gguf_write_u32(w, ".rope.scaling.original_context_length", s->original_max_position_embeddings);
+        gguf_write_f32(w, ".rope.scaling.attn_factor", by);
+    }
+    gguf_write_f32(w, ".embedding_scale", c->scale_emb);
+    gguf_write_f32(w, ".residual_scale", c->residual_scale);
+    gguf_write_f32(w, ".logit_scale", 1.0f / c->logit_scale);
+    return 0;
+}
+
+static const struct arch_out gguf_out = {"minicpm3", false, false, keys_out};
+
 /* declared by arch.c through arch.def */
 extern const struct arch arch__minicpm3;
 const struct arch arch__minicpm3 = {
@@ -133,4 +174,5 @@ const struct arch arch__minicpm3 = {
     .config_gguf = config_gguf,
     .config_hf = config_hf,
     .bind = deepseek__bind,
+    .out = &gguf_out,
 };

@@ -21,10 +21,12 @@ const struct arch arch__youtu = {
     .hf_model_type = "youtu",
     .config_hf = config_hf,
     .bind = deepseek__bind,
+    .out = &deepseek2__out,
 };
 const struct arch arch__youtu_llm = {
     .name = "youtu",
     .hf_model_type = "youtu_llm",
     .config_hf = config_hf,
     .bind = deepseek__bind,
+    .out = &deepseek2__out,
 };

@@ -208,7 +208,7 @@ void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_c
         deepseek__check_routing(k, c);
     }
     c->rms_norm_eps = keys__float(k, "attention.layer_norm_rms_epsilon", 0, 1);
-    c->latent_norm_eps = keys__float_or(k, "attention.latent_layer_norm_rms_epsilon", 0, 1, 0);
+    c->latent_norm_eps = keys__float_or(k, DEEPSEEK_KEY_LATENT_EPS, 0, 1, 0);
     c->rope_theta = keys__float_or(k, "rope.freq_base", 1, 1e12, 10000);
     c->rope_interleave = true; /* converters keep pairs adjacent for this architecture */
     yarn_gguf(k, c);

@@ -25,5 +25,8 @@ void deepseek__bind_ends(struct binder *b);
 void deepseek__bind(struct binder *b);
 /* What config_gguf reads, written. */
 int deepseek__keys_out(const struct model_config *c, struct gguf_writer *w, struct err *e);
+extern const struct arch_out deepseek2__out;
+/* Ours: other readers use layer_norm_rms_epsilon for all norms. */
+#define DEEPSEEK_KEY_LATENT_EPS "attention.latent_layer_norm_rms_epsilon"
 
 #endif

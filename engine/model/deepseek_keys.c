@@ -26,6 +26,9 @@ static int yarn_out(const struct rope_scaling *s, struct gguf_writer *w, struct 
         gguf_write_string(w, ".rope.scaling.type", "none");
         return 0;
     }
+    if (s->type != ROPE_SCALING_YARN)
+        return err_set_param(e, ERR_UNSUPPORTED, "rope_scaling",
+                             "GGUF files of this architecture can say yarn, not longrope");
     if (s->mscale_all_dim != 0.0f && s->mscale != s->mscale_all_dim)
         return err_set_param(e, ERR_UNSUPPORTED, "mscale",
                              "mscale is %g and mscale_all_dim %g: GGUF can say equal ones only",
@@ -62,9 +65,8 @@ int deepseek__keys_out(const struct model_config *c, struct gguf_writer *w, stru
     gguf_write_u32(w, ".attention.key_length_mla", c->qk_nope_head_dim + c->qk_rope_head_dim);
     gguf_write_u32(w, ".attention.value_length_mla", c->v_head_dim);
     gguf_write_f32(w, ".attention.layer_norm_rms_epsilon", c->rms_norm_eps);
-    /* ours: other readers use the one above for all norms */
     if (c->latent_norm_eps != 0.0f && c->latent_norm_eps != c->rms_norm_eps)
-        gguf_write_f32(w, ".attention.latent_layer_norm_rms_epsilon", c->latent_norm_eps);
+        gguf_write_f32(w, "." DEEPSEEK_KEY_LATENT_EPS, c->latent_norm_eps);
     gguf_write_u32(w, ".rope.dimension_count", c->qk_rope_head_dim);
     gguf_write_f32(w, ".rope.freq_base", c->rope_theta);
     if (c->n_routed_experts) {
@@ -75,3 +77,5 @@ int deepseek__keys_out(const struct model_config *c, struct gguf_writer *w, stru
     }
     return yarn_out(&c->rope_scaling, w, e);
 }
+
+const struct arch_out deepseek2__out = {"deepseek2", true, true, deepseek__keys_out};

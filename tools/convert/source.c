@@ -123,8 +123,8 @@ static void stack_experts(struct list *l, int layer, const struct ffn_tensors *e
 static void add_layer(struct list *l, int i, const struct layer_tensors *t)
 {
     const struct model_config *c = &l->s->ck->config;
-    const struct arch *a = arch__by_name(c->architecture);
-    bool pairs = a->gguf_rope_pairs && !c->rope_interleave;
+    const struct arch_out *out = arch__by_name(c->architecture)->out;
+    bool pairs = out && out->rope_pairs && !c->rope_interleave;
     enum source_form q_form = pairs ? SOURCE_ROPE_Q : SOURCE_ROWS;
     one(l, i, "attn_norm.weight", &t->attn_norm, SOURCE_ROWS);
     one(l, i, "attn_q.weight", &t->q_proj, q_form);
@@ -133,7 +133,7 @@ static void add_layer(struct list *l, int i, const struct layer_tensors *t)
     one(l, i, "attn_q_b.weight", &t->q_b, q_form);
     one(l, i, "attn_kv_a_mqa.weight", &t->kv_a, pairs ? SOURCE_ROPE_KV : SOURCE_ROWS);
     one(l, i, "attn_kv_a_norm.weight", &t->kv_a_norm, SOURCE_ROWS);
-    if (t->kv_b.data && a->gguf_split_kv_b)
+    if (t->kv_b.data && out && out->split_kv_b)
         split_kv_b(l, i, &t->kv_b);
     else
         one(l, i, "attn_kv_b.weight", &t->kv_b, SOURCE_ROWS);
@@ -156,6 +156,20 @@ static void add_layer(struct list *l, int i, const struct layer_tensors *t)
     one(l, i, "ffn_down_shexp.weight", &t->shared.down, SOURCE_ROWS);
 }
 
+/* Numbers of the configuration that GGUF has as a tensor. */
+static void add_factors(struct list *l, const char *name, const float *factors)
+{
+    struct tensor *t = arena_alloc(l->s->arena, sizeof(*t));
+    int n = l->s->ck->config.qk_rope_head_dim / 2;
+    if (!t) {
+        l->r = err_set(l->e, ERR_NOMEM, "no memory for tensor %s", name);
+        return;
+    }
+    *t = (struct tensor){.name = name, .type = TT_F32, .n_dims = 1, .ne = {n, 1, 1, 1},
+                         .data = factors, .n_bytes = (size_t)n * sizeof(*factors)};
+    one(l, -1, name, t, SOURCE_ROWS);
+}
+
 static int list_folder(struct source *s, struct err *e)
 {
     const struct checkpoint *ck = s->ck;
@@ -169,6 +183,10 @@ static int list_folder(struct source *s, struct err *e)
     one(&l, -1, "output_norm.weight", &ck->output_norm, SOURCE_ROWS);
     if (!c->tie_word_embeddings)
         one(&l, -1, "output.weight", &ck->output, SOURCE_ROWS);
+    if (c->rope_scaling.type == ROPE_SCALING_LONGROPE) {
+        add_factors(&l, "rope_factors_long.weight", c->rope_scaling.long_factor);
+        add_factors(&l, "rope_factors_short.weight", c->rope_scaling.short_factor);
+    }
     for (int i = 0; i < c->num_hidden_layers; i++)
         add_layer(&l, i, &ck->layers[i]);
     for (int i = 0; i < n_mtp; i++) {
@@ -267,7 +285,8 @@ int source_open(const char *path, struct source *ret, struct err *e)
         if ((r = reread_keys(&s, e)) == 0)
             r = list_gguf(&s, e);
     } else {
-        s.gguf_arch = arch__by_name(s.ck->config.architecture)->gguf_name;
+        const struct arch_out *out = arch__by_name(s.ck->config.architecture)->out;
+        s.gguf_arch = out ? out->gguf_name : "";
         r = list_folder(&s, e);
     }
     if (r < 0)
@@ -389,14 +408,14 @@ static int folder_keys(const struct source *s, struct gguf_writer *w, struct err
 {
     const struct arch *a = arch__by_name(s->ck->config.architecture);
     struct model_config c = s->ck->config;
-    if (!a->gguf_name || !a->keys_out)
+    if (!a->out)
         return err_set_param(e, ERR_UNSUPPORTED, "model_type", "%s has no GGUF form", a->name);
     if (!s->ck->mtp)
         c.num_nextn_predict_layers = 0;
-    gguf_write_string(w, "general.architecture", a->gguf_name);
+    gguf_write_string(w, "general.architecture", a->out->gguf_name);
     gguf_write_string(w, "general.type", "model");
     gguf_write_string(w, "general.name", c.name);
-    int r = a->keys_out(&c, w, e);
+    int r = a->out->keys(&c, w, e);
     return r < 0 ? r : source__tokenizer_keys(s, w, e);
 }
 
