@@ -22,6 +22,7 @@ include %D%/engine.mk
 include %D%/api.mk
 include %D%/server.mk
 include %D%/forward.mk
+include %D%/convert.mk
 include %D%/lint.mk
 include %D%/integration.mk
 include %D%/peers.mk

@@ -57,8 +57,8 @@ int deepseek__keys_out(const struct model_config *c, struct gguf_writer *w, stru
         gguf_write_u32(w, ".nextn_predict_layers", c->num_nextn_predict_layers);
     gguf_write_u32(w, ".attention.head_count", c->num_attention_heads);
     gguf_write_u32(w, ".attention.head_count_kv", 1); /* the latent is the one key of all heads */
-    if (c->q_lora_rank)
-        gguf_write_u32(w, ".attention.q_lora_rank", c->q_lora_rank);
+    /* also 0: llama.cpp wants the key, but for V2-Lite's number of layers */
+    gguf_write_u32(w, ".attention.q_lora_rank", c->q_lora_rank);
     gguf_write_u32(w, ".attention.kv_lora_rank", c->kv_lora_rank);
     gguf_write_u32(w, ".attention.key_length", c->kv_lora_rank + c->qk_rope_head_dim);
     gguf_write_u32(w, ".attention.value_length", c->kv_lora_rank);

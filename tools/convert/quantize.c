@@ -32,6 +32,11 @@ uint16_t quantize__half(float f)
     return (uint16_t)(sign | ((bits - 0x38000000u + 0xfffu + odd) >> 13));
 }
 
+uint16_t quantize__half_scale(float d)
+{
+    return quantize__half(fminf(fmaxf(d, -MAX_HALF), MAX_HALF));
+}
+
 static float half_value(uint16_t h)
 {
     float f;
@@ -105,7 +110,7 @@ static void symmetric_32(const float *x, unsigned char *p, int64_t n, int bits)
     for (int64_t i = 0; i < n; i += 32, x += 32, p += at + 16) {
         int8_t q[32];
         uint8_t code[32];
-        uint16_t d = quantize__half(fit_scale(x, 32, &g, q));
+        uint16_t d = quantize__half_scale(fit_scale(x, 32, &g, q));
         fit_codes(x, 32, half_value(d), &g, q);
         for (int j = 0; j < 32; j++)
             code[j] = (uint8_t)(q[j] + zero);
@@ -126,6 +131,14 @@ static void to_q5_0(const float *x, unsigned char *p, int64_t n)
     symmetric_32(x, p, n, 5);
 }
 
+static float mean_32(const float *x)
+{
+    float sum = 0;
+    for (int j = 0; j < 32; j++)
+        sum += x[j] / 32;
+    return sum;
+}
+
 /* Q4_1 and Q5_1: d, m, fifth bits if any, nibbles. */
 static void affine_32(const float *x, unsigned char *p, int64_t n, int bits)
 {
@@ -134,7 +147,9 @@ static void affine_32(const float *x, unsigned char *p, int64_t n, int bits)
         int8_t q[32];
         uint8_t code[32];
         float m_found;
-        uint16_t d = quantize__half(fit_affine(x, 32, hi, 0, q, &m_found));
+        uint16_t d = quantize__half_scale(fit_affine(x, 32, hi, 0, q, &m_found));
+        if (half_value(d) == 0) /* too small for steps: their mean */
+            m_found = mean_32(x);
         uint16_t m = quantize__half(m_found);
         float step = half_value(d), least = half_value(m);
         for (int j = 0; j < 32; j++) {
@@ -179,7 +194,7 @@ static void to_iq4_nl(const float *x, unsigned char *p, int64_t n)
 {
     for (int64_t i = 0; i < n; i += 32, x += 32, p += 18) {
         int8_t q[32];
-        uint16_t d = quantize__half(fit_scale(x, 32, &fit_iq4, q));
+        uint16_t d = quantize__half_scale(fit_scale(x, 32, &fit_iq4, q));
         fit_codes(x, 32, half_value(d), &fit_iq4, q);
         put_half(p, d);
         put_iq4(p + 2, q);

@@ -18,5 +18,7 @@ bool quantize_row(enum tensor_type type, const float *src, void *dst, int64_t n)
 float quantize_max(enum tensor_type type);
 /* Nearest half-precision number, ties to even; beyond the range an infinity. */
 uint16_t quantize__half(float f);
+/* The same within the range. */
+uint16_t quantize__half_scale(float d);
 
 #endif

@@ -301,7 +301,7 @@ static uint16_t best_d(const float *x, int len, const struct fit_super *s)
         xc += x[i] * c;
         cc += c * c;
     }
-    return quantize__half(cc > 0 ? xc / cc : 0);
+    return quantize__half_scale(cc > 0 ? xc / cc : 0);
 }
 
 void fit_super_scale(const float *x, int len, const struct fit_grid *g, int scale_lo, int scale_hi,
@@ -316,7 +316,7 @@ void fit_super_scale(const float *x, int len, const struct fit_grid *g, int scal
         if (fabsf(sub[i]) > fabsf(max))
             max = sub[i];
     }
-    s.d = quantize__half(max / (float)scale_lo);
+    s.d = quantize__half_scale(max / (float)scale_lo);
     float d = half_value(s.d);
     for (int i = 0; i < n; i++)
         s.scale[i] = ratio(sub[i], d, scale_lo, scale_hi);
@@ -384,8 +384,8 @@ static void best_pair(const float *x, int len, struct fit_super *s)
         d = cc > 0 ? xc / cc : 0;
     }
     if (d > 0 && dmin >= 0) {
-        s->d = quantize__half((float)d);
-        s->dmin = quantize__half((float)dmin);
+        s->d = quantize__half_scale((float)d);
+        s->dmin = quantize__half_scale((float)dmin);
     }
 }
 
@@ -400,8 +400,8 @@ void fit_super_affine(const float *x, int len, int hi, int scale_hi, struct fit_
         max = fmaxf(max, sub[i]);
         max_least = fmaxf(max_least, -least[i]);
     }
-    s.d = quantize__half(max / (float)scale_hi);
-    s.dmin = quantize__half(max_least / (float)scale_hi);
+    s.d = quantize__half_scale(max / (float)scale_hi);
+    s.dmin = quantize__half_scale(max_least / (float)scale_hi);
     float d = half_value(s.d), dmin = half_value(s.dmin);
     for (int i = 0; i < n; i++) {
         s.scale[i] = ratio(sub[i], d, 0, scale_hi);
