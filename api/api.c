@@ -179,21 +179,25 @@ int check_model(const struct api *a, const struct params *p, struct err *e)
                          p->model, served_name(a));
 }
 
-struct template *api_chat_template(struct api *a, struct err *e)
+struct template *api_chat_template(struct api *a, bool tools, struct err *e)
 {
-    const char *text = a->cfg.chat_template;
+    const struct engine_info *info = engine_info(a->cfg.engine);
+    bool second = tools && !a->cfg.chat_template && info->tool_template;
+    const char *text = second ? info->tool_template : a->cfg.chat_template;
+    struct err *why = &a->chat_error[second];
+    struct template **t = &a->chat[second];
     if (!text)
-        text = engine_info(a->cfg.engine)->chat_template;
-    if (!a->chat && a->chat_error.code == 0) {
+        text = info->chat_template;
+    if (!*t && why->code == 0) {
         if (!text)
-            err_set_param(&a->chat_error, ERR_UNSUPPORTED, "messages",
+            err_set_param(why, ERR_UNSUPPORTED, "messages",
                           "this model has no chat template; use /v1/completions");
-        else if (template_new(text, strlen(text), &a->chat, &a->chat_error) < 0)
-            a->chat = NULL;
+        else if (template_new(text, strlen(text), t, why) < 0)
+            *t = NULL;
     }
-    if (!a->chat)
-        *e = a->chat_error;
-    return a->chat;
+    if (!*t)
+        *e = *why;
+    return *t;
 }
 
 /* --- models --------------------------------------------------------------------------------------- */
@@ -319,7 +323,8 @@ void api_free(struct api **ap)
     if (!a)
         return;
     api__free_exchanges(a);
-    template_free(&a->chat);
+    template_free(&a->chat[0]);
+    template_free(&a->chat[1]);
     free(a);
 }
 

@@ -163,7 +163,8 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
     if (!t)
         return err_set_param(e, ERR_UNSUPPORTED, "messages",
                              "this model has no tokenizer: it serves token ids at /v1/completions only");
-    struct template *template = api_chat_template(a, e);
+    const cJSON *tools = x->p.no_tools ? NULL : x->p.tools;
+    struct template *template = api_chat_template(a, tools != NULL, e);
     if (!template)
         return e->code;
     const struct template_text texts[] = {
@@ -173,7 +174,7 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
     struct template_input in = {
         .messages = x->p.messages,
         .add_generation_prompt = x->p.add_generation_prompt && !x->p.continue_final_message,
-        .tools = x->p.no_tools ? NULL : x->p.tools,
+        .tools = tools,
         .documents = x->p.documents,
         .kwargs = x->p.template_kwargs,
         .adapt_messages = true,

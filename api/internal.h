@@ -14,8 +14,8 @@ struct api {
     struct api_config cfg;
     struct api_exchange *exchanges; /* all that are not freed */
     int n_exchanges;
-    struct template *chat; /* made at the first use */
-    struct err chat_error; /* why there is none */
+    struct template *chat[2]; /* made at the first use; the second for requests with tools */
+    struct err chat_error[2]; /* why there is none */
     uint64_t id_seed, id_count;
 };
 
@@ -42,8 +42,9 @@ const char *error_code(const struct err *e);
 const struct engine_info *ready_or_reply(struct api *a, const struct reply *r);
 /* ERR_NOTFOUND when the request names another model. */
 int check_model(const struct api *a, const struct params *p, struct err *e) LATENT_MUST_CHECK;
-/* The chat template of model or operator, or NULL with *e set. */
-struct template *api_chat_template(struct api *a, struct err *e);
+/* The chat template of operator or model, or NULL with *e set. A model may have another for requests
+ * with tools. */
+struct template *api_chat_template(struct api *a, bool tools, struct err *e);
 
 /* --- generation.c --------------------------------------------------------------------------------- */
 

@@ -48,7 +48,7 @@ struct engine {
     _Atomic int64_t waiting_tokens, service_ns, step_began_ns;
 
     struct engine_metrics metrics;
-    char *name, *chat_template, *types;
+    char *name, *chat_template, *tool_template, *types;
     struct pool *pool;
     struct model *model;
     struct kv *kv;
@@ -186,14 +186,17 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
     double row_bytes = 0;
     eng->name = strdup(c->model_id ? c->model_id : ck->config.name);
     eng->chat_template = ck->chat_template ? strdup(ck->chat_template) : NULL;
+    eng->tool_template = ck->tool_template ? strdup(ck->tool_template) : NULL;
     eng->types = type_names(ck);
-    if (!eng->name || !eng->types || (ck->chat_template && !eng->chat_template))
+    if (!eng->name || !eng->types || (ck->chat_template && !eng->chat_template) ||
+        (ck->tool_template && !eng->tool_template))
         return err_set(e, ERR_NOMEM, "out of memory");
     eng->info = (struct engine_info){
         .config = *model_config(eng->model),
         .max_model_len = sched_max_tokens(eng->sched),
         .model_id = eng->name,
         .chat_template = eng->chat_template,
+        .tool_template = eng->tool_template,
         .tokenizer = eng->tokenizer,
         .format = ck->format,
         .level = c->level,
@@ -360,6 +363,7 @@ static void engine_destroy(struct engine *eng)
     free((char *)eng->cfg.model_id);
     free(eng->name);
     free(eng->chat_template);
+    free(eng->tool_template);
     free(eng->types);
     free(eng);
 }

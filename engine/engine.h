@@ -72,6 +72,7 @@ struct engine_info {
     int max_model_len;
     const char *model_id;
     const char *chat_template;          /* NULL when the model has none */
+    const char *tool_template;          /* a second one for requests with tools, or NULL */
     const struct tokenizer *tokenizer;  /* NULL: ids only */
     const char *format;
     enum cpu_level level;

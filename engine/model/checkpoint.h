@@ -148,6 +148,7 @@ struct checkpoint {
     struct mtp_tensors *mtp;      /* num_nextn_predict_layers or NULL when the file lacks them */
     struct tokenizer_source tokenizer;
     const char *chat_template; /* NUL-terminated, or NULL */
+    const char *tool_template; /* the one named tool_use, for requests with tools; or NULL */
     const char *format;        /* "GGUF v3", "Hugging Face folder" */
     uint64_t file_bytes;       /* all files mapped */
     int64_t n_params;          /* trunk parameters */

@@ -75,5 +75,8 @@ bool gguf__is_int_type(uint32_t type);
 int gguf__tokenizer(const struct gguf *g, int vocab_size, struct arena *arena,
                     struct tokenizer_source *ret, const char **ret_chat_template,
                     struct err *e) LATENT_MUST_CHECK;
+/* The second chat template, named tool_use; NULL when there is none. */
+int gguf__tool_template(const struct gguf *g, struct arena *arena, const char **ret,
+                        struct err *e) LATENT_MUST_CHECK;
 
 #endif

@@ -82,5 +82,6 @@ int gguf__open(struct checkpoint *c, const char *path, struct err *e)
     c->format = g.version == 3 ? "GGUF v3" : "GGUF v2";
     if ((r = checkpoint__bind(c, a, FORMAT_GGUF, m->label, e)) < 0)
         return r;
-    return gguf__tokenizer(&g, c->config.vocab_size, p->arena, &c->tokenizer, &c->chat_template, e);
+    r = gguf__tokenizer(&g, c->config.vocab_size, p->arena, &c->tokenizer, &c->chat_template, e);
+    return r < 0 ? r : gguf__tool_template(&g, p->arena, &c->tool_template, e);
 }

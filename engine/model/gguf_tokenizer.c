@@ -178,3 +178,13 @@ int gguf__tokenizer(const struct gguf *g, int vocab_size, struct arena *arena,
     *ret_chat_template = chat_template;
     return 0;
 }
+
+int gguf__tool_template(const struct gguf *g, struct arena *arena, const char **ret, struct err *e)
+{
+    struct reader rd = {g, arena, e};
+    const char *text = NULL;
+    int r = read_string(&rd, "tokenizer.chat_template.tool_use", MAX_TEMPLATE_BYTES, &text);
+    if (r == 0)
+        *ret = text;
+    return r;
+}

@@ -149,39 +149,56 @@ static void read_flag(const cJSON *from, const char *key, int *ret)
         *ret = cJSON_IsTrue(v);
 }
 
-/* Newer folders have the template in a file of its own, older ones in tokenizer_config.json, as a
- * string or as a list of named ones. */
-static int read_template(struct checkpoint *c, const char *folder, const cJSON *tok, struct err *e)
+/* A template in a file of its own; *ret stays as it is when there is none. */
+static int read_template_file(struct checkpoint *c, const char *folder, const char *name, const char **ret,
+                              struct err *e)
 {
-    struct arena *arena = c->priv->arena;
     struct file_map m;
-    char *path = checkpoint__path(c, folder, "chat_template.jinja");
+    char *path = checkpoint__path(c, folder, name);
     if (!path)
         return err_set(e, ERR_NOMEM, "out of memory");
     int r = map__open(path, MAX_TEMPLATE_FILE_BYTES, &m, e);
-    if (r == 0) {
-        c->chat_template = arena_strndup(arena, (const char *)m.data, m.n_bytes);
-        map__close(&m);
-        return c->chat_template ? 0 : err_set(e, ERR_NOMEM, "out of memory");
-    }
-    if (r != ERR_NOTFOUND)
-        return r;
-    err_set(e, 0, "%s", "");
-    const cJSON *v = member(tok, "chat_template"), *at;
-    if (cJSON_IsArray(v)) {
-        const cJSON *list = v;
-        v = NULL;
-        cJSON_ArrayForEach(at, list)
-        {
-            const cJSON *name = member(at, "name");
-            if (cJSON_IsString(name) && strcmp(name->valuestring, "default") == 0)
-                v = member(at, "template");
-        }
-    }
-    if (!cJSON_IsString(v))
+    if (r == ERR_NOTFOUND) {
+        err_set(e, 0, "%s", "");
         return 0;
-    c->chat_template = arena_strndup(arena, v->valuestring, strlen(v->valuestring));
-    return c->chat_template ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    }
+    if (r < 0)
+        return r;
+    const char *text = arena_strndup(c->priv->arena, (const char *)m.data, m.n_bytes);
+    map__close(&m);
+    if (!text)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    *ret = text;
+    return 0;
+}
+
+static int keep_template(struct checkpoint *c, const cJSON *v, const char **ret, struct err *e)
+{
+    if (*ret || !cJSON_IsString(v))
+        return 0;
+    *ret = arena_strndup(c->priv->arena, v->valuestring, strlen(v->valuestring));
+    return *ret ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+}
+
+/* Newer folders have templates in files of their own, older ones in tokenizer_config.json, as a
+ * string or as a list of named ones. */
+static int read_template(struct checkpoint *c, const char *folder, const cJSON *tok, struct err *e)
+{
+    const cJSON *v = member(tok, "chat_template"), *at;
+    int r = read_template_file(c, folder, "chat_template.jinja", &c->chat_template, e);
+    if (r == 0)
+        r = read_template_file(c, folder, "additional_chat_templates/tool_use.jinja", &c->tool_template, e);
+    if (r < 0 || !cJSON_IsArray(v))
+        return r < 0 ? r : keep_template(c, v, &c->chat_template, e);
+    cJSON_ArrayForEach(at, v)
+    {
+        const char *name = cJSON_GetStringValue(member(at, "name"));
+        if (r == 0 && name && !strcmp(name, "default"))
+            r = keep_template(c, member(at, "template"), &c->chat_template, e);
+        if (r == 0 && name && !strcmp(name, "tool_use"))
+            r = keep_template(c, member(at, "template"), &c->tool_template, e);
+    }
+    return r;
 }
 
 static int read_tokenizer(struct checkpoint *c, const char *folder, const cJSON *config, struct err *e)

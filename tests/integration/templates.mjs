@@ -1,5 +1,5 @@
 // tests/integration/templates.mjs - tools, documents and template variables reach the operator's own template.
-import { assert, done, fs, path, scratch, start, test, top_srcdir } from './harness.mjs'
+import { assert, done, fs, model, path, scratch, start, test, top_srcdir } from './harness.mjs'
 
 const CHAT = '/v1/chat/completions'
 const tools = [{ type: 'function', function: { name: 'get_weather', description: 'Weather of a city',
@@ -58,4 +58,31 @@ await test('the template refuses', async () => {
     assert.equal(r.status, 400)
     assert.match(JSON.parse(r.text).error.message, /line 2: not this one/)
 })
+
+// A second template, by one more key in front of the model's others.
+function with_tool_template(text) {
+    const b = fs.readFileSync(model)
+    const key = 'tokenizer.chat_template.tool_use'
+    const head = 8 + key.length + 4 + 8
+    while ((head + text.length) % 32) text += '\n' // what follows keeps its alignment
+    const pair = Buffer.alloc(head + text.length)
+    pair.writeBigUInt64LE(BigInt(key.length), 0)
+    pair.write(key, 8)
+    pair.writeUInt32LE(8, 8 + key.length)
+    pair.writeBigUInt64LE(BigInt(text.length), 12 + key.length)
+    pair.write(text, head)
+    b.writeBigUInt64LE(b.readBigUInt64LE(16) + 1n, 16)
+    const made = path.join(scratch, 'tool_use.gguf')
+    fs.writeFileSync(made, Buffer.concat([b.subarray(0, 24), pair, b.subarray(24)]))
+    return made
+}
+const made = with_tool_template('with {{ tools | length }} tools')
+const both = await start({ args: ['--model', made] })
+await test('a template for requests with tools', async () => {
+    const messages = [{ role: 'user', content: 'Hi' }]
+    assert.ok(!(await prompt(both, { messages })).includes('tools'))
+    assert.equal((await prompt(both, { messages, tools })).trim(), 'with 1 tools')
+    assert.ok(!(await prompt(both, { messages })).includes('tools'))
+})
+fs.rmSync(made)
 await done()
