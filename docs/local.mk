@@ -1,1 +1,1 @@
-dist_doc_DATA = %D%/design.md %D%/performance.md %D%/adding.md %D%/layers.md
+dist_doc_DATA = %D%/design.md %D%/performance.md %D%/adding.md %D%/layers.md %D%/templates.md

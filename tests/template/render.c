@@ -69,7 +69,8 @@ int main(void)
             jw_string(&w, out.text, out.n_bytes);
             jw_raw(&w, ",\"literal\":\"");
             for (size_t i = 0; i < out.n_bytes; i++)
-                jw_raw(&w, out.literal[i] ? "1" : "0");
+                out.literal[i] += '0';
+            jw_bytes(&w, (const char *)out.literal, out.n_bytes);
             jw_raw(&w, "\"}\n");
             free(out.text);
             free(out.literal);
