@@ -25,4 +25,5 @@ include %D%/forward.mk
 include %D%/convert.mk
 include %D%/lint.mk
 include %D%/integration.mk
+include %D%/fuzz.mk
 include %D%/peers.mk

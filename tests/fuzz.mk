@@ -1,0 +1,48 @@
+## fuzzers: the harnesses over their committed inputs in `make check`; `make fuzz`, `make fuzz-run` with clang
+FUZZ_HARNESSES = gguf safetensors tokenizer config template
+FUZZ_CC = clang
+FUZZ_SECONDS = 60
+
+check_LIBRARIES += tests/libfuzz.a
+tests_libfuzz_a_SOURCES = %D%/fuzz/fuzz.c %D%/fuzz/fuzz.h %D%/fuzz/replay.c
+tests_libfuzz_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
+
+FUZZ_REPLAYS = tests/replay_gguf tests/replay_safetensors tests/replay_tokenizer tests/replay_config \
+	tests/replay_template
+FUZZ_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
+FUZZ_LDADD = tests/libfuzz.a $(LIBS_API)
+check_PROGRAMS += $(FUZZ_REPLAYS)
+TESTS += $(FUZZ_REPLAYS)
+tests_replay_gguf_SOURCES = %D%/fuzz/fuzz_gguf.c
+tests_replay_gguf_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_gguf_LDADD = $(FUZZ_LDADD)
+tests_replay_safetensors_SOURCES = %D%/fuzz/fuzz_safetensors.c
+tests_replay_safetensors_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_safetensors_LDADD = $(FUZZ_LDADD)
+tests_replay_tokenizer_SOURCES = %D%/fuzz/fuzz_tokenizer.c
+tests_replay_tokenizer_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_tokenizer_LDADD = $(FUZZ_LDADD)
+tests_replay_config_SOURCES = %D%/fuzz/fuzz_config.c
+tests_replay_config_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_config_LDADD = $(FUZZ_LDADD)
+tests_replay_template_SOURCES = %D%/fuzz/fuzz_template.c
+tests_replay_template_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_template_LDADD = $(FUZZ_LDADD)
+
+EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds.py \
+	%D%/fuzz/seeds %D%/fuzz/corpus %D%/fuzz/crashes %D%/fuzz/weights \
+	%D%/fuzz/gguf.dict %D%/fuzz/safetensors.dict %D%/fuzz/tokenizer.dict %D%/fuzz/config.dict \
+	%D%/fuzz/template.dict
+
+fuzz: config.h
+	$(MAKE) -f $(srcdir)/tests/fuzz/build.mk top='$(srcdir)' FUZZ_CC='$(FUZZ_CC)' \
+	pkg_cflags='$(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(XXHASH_CFLAGS)' \
+	pkg_libs='$(CJSON_LIBS) $(PCRE2_LIBS) $(XXHASH_LIBS)'
+fuzz-run: fuzz $(FUZZ_REPLAYS)
+	top_srcdir='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_NAMES)
+fuzz-merge: fuzz $(FUZZ_REPLAYS)
+	top_srcdir='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/fuzz/merge.sh $(FUZZ_NAMES)
+clean-local: clean-fuzz
+clean-fuzz:
+	-rm -rf fuzz
+.PHONY: fuzz fuzz-run fuzz-merge clean-fuzz

@@ -1,0 +1,33 @@
+# tests/fuzz/build.mk - the harnesses with libFuzzer, called by `make fuzz` with top, pkg_cflags, pkg_libs
+# and FUZZ_CC. Objects and programs are in fuzz/ of the build folder, apart from the ordinary ones.
+obj = fuzz
+harnesses = gguf safetensors tokenizer config template
+san = address,undefined
+flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=all \
+	-I$(top) -I. $(pkg_cflags)
+
+# Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
+parts = base/ engine/model/ engine/tokenizer/ api/template api/json_
+sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)*.c)) $(top)/engine/kernels/generic.c \
+	$(top)/engine/kernels/pack.c
+objects = $(patsubst $(top)/%.c,$(obj)/%.o,$(sources))
+programs = $(harnesses:%=$(obj)/fuzz_%)
+
+all: $(programs)
+
+$(programs): $(obj)/fuzz_%: $(obj)/tests/fuzz/fuzz_%.o $(obj)/tests/fuzz/fuzz.o $(obj)/lib.a
+	@echo "  FUZZLD   $@"
+	@$(FUZZ_CC) -fsanitize=fuzzer,$(san) -o $@ $^ $(pkg_libs) -lm -lpthread
+
+$(obj)/lib.a: $(objects)
+	@rm -f $@
+	@ar rc $@ $^
+
+$(obj)/%.o: $(top)/%.c
+	@mkdir -p $(@D)
+	@echo "  FUZZCC   $@"
+	@$(FUZZ_CC) $(flags) -fsanitize=fuzzer-no-link,$(san) -MMD -c -o $@ $<
+
+-include $(objects:.o=.d) $(harnesses:%=$(obj)/tests/fuzz/fuzz_%.d)
+.SECONDARY:
+.PHONY: all
