@@ -26,9 +26,11 @@ for name in "$@"; do
         total=$((total + size))
         [ $total -le "$max_bytes" ] || break
         n=$((n + 1))
-        printf '%s %d\n' "$(printf %s "$file" | cut -c 1-12)" "$size" >>fuzz/merged.pack
-        cat "fuzz/merged/$file" >>fuzz/merged.pack
-        echo >>fuzz/merged.pack
+        {
+            printf '%s %d\n' "$(printf %s "$file" | cut -c 1-12)" "$size"
+            cat "fuzz/merged/$file"
+            echo
+        } >>fuzz/merged.pack
     done
     mv fuzz/merged.pack "$here/corpus/$name"
     echo "$name: $n inputs, $(wc -c <"$here/corpus/$name") bytes"

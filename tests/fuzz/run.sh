@@ -14,10 +14,8 @@ for name in "$@"; do
     mkdir -p "fuzz/work/$name" "fuzz/known/$name" "$here/crashes/$name"
     "tests/replay_$name" --unpack "fuzz/known/$name" "$here/seeds/$name" "$here/corpus/$name"
     case $name in gguf) max=16384 ;; safetensors) max=8192 ;; *) max=12288 ;; esac
-    dict=
-    [ ! -f "$here/$name.dict" ] || dict=-dict=$here/$name.dict
     "fuzz/fuzz_$name" -max_total_time="$seconds" -max_len=$max -timeout=5 -report_slow_units=2 \
-        -rss_limit_mb=1024 -malloc_limit_mb=256 -print_final_stats=1 -use_value_profile=0 $dict \
+        -rss_limit_mb=1024 -malloc_limit_mb=256 -print_final_stats=1 -dict="$here/$name.dict" \
         -artifact_prefix="$here/crashes/$name/" \
         "fuzz/work/$name" "fuzz/known/$name" "$here/crashes/$name" \
         >"fuzz/$name.log" 2>&1
