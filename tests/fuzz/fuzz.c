@@ -105,7 +105,7 @@ char *fuzz_data(const char *name, size_t *ret_bytes)
     char path[4096];
     const char *top = getenv("top_srcdir");
     struct stat st;
-    snprintf(path, sizeof(path), "%s/tests/fuzz/%s", top ? top : ".", name);
+    snprintf(path, sizeof(path), "%s/tests/fuzz/%s", top ? top : "..", name);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         fprintf(stderr, "cannot open %s (top_srcdir names the sources)\n", path);

@@ -143,7 +143,7 @@ int main(int argc, char **argv)
     int failed = 0;
     for (int i = 0; i < 3; i++) {
         n_run = n_wrong = 0;
-        snprintf(path, sizeof(path), "%s/tests/fuzz/%s/%s", top ? top : ".", kinds[i], name + 7);
+        snprintf(path, sizeof(path), "%s/tests/fuzz/%s/%s", top ? top : "..", kinds[i], name + 7);
         (i < 2 ? run_pack : run)(path);
         bool ok = n_wrong == 0 && (n_run > 0 || i == 2); /* a harness may have found nothing */
         printf("%sok %d - %s: %d inputs, %d with the wrong outcome\n", ok ? "" : "not ", i + 1, kinds[i],
