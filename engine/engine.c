@@ -77,28 +77,6 @@ static int on_progress(void *arg, float fraction)
     return atomic_load(&eng->stopping) || atomic_load(&eng->draining);
 }
 
-/* Names of the weight types that a token meets, in the order met. */
-static char *type_names(const struct checkpoint *ck)
-{
-    const struct layer_tensors *first = &ck->layers[0];
-    const struct layer_tensors *last = &ck->layers[ck->config.num_hidden_layers - 1];
-    const struct tensor *seen[] = {
-        &ck->token_embd, &first->kv_a,  &first->o,       &first->dense.down,
-        &last->kv_a,     &last->router, &last->shared.down,
-        last->experts ? &last->experts[0].up : NULL, last->experts ? &last->experts[0].down : NULL,
-        &ck->output,     &ck->output_norm};
-    char text[160] = "";
-    size_t n = 0;
-    for (size_t i = 0; i < sizeof(seen) / sizeof(*seen); i++) {
-        if (!seen[i] || !seen[i]->data)
-            continue;
-        const char *name = tensor_type_info(seen[i]->type)->name;
-        if (!strstr(text, name) && n + strlen(name) + 2 < sizeof(text))
-            n += (size_t)snprintf(text + n, sizeof(text) - n, "%s%s", n ? "," : "", name);
-    }
-    return strdup(text);
-}
-
 static int check_sizes(struct engine *eng, const struct model_config *mc, struct err *e)
 {
     struct engine_config *c = &eng->cfg;
@@ -187,7 +165,7 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
     eng->name = strdup(c->model_id ? c->model_id : ck->config.name);
     eng->chat_template = ck->chat_template ? strdup(ck->chat_template) : NULL;
     eng->tool_template = ck->tool_template ? strdup(ck->tool_template) : NULL;
-    eng->types = type_names(ck);
+    eng->types = strdup(ck->weight_types);
     if (!eng->name || !eng->types || (ck->chat_template && !eng->chat_template) ||
         (ck->tool_template && !eng->tool_template))
         return err_set(e, ERR_NOMEM, "out of memory");

@@ -97,12 +97,14 @@ static void on_sighup(uv_signal_t *h, int number)
 static void log_ready(const struct server *s)
 {
     const struct engine_info *i = engine_info(s->engine);
-    LOG_INFO("model", "%s: %s, %.1f M parameters in %s, %.1f MiB on disk, %.1f MiB in memory",
-             i->model_id, i->format, (double)i->n_params * 1e-6, i->weight_types, MIB(i->file_bytes),
+    LOG_INFO("model", "%s: %s, %s, %.1f M parameters in %s; %.1f MiB on disk, %.1f MiB in memory",
+             i->model_id, i->config.architecture, i->format, (double)i->n_params * 1e-6, i->weight_types, MIB(i->file_bytes),
              MIB(i->weight_bytes));
-    LOG_INFO("model", "kernels %s, %d threads; up to %d tokens a sequence; %llu in a cache of %.1f MiB",
+    LOG_INFO("model", "kernels %s, %d threads; up to %d of %d tokens a sequence; %llu in a cache of %.1f MiB, "
+             "%.0f bytes each",
              cpu_level_name(i->level), i->n_threads, i->max_model_len,
-             (unsigned long long)i->n_pages * i->page_tokens, MIB(i->cache_bytes));
+             i->config.max_position_embeddings, (unsigned long long)i->n_pages * i->page_tokens,
+             MIB(i->cache_bytes), (double)i->page_bytes / (double)i->page_tokens);
     LOG_INFO("server", "ready after %.2f s", i->load_seconds);
 }
 

@@ -2,7 +2,7 @@
  *
  * A family is one file with one const struct arch, and one row in arch.def. It reads sizes from the
  * keys of either format into a model_config, and binds tensors by role. Range checks are in the
- * reads (keys.h); shapes are checked by bind__tensor, which names tensor, found and wanted shape. */
+ * reads (keys.h); bind__tensor checks presence, shape and type (bind.c). */
 #ifndef LATENT_ENGINE_MODEL_ARCH_H
 #define LATENT_ENGINE_MODEL_ARCH_H
 
@@ -26,7 +26,19 @@ enum {
     MAX_CONTEXT = 1 << 30,
 };
 
+#define BIND_MAX_TYPES 64
+
 enum ckpt_format { FORMAT_GGUF, FORMAT_HF };
+
+/* Tensors with which something is wrong, by what it is. */
+enum bind_problem { BIND_MISSING, BIND_SHAPE, BIND_TYPE, BIND_EXTRA, N_BIND_PROBLEMS };
+#define BIND_SHOWN 3
+
+struct bind_problems {
+    int n;
+    const char *first;             /* name of the first one */
+    char shown[BIND_SHOWN][300];   /* the first ones, each with what was found and wanted */
+};
 
 struct binder {
     struct checkpoint *ck;
@@ -34,10 +46,11 @@ struct binder {
     struct arena *arena;
     enum ckpt_format format;
     const char *label; /* file or folder, for messages */
-    const char *prefix; /* before every tensor's name: "", or where a text model is part of another */
     bool counting;     /* bound tensors add to ck->n_params */
     int r;             /* sticky, as in keys.h */
     struct err *e;
+    struct bind_problems problems[N_BIND_PROBLEMS];
+    int64_t params[BIND_MAX_TYPES]; /* counted, by tensor_type_at */
 };
 
 struct gguf_writer;
@@ -72,12 +85,16 @@ void arch__list(enum ckpt_format format, char *dst, size_t dst_bytes);
 
 /* True when the file has the tensor. */
 bool bind__has(const struct binder *b, const char *name);
-/* Binds a tensor that must be there, with this shape (ne order; 1 for dimensions it lacks). */
+/* Binds a tensor that must be there, with this shape (ne order; 1 for dimensions it lacks). When it is not,
+ * dst gets the shape and no values, and binding goes on, so that one error can name all of them. */
 void bind__tensor(struct binder *b, struct tensor *dst, int n_dims, const int64_t ne[3],
                   const char *name);
 /* The same; dst stays as it is when the file lacks the tensor. */
 void bind__optional(struct binder *b, struct tensor *dst, int n_dims, const int64_t ne[3],
                     const char *name);
+/* After the family's bind: tensors that nothing has taken are problems too, unless they are known to mean
+ * nothing for the result. Turns all problems into one error; fills ck->weight_types when there is none. */
+void bind__finish(struct binder *b);
 /* Memory that lives as long as the checkpoint; NULL sets the error. */
 void *bind__alloc(struct binder *b, size_t n, size_t elem_bytes);
 

@@ -49,10 +49,11 @@ int checkpoint__bind(struct checkpoint *c, const struct arch *a, enum ckpt_forma
                      const char *label, struct err *e)
 {
     struct checkpoint_priv *p = c->priv;
-    const char *prefix = p->tensor_prefix ? p->tensor_prefix : "";
-    struct binder b = {c, &p->tix, p->arena, format, label, prefix, false, 0, e};
+    struct binder b = {.ck = c, .tix = &p->tix, .arena = p->arena, .format = format, .label = label,
+                       .e = e};
     snprintf(c->config.architecture, sizeof(c->config.architecture), "%s", a->name);
     a->bind(&b);
+    bind__finish(&b);
     return b.r;
 }
 

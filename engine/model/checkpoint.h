@@ -152,6 +152,7 @@ struct checkpoint {
     const char *format;        /* "GGUF v3", "Hugging Face folder" */
     uint64_t file_bytes;       /* all files mapped */
     int64_t n_params;          /* trunk parameters */
+    char weight_types[160];    /* of the trunk, by share of its parameters: "Q4_K 62 %, Q6_K 38 %" */
     struct checkpoint_priv *priv;
 };
 

@@ -16,7 +16,6 @@ struct checkpoint_priv {
     struct tix tix;
     struct file_map **maps; /* each allocated by itself: entries of tix point at it */
     int n_maps;
-    const char *tensor_prefix; /* see struct binder; NULL: none */
 };
 
 /* Maps one more file of the checkpoint; it stays until checkpoint_close. */

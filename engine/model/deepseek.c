@@ -229,7 +229,7 @@ void deepseek__refuse_variants(struct keys *k)
     /* fp8 tensors say so themselves, by name and dtype */
     if (s[0] && strcmp(s, "fp8"))
         keys__fail(k, ERR_UNSUPPORTED, "quantization_config.quant_method",
-                   "is %s; folders with F32, F16 or BF16 weights are served", s);
+                   "is %s; folders with F32, F16, BF16 or fp8 weights are served", s);
 }
 
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c)

@@ -80,10 +80,44 @@ static int add_shards(struct checkpoint *c, const char *folder, const cJSON *ind
             return err_set_param(e, ERR_FORMAT, at->string,
                                  "%s: the file of %.100s must be the name of a file in the folder", file,
                                  at->string);
-        if (!mapped_already(c, at->valuestring) && (r = add_file(c, folder, at->valuestring, e)) < 0)
+        if (mapped_already(c, at->valuestring))
+            continue;
+        r = add_file(c, folder, at->valuestring, e);
+        if (r == ERR_NOTFOUND)
+            return err_set_param(e, ERR_NOTFOUND, at->string,
+                                 "%s: file %s, where tensor %.100s is said to be, is missing", file,
+                                 at->valuestring, at->string);
+        if (r < 0)
             return r;
     }
     return 0;
+}
+
+/* Every tensor that the index lists lies in the file that it names. */
+static int check_index(const struct checkpoint *c, const cJSON *index, struct err *e)
+{
+    static const char *const file = "model.safetensors.index.json";
+    const cJSON *map, *at;
+    char first[256] = "";
+    const char *param = "";
+    int n = 0;
+    if (json__get(index, "weight_map", &map) < 0)
+        return err_set_param(e, ERR_FORMAT, "weight_map", "%s: weight_map is there twice", file);
+    cJSON_ArrayForEach(at, map)
+    {
+        const struct tix_entry *t = tix__find(&c->priv->tix, at->string);
+        if (t && strcmp(t->map->label, at->valuestring) == 0)
+            continue;
+        if (n++ > 0)
+            continue;
+        param = at->string;
+        snprintf(first, sizeof(first), "%.100s, said to be in %.60s, %s%.60s", at->string,
+                 at->valuestring, t ? "is in " : "is in none", t ? t->map->label : "");
+    }
+    if (n > 1)
+        return err_set_param(e, ERR_FORMAT, param, "%s: %s (and %d more tensors like it)", file, first,
+                             n - 1);
+    return n ? err_set_param(e, ERR_FORMAT, param, "%s: %s", file, first) : 0;
 }
 
 static int read_weights(struct checkpoint *c, const char *folder, struct err *e)
@@ -94,8 +128,12 @@ static int read_weights(struct checkpoint *c, const char *folder, struct err *e)
     if (r < 0)
         return r;
     r = index ? add_shards(c, folder, index, e) : add_file(c, folder, "model.safetensors", e);
+    if (r == 0)
+        r = tix__seal(&c->priv->tix, e);
+    if (r == 0 && index)
+        r = check_index(c, index, e);
     cJSON_Delete(index);
-    return r < 0 ? r : tix__seal(&c->priv->tix, e);
+    return r;
 }
 
 /* --- tokenizer and generation ------------------------------------------------------------------ */
@@ -240,6 +278,31 @@ static bool is_wrapper(const char *model_type)
     return strcmp(model_type, "kimi_k25") == 0 || strcmp(model_type, "kimi_vl") == 0;
 }
 
+/* FP8 weights have one scale for each block; its size is fixed here (tensor.h). The family has refused other
+ * methods. */
+static int check_fp8(const cJSON *config, struct err *e)
+{
+    const cJSON *q = member(config, "quantization_config"), *fmt = member(q, "fmt");
+    const cJSON *method = member(q, "quant_method"), *size = member(q, "weight_block_size");
+    if (!cJSON_IsString(method) || strcmp(method->valuestring, "fp8"))
+        return 0;
+    double rows = cJSON_GetNumberValue(cJSON_GetArrayItem(size, 0));
+    double cols = cJSON_GetNumberValue(cJSON_GetArrayItem(size, 1));
+    if (fmt && (!cJSON_IsString(fmt) || strcmp(fmt->valuestring, "e4m3")))
+        return err_set_param(e, ERR_UNSUPPORTED, "quantization_config.fmt",
+                             "config.json: quantization_config.fmt is %.40s; e4m3 is served",
+                             cJSON_IsString(fmt) ? fmt->valuestring : "no string");
+    if (!cJSON_IsArray(size) || cJSON_GetArraySize(size) != 2)
+        return err_set_param(e, ERR_UNSUPPORTED, "quantization_config.weight_block_size",
+                             "config.json: quantization_config.weight_block_size is %s; [128, 128] is "
+                             "served", size ? "not a list of two" : "missing");
+    if (!(rows == TENSOR_SCALE_BLOCK && cols == TENSOR_SCALE_BLOCK))
+        return err_set_param(e, ERR_UNSUPPORTED, "quantization_config.weight_block_size",
+                             "config.json: quantization_config.weight_block_size is [%g, %g]; [128, 128] "
+                             "is served", rows, cols);
+    return 0;
+}
+
 static int read_config(struct checkpoint *c, const char *folder, const cJSON *config, struct err *e)
 {
     struct keys k;
@@ -248,14 +311,13 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     keys__string(&k, "model_type", type, sizeof(type), NULL);
     if (k.r < 0)
         return k.r;
+    const cJSON *text = NULL;
     if (is_wrapper(type)) {
-        const cJSON *text;
         if (json__get(config, "text_config", &text) < 0 || !cJSON_IsObject(text))
             return err_set_param(e, ERR_FORMAT, "text_config",
                                  "config.json: text_config is missing or no object");
         keys__from_json(&k, text, "config.json", e);
         k.prefix = "text_config.";
-        c->priv->tensor_prefix = "language_model.";
         keys__string(&k, "model_type", type, sizeof(type), NULL);
         if (k.r < 0)
             return k.r;
@@ -269,9 +331,11 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     int r = read_weights(c, folder, e);
     if (r < 0)
         return r;
+    if (text)
+        tix__keep_part(&c->priv->tix, "language_model.");
     a->config_hf(&k, &c->priv->tix, &c->config);
-    if (k.r < 0)
-        return k.r;
+    if (k.r < 0 || (r = check_fp8(text ? text : config, e)) < 0)
+        return k.r < 0 ? k.r : r;
     return checkpoint__bind(c, a, FORMAT_HF, "the folder", e);
 }
 

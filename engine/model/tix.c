@@ -117,8 +117,9 @@ int tix__seal(struct tix *x, struct err *e)
     qsort(x->v, x->n, sizeof(*x->v), by_name);
     for (size_t i = 1; i < x->n; i++)
         if (strcmp(x->v[i - 1].t.name, x->v[i].t.name) == 0)
-            return err_set_param(e, ERR_FORMAT, x->v[i].t.name, "%s: tensor %s occurs twice",
-                                 x->v[i].map->label, x->v[i].t.name);
+            return err_set_param(e, ERR_FORMAT, x->v[i].t.name,
+                                 "%s: tensor %s occurs twice, also in %s", x->v[i].map->label,
+                                 x->v[i].t.name, x->v[i - 1].map->label);
     return 0;
 }
 
@@ -126,4 +127,21 @@ const struct tix_entry *tix__find(const struct tix *x, const char *name)
 {
     struct tix_entry key = {.t = {.name = name}};
     return x->n ? bsearch(&key, x->v, x->n, sizeof(*x->v), by_name) : NULL;
+}
+
+void tix__keep_part(struct tix *x, const char *prefix)
+{
+    size_t n = 0, skip = strlen(prefix);
+    for (size_t i = 0; i < x->n; i++) {
+        if (strncmp(x->v[i].t.name, prefix, skip))
+            continue;
+        x->v[n] = x->v[i];
+        x->v[n++].t.name += skip; /* still in order */
+    }
+    x->n = n;
+}
+
+void tix__claim(const struct tix *x, const struct tix_entry *entry)
+{
+    x->v[entry - x->v].claimed = true;
 }

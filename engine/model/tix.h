@@ -24,6 +24,7 @@ struct tix_entry {
     const char *type_name;     /* the file's own word for the type */
     const struct file_map *map;
     uint64_t offset; /* in the map, also when data is NULL */
+    bool claimed;    /* some role of the model is this tensor */
 };
 
 struct tix {
@@ -45,5 +46,8 @@ int tix__place(struct tix_entry *entry, uint32_t type, uint64_t offset,
                struct err *e) LATENT_MUST_CHECK;
 int tix__seal(struct tix *x, struct err *e) LATENT_MUST_CHECK;
 const struct tix_entry *tix__find(const struct tix *x, const char *name); /* NULL when absent */
+/* Forgets the tensors whose names do not begin with prefix, and the prefix of the others; after sealing. */
+void tix__keep_part(struct tix *x, const char *prefix);
+void tix__claim(const struct tix *x, const struct tix_entry *entry);
 
 #endif
