@@ -415,19 +415,10 @@ static void echo(struct api_exchange *x, struct choice *c)
     } else if (t) {
         struct buf raw;
         buf_init(&raw, API_MAX_ANSWER_BYTES);
-        int r = 0;
-        for (size_t i = 0; i < pr->ids.n && r == 0; i++) {
-            size_t n;
-            const char *s = tokenizer_token_bytes(t, pr->ids.ids[i], &n);
-            if (!x->p.skip_special_tokens || !tokenizer_is_special(t, pr->ids.ids[i]))
-                r = buf_append(&raw, s, n);
-        }
-        char *clean = r == 0 ? malloc(3 * raw.n_bytes + 1) : NULL;
-        if (clean)
-            jw_escape(&c->text, clean, utf8_sanitize(raw.data ? raw.data : "", raw.n_bytes, clean));
+        if (tokenizer_decode(t, pr->ids.ids, pr->ids.n, x->p.skip_special_tokens, &raw) == 0)
+            jw_escape(&c->text, raw.n_bytes ? raw.data : "", raw.n_bytes);
         else
             c->text.err = ERR_NOMEM;
-        free(clean);
         buf_done(&raw);
     }
     for (int k = 0; k < 4; k++)

@@ -101,7 +101,7 @@ struct api_exchange *handle_tokenize(struct api *a, const struct api_request *re
 static int detokenize(struct api *a, struct params *p, struct jw *w, struct err *e)
 {
     const struct tokenizer *t = engine_info(a->cfg.engine)->tokenizer;
-    struct buf raw;
+    struct buf text;
     int32_t *ids;
     int n, r = check_model(a, p, e);
     if (r == 0 && !t)
@@ -112,25 +112,18 @@ static int detokenize(struct api *a, struct params *p, struct jw *w, struct err 
         r = params_ids(p, p->tokens, "tokens", INT32_MAX, &ids, &n, e);
     if (r < 0)
         return r;
-    buf_init(&raw, API_MAX_ANSWER_BYTES);
-    for (int i = 0; i < n && r == 0; i++) {
-        size_t n_bytes;
-        const char *s = tokenizer_token_bytes(t, ids[i], &n_bytes);
-        r = buf_append(&raw, s, n_bytes);
-    }
-    char *clean = r == 0 ? malloc(3 * raw.n_bytes + 1) : NULL;
-    if (clean) {
-        size_t n_clean = utf8_sanitize(raw.data ? raw.data : "", raw.n_bytes, clean);
+    buf_init(&text, API_MAX_ANSWER_BYTES);
+    r = tokenizer_decode(t, ids, (size_t)n, false, &text);
+    if (r == 0) {
         jw_raw(w, "{\"prompt\":");
-        jw_string(w, clean, n_clean);
+        jw_string(w, text.n_bytes ? text.data : "", text.n_bytes);
         jw_raw(w, ",\"content\":");
-        jw_string(w, clean, n_clean);
+        jw_string(w, text.n_bytes ? text.data : "", text.n_bytes);
         jw_raw(w, "}");
         r = w->err;
     }
-    free(clean);
-    buf_done(&raw);
-    return clean && r == 0 ? 0 : err_set(e, ERR_NOMEM, "out of memory for the text");
+    buf_done(&text);
+    return r == 0 ? 0 : err_set(e, ERR_NOMEM, "out of memory for the text");
 }
 
 struct api_exchange *handle_detokenize(struct api *a, const struct api_request *req,

@@ -66,6 +66,15 @@ static int collect_banned(struct job *j, const struct sched_config *c)
     return 0;
 }
 
+/* Nothing but control tokens: what is generated begins the text. */
+static bool has_no_text(const struct tokenizer *t, const struct gen_request *req)
+{
+    for (int i = 0; t && i < req->n_prompt; i++)
+        if (!tokenizer_is_special(t, req->prompt[i]))
+            return false;
+    return true;
+}
+
 static int seq_init(struct seq *q, struct job *j, int choice, const struct sched_config *c)
 {
     const struct gen_request *req = j->req;
@@ -86,7 +95,7 @@ static int seq_init(struct seq *q, struct job *j, int choice, const struct sched
     if ((r = sampler_new(&req->sampling, choice, c->vocab_size, req->prompt, req->n_prompt,
                          req->max_tokens, &q->sampler)) < 0 ||
         (r = textout_init(&q->text, c->tokenizer, req->stop, req->n_stop,
-                          req->skip_special_tokens)) < 0)
+                          req->skip_special_tokens, has_no_text(c->tokenizer, req))) < 0)
         return r;
     return buf_reserve(&q->shown, 512);
 }

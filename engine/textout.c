@@ -11,14 +11,16 @@
 #define MAX_PENDING ((size_t)1 << 20)
 
 int textout_init(struct textout *t, const struct tokenizer *tokenizer,
-                 const struct stop_string *stop, int n_stop, bool skip_special)
+                 const struct stop_string *stop, int n_stop, bool skip_special, bool begins)
 {
-    *t = (struct textout){tokenizer, stop, n_stop, skip_special, {0}, 0};
+    *t = (struct textout){.tokenizer = tokenizer, .stop = stop, .n_stop = n_stop, .skip_special = skip_special};
     buf_init(&t->pending, MAX_PENDING);
+    detok_init(&t->detok, tokenizer, begins);
     size_t room = tokenizer ? tokenizer_max_token_bytes(tokenizer) : 0;
     for (int i = 0; i < n_stop; i++)
         room = stop[i].n_bytes > room ? stop[i].n_bytes : room;
-    return buf_reserve(&t->pending, 2 * room + 16);
+    /* and a run of byte tokens, each of which may become U+FFFD */
+    return buf_reserve(&t->pending, 2 * room + 3 * sizeof(t->detok.run) + 16);
 }
 
 void textout_done(struct textout *t)
@@ -75,16 +77,15 @@ static size_t may_become_stop(const struct textout *t)
 
 int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out)
 {
-    size_t n_bytes = 0, at;
+    size_t at, before = t->pending.n_bytes;
     int r, hit;
     if (!t->tokenizer)
         return -1;
-    const char *bytes = tokenizer_token_bytes(t->tokenizer, token, &n_bytes);
     if (t->skip_special && tokenizer_is_special(t->tokenizer, token))
-        n_bytes = 0;
-    t->total_bytes += n_bytes;
-    if ((r = buf_append(&t->pending, bytes, n_bytes)) < 0)
+        return -1;
+    if ((r = detok_push(&t->detok, token, &t->pending)) < 0)
         return r;
+    t->total_bytes += t->pending.n_bytes - before;
     if (t->pending.n_bytes == 0)
         return -1;
     if (check_stop && (hit = find_stop(t, &at)) >= 0) {
@@ -99,5 +100,6 @@ int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *
 
 int textout_finish(struct textout *t, struct buf *out)
 {
-    return emit(t, t->pending.n_bytes, out);
+    int r = t->tokenizer ? detok_finish(&t->detok, &t->pending) : 0;
+    return r < 0 ? r : emit(t, t->pending.n_bytes, out);
 }

@@ -11,13 +11,15 @@ struct textout {
     const struct stop_string *stop;    /* borrowed */
     int n_stop;
     bool skip_special;
+    struct detok detok;
     struct buf pending;    /* produced, not yet given out */
     size_t total_bytes;    /* produced so far, given out or not */
 };
 
-/* ERR_NOMEM: pending gets its room here, not in the token loop. */
+/* begins: no text stands before this one (tokenizer.h, detok_init). ERR_NOMEM: pending gets its room here, not in the token loop. */
 int textout_init(struct textout *t, const struct tokenizer *tokenizer,
-                 const struct stop_string *stop, int n_stop, bool skip_special) LATENT_MUST_CHECK;
+                 const struct stop_string *stop, int n_stop, bool skip_special, bool begins)
+    LATENT_MUST_CHECK;
 void textout_done(struct textout *t);
 
 /* Adds a token's bytes and appends what may be shown to out. check_stop: whether stop strings count

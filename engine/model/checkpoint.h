@@ -130,11 +130,14 @@ struct tokenizer_source {
     const float *scores;        /* n_tokens or NULL */
     int n_merges;
     const struct str_view *merges; /* "left right" */
-    /* From a folder: path of tokenizer.json, or NULL. */
+    /* From a folder: path of tokenizer.json, or NULL; else that of tiktoken.model, with the path of
+     * tokenizer_config.json (NULL when absent). */
     const char *json_path;
+    const char *tiktoken_path, *config_path;
     /* Both. -1 when absent. */
     int bos_token_id, eos_token_id, eot_token_id, eom_token_id, pad_token_id, unk_token_id;
     int add_bos_token, add_eos_token; /* 0, 1, -1 not said */
+    int no_space_prefix;              /* GGUF: tokenizer.ggml.add_space_prefix is false */
     int n_eos_extra;                  /* generation_config.json may list several */
     int32_t eos_extra[16];
 };

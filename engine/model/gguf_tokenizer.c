@@ -143,7 +143,7 @@ int gguf__tokenizer(const struct gguf *g, int vocab_size, struct arena *arena,
     struct tokenizer_source t = {.pre = ""};
     const char *chat_template = NULL;
     const void *token_types = NULL, *scores = NULL;
-    int r;
+    int r, space_prefix = -1;
     if ((r = read_string(&rd, "tokenizer.ggml.model", MAX_NAME_BYTES, &t.model)) < 0 ||
         (r = read_string(&rd, "tokenizer.ggml.pre", MAX_NAME_BYTES, &t.pre)) < 0 ||
         (r = read_string(&rd, "tokenizer.chat_template", MAX_TEMPLATE_BYTES, &chat_template)) < 0 ||
@@ -160,7 +160,8 @@ int gguf__tokenizer(const struct gguf *g, int vocab_size, struct arena *arena,
         (r = read_id(&rd, "tokenizer.ggml.padding_token_id", vocab_size, &t.pad_token_id)) < 0 ||
         (r = read_id(&rd, "tokenizer.ggml.unknown_token_id", vocab_size, &t.unk_token_id)) < 0 ||
         (r = read_flag(&rd, "tokenizer.ggml.add_bos_token", &t.add_bos_token)) < 0 ||
-        (r = read_flag(&rd, "tokenizer.ggml.add_eos_token", &t.add_eos_token)) < 0)
+        (r = read_flag(&rd, "tokenizer.ggml.add_eos_token", &t.add_eos_token)) < 0 ||
+        (r = read_flag(&rd, "tokenizer.ggml.add_space_prefix", &space_prefix)) < 0)
         return r;
     if (t.model && strcmp(t.model, "none") == 0) /* how converters say "ids only" */
         t.model = NULL;
@@ -172,6 +173,7 @@ int gguf__tokenizer(const struct gguf *g, int vocab_size, struct arena *arena,
         return err_set_param(e, ERR_FORMAT, "tokenizer.ggml.tokens",
                              "%s: tokenizer.ggml.model is %s, but tokenizer.ggml.tokens is missing",
                              g->map->label, t.model);
+    t.no_space_prefix = space_prefix == 0;
     t.token_types = token_types;
     t.scores = scores;
     *ret = t;

@@ -266,8 +266,18 @@ static int read_tokenizer(struct checkpoint *c, const char *folder, const cJSON 
     char *path = checkpoint__path(c, folder, "tokenizer.json");
     if (!path)
         return err_set(e, ERR_NOMEM, "out of memory");
-    if (access(path, R_OK) == 0)
+    if (access(path, R_OK) == 0) {
         t->json_path = path;
+        return 0;
+    }
+    const char *ranks = checkpoint__path(c, folder, "tiktoken.model");
+    const char *beside = checkpoint__path(c, folder, "tokenizer_config.json");
+    if (!ranks || !beside)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    if (access(ranks, R_OK) == 0) {
+        t->tiktoken_path = ranks;
+        t->config_path = access(beside, R_OK) == 0 ? beside : NULL;
+    }
     return 0;
 }
 

@@ -59,7 +59,7 @@ int bpe_new(const struct bpe_merge *merges, int n_merges, const int32_t byte_ids
                                                    b->slots[i & b->mask].right != merges[m].right))
             i++;
         b->slots[i & b->mask] =
-            (struct slot){merges[m].left, merges[m].right, m, merges[m].result};
+            (struct slot){merges[m].left, merges[m].right, merges[m].rank, merges[m].result};
     }
     *ret = b;
     return 0;
@@ -200,5 +200,10 @@ int bpe_encode(const struct bpe *b, const unsigned char *piece, size_t n_bytes, 
     for (size_t i = 0; i < n_bytes; i++)
         if (b->byte_ids[piece[i]] >= 0)
             ret[n++] = b->byte_ids[piece[i]];
-    return n < 2 ? n : n <= SCAN_MAX ? encode_short(b, ret, n) : encode_long(b, ret, n);
+    return bpe_merge_ids(b, ret, n);
+}
+
+int bpe_merge_ids(const struct bpe *b, int32_t *ids, int n)
+{
+    return n < 2 ? n : n <= SCAN_MAX ? encode_short(b, ids, n) : encode_long(b, ids, n);
 }

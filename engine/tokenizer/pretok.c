@@ -3,14 +3,10 @@
 
 #include "engine/tokenizer/pretok.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
-#include <pcre2.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MATCH_LIMIT 20000000u /* a run of a megabyte needs a few steps a byte */
-#define DEPTH_LIMIT 4000u
-#define HEAP_LIMIT_KIB (64u * 1024u)
+#include "engine/tokenizer/pattern.h"
 
 struct named {
     const char *name;
@@ -25,9 +21,15 @@ static const struct named table[] = {
 };
 #define N_TABLE (sizeof(table) / sizeof(*table))
 
+struct rule {
+    struct pattern *pattern;
+    enum pretok_behaviour behaviour;
+    bool invert;
+};
+
 struct pretok {
     int n;
-    pcre2_code *code[PRETOK_MAX_PATTERNS];
+    struct rule rule[PRETOK_MAX_PATTERNS];
 };
 
 const char *const *pretok_patterns(const char *name, int *ret_whole_words)
@@ -50,31 +52,50 @@ const char *pretok_names(void)
     return names;
 }
 
-int pretok_new(const char *const *patterns, int n_patterns, struct pretok **ret, struct err *e)
+static bool same_pattern(const char *a, const char *b)
+{
+    char *x = NULL, *y = NULL;
+    struct err e;
+    bool same = pattern_rewrite(a, "", &x, &e) == 0 && pattern_rewrite(b, "", &y, &e) == 0 && !strcmp(x, y);
+    free(x);
+    free(y);
+    return same;
+}
+
+const char *pretok_name_of(const struct pretok_rule *rules, int n_rules, int whole_words)
+{
+    for (size_t i = 0; i < N_TABLE; i++) {
+        const char *const *p = table[i].patterns;
+        int k = 0;
+        /* Keeping only what an exhaustive pattern matches is the same as isolating it. */
+        while (k < n_rules && p[k] && same_pattern(rules[k].pattern, p[k]) &&
+               (rules[k].behaviour == PRETOK_ISOLATED ||
+                (rules[k].behaviour == PRETOK_REMOVED && rules[k].invert && n_rules == 1)))
+            k++;
+        if (k == n_rules && !p[k] && table[i].whole_words == whole_words)
+            return table[i].name;
+    }
+    return NULL;
+}
+
+int pretok_new(const struct pretok_rule *rules, int n_rules, struct pretok **ret, struct err *e)
 {
     struct pretok *p;
-    if (n_patterns > PRETOK_MAX_PATTERNS)
-        return err_set_param(e, ERR_LIMIT, "pre_tokenizer", "pre_tokenizer: %d patterns; at most %d",
-                             n_patterns, PRETOK_MAX_PATTERNS);
+    if (n_rules > PRETOK_MAX_PATTERNS)
+        return err_set_param(e, ERR_LIMIT, "pre_tokenizer", "pre_tokenizer: %d patterns; at most %d", n_rules,
+                             PRETOK_MAX_PATTERNS);
     p = calloc(1, sizeof(*p));
     if (!p)
         return err_set(e, ERR_NOMEM, "out of memory");
-    for (int i = 0; i < n_patterns; i++) {
-        int code;
-        PCRE2_SIZE at;
-        p->code[i] = pcre2_compile((PCRE2_SPTR)patterns[i], PCRE2_ZERO_TERMINATED,
-                                   PCRE2_UTF | PCRE2_UCP | PCRE2_NO_UTF_CHECK, &code, &at, NULL);
-        if (!p->code[i]) {
-            PCRE2_UCHAR text[160] = "";
-            pcre2_get_error_message(code, text, sizeof(text));
+    for (int i = 0; i < n_rules; i++) {
+        int r = pattern_new(rules[i].pattern, "pre_tokenizer", &p->rule[i].pattern, e);
+        if (r < 0) {
             pretok_free(&p);
-            return err_set_param(e, ERR_FORMAT, "pre_tokenizer",
-                                 "pre_tokenizer: pattern %d does not compile: %s at byte %zu", i,
-                                 (const char *)text, (size_t)at);
+            return r;
         }
+        p->rule[i].behaviour = rules[i].behaviour;
+        p->rule[i].invert = rules[i].invert;
         p->n = i + 1;
-        /* Without a JIT for this machine the interpreter does the same. */
-        (void)pcre2_jit_compile(p->code[i], PCRE2_JIT_COMPLETE);
     }
     *ret = p;
     return 0;
@@ -87,61 +108,106 @@ void pretok_free(struct pretok **pp)
     if (!p)
         return;
     for (int i = 0; i < p->n; i++)
-        pcre2_code_free(p->code[i]);
+        pattern_free(&p->rule[i].pattern);
     free(p);
 }
 
 struct splitter {
     const struct pretok *p;
-    pcre2_match_data *match;
-    pcre2_match_context *context;
+    struct pattern_run *runs; /* one a level */
     int (*piece)(void *arg, const char *text, size_t n_bytes);
     void *arg;
 };
 
-static int split(const struct splitter *s, int level, const char *text, size_t n)
+/* Spans of one level come in order; those that may still join their neighbour wait in `held`. */
+struct level {
+    const struct splitter *s;
+    int number;
+    const char *text;
+    size_t begin, end; /* held */
+    bool holds, held_match, last_match;
+};
+
+static int split(const struct splitter *s, int number, const char *text, size_t n);
+
+static int give(struct level *l, size_t begin, size_t end)
+{
+    return split(l->s, l->number + 1, l->text + begin, end - begin);
+}
+
+static int release(struct level *l)
+{
+    bool holds = l->holds;
+    l->holds = false;
+    return holds ? give(l, l->begin, l->end) : 0;
+}
+
+static int span(struct level *l, size_t begin, size_t end, bool match)
+{
+    const struct rule *rule = &l->s->p->rule[l->number];
+    bool joins = false, last = l->last_match;
+    if (begin == end)
+        return 0;
+    match ^= rule->invert;
+    l->last_match = match;
+    switch (rule->behaviour) {
+    case PRETOK_ISOLATED:
+        return give(l, begin, end);
+    case PRETOK_REMOVED:
+        return match ? 0 : give(l, begin, end);
+    case PRETOK_WITH_PREVIOUS:
+        joins = match && !last;
+        break;
+    case PRETOK_WITH_NEXT:
+        joins = !match && last;
+        break;
+    case PRETOK_CONTIGUOUS:
+        joins = match == last;
+        break;
+    }
+    if (l->holds && joins) {
+        l->end = end;
+        return 0;
+    }
+    int r = release(l);
+    l->holds = true;
+    l->begin = begin;
+    l->end = end;
+    return r;
+}
+
+static int split(const struct splitter *s, int number, const char *text, size_t n)
 {
     if (n == 0)
         return 0;
-    if (level == s->p->n)
+    if (number == s->p->n)
         return s->piece(s->arg, text, n);
-    size_t done = 0, at = 0;
-    while (at < n) {
-        int r = pcre2_match(s->p->code[level], (PCRE2_SPTR)text, n, at, PCRE2_NO_UTF_CHECK, s->match,
-                            s->context);
-        if (r == PCRE2_ERROR_NOMATCH)
-            break;
-        if (r < 0)
-            return r == PCRE2_ERROR_NOMEMORY ? ERR_NOMEM : ERR_LIMIT;
-        const PCRE2_SIZE *o = pcre2_get_ovector_pointer(s->match);
-        size_t begin = o[0], end = o[1];
-        if (end == begin) { /* an empty match splits nothing: on to the next character */
-            at = end + 1;
-            while (at < n && ((unsigned char)text[at] & 0xc0) == 0x80)
-                at++;
-            continue;
-        }
-        if ((r = split(s, level + 1, text + done, begin - done)) != 0 ||
-            (r = split(s, level + 1, text + begin, end - begin)) != 0)
+    struct level l = {.s = s, .number = number, .text = text};
+    struct pattern_run *run = &s->runs[number];
+    size_t done = 0, begin, end;
+    int r;
+    run->at = 0;
+    while ((r = pattern_next(s->p->rule[number].pattern, run, text, n, &begin, &end)) == 1) {
+        if ((r = span(&l, done, begin, false)) != 0 || (r = span(&l, begin, end, true)) != 0)
             return r;
-        done = at = end;
+        done = end;
     }
-    return split(s, level + 1, text + done, n - done);
+    if (r != 0 || (r = span(&l, done, n, false)) != 0)
+        return r;
+    return release(&l);
 }
 
 int pretok_split(const struct pretok *p, const char *text, size_t n_bytes,
                  int (*piece)(void *arg, const char *text, size_t n_bytes), void *arg)
 {
-    struct splitter s = {p, pcre2_match_data_create(1, NULL), pcre2_match_context_create(NULL), piece,
-                         arg};
-    int r = ERR_NOMEM;
-    if (s.match && s.context) {
-        pcre2_set_match_limit(s.context, MATCH_LIMIT);
-        pcre2_set_depth_limit(s.context, DEPTH_LIMIT);
-        pcre2_set_heap_limit(s.context, HEAP_LIMIT_KIB);
+    struct pattern_run runs[PRETOK_MAX_PATTERNS];
+    struct splitter s = {p, runs, piece, arg};
+    int r = 0, made = 0;
+    while (made < p->n && r == 0)
+        r = pattern_begin(&runs[made++]);
+    if (r == 0)
         r = split(&s, 0, text, n_bytes);
-    }
-    pcre2_match_data_free(s.match);
-    pcre2_match_context_free(s.context);
+    while (made > 0)
+        pattern_end(&runs[--made]);
     return r;
 }

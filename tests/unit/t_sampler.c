@@ -283,7 +283,7 @@ static void check_text(const char *text, const struct stop_string *stop, int n_s
     int hit = -1;
     buf_init(&out, 1 << 20);
     buf_init(&piece, 1 << 20);
-    ck_assert_int_eq(textout_init(&t, tok, stop, n_stop, true), 0);
+    ck_assert_int_eq(textout_init(&t, tok, stop, n_stop, true, true), 0);
     /* the earliest end of a stop string wins, and its beginning is where the text ends */
     size_t first_end = SIZE_MAX;
     for (int i = 0; i < n_stop; i++) {
