@@ -137,64 +137,76 @@ INLINE vf quant_row(const struct quant_layout l, const vi *w, const struct signe
     return acc;
 }
 
-INLINE void quant_tile(enum tensor_type type, const unsigned char *wg, int n_out, int n_in, int g,
-                       const void *const *x, float *const *y, const int rows, const int tile)
+/* `rows` activation rows, known to be one when tile is 1, against `groups` neighbouring groups: with one
+ * row two groups are read side by side, for two streams of memory. */
+INLINE void quant_tile(enum tensor_type type, const unsigned char *wg, size_t group_bytes, int n_out,
+                       int n_in, int g, const void *const *x, float *const *y, const int rows,
+                       const int tile, const int groups)
 {
     const struct quant_layout l = quant_layout(type);
     const size_t block_bytes = quant_block_bytes(l);
-    vf acc[QUANT_TILE][HALVES];
+    vf acc[QUANT_TILE][2][HALVES];
     for (int i = 0; i < rows; i++)
-        for (int h = 0; h < HALVES; h++)
-            acc[i][h] = vf_set1(0.0f);
+        for (int j = 0; j < groups; j++)
+            for (int h = 0; h < HALVES; h++)
+                acc[i][j][h] = vf_set1(0.0f);
     for (int b = 0; b < n_in / Q8_BLOCK; wg += quant_super_bytes(l)) {
-        vf d[HALVES], m[HALVES];
+        vf d[2][HALVES], m[2][HALVES];
         UNROLL
-        for (int h = 0; h < HALVES; h++) {
-            d[h] = vf_load_f16(wg + h * 2 * VI_LANES);
-            m[h] = l.head > 32 ? vf_load_f16(wg + 32 + h * 2 * VI_LANES) : vf_set1(0.0f);
-        }
-        const unsigned char *side = wg + l.head;
-        for (int e = 0; e < l.blocks; e++, b++, side += block_bytes) {
-            if (tile == 1)
-                for (size_t at = 0; at < block_bytes; at += 64)
-                    _mm_prefetch((const char *)side + at + QUANT_PREFETCH, _MM_HINT_T0);
+        for (int j = 0; j < groups; j++) {
+            const unsigned char *head = wg + (size_t)j * group_bytes;
             UNROLL
             for (int h = 0; h < HALVES; h++) {
+                d[j][h] = vf_load_f16(head + h * 2 * VI_LANES);
+                m[j][h] = l.head > 32 ? vf_load_f16(head + 32 + h * 2 * VI_LANES) : vf_set1(0.0f);
+            }
+        }
+        for (int e = 0; e < l.blocks; e++, b++) {
+            UNROLL
+            for (int jh = 0; jh < groups * HALVES; jh++) {
+                const int j = jh / HALVES, h = jh % HALVES;
+                const unsigned char *side =
+                    wg + (size_t)j * group_bytes + l.head + (size_t)e * block_bytes;
                 vi w[8];
                 struct quant_scales s;
                 struct signed_w sw;
+                if (tile == 1 && h == 0)
+                    for (size_t at = 0; at < block_bytes; at += 64)
+                        _mm_prefetch((const char *)side + at + QUANT_PREFETCH, _MM_HINT_T0);
                 quant_unpack(l, side + l.side + h * VI_BYTES, w);
                 if (l.b8 || l.table)
                     signed_prepare(w, &sw);
-                quant_scales_read(l, side, h, d[h], m[h], &s);
+                quant_scales_read(l, side, h, d[j][h], m[j][h], &s);
                 if (tile == 1)
-                    acc[0][h] = quant_row(l, w, &sw, &s, x[0], n_in, b, acc[0][h]);
+                    acc[0][j][h] = quant_row(l, w, &sw, &s, x[0], n_in, b, acc[0][j][h]);
                 else
                     for (int i = 0; i < rows; i++)
-                        acc[i][h] = quant_row(l, w, &sw, &s, x[i], n_in, b, acc[i][h]);
+                        acc[i][j][h] = quant_row(l, w, &sw, &s, x[i], n_in, b, acc[i][j][h]);
             }
         }
     }
-    for (int i = 0; i < rows; i++) {
-        v16 out = v16_of_halves(acc[i]);
-        store_lanes(y[i], out, g, n_out);
-    }
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < groups; j++)
+            store_lanes(y[i], v16_of_halves(acc[i][j]), g + j, n_out);
 }
 
 INLINE void mul_quants(enum tensor_type type, const void *w, int n_out, int n_in, int g0, int g1,
                        const void *const *x, float *const *y, int m)
 {
-    size_t group_bytes = quant_group_bytes(type, n_in);
-    const unsigned char *wg = (const unsigned char *)w + (size_t)g0 * group_bytes;
-    for (int g = g0; g < g1; g++, wg += group_bytes) {
-        if (m == 1) {
-            quant_tile(type, wg, n_out, n_in, g, x, y, 1, 1);
-            continue;
-        }
-        for (int i = 0; i < m; i += QUANT_TILE)
-            quant_tile(type, wg, n_out, n_in, g, x + i, y + i, m - i < QUANT_TILE ? m - i : QUANT_TILE,
-                       QUANT_TILE);
+    size_t bytes = quant_group_bytes(type, n_in);
+    const unsigned char *wg = (const unsigned char *)w + (size_t)g0 * bytes;
+    int g = g0;
+    if (m == 1) {
+        for (; g + 2 <= g1; g += 2, wg += 2 * bytes)
+            quant_tile(type, wg, bytes, n_out, n_in, g, x, y, 1, 1, 2);
+        if (g < g1)
+            quant_tile(type, wg, bytes, n_out, n_in, g, x, y, 1, 1, 1);
+        return;
     }
+    for (; g < g1; g++, wg += bytes)
+        for (int i = 0; i < m; i += QUANT_TILE)
+            quant_tile(type, wg, bytes, n_out, n_in, g, x + i, y + i,
+                       m - i < QUANT_TILE ? m - i : QUANT_TILE, QUANT_TILE, 1);
 }
 
 #define MUL_QUANTS(name, type)                                                                     \
