@@ -56,6 +56,7 @@ struct model {
     int max_logit_rows, max_position;
     enum tensor_type row_type;
     struct layer *layers;
+    struct slab *slab;          /* packed weights */
     struct matrix embd, output; /* output.packed == NULL when tied to embd */
     float *output_norm;
     struct kv_plane *planes;
@@ -186,7 +187,7 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
                         struct err *e)
 {
     const struct model_config *c = &m->config;
-    struct load_progress lp = {report, p};
+    struct load_progress lp = {report, p, m->slab, ck};
     int r;
     if ((r = matrix_pack(&m->embd, &ck->token_embd, m->pool, &lp, e)) < 0)
         return r;
@@ -285,6 +286,11 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
     m->max_logit_rows = opt->max_logit_rows;
     m->max_position = opt->max_position;
     rope_init(&m->rope, &m->config, opt->max_position);
+    m->slab = slab_new(pool);
+    if (!m->slab) {
+        r = err_set(e, ERR_NOMEM, "out of memory");
+        goto fail;
+    }
     if ((r = plan_layers(m, ckpt, e)) < 0 || (r = load_weights(m, ckpt, &p, e)) < 0 ||
         (r = make_work(m, e)) < 0)
         goto fail;
@@ -314,6 +320,7 @@ void model_free(struct model **mp)
     free(m->layers);
     matrix_done(&m->embd);
     matrix_done(&m->output);
+    slab_free(m->slab);
     free(m->output_norm);
     free(m->planes);
     products_done(&m->products);

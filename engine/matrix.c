@@ -34,7 +34,7 @@ static void pack_item(void *arg, int item, int thread)
 }
 
 static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type type, int64_t n_out,
-                        int64_t n_in, struct err *e)
+                        int64_t n_in, struct slab *slab, struct err *e)
 {
     if (n_out < 1 || n_in < 1 || n_out > INT32_MAX - KERN_LANES || n_in > INT32_MAX / 4)
         return err_set_param(e, ERR_FORMAT, name, "tensor %s: shape %lld x %lld is out of range",
@@ -48,7 +48,9 @@ static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type typ
     m->n_out = (int)n_out;
     m->n_in = (int)n_in;
     m->n_bytes = kern_packed_bytes(type, m->n_out, m->n_in);
-    m->packed = aligned_alloc(64, (m->n_bytes + 63) & ~(size_t)63);
+    m->in_slab = slab != NULL;
+    m->packed = slab ? slab_alloc(slab, m->n_bytes)
+                     : aligned_alloc(64, (m->n_bytes + 63) & ~(size_t)63);
     if (!m->packed)
         return err_set(e, ERR_NOMEM, "tensor %s: no memory for %zu bytes of packed weights", name,
                        m->n_bytes);
@@ -59,7 +61,7 @@ int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
                 const struct load_progress *lp, struct err *e)
 {
     struct matrix out;
-    int r = matrix_alloc(&out, t->name, t->type, t->ne[1], t->ne[0], e);
+    int r = matrix_alloc(&out, t->name, t->type, t->ne[1], t->ne[0], lp ? lp->slab : NULL, e);
     if (r < 0)
         return r;
     size_t group_bytes = kern_group_bytes(out.type, out.n_in);
@@ -76,7 +78,14 @@ int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
         int n = j.g_end - j.g0;
         int items = n < 2 * pool_threads(pool) ? n : 2 * pool_threads(pool);
         j.per_item = (n + items - 1) / items;
+        const unsigned char *rows = (const unsigned char *)t->data +
+                                    (size_t)j.g0 * KERN_LANES * j.src.row_bytes;
+        int n_rows = (j.g_end == n_groups ? out.n_out : j.g_end * KERN_LANES) - j.g0 * KERN_LANES;
+        if (lp && lp->ck)
+            checkpoint_expect(lp->ck, rows, (size_t)n_rows * j.src.row_bytes);
         pool_run(pool, (n + j.per_item - 1) / j.per_item, pack_item, &j);
+        if (lp && lp->ck)
+            checkpoint_let_go(lp->ck, rows, (size_t)n_rows * j.src.row_bytes);
         if (lp && lp->report && lp->report(lp->arg, (uint64_t)n * group_bytes)) {
             matrix_done(&out);
             return err_set(e, ERR_CANCELED, "loading was stopped");
@@ -119,7 +128,7 @@ int matrix_pack_f32(struct matrix *m, const char *name, const float *rows, int n
                     enum tensor_type type, struct err *e)
 {
     struct matrix out;
-    int r = matrix_alloc(&out, name, type, n_out, n_in, e);
+    int r = matrix_alloc(&out, name, type, n_out, n_in, NULL, e);
     if (r < 0)
         return r;
     struct kern_source src = {.rows = rows, .row_bytes = (size_t)n_in * sizeof(float)};
@@ -154,7 +163,8 @@ enum tensor_type matrix_store_type(enum tensor_type from, const float *v, size_t
 
 void matrix_done(struct matrix *m)
 {
-    free(m->packed);
+    if (!m->in_slab)
+        free(m->packed);
     memset(m, 0, sizeof(*m));
 }
 

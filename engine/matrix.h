@@ -11,14 +11,17 @@
 #include <stdint.h>
 #include "base/err.h"
 #include "engine/kernels/kern.h"
+#include "engine/model/checkpoint.h"
 #include "engine/model/tensor.h"
 #include "engine/pool.h"
+#include "engine/slab.h"
 
 struct matrix {
     enum tensor_type type;
     int n_out, n_in;
-    unsigned char *packed; /* owned, 64-aligned; NULL: no such matrix */
+    unsigned char *packed; /* 64-aligned; NULL: no such matrix */
     size_t n_bytes;
+    bool in_slab; /* of load_progress; else owned */
 };
 
 /* Called after about every 4 MiB packed with the bytes done since the last call; non-zero stops the
@@ -26,6 +29,8 @@ struct matrix {
 struct load_progress {
     int (*report)(void *arg, uint64_t n_bytes);
     void *arg;
+    struct slab *slab;           /* where packed weights go, and who owns them; NULL: each matrix its own */
+    const struct checkpoint *ck; /* its pages are let go once they have been packed; may be NULL */
 };
 
 /* Packs a 2-d tensor (ne[0] inputs, ne[1] outputs). ERR_UNSUPPORTED names the tensor when its type

@@ -121,3 +121,17 @@ void checkpoint_close(struct checkpoint **cp)
     }
     free(c);
 }
+
+void checkpoint_expect(const struct checkpoint *c, const void *data, size_t n_bytes)
+{
+    for (int i = 0; c->priv && i < c->priv->n_maps; i++)
+        if (map__expect(c->priv->maps[i], data, n_bytes))
+            return;
+}
+
+void checkpoint_let_go(const struct checkpoint *c, const void *data, size_t n_bytes)
+{
+    for (int i = 0; c->priv && i < c->priv->n_maps; i++)
+        if (map__let_go(c->priv->maps[i], data, n_bytes))
+            return;
+}

@@ -163,5 +163,10 @@ struct checkpoint {
  * ERR_UNSUPPORTED (architecture, tensor type), ERR_NOMEM. Never aborts on any input. */
 int checkpoint_open(const char *path, struct checkpoint **ret, struct err *e) LATENT_MUST_CHECK;
 void checkpoint_close(struct checkpoint **c); /* unmaps; NULL-safe */
+/* Hints about a range of a tensor's data: it is about to be read from its start to its end; it has been
+ * read, and its pages need not count as memory of this process any more (it can still be read, from the
+ * system's cache or the disk). Ranges outside the mapped files are ignored. */
+void checkpoint_expect(const struct checkpoint *c, const void *data, size_t n_bytes);
+void checkpoint_let_go(const struct checkpoint *c, const void *data, size_t n_bytes);
 
 #endif

@@ -13,6 +13,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#define AHEAD_BYTES ((size_t)32 << 20)
+#define FAULT_AROUND ((size_t)64 << 10)
+
 void map__printable(const char *s, size_t n_bytes, char *dst, size_t dst_bytes)
 {
     size_t n = n_bytes < dst_bytes - 1 ? n_bytes : dst_bytes - 1;
@@ -75,4 +78,50 @@ void map__close(struct file_map *m)
     if (m->owned)
         munmap((void *)(uintptr_t)m->data, m->n_bytes);
     *m = (struct file_map){0};
+}
+
+/* [*ret_from, *ret_to) in whole pages around the range. */
+static bool pages(const struct file_map *m, const void *data, size_t n_bytes, size_t *ret_from,
+                  size_t *ret_to)
+{
+    uintptr_t base = (uintptr_t)m->data, at = (uintptr_t)data;
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    if (!m->owned || at < base || at - base >= m->n_bytes || n_bytes > m->n_bytes - (at - base))
+        return false;
+    *ret_from = (at - base) & ~(page - 1);
+    *ret_to = (at - base + n_bytes + page - 1) & ~(page - 1);
+    return true;
+}
+
+static void advise(const struct file_map *m, size_t from, size_t to, int what)
+{
+    if (from < to)
+        (void)madvise((void *)((uintptr_t)m->data + from), to - from, what); /* a hint: may fail */
+}
+
+bool map__expect(const struct file_map *m, const void *data, size_t n_bytes)
+{
+    size_t from, to, n = m->n_bytes;
+    if (!pages(m, data, n_bytes, &from, &to))
+        return false;
+    /* what comes after that far is read from the disk meanwhile */
+    size_t ahead = to + AHEAD_BYTES - (to - from < AHEAD_BYTES ? to - from : AHEAD_BYTES);
+    size_t end = to + AHEAD_BYTES < n ? to + AHEAD_BYTES : n;
+    advise(m, ahead, end, MADV_WILLNEED);
+#ifdef MADV_POPULATE_READ
+    advise(m, from, to, MADV_POPULATE_READ); /* one call instead of many page faults */
+#endif
+    return true;
+}
+
+bool map__let_go(const struct file_map *m, const void *data, size_t n_bytes)
+{
+    size_t from, to;
+    if (!pages(m, data, n_bytes, &from, &to))
+        return false;
+    /* a page fault maps its neighbours too, also those that were let go with the range before */
+    from &= ~(FAULT_AROUND - 1);
+    to = (to + FAULT_AROUND - 1) & ~(FAULT_AROUND - 1);
+    advise(m, from, to < m->n_bytes ? to : m->n_bytes, MADV_DONTNEED);
+    return true;
 }

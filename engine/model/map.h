@@ -28,6 +28,10 @@ static inline bool map__has(const struct file_map *m, uint64_t offset, uint64_t 
     return offset <= m->n_bytes && n_bytes <= m->n_bytes - offset;
 }
 
+/* For checkpoint_expect and checkpoint_let_go; false when the range does not lie in an owned map. */
+bool map__expect(const struct file_map *m, const void *data, size_t n_bytes);
+bool map__let_go(const struct file_map *m, const void *data, size_t n_bytes);
+
 /* Copies n bytes to dst (dst_bytes with the NUL), printable ASCII only: names from files go into
  * messages and logs. Longer names end in "...". */
 void map__printable(const char *s, size_t n_bytes, char *dst, size_t dst_bytes);
