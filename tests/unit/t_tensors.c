@@ -1,0 +1,313 @@
+/* tests/unit/t_tensors.c - folders whose tensors are missing, too many, of another shape or type, in the
+ * wrong shard, or FP8: what the error says, and what is taken in silence. */
+#include "config.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "engine/model/checkpoint.h"
+
+#define CONFIG                                                                                              \
+    "{\"model_type\":\"deepseek_v3\",\"vocab_size\":8,\"hidden_size\":32,\"intermediate_size\":32,"        \
+    "\"num_hidden_layers\":1,\"num_attention_heads\":1,\"q_lora_rank\":null,\"kv_lora_rank\":32,"          \
+    "\"qk_nope_head_dim\":32,\"qk_rope_head_dim\":32,\"v_head_dim\":32,\"max_position_embeddings\":64%s}"
+#define LAYER "model.layers.0."
+
+struct spec {
+    const char *name;
+    const char *dtype;
+    int rows, cols; /* cols 0: a vector */
+    int shard;
+};
+
+static const struct spec whole[] = {
+    {"model.embed_tokens.weight", "F32", 8, 32, 1},
+    {"model.norm.weight", "F32", 32, 0, 1},
+    {"lm_head.weight", "BF16", 8, 32, 1},
+    {LAYER "input_layernorm.weight", "F32", 32, 0, 1},
+    {LAYER "self_attn.q_proj.weight", "F16", 64, 32, 1},
+    {LAYER "self_attn.kv_a_proj_with_mqa.weight", "F32", 64, 32, 1},
+    {LAYER "self_attn.kv_a_layernorm.weight", "F32", 32, 0, 2},
+    {LAYER "self_attn.kv_b_proj.weight", "F32", 64, 32, 2},
+    {LAYER "self_attn.o_proj.weight", "F32", 32, 32, 2},
+    {LAYER "post_attention_layernorm.weight", "F32", 32, 0, 2},
+    {LAYER "mlp.gate_proj.weight", "F32", 32, 32, 2},
+    {LAYER "mlp.up_proj.weight", "F32", 32, 32, 2},
+    {LAYER "mlp.down_proj.weight", "F32", 32, 32, 2},
+};
+#define N_WHOLE ((int)(sizeof(whole) / sizeof(whole[0])))
+#define MAX_SPECS 24
+
+static char dir[] = "/tmp/latentd-tensors-XXXXXX";
+static struct spec specs[MAX_SPECS];
+static int n_specs;
+static const char *more_config;
+static struct err e;
+
+static void setup(void)
+{
+    memcpy(dir + sizeof(dir) - 7, "XXXXXX", 6);
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    memcpy(specs, whole, sizeof(whole));
+    n_specs = N_WHOLE;
+    more_config = "";
+}
+
+static void put(const char *name, const void *data, size_t n)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fwrite(data, 1, n, f), n);
+    fclose(f);
+}
+
+static void teardown(void)
+{
+    static const char *const names[] = {"config.json", "model.safetensors", "a.safetensors",
+                                        "b.safetensors", "model.safetensors.index.json"};
+    char path[256];
+    for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
+        snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+        unlink(path);
+    }
+    rmdir(dir);
+}
+
+static int width(const char *dtype)
+{
+    return strcmp(dtype, "F32") == 0 || strcmp(dtype, "I32") == 0 ? 4 : strncmp(dtype, "F8", 2) ? 2 : 1;
+}
+
+/* The tensors of a shard (0: all). Values are bytes 0x38: 1 as F8_E4M3, small numbers otherwise. */
+static void put_weights(const char *name, int shard)
+{
+    static char header[16384], file[1 << 20];
+    size_t n = 0, data = 0;
+    for (int i = 0; i < n_specs; i++) {
+        const struct spec *s = &specs[i];
+        if (shard && s->shard != shard)
+            continue;
+        size_t bytes = (size_t)s->rows * (size_t)(s->cols ? s->cols : 1) * (size_t)width(s->dtype);
+        char shape[32];
+        snprintf(shape, sizeof(shape), s->cols ? "%d,%d" : "%d", s->rows, s->cols);
+        n += (size_t)snprintf(header + n, sizeof(header) - n,
+                              "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%s],\"data_offsets\":[%zu,%zu]}",
+                              n ? ',' : '{', s->name, s->dtype, shape, data, data + bytes);
+        data += bytes;
+    }
+    n += (size_t)snprintf(header + n, sizeof(header) - n, "}");
+    ck_assert_uint_lt(8 + n + data, sizeof(file));
+    memset(file, 0x38, sizeof(file));
+    for (int i = 0; i < 8; i++)
+        file[i] = (char)(n >> (8 * i));
+    memcpy(file + 8, header, n);
+    put(name, file, 8 + n + data);
+}
+
+static struct checkpoint *open_folder(void)
+{
+    static const char format[] = CONFIG;
+    char config[2048];
+    struct checkpoint *c = NULL;
+    snprintf(config, sizeof(config), format, more_config);
+    put("config.json", config, strlen(config));
+    memset(&e, 0, sizeof(e));
+    if (checkpoint_open(dir, &c, &e) < 0)
+        ck_assert_ptr_null(c);
+    return c;
+}
+
+static struct spec *of(const char *name)
+{
+    for (int i = 0; i < n_specs; i++)
+        if (strcmp(specs[i].name, name) == 0)
+            return &specs[i];
+    ck_abort_msg("no tensor %s", name);
+    return NULL;
+}
+
+static void add(const char *name, const char *dtype, int rows, int cols)
+{
+    ck_assert_int_lt(n_specs, MAX_SPECS);
+    specs[n_specs++] = (struct spec){name, dtype, rows, cols, 1};
+}
+
+static void drop(const char *name)
+{
+    struct spec *s = of(name);
+    memmove(s, s + 1, (size_t)(specs + n_specs - (s + 1)) * sizeof(*s));
+    n_specs--;
+}
+
+static void opens(void)
+{
+    put_weights("model.safetensors", 0);
+    struct checkpoint *c = open_folder();
+    ck_assert_msg(c != NULL, "%s", e.text);
+    checkpoint_close(&c);
+}
+
+/* The error must have this code and contain all of these. */
+static void fails(int code, const char *a, const char *b)
+{
+    struct checkpoint *c = open_folder();
+    ck_assert_msg(c == NULL, "it opened; wanted %s", a);
+    ck_assert_msg(e.code == code, "code %d: %s", e.code, e.text);
+    ck_assert_msg(strstr(e.text, a) != NULL, "\"%s\" is not in: %s", a, e.text);
+    ck_assert_msg(strstr(e.text, b) != NULL, "\"%s\" is not in: %s", b, e.text);
+}
+
+START_TEST(test_whole)
+{
+    put_weights("model.safetensors", 0);
+    struct checkpoint *c = open_folder();
+    ck_assert_msg(c != NULL, "%s", e.text);
+    ck_assert_str_eq(c->weight_types, "F32 79 %, F16 19 %, BF16 2 %");
+    checkpoint_close(&c);
+}
+END_TEST
+
+START_TEST(test_missing)
+{
+    drop(LAYER "mlp.up_proj.weight");
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "1 tensor is missing: " LAYER "mlp.up_proj.weight", "");
+    ck_assert_str_eq(e.param, LAYER "mlp.up_proj.weight");
+    drop(LAYER "mlp.down_proj.weight");
+    drop(LAYER "self_attn.o_proj.weight");
+    drop("model.norm.weight");
+    drop("lm_head.weight");
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "5 tensors are missing: model.norm.weight, lm_head.weight", " and 2 more");
+    /* a configuration may ask for far more than there is */
+    more_config = ",\"n_routed_experts\":8000,\"moe_intermediate_size\":32,\"num_experts_per_tok\":1,"
+                  "\"first_k_dense_replace\":0";
+    fails(ERR_FORMAT, "at least 20000 tensors are missing", "more");
+}
+END_TEST
+
+START_TEST(test_shape_and_type)
+{
+    of(LAYER "self_attn.o_proj.weight")->rows = 33;
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "self_attn.o_proj.weight is {32, 33}, wanted {32, 32}", "1 tensor has a shape");
+    of(LAYER "mlp.up_proj.weight")->dtype = "I32";
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "1 tensor has a shape", "up_proj.weight is I32");
+    of(LAYER "self_attn.o_proj.weight")->rows = 32;
+    put_weights("model.safetensors", 0);
+    fails(ERR_UNSUPPORTED, "up_proj.weight is I32", "served are F32");
+}
+END_TEST
+
+START_TEST(test_extra)
+{
+    add(LAYER "self_attn.q_proj.bias", "F32", 64, 0);
+    add("model.layers.1.input_layernorm.weight", "F32", 32, 0);
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "2 tensors are not part of this model", LAYER "self_attn.q_proj.bias");
+}
+END_TEST
+
+/* What does not change the result: some of it only where the configuration says so. */
+START_TEST(test_ignored)
+{
+    add(LAYER "self_attn.rotary_emb.inv_freq", "F32", 16, 0);
+    opens();
+    add("model.layers.1.mlp.up_proj.weight", "F32", 4, 4);
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "model.layers.1.mlp.up_proj.weight", "not part of this model");
+    more_config = ",\"num_nextn_predict_layers\":1";
+    opens();
+    more_config = ",\"num_nextn_predict_layers\":1,\"tie_word_embeddings\":true";
+    opens();
+}
+END_TEST
+
+START_TEST(test_shards)
+{
+    char index[4096];
+    size_t n = (size_t)snprintf(index, sizeof(index), "{\"weight_map\":{");
+    for (int i = 0; i < n_specs; i++)
+        n += (size_t)snprintf(index + n, sizeof(index) - n, "%s\"%s\":\"%c.safetensors\"", i ? "," : "",
+                              specs[i].name, specs[i].shard == 1 ? 'a' : 'b');
+    snprintf(index + n, sizeof(index) - n, "}}");
+    put("model.safetensors.index.json", index, strlen(index));
+    put_weights("a.safetensors", 1);
+    fails(ERR_NOTFOUND, "file b.safetensors", "is missing");
+    put_weights("b.safetensors", 2);
+    struct checkpoint *c = open_folder();
+    ck_assert_msg(c != NULL, "%s", e.text);
+    checkpoint_close(&c);
+    of("model.norm.weight")->shard = 2;
+    put_weights("a.safetensors", 1);
+    put_weights("b.safetensors", 2);
+    fails(ERR_FORMAT, "model.norm.weight, said to be in a.safetensors, is in b.safetensors", "");
+    of("model.norm.weight")->shard = 3;
+    put_weights("b.safetensors", 2);
+    fails(ERR_FORMAT, "model.norm.weight, said to be in a.safetensors, is in none", "");
+    of("model.norm.weight")->shard = 1;
+    put_weights("a.safetensors", 1);
+    add("lm_head.weight", "F32", 8, 32);
+    specs[n_specs - 1].shard = 2;
+    put_weights("b.safetensors", 2);
+    fails(ERR_FORMAT, "tensor lm_head.weight occurs twice", "a.safetensors");
+}
+END_TEST
+
+#define FP8(size) ",\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":" size "}"
+
+START_TEST(test_fp8)
+{
+    float row[32], scale;
+    unsigned char bytes[4] = {0x38, 0x38, 0x38, 0x38};
+    memcpy(&scale, bytes, sizeof(scale));
+    of(LAYER "mlp.up_proj.weight")->dtype = "F8_E4M3";
+    more_config = FP8("[128,128]");
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "1 tensor is missing: " LAYER "mlp.up_proj.weight_scale_inv", "");
+    add(LAYER "mlp.up_proj.weight_scale_inv", "F32", 2, 1);
+    put_weights("model.safetensors", 0);
+    fails(ERR_FORMAT, "weight_scale_inv is {1, 2}, wanted {1, 1}", "128x128");
+    specs[n_specs - 1].rows = 1;
+    put_weights("model.safetensors", 0);
+    struct checkpoint *c = open_folder();
+    ck_assert_msg(c != NULL, "%s", e.text);
+    tensor_row_f32(&c->layers[0].dense.up, 31, row); /* 0x38 is 1 */
+    ck_assert(row[0] == scale && row[31] == scale);
+    ck_assert_ptr_nonnull(strstr(c->weight_types, "F8_E4M3"));
+    checkpoint_close(&c);
+    more_config = FP8("[64,128]");
+    fails(ERR_UNSUPPORTED, "weight_block_size is [64, 128]", "[128, 128] is served");
+    more_config = FP8("null");
+    fails(ERR_UNSUPPORTED, "weight_block_size is missing", "");
+    more_config = ",\"quantization_config\":{\"quant_method\":\"awq\"}";
+    fails(ERR_UNSUPPORTED, "awq", "fp8");
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("tensors");
+    TCase *tc = tcase_create("tensors");
+    tcase_set_timeout(tc, 60);
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, test_whole);
+    tcase_add_test(tc, test_missing);
+    tcase_add_test(tc, test_shape_and_type);
+    tcase_add_test(tc, test_extra);
+    tcase_add_test(tc, test_ignored);
+    tcase_add_test(tc, test_shards);
+    tcase_add_test(tc, test_fp8);
+    suite_add_tcase(suite, tc);
+    SRunner *sr = srunner_create(suite);
+    srunner_run_all(sr, CK_ENV);
+    int failed = srunner_ntests_failed(sr);
+    srunner_free(sr);
+    return failed ? 1 : 0;
+}
