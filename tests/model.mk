@@ -13,6 +13,6 @@ tests_t_tensor_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/t_tensors
 TESTS += tests/t_tensors
-tests_t_tensors_SOURCES = %D%/unit/t_tensors.c
+tests_t_tensors_SOURCES = %D%/unit/t_tensors.c %D%/forward/gguf_file.c %D%/forward/gguf_file.h
 tests_t_tensors_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_tensors_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

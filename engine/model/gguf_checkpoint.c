@@ -44,7 +44,13 @@ static int open_parts(struct checkpoint *c, const char *path, const struct gguf 
         if (k.r < 0)
             return k.r;
     }
-    return 0;
+    struct keys all;
+    keys__from_gguf(&all, first, "split.", e);
+    int64_t n_tensors = keys__int_or(&all, "tensors.count", 0, TIX_MAX_TENSORS, (int64_t)p->tix.n);
+    if (n_tensors != (int64_t)p->tix.n)
+        keys__fail(&all, ERR_FORMAT, "tensors.count", "is %lld; the %lld parts have %zu tensors: they are "
+                   "not of one model", (long long)n_tensors, (long long)n_parts, p->tix.n);
+    return all.r;
 }
 
 int gguf__open(struct checkpoint *c, const char *path, struct err *e)

@@ -78,6 +78,14 @@ void gguf_file_u32(struct gguf_file *g, const char *key, int64_t value)
     put_u32(&g->keys, (uint32_t)value);
 }
 
+void gguf_file_plain_u32(struct gguf_file *g, const char *key, int64_t value)
+{
+    put_string(&g->keys, key);
+    put_u32(&g->keys, 4);
+    put_u32(&g->keys, (uint32_t)value);
+    g->n_keys++;
+}
+
 void gguf_file_bool(struct gguf_file *g, const char *key, int value)
 {
     unsigned char b = value != 0;

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "engine/model/checkpoint.h"
+#include "tests/forward/gguf_file.h"
 
 #define CONFIG                                                                                              \
     "{\"model_type\":\"deepseek_v3\",\"vocab_size\":8,\"hidden_size\":32,\"intermediate_size\":32,"        \
@@ -291,6 +292,93 @@ START_TEST(test_fp8)
 }
 END_TEST
 
+/* --- split GGUF -------------------------------------------------------------------------------------- */
+
+static void part_name(int no, int count, char *dst, size_t n)
+{
+    snprintf(dst, n, "%s/m-%05d-of-%05d.gguf", dir, no, count);
+}
+
+/* A part of a dense model of one layer: tensors [from, to) of the list. The first part has the keys. */
+static void put_part(int file_no, int no, int count, int from, int to, int n_tensors)
+{
+    static const struct {
+        const char *name;
+        int64_t ne[2];
+    } list[] = {{"token_embd.weight", {32, 8}},          {"output_norm.weight", {32, 1}},
+                {"blk.0.attn_norm.weight", {32, 1}},     {"blk.0.attn_q.weight", {32, 64}},
+                {"blk.0.attn_kv_a_mqa.weight", {32, 64}}, {"blk.0.attn_kv_a_norm.weight", {32, 1}},
+                {"blk.0.attn_kv_b.weight", {32, 64}},    {"blk.0.attn_output.weight", {32, 32}},
+                {"blk.0.ffn_norm.weight", {32, 1}},      {"blk.0.ffn_gate.weight", {32, 32}},
+                {"blk.0.ffn_up.weight", {32, 32}},       {"blk.0.ffn_down.weight", {32, 32}}};
+    static const float values[32 * 64];
+    static const struct {
+        const char *key;
+        int value;
+    } keys[] = {{"block_count", 1}, {"context_length", 64}, {"embedding_length", 32},
+                {"feed_forward_length", 32}, {"attention.head_count", 1}, {"attention.kv_lora_rank", 32},
+                {"attention.key_length", 64}, {"attention.value_length", 32},
+                {"rope.dimension_count", 32}};
+    char path[256];
+    struct gguf_file *g = gguf_file_new("deepseek2");
+    gguf_file_plain_u32(g, "split.no", no);
+    gguf_file_plain_u32(g, "split.count", count);
+    gguf_file_plain_u32(g, "split.tensors.count", n_tensors);
+    for (size_t i = 0; no == 0 && i < sizeof(keys) / sizeof(*keys); i++)
+        gguf_file_u32(g, keys[i].key, keys[i].value);
+    if (no == 0)
+        gguf_file_f32(g, "attention.layer_norm_rms_epsilon", 1e-6f);
+    for (int i = from; i < to; i++) {
+        struct tensor t = {.type = TT_F32, .n_dims = list[i].ne[1] > 1 ? 2 : 1, .data = values,
+                           .ne = {list[i].ne[0], list[i].ne[1], 1, 1}};
+        t.n_bytes = (size_t)(t.ne[0] * t.ne[1]) * sizeof(float);
+        gguf_file_tensor(g, list[i].name, &t);
+    }
+    part_name(file_no, count, path, sizeof(path));
+    gguf_file_write(g, path);
+}
+
+/* Opens part `no`; code 0: it must open. */
+static void open_split(int no, int code, const char *text)
+{
+    char path[256];
+    struct checkpoint *c = NULL;
+    part_name(no, 2, path, sizeof(path));
+    memset(&e, 0, sizeof(e));
+    int r = checkpoint_open(path, &c, &e);
+    ck_assert_msg(r == code, "%d, not %d: %s", r, code, e.text);
+    ck_assert_msg(strstr(e.text, text) != NULL, "\"%s\" is not in: %s", text, e.text);
+    checkpoint_close(&c);
+}
+
+START_TEST(test_split)
+{
+    char path[256], other[256];
+    put_part(1, 0, 2, 0, 5, 12);
+    open_split(1, ERR_NOTFOUND, "00002-of-00002.gguf");
+    put_part(2, 1, 2, 5, 12, 12);
+    open_split(1, 0, "");
+    open_split(2, ERR_FORMAT, "split.no"); /* not the first */
+    put_part(2, 0, 2, 5, 12, 12);
+    open_split(1, ERR_FORMAT, "split.no"); /* another part under its name */
+    put_part(2, 1, 3, 5, 12, 12);
+    part_name(2, 3, other, sizeof(other));
+    part_name(2, 2, path, sizeof(path));
+    ck_assert_int_eq(rename(other, path), 0);
+    open_split(1, ERR_FORMAT, "split.count"); /* of a model in three parts */
+    put_part(2, 1, 2, 4, 12, 12);
+    open_split(1, ERR_FORMAT, "tensors.count"); /* of a model cut elsewhere */
+    put_part(1, 0, 2, 0, 5, 13);
+    open_split(1, ERR_FORMAT, "occurs twice");
+    put_part(2, 1, 2, 5, 11, 11);
+    put_part(1, 0, 2, 0, 5, 11);
+    open_split(1, ERR_FORMAT, "1 tensor is missing: blk.0.ffn_down.weight");
+    unlink(path);
+    part_name(1, 2, path, sizeof(path));
+    unlink(path);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tensors");
@@ -304,6 +392,7 @@ int main(void)
     tcase_add_test(tc, test_ignored);
     tcase_add_test(tc, test_shards);
     tcase_add_test(tc, test_fp8);
+    tcase_add_test(tc, test_split);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
     srunner_run_all(sr, CK_ENV);
