@@ -15,6 +15,7 @@ enum added_rule {
     ADDED_RSTRIP = 2,      /* and after it */
     ADDED_SINGLE_WORD = 4, /* not inside of a word */
     ADDED_NORMALIZED = 8,  /* looked for in the normalized text */
+    ADDED_IN_MODEL = 16,   /* an ordinary token too: merges may make it */
 };
 
 struct added_token {

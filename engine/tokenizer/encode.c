@@ -52,7 +52,7 @@ static int char_ids(const struct tokenizer *t, const char *s, size_t n_bytes, in
         len = c < 0x80 ? 1 : c < 0xe0 ? 2 : c < 0xf0 ? 3 : 4;
         len = len > n_bytes - i ? n_bytes - i : len;
         int32_t id = tokenizer__lookup(t, s + i, len);
-        if (id >= 0 && t->entries[id].type == TOKEN_NORMAL) {
+        if (id >= 0 && t->entries[id].ordinary) {
             ids[n++] = id;
             unknown = false;
             continue;
@@ -79,7 +79,7 @@ static int on_piece(void *arg, const char *text, size_t n_bytes)
     const struct tokenizer *t = en->t;
     struct token_list *out = en->out;
     int32_t id = t->whole_words ? tokenizer__lookup(t, text, n_bytes) : -1;
-    if (id >= 0 && t->entries[id].type == TOKEN_NORMAL)
+    if (id >= 0 && t->entries[id].ordinary)
         return put(en, id);
     if (room(out, n_bytes) < 0)
         return ERR_NOMEM;

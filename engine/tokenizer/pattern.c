@@ -39,8 +39,34 @@ static int refuse(struct rewriter *w, const char *text)
                          text);
 }
 
+static const struct newer {
+    const char *property;
+    utf8proc_int32_t first, last;
+} newer[] = {
+#define NEWER(property, first, last) {#property, first, last},
+#include "engine/tokenizer/newer.def"
+#undef NEWER
+};
+
+/* The characters with a property that PCRE2 may not know yet, as ranges of a class. */
+static int put_newer(struct buf *out, const char *name, size_t n)
+{
+    int r = 0;
+    for (size_t i = 0; i < sizeof(newer) / sizeof(*newer) && r == 0; i++) {
+        utf8proc_uint8_t utf8[9];
+        utf8proc_ssize_t k;
+        if (strncmp(newer[i].property, name, n) != 0 || (n == 1 && strlen(newer[i].property) > 2))
+            continue;
+        k = utf8proc_encode_char(newer[i].first, utf8);
+        utf8[k++] = '-';
+        k += utf8proc_encode_char(newer[i].last, utf8 + k);
+        r = buf_append(out, utf8, (size_t)k);
+    }
+    return r;
+}
+
 /* \p{Name}: categories stay, long names of them are shortened, anything else is a script. */
-static int property(struct rewriter *w)
+static int property(struct rewriter *w, bool in_class)
 {
     static const char *const same[][2] = {{"Letter", "L"},      {"Mark", "M"},   {"Number", "N"},
                                           {"Punctuation", "P"}, {"Symbol", "S"}, {"Separator", "Z"},
@@ -52,15 +78,23 @@ static int property(struct rewriter *w)
         return refuse(w, "an unfinished property");
     name += negated;
     size_t n = (size_t)(end - name);
-    int r = buf_printf(&w->out, "\\%c{%s", w->s[1], negated ? "^" : "");
     const char *sub = NULL;
     for (size_t i = 0; i < sizeof(same) / sizeof(*same); i++)
         if (strlen(same[i][0]) == n && !memcmp(same[i][0], name, n))
             sub = same[i][1];
-    if (r == 0 && sub)
-        r = buf_printf(&w->out, "%s}", sub);
-    else if (r == 0)
-        r = buf_printf(&w->out, "%s%.*s}", n > 2 && !memchr(name, ':', n) ? "sc:" : "", (int)n, name);
+    if (sub) {
+        name = sub;
+        n = strlen(sub);
+    }
+    negated ^= w->s[1] == 'P';
+    int r = in_class ? 0 : buf_puts(&w->out, negated ? "[^" : "[");
+    if (r == 0)
+        r = buf_printf(&w->out, "\\%c{%s%.*s}", in_class && negated ? 'P' : 'p',
+                       n > 2 && !sub && !memchr(name, ':', n) ? "sc:" : "", (int)n, name);
+    if (r == 0 && !(in_class && negated))
+        r = put_newer(&w->out, name, n);
+    if (r == 0 && !in_class)
+        r = buf_puts(&w->out, "]");
     w->s = end + 1;
     return r;
 }
@@ -71,7 +105,7 @@ static int escape(struct rewriter *w, bool in_class)
     char c = w->s[1];
     int r;
     if ((c == 'p' || c == 'P') && w->s[2] == '{')
-        return property(w);
+        return property(w, in_class);
     switch (c) {
     case 0:
         return refuse(w, "a backslash at its end");
@@ -85,7 +119,9 @@ static int escape(struct rewriter *w, bool in_class)
         r = buf_puts(&w->out, in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
         break;
     case 'd':
-        r = buf_puts(&w->out, "\\p{Nd}");
+        if ((r = buf_puts(&w->out, in_class ? "\\p{Nd}" : "[\\p{Nd}")) == 0 &&
+            (r = put_newer(&w->out, "Nd", 2)) == 0 && !in_class)
+            r = buf_puts(&w->out, "]");
         break;
     case 'u': { /* \uHHHH */
         char *end, hex[5] = {0};

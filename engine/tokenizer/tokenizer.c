@@ -126,7 +126,9 @@ static size_t fill_entry(struct tokenizer *t, const struct vocab *v, int i, size
             memcpy(t->bytes + at, s.data, s.n_bytes);
         n = (long)s.n_bytes;
     }
-    *en = (struct entry){(uint32_t)at, (uint32_t)n, (uint32_t)at, (uint32_t)n, v->types[i], false};
+    *en = (struct entry){(uint32_t)at, (uint32_t)n, (uint32_t)at, (uint32_t)n, v->types[i], false, false};
+    en->ordinary = v->types[i] == TOKEN_NORMAL || (v->types[i] == TOKEN_USER_DEFINED &&
+                                                   (!v->rules || (v->rules[i] & ADDED_IN_MODEL)));
     at += (size_t)n;
     if (v->kind == VOCAB_CHARS) {
         int byte = v->types[i] == TOKEN_BYTE ? byte_of_name(s) : -1;
@@ -179,7 +181,7 @@ static int fill_entries(struct tokenizer *t, const struct vocab *v, struct err *
         for (int b = 0; b < 256; b++) {
             char c = (char)b;
             int32_t id = tokenizer__lookup(t, &c, 1);
-            t->byte_ids[b] = id >= 0 && t->entries[id].type == TOKEN_NORMAL ? id : -1;
+            t->byte_ids[b] = id >= 0 && t->entries[id].ordinary ? id : -1;
         }
     return 0;
 }
@@ -316,39 +318,53 @@ static int fill_merges(struct tokenizer *t, const struct vocab *v, struct err *e
 
 /* --- added tokens -------------------------------------------------------------------------------- */
 
+/* The texts that are looked for in normalized text are normalized themselves. */
+static int normalize_texts(struct tokenizer *t, struct added_token *list, int n)
+{
+    struct buf one, all;
+    size_t *at = malloc(((size_t)n + 1) * sizeof(*at)), bytes;
+    int r = at ? 0 : ERR_NOMEM;
+    buf_init(&one, (size_t)MAX_TOKEN_BYTES * NORMAL_MAX_GROWTH);
+    buf_init(&all, UINT32_MAX);
+    for (int i = 0; i < n && r == 0; i++) {
+        at[i] = all.n_bytes;
+        if ((r = normal_apply(t->normal, list[i].text, list[i].n_bytes, &one)) == 0)
+            r = buf_append(&all, one.data, one.n_bytes);
+        list[i].n_bytes = (uint32_t)one.n_bytes;
+    }
+    t->normalized = buf_take(&all, &bytes);
+    for (int i = 0; i < n && r == 0; i++)
+        list[i].text = t->normalized + at[i];
+    free(at);
+    buf_done(&one);
+    buf_done(&all);
+    return r;
+}
+
 static int fill_added(struct tokenizer *t, const struct vocab *v, struct err *e)
 {
-    struct added_token *list = malloc((size_t)t->n * sizeof(*list)), *early = NULL;
-    int n = 0, n_normalized = 0, r = ERR_NOMEM;
-    struct added_token *late = malloc((size_t)t->n * sizeof(*late));
-    if (!list || !late)
-        goto out;
-    for (int i = 0; i < t->n; i++) {
+    size_t bytes = ((size_t)t->n + 1) * sizeof(struct added_token);
+    struct added_token *list = malloc(bytes), *early = malloc(bytes), *late = malloc(bytes);
+    int n = 0, n_early = 0, n_late = 0, r = list && early && late ? 0 : ERR_NOMEM;
+    for (int i = 0; i < t->n && r == 0; i++) {
         const struct entry *en = &t->entries[i];
         bool special = en->type == TOKEN_CONTROL || (en->type == TOKEN_UNKNOWN && t->kind == VOCAB_CHARS);
-        if (special || en->type == TOKEN_USER_DEFINED)
-            list[n++] = (struct added_token){t->bytes + en->at, en->n_bytes, i, v->rules ? v->rules[i] : 0, special};
-    }
-    if ((r = added_new(list, n, &t->added_all)) < 0)
-        goto out;
-    early = malloc(((size_t)n + 1) * sizeof(*early));
-    if (!early) {
-        r = ERR_NOMEM;
-        goto out;
-    }
-    int n_early = 0;
-    for (int i = 0; i < n; i++)
-        if (list[i].rules & ADDED_NORMALIZED)
-            late[n_normalized++] = list[i];
+        struct added_token a = {t->bytes + en->at, en->n_bytes, i, v->rules ? v->rules[i] : 0, special};
+        if ((!special && en->type != TOKEN_USER_DEFINED) || en->n_bytes == 0)
+            continue;
+        list[n++] = a;
+        if (a.rules & ADDED_NORMALIZED)
+            late[n_late++] = a;
         else
-            early[n_early++] = list[i];
-    if ((r = added_new(early, n_early, &t->added)) == 0)
-        r = added_new(late, n_normalized, &t->added_normal);
-out:
+            early[n_early++] = a;
+    }
+    if (r == 0 && (r = normalize_texts(t, late, n_late)) == 0 && (r = added_new(list, n, &t->added_all)) == 0 &&
+        (r = added_new(early, n_early, &t->added)) == 0)
+        r = added_new(late, n_late, &t->added_normal);
     free(list);
-    free(late);
     free(early);
-    return r < 0 ? err_set(e, r, "out of memory for the tokenizer") : 0;
+    free(late);
+    return r < 0 ? err_set(e, r, "out of memory for the added tokens") : 0;
 }
 
 /* Texts that end a generation in some model's chat format; the list that llama.cpp knows. */
@@ -403,7 +419,7 @@ int tokenizer_new(const struct tokenizer_source *src, int vocab_size, struct tok
         t->warning = v.warning;
     }
     if (r == 0 && (r = fill_entries(t, &v, e)) == 0 && (r = fill_merges(t, &v, e)) == 0 &&
-        (r = fill_added(t, &v, e)) == 0 && (r = normal_new(v.steps, v.n_steps, &t->normal, e)) == 0)
+        (r = normal_new(v.steps, v.n_steps, &t->normal, e)) == 0 && (r = fill_added(t, &v, e)) == 0)
         r = pretok_new(v.patterns, v.n_patterns, &t->pretok, e);
     if (r == 0) {
         t->bos = v.bos >= 0 && v.bos < t->n ? v.bos : -1;
@@ -430,6 +446,7 @@ void tokenizer_free(struct tokenizer **tp)
     free(t->bytes);
     free(t->table);
     free(t->pre_name);
+    free(t->normalized);
     added_free(&t->added);
     added_free(&t->added_normal);
     added_free(&t->added_all);

@@ -13,6 +13,7 @@ struct entry {
     uint32_t out_at, n_out_bytes; /* what it stands for; the same unless symbols are characters */
     unsigned char type;
     bool eog;
+    bool ordinary; /* may come out of plain text by merging */
 };
 
 struct tokenizer {
@@ -23,6 +24,7 @@ struct tokenizer {
     int32_t *table; /* by bytes; -1 empty */
     uint32_t mask;
     struct added_set *added, *added_normal; /* found in the text as it is; in the normalized text */
+    char *normalized;                       /* texts of added_normal */
     struct added_set *added_all;            /* both: where a mask must still fit */
     struct bpe *bpe;
     struct pretok *pretok;

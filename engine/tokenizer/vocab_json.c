@@ -59,6 +59,39 @@ static int put_token(struct vocab *v, int limit, const char *text, const cJSON *
     return 0;
 }
 
+static int by_content(const void *a, const void *b)
+{
+    return strcmp(text_of(*(cJSON *const *)a, "content"), text_of(*(cJSON *const *)b, "content"));
+}
+
+/* An added token that the vocabulary has must have the same id there: otherwise readers disagree. */
+static int check_added(const cJSON *vocab, const cJSON *added, int limit, struct err *e)
+{
+    int n = cJSON_GetArraySize(added), i = 0, r = 0;
+    const cJSON **sorted = malloc(((size_t)n + 1) * sizeof(*sorted)), *at;
+    if (!sorted)
+        return err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
+    cJSON_ArrayForEach(at, added) sorted[i++] = at;
+    qsort(sorted, (size_t)n, sizeof(*sorted), by_content);
+    cJSON_ArrayForEach(at, vocab)
+    {
+        int lo = 0, hi = n;
+        while (lo < hi) {
+            int mid = lo + (hi - lo) / 2;
+            if (strcmp(text_of(sorted[mid], "content"), at->string) < 0)
+                lo = mid + 1;
+            else
+                hi = mid;
+        }
+        if (r == 0 && lo < n && !strcmp(text_of(sorted[lo], "content"), at->string) &&
+            id_of(member(sorted[lo], "id"), limit) != id_of(at, limit))
+            r = err_set_param(e, ERR_FORMAT, "added_tokens",
+                              "tokenizer.json: added token \"%.40s\" has another id in model.vocab", at->string);
+    }
+    free(sorted);
+    return r;
+}
+
 static int read_vocab(const cJSON *root, const cJSON *model, int limit, struct vocab *v, struct err *e)
 {
     const cJSON *vocab = member(model, "vocab"), *added = member(root, "added_tokens"), *at;
@@ -79,21 +112,19 @@ static int read_vocab(const cJSON *root, const cJSON *model, int limit, struct v
         if (!*text)
             return err_set_param(e, ERR_FORMAT, "added_tokens",
                                  "tokenizer.json: added_tokens: an entry without content");
-        const cJSON *same = member(vocab, text);
         int id = id_of(member(at, "id"), limit);
-        if (same && id_of(same, limit) != id)
-            return err_set_param(e, ERR_FORMAT, "added_tokens",
-                                 "tokenizer.json: added token \"%.40s\" has the id %d, in model.vocab it has another",
-                                 text, id);
+        bool in_model = id >= 0 && v->types[id] == TOKEN_NORMAL;
         r = put_token(v, limit, text, member(at, "id"),
                       is_set(at, "special") ? TOKEN_CONTROL : TOKEN_USER_DEFINED, e);
         if (r < 0)
             return r;
-        v->rules[id] = (unsigned char)((is_set(at, "lstrip") ? ADDED_LSTRIP : 0) |
+        v->rules[id] = (unsigned char)((in_model ? ADDED_IN_MODEL : 0) | (is_set(at, "lstrip") ? ADDED_LSTRIP : 0) |
                                        (is_set(at, "rstrip") ? ADDED_RSTRIP : 0) |
                                        (is_set(at, "single_word") ? ADDED_SINGLE_WORD : 0) |
                                        (is_set(at, "normalized") ? ADDED_NORMALIZED : 0));
     }
+    if ((r = check_added(vocab, added, limit, e)) < 0)
+        return r;
     return v->n_tokens > 0 ? 0
                            : err_set_param(e, ERR_FORMAT, "vocab", "tokenizer.json: no token at all");
 }

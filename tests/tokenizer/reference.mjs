@@ -124,4 +124,64 @@ for (const name of NAMES) {
         compare(texts, answers.slice(2 * lists.length), keep)
     })
 }
+
+// What no published file above asks for: each step alone, in a small tokenizer, against the same library.
+const split = (pattern, behavior, invert) => ({ type: 'Split', pattern, behavior, invert })
+const bytes = { type: 'ByteLevel', add_prefix_space: false, trim_offsets: true, use_regex: false }
+const sequence = (...pretokenizers) => ({ type: 'Sequence', pretokenizers: [...pretokenizers, bytes] })
+const added = (id, content, rules) => ({ id, content, single_word: false, lstrip: false, rstrip: false, normalized: false, special: false, ...rules })
+const steps = {}
+for (const behavior of ['Isolated', 'Removed', 'MergedWithPrevious', 'MergedWithNext', 'Contiguous'])
+    for (const invert of [false, true]) {
+        steps[`Split ${behavior} ${invert}`] = { pre_tokenizer: sequence(split({ Regex: '[\\p{N}e]|--' }, behavior, invert)) }
+        steps[`Split ${behavior} ${invert} by text`] = { pre_tokenizer: sequence(split({ String: ' ' }, behavior, invert), split({ Regex: '\\p{L}+' }, behavior, false)) }
+    }
+for (const type of ['NFC', 'NFD', 'NFKC', 'NFKD', 'Lowercase']) steps[type] = { normalizer: { type } }
+Object.assign(steps, {
+    'empty matches': { pre_tokenizer: sequence(split({ Regex: '(?=(\\d{3})+(?!\\d))' }, 'Isolated', false)) },
+    scripts: { pre_tokenizer: sequence(split({ Regex: '[\\p{Han}ー]+|\\p{Hiragana}|[^\\s\\p{L}]+|\\h+$' }, 'Isolated', false)) },
+    'class intersection': { pre_tokenizer: sequence(split({ Regex: '[\\p{L}\\p{M}&&[^\\p{Han}]]+|[\\p{Lo}&&[\\p{Han}]]' }, 'Isolated', false)) },
+    'Replace': { normalizer: { type: 'Sequence', normalizers: [{ type: 'Replace', pattern: { Regex: '\\s+' }, content: ' ' }, { type: 'Replace', pattern: { String: 'the' }, content: 'THE' }] } },
+    'Strip and Prepend': { normalizer: { type: 'Sequence', normalizers: [{ type: 'Strip', strip_left: true, strip_right: true }, { type: 'Prepend', prepend: '>' }] } },
+    'Digits': { pre_tokenizer: sequence({ type: 'Digits', individual_digits: true }) },
+    'Digits together': { pre_tokenizer: sequence({ type: 'Digits', individual_digits: false }) },
+    'Punctuation': { pre_tokenizer: sequence({ type: 'Punctuation', behavior: 'Isolated' }) },
+    'WhitespaceSplit': { pre_tokenizer: sequence({ type: 'WhitespaceSplit' }) },
+    'ByteLevel with its own rule': { pre_tokenizer: { ...bytes, add_prefix_space: true, use_regex: true } },
+    'added: lstrip': { added_tokens: [['<s>', { lstrip: true }], ['the', { lstrip: true }]] },
+    'added: rstrip': { added_tokens: [['<s>', { rstrip: true }], ['the', { rstrip: true, special: true }]] },
+    'added: both': { added_tokens: [['<s>', { lstrip: true, rstrip: true }], ['</s>', { lstrip: true, rstrip: true }], ['<unk', {}], ['<unk>', {}]] },
+    'added: single_word': { added_tokens: [['the', { single_word: true }], ['a', { single_word: true }], ['\u4e2d\u56fd', { single_word: true }]] },
+    'added: normalized': { normalizer: { type: 'Lowercase' }, added_tokens: [['THE', {}], ['The a', { normalized: true }], ['and', { normalized: true }]] },
+    'added: longest first': { added_tokens: [['th', {}], ['the', {}], ['the ', { normalized: true }], ['t', { normalized: true }]] },
+})
+if (NAMES.includes('qwen3') && NAMES.includes('llama2')) {
+    const base = JSON.parse(fs.readFileSync(file('qwen3'), 'utf8'))
+    base.model.merges = base.model.merges.slice(0, 3000)
+    const small = new Map(Object.entries(base.model.vocab).filter(([token]) => [...token].length === 1))
+    for (const [a, b] of base.model.merges) small.set(a + b, base.model.vocab[a + b])
+    base.model.vocab = Object.fromEntries([...small.keys()].map((token, id) => [token, id]))
+    base.added_tokens = []
+    base.normalizer = base.post_processor = null
+    base.pre_tokenizer = sequence(split({ Regex: '\\s*\\S+|\\s+' }, 'Isolated', false))
+    const llama = JSON.parse(fs.readFileSync(file('llama2'), 'utf8'))
+    const cases = Object.entries(steps).map(([name, change]) => [name, { ...base, ...change,
+        added_tokens: (change.added_tokens || []).map(([content, rules], i) => added(base.model.vocab[content] ?? small.size + i, content, rules)) }])
+    for (const prepend_scheme of ['always', 'first', 'never'])
+        for (const split of [true, false])
+            cases.push([`Metaspace ${prepend_scheme} ${split}`, { ...llama, normalizer: null,
+                pre_tokenizer: { type: 'Metaspace', replacement: '\u2581', prepend_scheme, split } }])
+    const line = lines(random(seed), ['<s>', '</s>', '<unk>', 'The a', 'the', 'THE ', ' a '])
+    const strings = Array.from({ length: COUNT / 4 }, line)
+    for (const [name, json] of cases)
+        await test(`step ${name}`, async () => {
+            const text = JSON.stringify(json), reference = Tokenizer.fromString(text)
+            const f = path.join(prefix, 'step.json')
+            fs.writeFileSync(f, text)
+            const { answers } = await ours([f], strings.map((s) => ['e', s]))
+            const wanted = []
+            for (const s of strings) wanted.push(Array.from((await reference.encode(s)).getIds()).join(' '))
+            compare(strings, answers, wanted)
+        })
+}
 await done()
