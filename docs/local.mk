@@ -1,2 +1,1 @@
-dist_doc_DATA = %D%/design.md %D%/performance.md %D%/adding.md %D%/layers.md %D%/templates.md \
-	%D%/fuzzing.md
+dist_doc_DATA = %D%/design.md %D%/performance.md %D%/adding.md %D%/layers.md %D%/templates.md \ %D%/fuzzing.md %D%/convert.md

@@ -7,3 +7,5 @@ tests_t_quantize_LDADD = libconvert.a $(LIBS_ENGINE) $(CHECK_LIBS)
 tests_t_convert_SOURCES = %D%/convert/t_convert.c
 tests_t_convert_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_convert_LDADD = libconvert.a $(LIBS_ENGINE) $(CHECK_LIBS)
+dist_check_SCRIPTS += %D%/convert/cli.sh
+TESTS += %D%/convert/cli.sh
