@@ -1,5 +1,6 @@
 #!/bin/sh
 # latent-convert as a program: options, exit statuses, plans, damaged files, an interrupted run. TAP.
+# shellcheck disable=SC2317 # functions are called through check
 set -eu
 top=${top_srcdir:-$(dirname "$0")/../..}
 convert=${top_builddir:-.}/latent-convert
