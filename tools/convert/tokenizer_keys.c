@@ -1,110 +1,20 @@
-/* tools/convert/tokenizer_keys.c - tokenizer.json as the tokenizer.* keys of a GGUF file.
+/* tools/convert/tokenizer_keys.c - a folder's tokenizer as the tokenizer.* keys of a GGUF file.
  *
- * GGUF names a pre-tokenizer, tokenizer.json spells its patterns out: the name is the one whose patterns
- * are the same, however they are escaped. Ids without a token become unused "[PADn]". */
+ * Byte-level BPE becomes "gpt2": GGUF names a pre-tokenizer, tokenizer.json spells its rules out, and the
+ * name is the one with the same rules. SentencePiece's kind becomes "llama", which has scores instead of
+ * merges: the earlier the merge that makes a token, the higher its score. Ids without a token become unused
+ * "[PADn]". */
 #include "config.h"
 
-#include <ctype.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/tokenizer/pretok.h"
 #include "engine/tokenizer/vocab.h"
 #include "tools/convert/source.h"
 
-#define MAX_PATTERN_BYTES ((size_t)1 << 16)
 #define PAD_BYTES ((size_t)24)
-
-/* --- the pre-tokenizer's name ------------------------------------------------------------------ */
-
-static size_t encode_utf8(unsigned long cp, char dst[4])
-{
-    if (cp < 0x80) {
-        dst[0] = (char)cp;
-        return 1;
-    }
-    int n = cp < 0x800 ? 2 : cp < 0x10000 ? 3 : 4;
-    for (int i = n - 1; i > 0; i--, cp >>= 6)
-        dst[i] = (char)(0x80 | (cp & 0x3f));
-    dst[0] = (char)((0xf00 >> n & 0xff) | (int)cp);
-    return (size_t)n;
-}
-
-/* One spelling for all: escaped characters as themselves, "|\s+" at the end left out, which only
- * matches what is left between matches anyhow. */
-static int canonical(const char *p, struct buf *b)
-{
-    int r = 0;
-    while (*p && r == 0) {
-        char *end;
-        if (p[0] == '\\' && p[1] == 'x' && p[2] == '{') {
-            char utf8[4];
-            unsigned long cp = strtoul(p + 3, &end, 16);
-            r = buf_append(b, utf8, encode_utf8(cp & 0x1fffff, utf8));
-            p = *end ? end + 1 : end;
-        } else if (p[0] == '\\' && p[1] && strchr("rnt", p[1])) {
-            r = buf_puts(b, p[1] == 'r' ? "\r" : p[1] == 'n' ? "\n" : "\t");
-            p += 2;
-        } else if (p[0] == '\\' && p[1] && !isalnum((unsigned char)p[1])) {
-            r = buf_append(b, p + 1, 1);
-            p += 2;
-        } else if (p[0] == '\\' && p[1]) {
-            r = buf_append(b, p, 2);
-            p += 2;
-        } else {
-            r = buf_append(b, p++, 1);
-        }
-    }
-    static const char tail[] = "|\\s+";
-    size_t n = sizeof(tail) - 1;
-    if (r == 0 && b->n_bytes > n && !memcmp(b->data + b->n_bytes - n, tail, n)) {
-        b->n_bytes -= n;
-        b->data[b->n_bytes] = 0;
-    }
-    return r;
-}
-
-static bool same_pattern(const char *a, const char *b)
-{
-    struct buf x, y;
-    buf_init(&x, MAX_PATTERN_BYTES);
-    buf_init(&y, MAX_PATTERN_BYTES);
-    bool same = canonical(a, &x) == 0 && canonical(b, &y) == 0 && x.n_bytes == y.n_bytes &&
-                (x.n_bytes == 0 || memcmp(x.data, y.data, x.n_bytes) == 0);
-    buf_done(&x);
-    buf_done(&y);
-    return same;
-}
-
-static bool fits(const struct vocab *v, const char *name)
-{
-    int whole_words = 0, n = 0;
-    const char *const *patterns = pretok_patterns(name, &whole_words);
-    if (!patterns || (whole_words != 0) != v->whole_words)
-        return false;
-    while (patterns[n]) {
-        if (n == v->n_patterns || !same_pattern(patterns[n], v->patterns[n]))
-            return false;
-        n++;
-    }
-    return n == v->n_patterns;
-}
-
-/* The first name of the table that fits; "" when none does. */
-static void find_name(const struct vocab *v, char *dst, size_t dst_bytes)
-{
-    const char *p = pretok_names();
-    while (*p) {
-        size_t n = strcspn(p, " ,");
-        snprintf(dst, dst_bytes, "%.*s", (int)n, p);
-        if (n && fits(v, dst))
-            return;
-        p += n;
-        p += strspn(p, " ,");
-    }
-    dst[0] = 0;
-}
+#define NO_MERGE_SCORE (-1e9f)
 
 /* --- the keys ---------------------------------------------------------------------------------- */
 
@@ -130,7 +40,7 @@ static void put_ids(const struct tokenizer_source *t, const struct vocab *v, str
     put_id(w, "tokenizer.ggml.eot_token_id", more[0]);
     put_id(w, "tokenizer.ggml.eom_token_id", more[1]);
     put_id(w, "tokenizer.ggml.padding_token_id", t->pad_token_id);
-    put_id(w, "tokenizer.ggml.unknown_token_id", t->unk_token_id);
+    put_id(w, "tokenizer.ggml.unknown_token_id", v->unk >= 0 ? v->unk : t->unk_token_id);
     gguf_write_bool(w, "tokenizer.ggml.add_bos_token", v->add_bos);
     gguf_write_bool(w, "tokenizer.ggml.add_eos_token", v->add_eos);
 }
@@ -146,7 +56,7 @@ static int put_tokens(const struct source *s, const struct vocab *v, struct gguf
         bool hole = i >= (size_t)v->n_tokens || v->types[i] == TOKEN_HOLE;
         if (!hole) {
             tokens[i] = v->tokens[i];
-            types[i] = v->types[i];
+            types[i] = (int)i == v->unk && v->kind == VOCAB_CHARS ? TOKEN_UNKNOWN : v->types[i];
             continue;
         }
         char pad[PAD_BYTES];
@@ -182,33 +92,112 @@ static int put_merges(const struct source *s, const struct vocab *v, struct gguf
     return 0;
 }
 
+/* --- scores ------------------------------------------------------------------------------------ */
+
+struct text_id {
+    struct str_view text;
+    int id;
+};
+
+static int by_text(const void *a, const void *b)
+{
+    const struct str_view *x = &((const struct text_id *)a)->text, *y = &((const struct text_id *)b)->text;
+    size_t n = x->n_bytes < y->n_bytes ? x->n_bytes : y->n_bytes;
+    int r = n ? memcmp(x->data, y->data, n) : 0;
+    return r ? r : (x->n_bytes > y->n_bytes) - (x->n_bytes < y->n_bytes);
+}
+
+static void score_merges(const struct vocab *v, const struct text_id *sorted, char *text, float *scores)
+{
+    for (int i = 0; i < v->n_merges; i++) {
+        const struct merge_text *m = &v->merges[i];
+        struct text_id key = {{text, m->left.n_bytes + m->right.n_bytes}, 0};
+        memcpy(text, m->left.data, m->left.n_bytes);
+        memcpy(text + m->left.n_bytes, m->right.data, m->right.n_bytes);
+        const struct text_id *at = bsearch(&key, sorted, (size_t)v->n_tokens, sizeof(*sorted), by_text);
+        if (at && scores[at->id] == NO_MERGE_SCORE)
+            scores[at->id] = (float)-i;
+    }
+}
+
+static int put_scores(const struct source *s, const struct vocab *v, struct gguf_writer *w, struct err *e)
+{
+    size_t n = (size_t)s->ck->config.vocab_size, longest = 1;
+    float *scores = arena_array(s->arena, n, sizeof(*scores));
+    struct text_id *sorted = arena_array(s->arena, (size_t)v->n_tokens, sizeof(*sorted));
+    for (int i = 0; i < v->n_merges; i++) {
+        size_t bytes = v->merges[i].left.n_bytes + v->merges[i].right.n_bytes;
+        longest = bytes > longest ? bytes : longest;
+    }
+    char *text = arena_alloc(s->arena, longest);
+    if (!scores || !sorted || !text)
+        return err_set(e, ERR_NOMEM, "no memory for the scores");
+    for (size_t i = 0; i < n; i++)
+        scores[i] = v->scores && i < (size_t)v->n_tokens ? v->scores[i] : NO_MERGE_SCORE;
+    for (int i = 0; i < v->n_tokens; i++)
+        sorted[i] = (struct text_id){v->tokens[i], i};
+    qsort(sorted, (size_t)v->n_tokens, sizeof(*sorted), by_text);
+    if (!v->scores)
+        score_merges(v, sorted, text, scores);
+    gguf_write_array(w, "tokenizer.ggml.scores", GGUF_F32, scores, n, sizeof(*scores));
+    return 0;
+}
+
+/* --- the two kinds ----------------------------------------------------------------------------- */
+
+static int bytes_keys(const struct source *s, const struct vocab *v, struct gguf_writer *w, struct err *e)
+{
+    const char *name = pretok_name_of(v->patterns, v->n_patterns, v->whole_words);
+    if (!name)
+        return err_set_param(e, ERR_UNSUPPORTED, "pre_tokenizer",
+                             "the tokenizer splits text by rules that GGUF has no name for; it has: %s",
+                             pretok_names());
+    gguf_write_string(w, "tokenizer.ggml.model", "gpt2");
+    gguf_write_string(w, "tokenizer.ggml.pre", name);
+    int r = put_tokens(s, v, w, e);
+    if (r == 0 && !v->derive_merges)
+        r = put_merges(s, v, w, e);
+    return r;
+}
+
+static int chars_keys(const struct source *s, const struct vocab *v, struct gguf_writer *w, struct err *e)
+{
+    bool prefix = v->metaspace && v->mark != MARK_NEVER;
+    for (int i = 0; i < v->n_steps; i++) {
+        const struct normal_step *step = &v->steps[i];
+        bool spaces = step->kind == NORMAL_REPLACE && !strcmp(step->pattern, " ");
+        if (step->kind == NORMAL_PREPEND)
+            prefix = true;
+        else if (!spaces)
+            return err_set_param(e, ERR_UNSUPPORTED, "normalizer",
+                                 "the tokenizer's normalizer has a step that GGUF cannot say");
+    }
+    gguf_write_string(w, "tokenizer.ggml.model", "llama");
+    gguf_write_string(w, "tokenizer.ggml.pre", "default");
+    int r = put_tokens(s, v, w, e);
+    if (r == 0)
+        r = put_scores(s, v, w, e);
+    gguf_write_bool(w, "tokenizer.ggml.add_space_prefix", prefix);
+    return r;
+}
+
 int source__tokenizer_keys(const struct source *s, struct gguf_writer *w, struct err *e)
 {
     const struct tokenizer_source *t = &s->ck->tokenizer;
+    int vocab_size = s->ck->config.vocab_size;
     struct vocab v;
-    char name[64];
-    if (!t->json_path) { /* ids only: llama.cpp's word for it */
+    if (!t->json_path && !t->tiktoken_path) { /* ids only: llama.cpp's word for it */
         gguf_write_string(w, "tokenizer.ggml.model", "none");
         return 0;
     }
-    int r = vocab_from_json(t, s->ck->config.vocab_size, &v, e);
+    int r = t->json_path ? vocab_from_json(t, vocab_size, &v, e)
+                         : vocab_from_tiktoken(t, vocab_size, &v, e);
     if (r < 0)
         return r;
-    find_name(&v, name, sizeof(name));
-    if (!name[0]) {
-        r = err_set_param(e, ERR_UNSUPPORTED, "pre_tokenizer",
-                          "tokenizer.json: no GGUF pre-tokenizer has these patterns; known are: %s",
-                          pretok_names());
-    } else {
-        gguf_write_string(w, "tokenizer.ggml.model", "gpt2");
-        gguf_write_string(w, "tokenizer.ggml.pre", name);
-        r = put_tokens(s, &v, w, e);
-        if (r == 0)
-            r = put_merges(s, &v, w, e);
-        put_ids(t, &v, w);
-        if (s->ck->chat_template)
-            gguf_write_string(w, "tokenizer.chat_template", s->ck->chat_template);
-    }
+    r = v.kind == VOCAB_CHARS ? chars_keys(s, &v, w, e) : bytes_keys(s, &v, w, e);
+    put_ids(t, &v, w);
+    if (s->ck->chat_template)
+        gguf_write_string(w, "tokenizer.chat_template", s->ck->chat_template);
     vocab_done(&v);
     return r;
 }
