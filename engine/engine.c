@@ -176,6 +176,7 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
         .chat_template = eng->chat_template,
         .tool_template = eng->tool_template,
         .tokenizer = eng->tokenizer,
+        .tokenizer_warning = eng->tokenizer ? tokenizer_warning(eng->tokenizer) : NULL,
         .format = ck->format,
         .level = c->level,
         .n_threads = pool_threads(eng->pool),

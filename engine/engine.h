@@ -74,6 +74,7 @@ struct engine_info {
     const char *chat_template;          /* NULL when the model has none */
     const char *tool_template;          /* a second one for requests with tools, or NULL */
     const struct tokenizer *tokenizer;  /* NULL: ids only */
+    const char *tokenizer_warning;      /* what the operator should know of it, or NULL */
     const char *format;
     enum cpu_level level;
     int n_threads;

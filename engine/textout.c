@@ -13,7 +13,8 @@
 int textout_init(struct textout *t, const struct tokenizer *tokenizer,
                  const struct stop_string *stop, int n_stop, bool skip_special, bool begins)
 {
-    *t = (struct textout){.tokenizer = tokenizer, .stop = stop, .n_stop = n_stop, .skip_special = skip_special};
+    *t = (struct textout){
+        .tokenizer = tokenizer, .stop = stop, .n_stop = n_stop, .skip_special = skip_special};
     buf_init(&t->pending, MAX_PENDING);
     detok_init(&t->detok, tokenizer, begins);
     size_t room = tokenizer ? tokenizer_max_token_bytes(tokenizer) : 0;
@@ -48,7 +49,8 @@ static int find_stop(const struct textout *t, size_t *ret_at)
     int best = -1;
     size_t best_at = 0;
     for (int i = 0; i < t->n_stop; i++) {
-        const char *p = memmem(t->pending.data, t->pending.n_bytes, t->stop[i].data, t->stop[i].n_bytes);
+        const char *p = memmem(t->pending.data, t->pending.n_bytes, t->stop[i].data,
+                               t->stop[i].n_bytes);
         if (!p)
             continue;
         size_t at = (size_t)(p - t->pending.data);

@@ -12,19 +12,20 @@ struct textout {
     int n_stop;
     bool skip_special;
     struct detok detok;
-    struct buf pending;    /* produced, not yet given out */
-    size_t total_bytes;    /* produced so far, given out or not */
+    struct buf pending; /* produced, not yet given out */
+    size_t total_bytes; /* produced so far, given out or not */
 };
 
-/* begins: no text stands before this one (tokenizer.h, detok_init). ERR_NOMEM: pending gets its room here, not in the token loop. */
+/* begins: no text stands before this one (tokenizer.h, detok_init). ERR_NOMEM: pending gets its
+ * room here, not in the token loop. */
 int textout_init(struct textout *t, const struct tokenizer *tokenizer,
-                 const struct stop_string *stop, int n_stop, bool skip_special, bool begins)
-    LATENT_MUST_CHECK;
+                 const struct stop_string *stop, int n_stop, bool skip_special,
+                 bool begins) LATENT_MUST_CHECK;
 void textout_done(struct textout *t);
 
 /* Adds a token's bytes and appends what may be shown to out. check_stop: whether stop strings count
- * yet. Returns the index of the stop string that is complete now (out then ends where it begins), or
- * -1; ERR_NOMEM as such. */
+ * yet. Returns the index of the stop string that is complete now (out then ends where it begins),
+ * or -1; ERR_NOMEM as such. */
 int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out);
 /* The choice ended: the rest. An unfinished character becomes U+FFFD. */
 int textout_finish(struct textout *t, struct buf *out) LATENT_MUST_CHECK;

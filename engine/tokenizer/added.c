@@ -63,7 +63,8 @@ bool added_empty(const struct added_set *s)
     return s->n == 0;
 }
 
-/* First index in [lo, hi) whose byte at `depth` is at least b. All of them are longer than depth. */
+/* First index in [lo, hi) whose byte at `depth` is at least b. All of them are longer than depth.
+ */
 static int lower(const struct added_set *s, int lo, int hi, size_t depth, int b)
 {
     while (lo < hi) {
@@ -77,12 +78,14 @@ static int lower(const struct added_set *s, int lo, int hi, size_t depth, int b)
 }
 
 /* The longest token that text begins with, or NULL. */
-static const struct added_token *longest(const struct added_set *s, const char *text, size_t n, bool special)
+static const struct added_token *longest(const struct added_set *s, const char *text, size_t n,
+                                         bool special)
 {
     const struct added_token *best = NULL;
     int lo = s->first[(unsigned char)text[0]], hi = s->first[(unsigned char)text[0] + 1];
     for (size_t depth = 1; lo < hi; depth++) {
-        while (lo < hi && s->list[lo].n_bytes == depth) { /* equal texts lie together, lowest id first */
+        while (lo < hi &&
+               s->list[lo].n_bytes == depth) { /* equal texts lie together, lowest id first */
             if ((special || !s->list[lo].special) && (!best || best->n_bytes < depth))
                 best = &s->list[lo];
             lo++;
@@ -101,13 +104,14 @@ static bool any_set(const unsigned char *mask, size_t n)
     return mask && memchr(mask, 1, n) != NULL;
 }
 
-int32_t added_next(const struct added_set *s, const char *text, const unsigned char *literal, size_t n,
-                   size_t done, bool special, size_t *ret_begin, size_t *ret_end)
+int32_t added_next(const struct added_set *s, const char *text, const unsigned char *literal,
+                   size_t n, size_t done, bool special, size_t *ret_begin, size_t *ret_end)
 {
     for (size_t at = done; at < n && s->n > 0;) {
         unsigned char b = (unsigned char)text[at];
-        const struct added_token *t =
-            s->first[b] < s->first[b + 1] ? longest(s, text + at, n - at, special) : NULL;
+        const struct added_token *t = s->first[b] < s->first[b + 1]
+                                          ? longest(s, text + at, n - at, special)
+                                          : NULL;
         if (!t || any_set(literal ? literal + at : NULL, t->n_bytes)) {
             at++;
             continue;

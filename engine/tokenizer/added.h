@@ -1,7 +1,8 @@
 /* engine/tokenizer/added.h - tokens that are found in the text itself, before it is split.
  *
- * At each place the longest one wins, from left to right. Kept sorted: a search narrows a range byte by
- * byte, so its time depends on what matches, not on how many there are. Immutable; any thread. */
+ * At each place the longest one wins, from left to right. Kept sorted: a search narrows a range
+ * byte by byte, so its time depends on what matches, not on how many there are. Immutable; any
+ * thread. */
 #ifndef LATENT_ENGINE_TOKENIZER_ADDED_H
 #define LATENT_ENGINE_TOKENIZER_ADDED_H
 
@@ -33,10 +34,10 @@ int added_new(const struct added_token *list, int n, struct added_set **ret) LAT
 void added_free(struct added_set **s);
 bool added_empty(const struct added_set *s);
 
-/* The next token at or after `from`: its id and the bytes that it takes, or -1. `done` is where the text that
- * is still free begins (white space before it belongs to the token before). A token with a byte that is set
- * in literal (may be NULL) is none. */
-int32_t added_next(const struct added_set *s, const char *text, const unsigned char *literal, size_t n_bytes,
-                   size_t done, bool special, size_t *ret_begin, size_t *ret_end);
+/* The next token at or after `from`: its id and the bytes that it takes, or -1. `done` is where the
+ * text that is still free begins (white space before it belongs to the token before). A token with
+ * a byte that is set in literal (may be NULL) is none. */
+int32_t added_next(const struct added_set *s, const char *text, const unsigned char *literal,
+                   size_t n_bytes, size_t done, bool special, size_t *ret_begin, size_t *ret_end);
 
 #endif

@@ -1,7 +1,8 @@
 /* engine/tokenizer/detok.c - ids to text; see tokenizer.h.
  *
- * Byte-level tokens are bytes and nothing more. Where symbols are characters, a run of byte tokens is text only
- * when all of it is valid UTF-8, otherwise each byte becomes U+FFFD: so does the reference implementation. */
+ * Byte-level tokens are bytes and nothing more. Where symbols are characters, a run of byte tokens
+ * is text only when all of it is valid UTF-8, otherwise each byte becomes U+FFFD: so does the
+ * reference implementation. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -65,7 +66,8 @@ int detok_finish(struct detok *d, struct buf *out)
     return end_run(d, out);
 }
 
-int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special, struct buf *out)
+int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
+                     struct buf *out)
 {
     struct detok d;
     struct buf raw;

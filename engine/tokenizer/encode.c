@@ -1,8 +1,8 @@
 /* engine/tokenizer/encode.c - text to ids; see tokenizer.h.
  *
- * The order is that of the reference implementation: added tokens are found in the text as it is; what is
- * between them is normalized; added tokens that ask for it are found in that; the rest is split into pieces,
- * and each piece is merged. */
+ * The order is that of the reference implementation: added tokens are found in the text as it is;
+ * what is between them is normalized; added tokens that ask for it are found in that; the rest is
+ * split into pieces, and each piece is merged. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -85,7 +85,8 @@ static int on_piece(void *arg, const char *text, size_t n_bytes)
         return ERR_NOMEM;
     int n = t->kind == VOCAB_BYTES
                 ? bpe_encode(t->bpe, (const unsigned char *)text, n_bytes, out->ids + out->n)
-                : bpe_merge_ids(t->bpe, out->ids + out->n, char_ids(t, text, n_bytes, out->ids + out->n));
+                : bpe_merge_ids(t->bpe, out->ids + out->n,
+                                char_ids(t, text, n_bytes, out->ids + out->n));
     if (n < 0)
         return n;
     out->n += (size_t)n;
@@ -160,7 +161,8 @@ static int encode_added(struct encoder *en, const struct added_set *set, const s
     size_t done = 0, begin = 0, end = 0;
     int32_t id;
     int r = 0;
-    while (r == 0 && (id = added_next(set, p->s, p->literal, p->n, done, p->special, &begin, &end)) >= 0) {
+    while (r == 0 &&
+           (id = added_next(set, p->s, p->literal, p->n, done, p->special, &begin, &end)) >= 0) {
         struct part before = {p->s + done, p->literal ? p->literal + done : NULL, begin - done,
                               p->first && done == 0, p->special};
         r = rest(en, &before);
@@ -168,8 +170,8 @@ static int encode_added(struct encoder *en, const struct added_set *set, const s
             r = put(en, id);
         done = end;
     }
-    struct part after = {p->s + done, p->literal ? p->literal + done : NULL, p->n - done, p->first && done == 0,
-                         p->special};
+    struct part after = {p->s + done, p->literal ? p->literal + done : NULL, p->n - done,
+                         p->first && done == 0, p->special};
     return r == 0 ? rest(en, &after) : r;
 }
 
@@ -220,7 +222,8 @@ static int encode_bytes(struct encoder *en, const struct part *p)
     return r == 0 ? encode_valid(en, &q) : r;
 }
 
-static int encode(struct encoder *en, const char *s, const unsigned char *literal, size_t n, unsigned flags)
+static int encode(struct encoder *en, const char *s, const unsigned char *literal, size_t n,
+                  unsigned flags)
 {
     const struct tokenizer *t = en->t;
     struct part all = {s, literal, n, true, flags & TOKENIZE_PARSE_SPECIAL};
@@ -241,9 +244,9 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes
     return tokenizer_encode_masked(t, text, NULL, n_bytes, flags, max_tokens, out, e);
 }
 
-int tokenizer_encode_masked(const struct tokenizer *t, const char *text, const unsigned char *literal,
-                            size_t n_bytes, unsigned flags, size_t max_tokens, struct token_list *out,
-                            struct err *e)
+int tokenizer_encode_masked(const struct tokenizer *t, const char *text,
+                            const unsigned char *literal, size_t n_bytes, unsigned flags,
+                            size_t max_tokens, struct token_list *out, struct err *e)
 {
     struct encoder en = {t, out, max_tokens};
     size_t before = out->n;
@@ -254,4 +257,3 @@ int tokenizer_encode_masked(const struct tokenizer *t, const char *text, const u
     return r == ERR_LIMIT ? err_set(e, r, "the text has more than %zu tokens", max_tokens)
                           : err_set(e, r, "the text cannot be tokenized: %s", err_name(r));
 }
-

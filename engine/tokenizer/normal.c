@@ -31,7 +31,8 @@ int normal_new(const struct normal_step *steps, int n_steps, struct normal **ret
         struct step *s = &n->step[n->n++];
         s->kind = steps[i].kind;
         if (steps[i].kind == NORMAL_REPLACE && !*steps[i].pattern)
-            r = err_set_param(e, ERR_FORMAT, "normalizer", "normalizer: Replace has an empty pattern");
+            r = err_set_param(e, ERR_FORMAT, "normalizer",
+                              "normalizer: Replace has an empty pattern");
         else if (steps[i].is_regex)
             r = pattern_new(steps[i].pattern, "normalizer", &s->regex, e);
         else if (steps[i].pattern && !(s->pattern = strdup(steps[i].pattern)))
@@ -80,7 +81,8 @@ static int normal_form(const char *s, size_t n, enum normal_kind kind, struct bu
     utf8proc_uint8_t *made = NULL;
     options |= kind == NORMAL_NFC || kind == NORMAL_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
     options |= kind == NORMAL_NFKC || kind == NORMAL_NFKD ? UTF8PROC_COMPAT : 0;
-    utf8proc_ssize_t k = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &made, options);
+    utf8proc_ssize_t k = utf8proc_map((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, &made,
+                                      options);
     if (k < 0)
         return k == UTF8PROC_ERROR_NOMEM ? ERR_NOMEM : ERR_LIMIT;
     int r = buf_append(out, made, (size_t)k);
@@ -94,8 +96,8 @@ static int lowercase(const char *s, size_t n, struct buf *out)
     for (size_t i = 0; i < n && r == 0;) {
         utf8proc_int32_t c;
         utf8proc_uint8_t to[4];
-        utf8proc_ssize_t k =
-            utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
+        utf8proc_ssize_t k = utf8proc_iterate((const utf8proc_uint8_t *)s + i,
+                                              (utf8proc_ssize_t)(n - i), &c);
         if (k <= 0)
             return ERR_FORMAT;
         i += (size_t)k;
@@ -180,13 +182,14 @@ int normal_apply(const struct normal *n, const char *text, size_t n_bytes, struc
     return r;
 }
 
-/* --- places in a text ---------------------------------------------------------------------------- */
+/* --- places in a text ----------------------------------------------------------------------------
+ */
 
 static bool is_space(utf8proc_int32_t c)
 {
     return (c >= 9 && c <= 13) || c == ' ' || c == 0x85 || c == 0xa0 || c == 0x1680 ||
-           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f || c == 0x205f ||
-           c == 0x3000;
+           (c >= 0x2000 && c <= 0x200a) || c == 0x2028 || c == 0x2029 || c == 0x202f ||
+           c == 0x205f || c == 0x3000;
 }
 
 static bool is_word(utf8proc_int32_t c)
@@ -204,14 +207,16 @@ static size_t char_before(const char *s, size_t from, size_t at, utf8proc_int32_
         if (((unsigned char)s[k] & 0xc0) != 0x80)
             break;
     }
-    utf8proc_ssize_t n =
-        k < at ? utf8proc_iterate((const utf8proc_uint8_t *)s + k, (utf8proc_ssize_t)(at - k), ret) : 0;
+    utf8proc_ssize_t n = k < at ? utf8proc_iterate((const utf8proc_uint8_t *)s + k,
+                                                   (utf8proc_ssize_t)(at - k), ret)
+                                : 0;
     return n > 0 && (size_t)n == at - k ? at - k : 0;
 }
 
 static size_t char_after(const char *s, size_t n, utf8proc_int32_t *ret)
 {
-    utf8proc_ssize_t k = n ? utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, ret) : 0;
+    utf8proc_ssize_t k = n ? utf8proc_iterate((const utf8proc_uint8_t *)s, (utf8proc_ssize_t)n, ret)
+                           : 0;
     return k > 0 ? (size_t)k : 0;
 }
 

@@ -24,7 +24,8 @@ struct pattern {
     pcre2_code *code;
 };
 
-/* --- rewriting ----------------------------------------------------------------------------------- */
+/* --- rewriting -----------------------------------------------------------------------------------
+ */
 
 struct rewriter {
     const char *s; /* what is left */
@@ -35,8 +36,8 @@ struct rewriter {
 
 static int refuse(struct rewriter *w, const char *text)
 {
-    return err_set_param(w->e, ERR_UNSUPPORTED, w->what, "%s: the pattern has %s, which is not served", w->what,
-                         text);
+    return err_set_param(w->e, ERR_UNSUPPORTED, w->what,
+                         "%s: the pattern has %s, which is not served", w->what, text);
 }
 
 static const struct newer {
@@ -68,10 +69,16 @@ static int put_newer(struct buf *out, const char *name, size_t n)
 /* \p{Name}: categories stay, long names of them are shortened, anything else is a script. */
 static int property(struct rewriter *w, bool in_class)
 {
-    static const char *const same[][2] = {{"Letter", "L"},      {"Mark", "M"},   {"Number", "N"},
-                                          {"Punctuation", "P"}, {"Symbol", "S"}, {"Separator", "Z"},
-                                          {"Any", "Any"},       {"Decimal_Number", "Nd"},
-                                          {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"}};
+    static const char *const same[][2] = {{"Letter", "L"},
+                                          {"Mark", "M"},
+                                          {"Number", "N"},
+                                          {"Punctuation", "P"},
+                                          {"Symbol", "S"},
+                                          {"Separator", "Z"},
+                                          {"Any", "Any"},
+                                          {"Decimal_Number", "Nd"},
+                                          {"Uppercase_Letter", "Lu"},
+                                          {"Lowercase_Letter", "Ll"}};
     const char *end = strchr(w->s, '}'), *name = w->s + 3;
     bool negated = name[0] == '^';
     if (!end || end - name > 60)
@@ -156,8 +163,9 @@ static int escape(struct rewriter *w, bool in_class)
 static int plain(struct rewriter *w)
 {
     char c = *w->s++;
-    return c == '\r' ? buf_puts(&w->out, "\\r") : c == '\n' ? buf_puts(&w->out, "\\n")
-                                                          : buf_append(&w->out, &c, 1);
+    return c == '\r'   ? buf_puts(&w->out, "\\r")
+           : c == '\n' ? buf_puts(&w->out, "\\n")
+                       : buf_append(&w->out, &c, 1);
 }
 
 /* A class. [A&&[^B]] has no spelling in PCRE2: it becomes (?:(?=[^B])[A]). */
@@ -231,8 +239,8 @@ int pattern_rewrite(const char *regex, const char *what, char **ret, struct err 
     size_t n;
     int r = 0;
     if (strlen(regex) > MAX_PATTERN_BYTES / 8)
-        return err_set_param(e, ERR_LIMIT, what, "%s: a pattern has %zu bytes; at most %d", what, strlen(regex),
-                             MAX_PATTERN_BYTES / 8);
+        return err_set_param(e, ERR_LIMIT, what, "%s: a pattern has %zu bytes; at most %d", what,
+                             strlen(regex), MAX_PATTERN_BYTES / 8);
     buf_init(&w.out, MAX_PATTERN_BYTES);
     while (r == 0 && *w.s) {
         if (*w.s == '[')
@@ -254,7 +262,8 @@ int pattern_rewrite(const char *regex, const char *what, char **ret, struct err 
     return r;
 }
 
-/* --- matching ------------------------------------------------------------------------------------ */
+/* --- matching ------------------------------------------------------------------------------------
+ */
 
 int pattern_new(const char *regex, const char *what, struct pattern **ret, struct err *e)
 {
@@ -265,14 +274,15 @@ int pattern_new(const char *regex, const char *what, struct pattern **ret, struc
         return r;
     struct pattern *p = calloc(1, sizeof(*p));
     if (p)
-        p->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP, &code, &at, NULL);
+        p->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
+                                &code, &at, NULL);
     if (!p) {
         r = err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
     } else if (!p->code) {
         PCRE2_UCHAR message[160] = "";
         pcre2_get_error_message(code, message, sizeof(message));
-        r = err_set_param(e, ERR_FORMAT, what, "%s: the pattern \"%.60s\" does not compile: %s", what, regex,
-                          (const char *)message);
+        r = err_set_param(e, ERR_FORMAT, what, "%s: the pattern \"%.60s\" does not compile: %s",
+                          what, regex, (const char *)message);
     } else {
         /* Without a JIT for this machine the interpreter does the same. */
         (void)pcre2_jit_compile(p->code, PCRE2_JIT_COMPLETE);
@@ -318,7 +328,8 @@ int pattern_next(const struct pattern *p, struct pattern_run *run, const char *t
 {
     if (run->at > n)
         return 0;
-    int r = pcre2_match(p->code, (PCRE2_SPTR)text, n, run->at, PCRE2_NO_UTF_CHECK, run->match, run->context);
+    int r = pcre2_match(p->code, (PCRE2_SPTR)text, n, run->at, PCRE2_NO_UTF_CHECK, run->match,
+                        run->context);
     if (r == PCRE2_ERROR_NOMATCH)
         return 0;
     if (r < 0)

@@ -56,7 +56,8 @@ static bool same_pattern(const char *a, const char *b)
 {
     char *x = NULL, *y = NULL;
     struct err e;
-    bool same = pattern_rewrite(a, "", &x, &e) == 0 && pattern_rewrite(b, "", &y, &e) == 0 && !strcmp(x, y);
+    bool same = pattern_rewrite(a, "", &x, &e) == 0 && pattern_rewrite(b, "", &y, &e) == 0 &&
+                !strcmp(x, y);
     free(x);
     free(y);
     return same;
@@ -82,7 +83,8 @@ int pretok_new(const struct pretok_rule *rules, int n_rules, struct pretok **ret
 {
     struct pretok *p;
     if (n_rules > PRETOK_MAX_PATTERNS)
-        return err_set_param(e, ERR_LIMIT, "pre_tokenizer", "pre_tokenizer: %d patterns; at most %d", n_rules,
+        return err_set_param(e, ERR_LIMIT, "pre_tokenizer",
+                             "pre_tokenizer: %d patterns; at most %d", n_rules,
                              PRETOK_MAX_PATTERNS);
     p = calloc(1, sizeof(*p));
     if (!p)

@@ -1,7 +1,8 @@
-/* engine/tokenizer/tokenizer.c - making a tokenizer from a struct vocab, and what it knows; see tokenizer.h.
+/* engine/tokenizer/tokenizer.c - making a tokenizer from a struct vocab, and what it knows; see
+ * tokenizer.h.
  *
- * All texts of tokens lie in one block. A hash from bytes to id answers tokenizer_find, merges and whole
- * words; of equal texts the ordinary token is found. */
+ * All texts of tokens lie in one block. A hash from bytes to id answers tokenizer_find, merges and
+ * whole words; of equal texts the ordinary token is found. */
 #include "config.h"
 
 #include "engine/tokenizer/tokenizer.h"
@@ -19,7 +20,8 @@
 #define MAX_DERIVED_BYTES (16u << 20)
 #define MARK "\xe2\x96\x81" /* U+2581 */
 
-/* --- the byte alphabet of GPT-2 ----------------------------------------------------------------- */
+/* --- the byte alphabet of GPT-2 -----------------------------------------------------------------
+ */
 
 /* Printable bytes stand for themselves, the other 68 for U+0100 onwards, in order. */
 static int byte_of_codepoint(unsigned cp)
@@ -55,7 +57,8 @@ static long decode_alphabet(struct str_view s, char *dst)
     return n;
 }
 
-/* --- building ----------------------------------------------------------------------------------- */
+/* --- building -----------------------------------------------------------------------------------
+ */
 
 int32_t tokenizer__lookup(const struct tokenizer *t, const char *s, size_t n)
 {
@@ -120,13 +123,15 @@ static size_t fill_entry(struct tokenizer *t, const struct vocab *v, int i, size
 {
     struct entry *en = &t->entries[i];
     struct str_view s = v->tokens[i];
-    long n = v->kind == VOCAB_CHARS || literal(v->types[i]) ? -1 : decode_alphabet(s, t->bytes + at);
+    long n = v->kind == VOCAB_CHARS || literal(v->types[i]) ? -1
+                                                            : decode_alphabet(s, t->bytes + at);
     if (n < 0) { /* stands for its own text */
         if (s.n_bytes > 0)
             memcpy(t->bytes + at, s.data, s.n_bytes);
         n = (long)s.n_bytes;
     }
-    *en = (struct entry){(uint32_t)at, (uint32_t)n, (uint32_t)at, (uint32_t)n, v->types[i], false, false};
+    *en = (struct entry){(uint32_t)at, (uint32_t)n, (uint32_t)at, (uint32_t)n,
+                         v->types[i],  false,       false};
     en->ordinary = v->types[i] == TOKEN_NORMAL || (v->types[i] == TOKEN_USER_DEFINED &&
                                                    (!v->rules || (v->rules[i] & ADDED_IN_MODEL)));
     at += (size_t)n;
@@ -186,7 +191,8 @@ static int fill_entries(struct tokenizer *t, const struct vocab *v, struct err *
     return 0;
 }
 
-/* --- merges -------------------------------------------------------------------------------------- */
+/* --- merges --------------------------------------------------------------------------------------
+ */
 
 struct merge_list {
     struct bpe_merge *m;
@@ -215,7 +221,8 @@ static int32_t find_text(const struct tokenizer *t, struct str_view s, char *scr
     return n < 0 ? -1 : tokenizer__lookup(t, scratch, (size_t)n);
 }
 
-static int listed_merges(struct tokenizer *t, const struct vocab *v, struct merge_list *l, struct err *e)
+static int listed_merges(struct tokenizer *t, const struct vocab *v, struct merge_list *l,
+                         struct err *e)
 {
     char *scratch = malloc(2 * MAX_TOKEN_BYTES);
     int r = scratch ? 0 : ERR_NOMEM;
@@ -230,8 +237,9 @@ static int listed_merges(struct tokenizer *t, const struct vocab *v, struct merg
             m.result = tokenizer__lookup(t, scratch, (size_t)a->n_bytes + b->n_bytes);
         }
         if (m.result < 0) {
-            r = err_set_param(e, ERR_FORMAT, "merges",
-                              "merges: entry %d joins or makes a token that is not in the vocabulary", i);
+            r = err_set_param(
+                e, ERR_FORMAT, "merges",
+                "merges: entry %d joins or makes a token that is not in the vocabulary", i);
             break;
         }
         r = add_merge(l, m);
@@ -276,7 +284,8 @@ static int rank_scores(const struct vocab *v, int32_t *ranks, struct err *e)
     return 0;
 }
 
-static int derived_merges(struct tokenizer *t, const struct vocab *v, struct merge_list *l, struct err *e)
+static int derived_merges(struct tokenizer *t, const struct vocab *v, struct merge_list *l,
+                          struct err *e)
 {
     int32_t *ranks = malloc((size_t)t->n * sizeof(*ranks));
     size_t total = 0;
@@ -292,13 +301,15 @@ static int derived_merges(struct tokenizer *t, const struct vocab *v, struct mer
             continue;
         total += en->n_bytes;
         if (en->n_bytes > MAX_DERIVED_TOKEN_BYTES || total > MAX_DERIVED_BYTES)
-            r = err_set_param(e, ERR_LIMIT, "tokens",
-                              "token %d: tokens without a list of merges may have %d bytes each, %u in all", i,
-                              MAX_DERIVED_TOKEN_BYTES, MAX_DERIVED_BYTES);
+            r = err_set_param(
+                e, ERR_LIMIT, "tokens",
+                "token %d: tokens without a list of merges may have %d bytes each, %u in all", i,
+                MAX_DERIVED_TOKEN_BYTES, MAX_DERIVED_BYTES);
         for (uint32_t k = 1; k < en->n_bytes && r == 0; k++) {
             int32_t left = tokenizer__lookup(t, s, k);
             int32_t right = left < 0 ? -1 : tokenizer__lookup(t, s + k, en->n_bytes - k);
-            if (right >= 0 && t->entries[left].type == TOKEN_NORMAL && t->entries[right].type == TOKEN_NORMAL)
+            if (right >= 0 && t->entries[left].type == TOKEN_NORMAL &&
+                t->entries[right].type == TOKEN_NORMAL)
                 r = add_merge(l, (struct bpe_merge){left, right, i, ranks[i]});
         }
     }
@@ -316,7 +327,8 @@ static int fill_merges(struct tokenizer *t, const struct vocab *v, struct err *e
     return r == ERR_NOMEM ? err_set(e, r, "out of memory for the tokenizer") : r;
 }
 
-/* --- added tokens -------------------------------------------------------------------------------- */
+/* --- added tokens --------------------------------------------------------------------------------
+ */
 
 /* The texts that are looked for in normalized text are normalized themselves. */
 static int normalize_texts(struct tokenizer *t, struct added_token *list, int n)
@@ -348,8 +360,10 @@ static int fill_added(struct tokenizer *t, const struct vocab *v, struct err *e)
     int n = 0, n_early = 0, n_late = 0, r = list && early && late ? 0 : ERR_NOMEM;
     for (int i = 0; i < t->n && r == 0; i++) {
         const struct entry *en = &t->entries[i];
-        bool special = en->type == TOKEN_CONTROL || (en->type == TOKEN_UNKNOWN && t->kind == VOCAB_CHARS);
-        struct added_token a = {t->bytes + en->at, en->n_bytes, i, v->rules ? v->rules[i] : 0, special};
+        bool special = en->type == TOKEN_CONTROL ||
+                       (en->type == TOKEN_UNKNOWN && t->kind == VOCAB_CHARS);
+        struct added_token a = {t->bytes + en->at, en->n_bytes, i, v->rules ? v->rules[i] : 0,
+                                special};
         if ((!special && en->type != TOKEN_USER_DEFINED) || en->n_bytes == 0)
             continue;
         list[n++] = a;
@@ -358,7 +372,8 @@ static int fill_added(struct tokenizer *t, const struct vocab *v, struct err *e)
         else
             early[n_early++] = a;
     }
-    if (r == 0 && (r = normalize_texts(t, late, n_late)) == 0 && (r = added_new(list, n, &t->added_all)) == 0 &&
+    if (r == 0 && (r = normalize_texts(t, late, n_late)) == 0 &&
+        (r = added_new(list, n, &t->added_all)) == 0 &&
         (r = added_new(early, n_early, &t->added)) == 0)
         r = added_new(late, n_late, &t->added_normal);
     free(list);
@@ -368,12 +383,29 @@ static int fill_added(struct tokenizer *t, const struct vocab *v, struct err *e)
 }
 
 /* Texts that end a generation in some model's chat format; the list that llama.cpp knows. */
-static const char *const eog_texts[] = {
-    "<|eot_id|>", "<|im_end|>",   "<|end|>",  "<|return|>", "<|call|>",         "<|flush|>",
-    "<|calls|>",  "<end_of_turn>", "<|endoftext|>", "</s>", "<|eom_id|>",       "<EOT>",
-    "_<EOT>",     "[EOT]",        "[EOS]",    "<|end_of_text|>", "<end_of_utterance>", "<eos>",
-    "<turn|>",    "<|tool_response>", "<\xef\xbd\x9c" "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
-    "[e~["};
+static const char *const eog_texts[] = {"<|eot_id|>",
+                                        "<|im_end|>",
+                                        "<|end|>",
+                                        "<|return|>",
+                                        "<|call|>",
+                                        "<|flush|>",
+                                        "<|calls|>",
+                                        "<end_of_turn>",
+                                        "<|endoftext|>",
+                                        "</s>",
+                                        "<|eom_id|>",
+                                        "<EOT>",
+                                        "_<EOT>",
+                                        "[EOT]",
+                                        "[EOS]",
+                                        "<|end_of_text|>",
+                                        "<end_of_utterance>",
+                                        "<eos>",
+                                        "<turn|>",
+                                        "<|tool_response>",
+                                        "<\xef\xbd\x9c"
+                                        "end\xe2\x96\x81of\xe2\x96\x81sentence\xef\xbd\x9c>",
+                                        "[e~["};
 
 static void fill_eog(struct tokenizer *t, const struct tokenizer_source *src)
 {
@@ -456,7 +488,8 @@ void tokenizer_free(struct tokenizer **tp)
     free(t);
 }
 
-/* --- facts -------------------------------------------------------------------------------------- */
+/* --- facts --------------------------------------------------------------------------------------
+ */
 
 const char *tokenizer_token_bytes(const struct tokenizer *t, int32_t id, size_t *ret_n_bytes)
 {
@@ -470,7 +503,8 @@ const char *tokenizer_token_bytes(const struct tokenizer *t, int32_t id, size_t 
 
 bool tokenizer_is_special(const struct tokenizer *t, int32_t id)
 {
-    return id >= 0 && id < t->n && (t->entries[id].type == TOKEN_CONTROL || t->entries[id].type == TOKEN_UNKNOWN);
+    return id >= 0 && id < t->n &&
+           (t->entries[id].type == TOKEN_CONTROL || t->entries[id].type == TOKEN_UNKNOWN);
 }
 
 bool tokenizer_is_eog(const struct tokenizer *t, int32_t id)

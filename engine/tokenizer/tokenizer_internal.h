@@ -1,4 +1,5 @@
-/* engine/tokenizer/tokenizer_internal.h - the tokenizer's fields, for tokenizer.c (making), encode.c and detok.c. */
+/* engine/tokenizer/tokenizer_internal.h - the tokenizer's fields, for tokenizer.c (making),
+ * encode.c and detok.c. */
 #ifndef LATENT_ENGINE_TOKENIZER_TOKENIZER_INTERNAL_H
 #define LATENT_ENGINE_TOKENIZER_TOKENIZER_INTERNAL_H
 

@@ -28,7 +28,8 @@ struct merge_text {
 
 enum vocab_kind {
     VOCAB_BYTES, /* symbols are bytes, written in the alphabet of GPT-2 */
-    VOCAB_CHARS, /* symbols are characters, a space is written as U+2581; bytes without a token are <0xHH> */
+    VOCAB_CHARS, /* symbols are characters, a space is written as U+2581; bytes without a token are
+                    <0xHH> */
 };
 
 /* U+2581 before a text: SentencePiece's mark of a word's beginning. */
@@ -46,7 +47,8 @@ struct vocab {
     unsigned char *rules; /* enum added_rule of each token, or NULL */
     int n_merges;
     struct merge_text *merges;
-    /* No list of merges: any two tokens merge whose text together is a token; the lowest rank first. */
+    /* No list of merges: any two tokens merge whose text together is a token; the lowest rank
+     * first. */
     bool derive_merges;
     const float *scores; /* the highest is the lowest rank; NULL: ids are ranks */
     const char *pre_name;
@@ -56,14 +58,14 @@ struct vocab {
     int n_steps;
     struct normal_step steps[NORMAL_MAX_STEPS];
     bool whole_words;
-    bool prefix_space;       /* bytes: a space is put before text that has none */
-    bool metaspace;          /* chars: spaces become marks after the normalizer, by `mark` */
+    bool prefix_space; /* bytes: a space is put before text that has none */
+    bool metaspace;    /* chars: spaces become marks after the normalizer, by `mark` */
     enum vocab_mark mark;
     bool fuse_unk, byte_fallback;
-    int strip_left;          /* chars: spaces taken from the beginning of decoded text */
-    int bos, eos, unk;       /* -1: none */
+    int strip_left;    /* chars: spaces taken from the beginning of decoded text */
+    int bos, eos, unk; /* -1: none */
     bool add_bos, add_eos;
-    void *keep;              /* freed by keep_free */
+    void *keep; /* freed by keep_free */
     void (*keep_free)(void *keep);
 };
 
@@ -72,15 +74,16 @@ int vocab_from_gguf(const struct tokenizer_source *src, int vocab_size, struct v
 int vocab_from_json(const struct tokenizer_source *src, int vocab_size, struct vocab *ret,
                     struct err *e) LATENT_MUST_CHECK;
 /* "left right" to its two halves; index is for the message. */
-int vocab__split_merge(struct str_view m, int index, struct merge_text *ret, struct err *e)
-    LATENT_MUST_CHECK;
+int vocab__split_merge(struct str_view m, int index, struct merge_text *ret,
+                       struct err *e) LATENT_MUST_CHECK;
 /* A tiktoken.model file: "BASE64 RANK" a line, with tokenizer_config.json beside it. */
 int vocab_from_tiktoken(const struct tokenizer_source *src, int vocab_size, struct vocab *ret,
                         struct err *e) LATENT_MUST_CHECK;
 void vocab_done(struct vocab *v);
 
-/* The name in tokenizer.ggml.pre of a tokenizer.json ("default" is never one): *ret is static, NULL when llama.cpp
- * has no name for its rules, and "" when it is of SentencePiece's kind (tokenizer.ggml.model "llama"). */
+/* The name in tokenizer.ggml.pre of a tokenizer.json ("default" is never one): *ret is static, NULL
+ * when llama.cpp has no name for its rules, and "" when it is of SentencePiece's kind
+ * (tokenizer.ggml.model "llama"). */
 int vocab_pre_name_for(const char *json_path, const char **ret, struct err *e) LATENT_MUST_CHECK;
 
 #endif

@@ -1,8 +1,8 @@
 /* engine/tokenizer/vocab_json.c - a tokenizer from a Hugging Face tokenizer.json.
  *
- * BPE over bytes, or over characters with byte fallback. The vocabulary and the file are here, the steps from
- * text to pieces in vocab_json_steps.c. What would change the ids and is not served is refused by name: a
- * wrong token is worse than an error. */
+ * BPE over bytes, or over characters with byte fallback. The vocabulary and the file are here, the
+ * steps from text to pieces in vocab_json_steps.c. What would change the ids and is not served is
+ * refused by name: a wrong token is worse than an error. */
 #include "config.h"
 
 #include <cjson/cJSON.h>
@@ -39,7 +39,8 @@ static int id_of(const cJSON *v, int limit)
     return d >= 0 && d < limit && d == floor(d) ? (int)d : -1;
 }
 
-/* --- vocabulary ----------------------------------------------------------------------------------- */
+/* --- vocabulary
+ * ----------------------------------------------------------------------------------- */
 
 static int put_token(struct vocab *v, int limit, const char *text, const cJSON *id_value, int type,
                      struct err *e)
@@ -49,10 +50,11 @@ static int put_token(struct vocab *v, int limit, const char *text, const cJSON *
         return err_set_param(e, ERR_FORMAT, "vocab",
                              "tokenizer.json: the id of token \"%.40s\" is not in 0..%d", text,
                              limit - 1);
-    if (v->types[id] != TOKEN_HOLE &&
-        (type == TOKEN_NORMAL || v->types[id] != TOKEN_NORMAL || strcmp(v->tokens[id].data, text) != 0))
-        return err_set_param(e, ERR_FORMAT, "vocab", "tokenizer.json: two tokens have the id %d: \"%.40s\", \"%.40s\"",
-                             id, v->tokens[id].data, text);
+    if (v->types[id] != TOKEN_HOLE && (type == TOKEN_NORMAL || v->types[id] != TOKEN_NORMAL ||
+                                       strcmp(v->tokens[id].data, text) != 0))
+        return err_set_param(e, ERR_FORMAT, "vocab",
+                             "tokenizer.json: two tokens have the id %d: \"%.40s\", \"%.40s\"", id,
+                             v->tokens[id].data, text);
     v->tokens[id] = view(text);
     v->types[id] = (unsigned char)type;
     v->n_tokens = id >= v->n_tokens ? id + 1 : v->n_tokens;
@@ -64,17 +66,18 @@ static int by_content(const void *a, const void *b)
     return strcmp(text_of(*(cJSON *const *)a, "content"), text_of(*(cJSON *const *)b, "content"));
 }
 
-/* An added token that the vocabulary has must have the same id there: otherwise readers disagree. */
+/* An added token that the vocabulary has must have the same id there: otherwise readers disagree.
+ */
 static int check_added(const cJSON *vocab, const cJSON *added, int limit, struct err *e)
 {
     int n = cJSON_GetArraySize(added), i = 0, r = 0;
     const cJSON **sorted = malloc(((size_t)n + 1) * sizeof(*sorted)), *at;
     if (!sorted)
         return err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
-    cJSON_ArrayForEach(at, added) sorted[i++] = at;
+    cJSON_ArrayForEach (at, added)
+        sorted[i++] = at;
     qsort(sorted, (size_t)n, sizeof(*sorted), by_content);
-    cJSON_ArrayForEach(at, vocab)
-    {
+    cJSON_ArrayForEach (at, vocab) {
         int lo = 0, hi = n;
         while (lo < hi) {
             int mid = lo + (hi - lo) / 2;
@@ -86,28 +89,29 @@ static int check_added(const cJSON *vocab, const cJSON *added, int limit, struct
         if (r == 0 && lo < n && !strcmp(text_of(sorted[lo], "content"), at->string) &&
             id_of(member(sorted[lo], "id"), limit) != id_of(at, limit))
             r = err_set_param(e, ERR_FORMAT, "added_tokens",
-                              "tokenizer.json: added token \"%.40s\" has another id in model.vocab", at->string);
+                              "tokenizer.json: added token \"%.40s\" has another id in model.vocab",
+                              at->string);
     }
     free(sorted);
     return r;
 }
 
-static int read_vocab(const cJSON *root, const cJSON *model, int limit, struct vocab *v, struct err *e)
+static int read_vocab(const cJSON *root, const cJSON *model, int limit, struct vocab *v,
+                      struct err *e)
 {
     const cJSON *vocab = member(model, "vocab"), *added = member(root, "added_tokens"), *at;
     int r;
     if (!cJSON_IsObject(vocab))
-        return err_set_param(e, ERR_FORMAT, "vocab", "tokenizer.json: model.vocab is not an object");
+        return err_set_param(e, ERR_FORMAT, "vocab",
+                             "tokenizer.json: model.vocab is not an object");
     bool fallback = v->kind == VOCAB_CHARS && v->byte_fallback;
-    cJSON_ArrayForEach(at, vocab)
-    {
+    cJSON_ArrayForEach (at, vocab) {
         const char *t = at->string;
         bool byte = fallback && strlen(t) == 6 && !strncmp(t, "<0x", 3) && t[5] == '>';
         if ((r = put_token(v, limit, t, at, byte ? TOKEN_BYTE : TOKEN_NORMAL, e)) < 0)
             return r;
     }
-    cJSON_ArrayForEach(at, added)
-    {
+    cJSON_ArrayForEach (at, added) {
         const char *text = text_of(at, "content");
         if (!*text)
             return err_set_param(e, ERR_FORMAT, "added_tokens",
@@ -118,15 +122,17 @@ static int read_vocab(const cJSON *root, const cJSON *model, int limit, struct v
                       is_set(at, "special") ? TOKEN_CONTROL : TOKEN_USER_DEFINED, e);
         if (r < 0)
             return r;
-        v->rules[id] = (unsigned char)((in_model ? ADDED_IN_MODEL : 0) | (is_set(at, "lstrip") ? ADDED_LSTRIP : 0) |
+        v->rules[id] = (unsigned char)((in_model ? ADDED_IN_MODEL : 0) |
+                                       (is_set(at, "lstrip") ? ADDED_LSTRIP : 0) |
                                        (is_set(at, "rstrip") ? ADDED_RSTRIP : 0) |
                                        (is_set(at, "single_word") ? ADDED_SINGLE_WORD : 0) |
                                        (is_set(at, "normalized") ? ADDED_NORMALIZED : 0));
     }
     if ((r = check_added(vocab, added, limit, e)) < 0)
         return r;
-    return v->n_tokens > 0 ? 0
-                           : err_set_param(e, ERR_FORMAT, "vocab", "tokenizer.json: no token at all");
+    return v->n_tokens > 0
+               ? 0
+               : err_set_param(e, ERR_FORMAT, "vocab", "tokenizer.json: no token at all");
 }
 
 static int read_merges(const cJSON *model, struct vocab *v, struct err *e)
@@ -139,8 +145,7 @@ static int read_merges(const cJSON *model, struct vocab *v, struct err *e)
     v->merges = malloc(((size_t)v->n_merges + 1) * sizeof(*v->merges));
     if (!v->merges)
         return err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
-    cJSON_ArrayForEach(at, list)
-    {
+    cJSON_ArrayForEach (at, list) {
         const cJSON *left = cJSON_IsArray(at) ? at->child : NULL, *right = left ? left->next : NULL;
         if (cJSON_IsString(at)) {
             int r = vocab__split_merge(view(at->valuestring), i, &v->merges[i], e);
@@ -157,7 +162,8 @@ static int read_merges(const cJSON *model, struct vocab *v, struct err *e)
     return 0;
 }
 
-/* --- what is put around a text --------------------------------------------------------------------- */
+/* --- what is put around a text
+ * --------------------------------------------------------------------- */
 
 static int template_id(const cJSON *processor, const cJSON *piece, int limit)
 {
@@ -177,8 +183,7 @@ static int read_template(const cJSON *processor, int limit, struct vocab *v, str
     if (!cJSON_IsObject(processor) || !strcmp(type, "ByteLevel")) /* which moves offsets only */
         return 0;
     if (!strcmp(type, "Sequence")) {
-        cJSON_ArrayForEach(at, member(processor, "processors"))
-        {
+        cJSON_ArrayForEach (at, member(processor, "processors")) {
             int r = read_template(at, limit, v, e);
             if (r < 0)
                 return r;
@@ -187,14 +192,14 @@ static int read_template(const cJSON *processor, int limit, struct vocab *v, str
     }
     if (strcmp(type, "TemplateProcessing") != 0)
         return unsupported(e, "post_processor", type);
-    cJSON_ArrayForEach(at, single)
-    {
+    cJSON_ArrayForEach (at, single) {
         bool special = member(at, "SpecialToken") != NULL;
         int id = special ? template_id(processor, at, limit) : -1;
         if (special && (id < 0 || (after ? v->add_eos : v->add_bos)))
-            return err_set_param(e, ERR_UNSUPPORTED, "post_processor",
-                                 "tokenizer.json: post_processor puts something else than one known token before "
-                                 "and one after the text");
+            return err_set_param(
+                e, ERR_UNSUPPORTED, "post_processor",
+                "tokenizer.json: post_processor puts something else than one known token before "
+                "and one after the text");
         if (!special) {
             after = true;
         } else if (after) {
@@ -208,7 +213,8 @@ static int read_template(const cJSON *processor, int limit, struct vocab *v, str
     return 0;
 }
 
-/* --- the file -------------------------------------------------------------------------------------- */
+/* --- the file
+ * -------------------------------------------------------------------------------------- */
 
 static int read_kind(const cJSON *model, struct vocab *v, struct err *e)
 {
@@ -229,13 +235,14 @@ static int read_kind(const cJSON *model, struct vocab *v, struct err *e)
 static int read_steps(const cJSON *root, struct vocab *v, struct kept *k, struct err *e)
 {
     int r = read_kind(member(root, "model"), v, e);
-    if (r == 0 && (r = vocab__json_normalizer(root, v, e)) == 0 && (r = vocab__json_pretok(root, v, k, e)) == 0)
+    if (r == 0 && (r = vocab__json_normalizer(root, v, e)) == 0 &&
+        (r = vocab__json_pretok(root, v, k, e)) == 0)
         r = vocab__json_decoder(root, v, e);
     return r;
 }
 
-static int read_all(const cJSON *root, const struct tokenizer_source *src, int limit, struct vocab *v,
-                    struct kept *k, struct err *e)
+static int read_all(const cJSON *root, const struct tokenizer_source *src, int limit,
+                    struct vocab *v, struct kept *k, struct err *e)
 {
     const cJSON *model = member(root, "model"), *vocab = member(model, "vocab");
     int r;
@@ -250,7 +257,8 @@ static int read_all(const cJSON *root, const struct tokenizer_source *src, int l
         v->bos = src->bos_token_id;
     if (src->eos_token_id >= 0)
         v->eos = src->eos_token_id;
-    /* tokenizer_config.json speaks last: Llama-like classes of transformers rewrite the template. */
+    /* tokenizer_config.json speaks last: Llama-like classes of transformers rewrite the template.
+     */
     if (src->add_bos_token >= 0)
         v->add_bos = src->add_bos_token;
     if (src->add_eos_token >= 0)
@@ -266,7 +274,8 @@ static int open_json(const char *path, struct kept **ret, struct err *e)
     if (r == 0 && !k)
         r = err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
     if (r == 0)
-        r = json__parse((const char *)map.data, map.n_bytes, MAX_ITEMS, "tokenizer.json", &k->root, e);
+        r = json__parse((const char *)map.data, map.n_bytes, MAX_ITEMS, "tokenizer.json", &k->root,
+                        e);
     map__close(&map);
     if (r < 0)
         free(k);
@@ -310,7 +319,9 @@ int vocab_pre_name_for(const char *json_path, const char **ret, struct err *e)
     v.keep = k;
     v.keep_free = kept_free;
     if ((r = read_steps(k->root, &v, k, e)) == 0) {
-        const char *name = v.kind == VOCAB_CHARS ? "" : pretok_name_of(v.patterns, v.n_patterns, v.whole_words);
+        const char *name = v.kind == VOCAB_CHARS
+                               ? ""
+                               : pretok_name_of(v.patterns, v.n_patterns, v.whole_words);
         *ret = name && !strcmp(name, "default") ? NULL : v.prefix_space ? NULL : name;
     }
     vocab_done(&v);

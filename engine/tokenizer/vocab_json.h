@@ -32,12 +32,15 @@ static inline bool is_set(const cJSON *o, const char *key)
 
 static inline int unsupported(struct err *e, const char *what, const char *value)
 {
-    return err_set_param(e, ERR_UNSUPPORTED, what, "tokenizer.json: %s \"%.60s\" is not served", what, value);
+    return err_set_param(e, ERR_UNSUPPORTED, what, "tokenizer.json: %s \"%.60s\" is not served",
+                         what, value);
 }
 
-/* The steps before, into and out of the vocabulary; vocab__json_pretok decides the kind of symbols. */
+/* The steps before, into and out of the vocabulary; vocab__json_pretok decides the kind of symbols.
+ */
 int vocab__json_normalizer(const cJSON *root, struct vocab *v, struct err *e) LATENT_MUST_CHECK;
-int vocab__json_pretok(const cJSON *root, struct vocab *v, struct kept *k, struct err *e) LATENT_MUST_CHECK;
+int vocab__json_pretok(const cJSON *root, struct vocab *v, struct kept *k,
+                       struct err *e) LATENT_MUST_CHECK;
 int vocab__json_decoder(const cJSON *root, struct vocab *v, struct err *e) LATENT_MUST_CHECK;
 
 #endif

@@ -1,4 +1,5 @@
-/* engine/tokenizer/vocab_json_steps.c - normalizer, pre_tokenizer and decoder of a tokenizer.json. */
+/* engine/tokenizer/vocab_json_steps.c - normalizer, pre_tokenizer and decoder of a tokenizer.json.
+ */
 #include "config.h"
 
 #include <stdlib.h>
@@ -6,17 +7,19 @@
 
 #include "engine/tokenizer/vocab_json.h"
 
-#define GPT2_RULE "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#define GPT2_RULE                                                                                  \
+    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define MARK "\xe2\x96\x81" /* U+2581 */
 #define MAX_DEPTH 4
 
-/* --- normalizer ---------------------------------------------------------------------------------- */
+/* --- normalizer ----------------------------------------------------------------------------------
+ */
 
 static int put_step(struct vocab *v, struct normal_step step, struct err *e)
 {
     if (v->n_steps == NORMAL_MAX_STEPS)
-        return err_set_param(e, ERR_LIMIT, "normalizer", "tokenizer.json: normalizer has more than %d steps",
-                             NORMAL_MAX_STEPS);
+        return err_set_param(e, ERR_LIMIT, "normalizer",
+                             "tokenizer.json: normalizer has more than %d steps", NORMAL_MAX_STEPS);
     v->steps[v->n_steps++] = step;
     return 0;
 }
@@ -27,9 +30,12 @@ static int read_replace(const cJSON *o, struct vocab *v, struct err *e)
     const cJSON *text = member(pattern, "String"), *regex = member(pattern, "Regex");
     const cJSON *which = regex ? regex : text;
     if (!cJSON_IsString(which) || !*which->valuestring || !cJSON_IsString(content))
-        return err_set_param(e, ERR_FORMAT, "normalizer",
-                             "tokenizer.json: normalizer Replace needs a pattern (String or Regex) and a content");
-    return put_step(v, (struct normal_step){NORMAL_REPLACE, content->valuestring, which->valuestring, regex != NULL},
+        return err_set_param(
+            e, ERR_FORMAT, "normalizer",
+            "tokenizer.json: normalizer Replace needs a pattern (String or Regex) and a content");
+    return put_step(v,
+                    (struct normal_step){NORMAL_REPLACE, content->valuestring, which->valuestring,
+                                         regex != NULL},
                     e);
 }
 
@@ -52,15 +58,15 @@ static int read_normalizer(const cJSON *o, struct vocab *v, int depth, struct er
         if (!strcmp(type, plain[i].name))
             return put_step(v, (struct normal_step){.kind = plain[i].kind}, e);
     if (!strcmp(type, "Sequence") && depth < MAX_DEPTH) {
-        cJSON_ArrayForEach(at, member(o, "normalizers"))
-        {
+        cJSON_ArrayForEach (at, member(o, "normalizers")) {
             if ((r = read_normalizer(at, v, depth + 1, e)) < 0)
                 return r;
         }
         return 0;
     }
     if (!strcmp(type, "Prepend"))
-        return put_step(v, (struct normal_step){.kind = NORMAL_PREPEND, .content = text_of(o, "prepend")}, e);
+        return put_step(
+            v, (struct normal_step){.kind = NORMAL_PREPEND, .content = text_of(o, "prepend")}, e);
     if (!strcmp(type, "Replace"))
         return read_replace(o, v, e);
     if (!strcmp(type, "Strip")) {
@@ -78,7 +84,8 @@ int vocab__json_normalizer(const cJSON *root, struct vocab *v, struct err *e)
     return read_normalizer(member(root, "normalizer"), v, 0, e);
 }
 
-/* --- pre-tokenizer ------------------------------------------------------------------------------- */
+/* --- pre-tokenizer -------------------------------------------------------------------------------
+ */
 
 static int put_rule(struct vocab *v, struct pretok_rule rule, struct err *e)
 {
@@ -104,7 +111,8 @@ static int quote(struct kept *k, const char *s, const char **ret, struct err *e)
     k->quoted[k->n_quoted++] = q;
     for (; *s; s++) {
         unsigned char c = (unsigned char)*s;
-        if (c < 0x80 && c > ' ' && !(c >= '0' && c <= '9') && !((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
+        if (c < 0x80 && c > ' ' && !(c >= '0' && c <= '9') &&
+            !((c | 0x20) >= 'a' && (c | 0x20) <= 'z'))
             *p++ = '\\';
         *p++ = *s;
     }
@@ -115,7 +123,8 @@ static int quote(struct kept *k, const char *s, const char **ret, struct err *e)
 
 static int read_behaviour(const cJSON *o, enum pretok_behaviour *ret, struct err *e)
 {
-    static const char *const names[] = {"Isolated", "Removed", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
+    static const char *const names[] = {"Isolated", "Removed", "MergedWithPrevious",
+                                        "MergedWithNext", "Contiguous"};
     const char *name = text_of(o, "behavior");
     for (int i = 0; i < 5; i++)
         if (!strcmp(name, names[i])) {
@@ -148,7 +157,9 @@ static int read_metaspace(const cJSON *o, struct vocab *v, struct err *e)
     v->metaspace = true;
     if (!*scheme) /* older files */
         scheme = cJSON_IsFalse(member(o, "add_prefix_space")) ? "never" : "always";
-    v->mark = !strcmp(scheme, "always") ? MARK_ALWAYS : !strcmp(scheme, "first") ? MARK_FIRST : MARK_NEVER;
+    v->mark = !strcmp(scheme, "always")  ? MARK_ALWAYS
+              : !strcmp(scheme, "first") ? MARK_FIRST
+                                         : MARK_NEVER;
     if (v->mark == MARK_NEVER && strcmp(scheme, "never") != 0)
         return unsupported(e, "pre_tokenizer Metaspace prepend_scheme", scheme);
     return cJSON_IsFalse(member(o, "split"))
@@ -156,7 +167,8 @@ static int read_metaspace(const cJSON *o, struct vocab *v, struct err *e)
                : put_rule(v, (struct pretok_rule){MARK, PRETOK_WITH_NEXT, false}, e);
 }
 
-static int read_pretok(const cJSON *o, struct vocab *v, struct kept *k, bool *byte_level, int depth, struct err *e)
+static int read_pretok(const cJSON *o, struct vocab *v, struct kept *k, bool *byte_level, int depth,
+                       struct err *e)
 {
     const char *type = text_of(o, "type");
     struct pretok_rule rule = {"[!-/:-@\\[-`{-~\\p{P}]", PRETOK_ISOLATED, false};
@@ -167,8 +179,7 @@ static int read_pretok(const cJSON *o, struct vocab *v, struct kept *k, bool *by
     if (*byte_level)
         return unsupported(e, "pre_tokenizer", "anything after ByteLevel");
     if (!strcmp(type, "Sequence") && depth < MAX_DEPTH) {
-        cJSON_ArrayForEach(at, member(o, "pretokenizers"))
-        {
+        cJSON_ArrayForEach (at, member(o, "pretokenizers")) {
             if ((r = read_pretok(at, v, k, byte_level, depth + 1, e)) < 0)
                 return r;
         }
@@ -188,7 +199,8 @@ static int read_pretok(const cJSON *o, struct vocab *v, struct kept *k, bool *by
         *byte_level = true;
         v->prefix_space = is_set(o, "add_prefix_space");
         if (v->prefix_space && v->n_patterns > 0)
-            return unsupported(e, "pre_tokenizer", "ByteLevel with add_prefix_space after another one");
+            return unsupported(e, "pre_tokenizer",
+                               "ByteLevel with add_prefix_space after another one");
         return cJSON_IsFalse(member(o, "use_regex")) ? 0 : put_pattern(v, GPT2_RULE, e);
     }
     return unsupported(e, "pre_tokenizer", type);
@@ -206,22 +218,25 @@ int vocab__json_pretok(const cJSON *root, struct vocab *v, struct kept *k, struc
     return 0;
 }
 
-/* --- decoder ------------------------------------------------------------------------------------- */
+/* --- decoder -------------------------------------------------------------------------------------
+ */
 
 static int read_byte_decoder(const char *type, const struct vocab *v, struct err *e)
 {
-    return v->kind == VOCAB_BYTES && !strcmp(type, "ByteLevel") ? 0 : unsupported(e, "decoder", type);
+    return v->kind == VOCAB_BYTES && !strcmp(type, "ByteLevel") ? 0
+                                                                : unsupported(e, "decoder", type);
 }
 
-/* Replace U+2581 by a space, ByteFallback, Fuse, Strip: what SentencePiece's decoding is made of. */
+/* Replace U+2581 by a space, ByteFallback, Fuse, Strip: what SentencePiece's decoding is made of.
+ */
 static int read_char_decoders(const cJSON *list, struct vocab *v, struct err *e)
 {
     const cJSON *at;
     bool replaced = false, fallback = false, fused = false;
-    cJSON_ArrayForEach(at, list)
-    {
+    cJSON_ArrayForEach (at, list) {
         const char *type = text_of(at, "type");
-        if (!strcmp(type, "Replace") && !replaced && !fused && !strcmp(text_of(member(at, "pattern"), "String"), MARK) &&
+        if (!strcmp(type, "Replace") && !replaced && !fused &&
+            !strcmp(text_of(member(at, "pattern"), "String"), MARK) &&
             !strcmp(text_of(at, "content"), " ")) {
             replaced = true;
         } else if (!strcmp(type, "ByteFallback") && replaced && !fused) {
@@ -239,7 +254,8 @@ static int read_char_decoders(const cJSON *list, struct vocab *v, struct err *e)
         }
     }
     if (!replaced || !fused || fallback != v->byte_fallback)
-        return unsupported(e, "decoder", "a Sequence without Replace, Fuse, or byte_fallback's ByteFallback");
+        return unsupported(e, "decoder",
+                           "a Sequence without Replace, Fuse, or byte_fallback's ByteFallback");
     return 0;
 }
 

@@ -1,8 +1,10 @@
-/* engine/tokenizer/vocab_tiktoken.c - a tokenizer from a tiktoken.model file, as Kimi-K2's folders have it.
+/* engine/tokenizer/vocab_tiktoken.c - a tokenizer from a tiktoken.model file, as Kimi-K2's folders
+ * have it.
  *
- * Each line is a token's bytes in base64, a space, and its rank, which is its id; merges follow from the ranks. The
- * special tokens are in tokenizer_config.json (added_tokens_decoder). The splitting pattern is in the model's
- * Python code only: it is kimi-k2's, so only tokenizer classes that have it are served. */
+ * Each line is a token's bytes in base64, a space, and its rank, which is its id; merges follow
+ * from the ranks. The special tokens are in tokenizer_config.json (added_tokens_decoder). The
+ * splitting pattern is in the model's Python code only: it is kimi-k2's, so only tokenizer classes
+ * that have it are served. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -32,8 +34,12 @@ static void tiktoken_free(void *p)
 
 static int base64_digit(char c)
 {
-    return c >= 'A' && c <= 'Z' ? c - 'A' : c >= 'a' && c <= 'z' ? c - 'a' + 26 : c >= '0' && c <= '9' ? c - '0' + 52 :
-           c == '+' ? 62 : c == '/' ? 63 : -1;
+    return c >= 'A' && c <= 'Z'   ? c - 'A'
+           : c >= 'a' && c <= 'z' ? c - 'a' + 26
+           : c >= '0' && c <= '9' ? c - '0' + 52
+           : c == '+'             ? 62
+           : c == '/'             ? 63
+                                  : -1;
 }
 
 /* Returns the bytes written, or -1. */
@@ -73,13 +79,14 @@ static int put_byte(struct buf *b, unsigned char c)
 
 static int bad_line(struct err *e, int line)
 {
-    return err_set_param(e, ERR_FORMAT, "tiktoken.model", "tiktoken.model: line %d is not \"BASE64 RANK\" with %s",
-                         line, "at most 256 bytes and a new rank in the vocabulary");
+    return err_set_param(e, ERR_FORMAT, "tiktoken.model",
+                         "tiktoken.model: line %d is not \"BASE64 RANK\" with %s", line,
+                         "at most 256 bytes and a new rank in the vocabulary");
 }
 
 /* v->tokens[i].n_bytes is filled; data is set when the text has stopped moving. */
-static int read_lines(const struct file_map *map, int limit, struct vocab *v, size_t *at, struct buf *text,
-                      struct err *e)
+static int read_lines(const struct file_map *map, int limit, struct vocab *v, size_t *at,
+                      struct buf *text, struct err *e)
 {
     const char *p = (const char *)map->data, *end = p + map->n_bytes;
     unsigned char bytes[MAX_TOKEN_BYTES + 4];
@@ -112,23 +119,28 @@ static int read_lines(const struct file_map *map, int limit, struct vocab *v, si
     }
     for (int i = 0; i < v->n_tokens; i++)
         if (v->types[i] == TOKEN_HOLE)
-            return err_set_param(e, ERR_FORMAT, "tiktoken.model", "tiktoken.model: no token has the rank %d", i);
-    return v->n_tokens > 0 ? 0 : err_set_param(e, ERR_FORMAT, "tiktoken.model", "tiktoken.model has no token");
+            return err_set_param(e, ERR_FORMAT, "tiktoken.model",
+                                 "tiktoken.model: no token has the rank %d", i);
+    return v->n_tokens > 0
+               ? 0
+               : err_set_param(e, ERR_FORMAT, "tiktoken.model", "tiktoken.model has no token");
 }
 
 static int read_special(const cJSON *config, int limit, struct vocab *v, struct err *e)
 {
     const cJSON *at;
     int n_ranks = v->n_tokens;
-    cJSON_ArrayForEach(at, member(config, "added_tokens_decoder"))
-    {
+    cJSON_ArrayForEach (at, member(config, "added_tokens_decoder")) {
         char *end;
         long id = strtol(at->string, &end, 10);
         const char *text = text_of(at, "content");
-        if (end == at->string || *end || id < n_ranks || id >= limit || !*text || v->types[id] != TOKEN_HOLE)
+        if (end == at->string || *end || id < n_ranks || id >= limit || !*text ||
+            v->types[id] != TOKEN_HOLE)
             return err_set_param(e, ERR_FORMAT, "added_tokens_decoder",
-                                 "tokenizer_config.json: added_tokens_decoder: \"%.20s\" is no free id in %d..%d, or has "
-                                 "no content", at->string, n_ranks, limit - 1);
+                                 "tokenizer_config.json: added_tokens_decoder: \"%.20s\" is no "
+                                 "free id in %d..%d, or has "
+                                 "no content",
+                                 at->string, n_ranks, limit - 1);
         v->tokens[id] = (struct str_view){text, strlen(text)};
         v->types[id] = TOKEN_CONTROL;
         v->n_tokens = id >= v->n_tokens ? (int)id + 1 : v->n_tokens;
@@ -148,7 +160,8 @@ static int read_config(const char *path, struct kept_tiktoken *k, struct err *e)
     struct file_map map = {0};
     int r = map__open(path, MAX_CONFIG_BYTES, &map, e);
     if (r == 0)
-        r = json__parse((const char *)map.data, map.n_bytes, MAX_ITEMS, "tokenizer_config.json", &k->config, e);
+        r = json__parse((const char *)map.data, map.n_bytes, MAX_ITEMS, "tokenizer_config.json",
+                        &k->config, e);
     map__close(&map);
     if (r < 0)
         return r;
@@ -157,14 +170,21 @@ static int read_config(const char *path, struct kept_tiktoken *k, struct err *e)
     return strcmp(class, "TikTokenTokenizer") == 0
                ? 0
                : err_set_param(e, ERR_UNSUPPORTED, "tokenizer_class",
-                               "tokenizer_config.json: tokenizer_class \"%.40s\" with a tiktoken.model is not served; "
-                               "\"TikTokenTokenizer\" is", class);
+                               "tokenizer_config.json: tokenizer_class \"%.40s\" with a "
+                               "tiktoken.model is not served; "
+                               "\"TikTokenTokenizer\" is",
+                               class);
 }
 
-int vocab_from_tiktoken(const struct tokenizer_source *src, int vocab_size, struct vocab *ret, struct err *e)
+int vocab_from_tiktoken(const struct tokenizer_source *src, int vocab_size, struct vocab *ret,
+                        struct err *e)
 {
-    struct vocab v = {.kind = VOCAB_BYTES, .bos = src->bos_token_id, .eos = src->eos_token_id, .unk = -1,
-                      .pre_name = "kimi-k2", .derive_merges = true};
+    struct vocab v = {.kind = VOCAB_BYTES,
+                      .bos = src->bos_token_id,
+                      .eos = src->eos_token_id,
+                      .unk = -1,
+                      .pre_name = "kimi-k2",
+                      .derive_merges = true};
     struct file_map map = {0};
     struct kept_tiktoken *k = calloc(1, sizeof(*k));
     size_t *at = calloc((size_t)vocab_size, sizeof(*at));

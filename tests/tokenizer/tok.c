@@ -1,15 +1,15 @@
 /* tests/tokenizer/tok.c - a tokenizer on standard input, for tests that compare it with others.
  *
  * tok FILE [spm|PRE]: FILE is a tokenizer.json, or with the suffix .model a tiktoken.model with
- * tokenizer_config.json beside it. With a second word the vocabulary of the tokenizer.json is taken as a GGUF file
- * would hold it: "spm" as tokenizer.ggml.model "llama" with scores that fall in the order of the merges, else as
- * tokenizer.ggml.pre.
+ * tokenizer_config.json beside it. With a second word the vocabulary of the tokenizer.json is taken
+ * as a GGUF file would hold it: "spm" as tokenizer.ggml.model "llama" with scores that fall in the
+ * order of the merges, else as tokenizer.ggml.pre.
  *
  * Reads a letter and "LENGTH\n", then so many bytes, again and again; answers one line each.
- *   e: the text with special tokens parsed, and what is put around it: ids    n: the same without what is around it
- *   p: no special tokens: ids
- *   d: ids: the decoded text as hexadecimal bytes          s: the same, special tokens left out
- *   t: ids: the same as d by streaming, after a check that what streamed out was whole characters at each step */
+ *   e: the text with special tokens parsed, and what is put around it: ids    n: the same without
+ * what is around it p: no special tokens: ids d: ids: the decoded text as hexadecimal bytes s: the
+ * same, special tokens left out t: ids: the same as d by streaming, after a check that what
+ * streamed out was whole characters at each step */
 #include "config.h"
 
 #include <cjson/cJSON.h>
@@ -57,12 +57,14 @@ static int by_text(const void *a, const void *b)
     return strcmp((*(cJSON *const *)a)->string, (*(cJSON *const *)b)->string);
 }
 
-/* A token's score is minus the index of the first merge that makes it, as in the file that the merges came from. */
+/* A token's score is minus the index of the first merge that makes it, as in the file that the
+ * merges came from. */
 static void score(cJSON *vocab, const struct str_view *merges, int n_merges, float *scores)
 {
     int n = cJSON_GetArraySize(vocab), i = 0;
     cJSON **sorted = all((size_t)n, sizeof(*sorted)), *at;
-    cJSON_ArrayForEach(at, vocab) sorted[i++] = at;
+    cJSON_ArrayForEach (at, vocab)
+        sorted[i++] = at;
     qsort(sorted, (size_t)n, sizeof(*sorted), by_text);
     for (int m = n_merges - 1; m >= 0; m--) {
         char *s = all(1, merges[m].n_bytes + 1);
@@ -87,16 +89,14 @@ static void as_gguf(const char *path, const char *pre, struct tokenizer_source *
     float *scores = all(VOCAB, sizeof(*scores));
     bool spm = !strcmp(pre, "spm");
     int n = 0, m = 0;
-    cJSON_ArrayForEach(at, cJSON_GetObjectItemCaseSensitive(model, "vocab"))
-    {
+    cJSON_ArrayForEach (at, cJSON_GetObjectItemCaseSensitive(model, "vocab")) {
         int id = at->valueint;
         tokens[id] = (struct str_view){at->string, strlen(at->string)};
         types[id] = spm && !strncmp(at->string, "<0x", 3) && strlen(at->string) == 6 ? 6 : 1;
         scores[id] = -1e9f;
         n = id >= n ? id + 1 : n;
     }
-    cJSON_ArrayForEach(at, cJSON_GetObjectItemCaseSensitive(root, "added_tokens"))
-    {
+    cJSON_ArrayForEach (at, cJSON_GetObjectItemCaseSensitive(root, "added_tokens")) {
         const char *s = cJSON_GetObjectItemCaseSensitive(at, "content")->valuestring;
         int id = cJSON_GetObjectItemCaseSensitive(at, "id")->valueint;
         tokens[id] = (struct str_view){s, strlen(s)};
@@ -112,8 +112,7 @@ static void as_gguf(const char *path, const char *pre, struct tokenizer_source *
             tokens[i] = (struct str_view){"[PAD]", 5}, types[i] = 5;
     cJSON *list = cJSON_GetObjectItemCaseSensitive(model, "merges");
     merges = all((size_t)cJSON_GetArraySize(list) + 1, sizeof(*merges));
-    cJSON_ArrayForEach(at, list)
-    {
+    cJSON_ArrayForEach (at, list) {
         char *s = at->valuestring;
         if (cJSON_IsArray(at)) {
             const char *a = at->child->valuestring, *b = at->child->next->valuestring;
@@ -166,7 +165,8 @@ static void decode(const struct tokenizer *t, char how, char *text)
         if (textout_init(&o, t, NULL, 0, false, true) < 0)
             die("textout");
         for (size_t i = 0; i < n; i++)
-            if (textout_push(&o, ids[i], true, &out) < -1 || (out.n_bytes && !utf8_valid(out.data, out.n_bytes)))
+            if (textout_push(&o, ids[i], true, &out) < -1 ||
+                (out.n_bytes && !utf8_valid(out.data, out.n_bytes)))
                 die("the stream ends inside a character");
         if (textout_finish(&o, &out) < 0)
             die("textout");
@@ -179,9 +179,15 @@ static void decode(const struct tokenizer *t, char how, char *text)
 
 int main(int argc, char **argv)
 {
-    struct tokenizer_source src = {.pre = "", .bos_token_id = -1, .eos_token_id = -1, .eot_token_id = -1,
-                                   .eom_token_id = -1, .pad_token_id = -1, .unk_token_id = -1,
-                                   .add_bos_token = -1, .add_eos_token = -1};
+    struct tokenizer_source src = {.pre = "",
+                                   .bos_token_id = -1,
+                                   .eos_token_id = -1,
+                                   .eot_token_id = -1,
+                                   .eom_token_id = -1,
+                                   .pad_token_id = -1,
+                                   .unk_token_id = -1,
+                                   .add_bos_token = -1,
+                                   .add_eos_token = -1};
     struct tokenizer *t;
     struct err e = {0};
     char how;

@@ -1,5 +1,5 @@
-/* t_tokenizer - small vocabularies: kimi-k2's splitter against one written by hand, merges by score against the
- * plain algorithm, tiktoken files, ends of generation, damaged input. */
+/* t_tokenizer - small vocabularies: kimi-k2's splitter against one written by hand, merges by score
+ * against the plain algorithm, tiktoken files, ends of generation, damaged input. */
 #include "config.h"
 
 #include <check.h>
@@ -20,19 +20,49 @@ static unsigned below(unsigned n)
     return (unsigned)(state >> 33) % n;
 }
 
-/* --- kimi-k2 ------------------------------------------------------------------------------------- */
+/* --- kimi-k2 -------------------------------------------------------------------------------------
+ */
 
 /* Letters of the test with what matters of each; only assigned ones, so that no table is needed. */
-enum kind { HAN, UPPER, LOWER, OTHER, MARK_, DIGIT, PUNCT, SPACE, NEWLINE };
+enum kind {
+    HAN,
+    UPPER,
+    LOWER,
+    OTHER,
+    MARK_,
+    DIGIT,
+    PUNCT,
+    SPACE,
+    NEWLINE
+};
 
 static const struct {
     const char *s;
     enum kind k;
-} letters[] = {{"\xe4\xb8\xad", HAN}, {"\xe3\x80\x85", HAN}, {"A", UPPER},  {"S", UPPER},        {"T", UPPER},
-               {"a", LOWER},          {"s", LOWER},          {"t", LOWER},  {"l", LOWER},        {"\xc3\x9f", LOWER},
-               {"\xd7\x90", OTHER},   {"\xe3\x81\x82", OTHER}, {"\xe3\x83\xbc", OTHER}, {"\xcc\x81", MARK_}, {"1", DIGIT},
-               {"\xc2\xbd", DIGIT},   {"'", PUNCT},          {".", PUNCT},  {"\xf0\x9f\x98\x80", PUNCT}, {" ", SPACE},
-               {"\xe3\x80\x80", SPACE}, {"\t", SPACE},       {"\n", NEWLINE}, {"\r", NEWLINE}};
+} letters[] = {{"\xe4\xb8\xad", HAN},
+               {"\xe3\x80\x85", HAN},
+               {"A", UPPER},
+               {"S", UPPER},
+               {"T", UPPER},
+               {"a", LOWER},
+               {"s", LOWER},
+               {"t", LOWER},
+               {"l", LOWER},
+               {"\xc3\x9f", LOWER},
+               {"\xd7\x90", OTHER},
+               {"\xe3\x81\x82", OTHER},
+               {"\xe3\x83\xbc", OTHER},
+               {"\xcc\x81", MARK_},
+               {"1", DIGIT},
+               {"\xc2\xbd", DIGIT},
+               {"'", PUNCT},
+               {".", PUNCT},
+               {"\xf0\x9f\x98\x80", PUNCT},
+               {" ", SPACE},
+               {"\xe3\x80\x80", SPACE},
+               {"\t", SPACE},
+               {"\n", NEWLINE},
+               {"\r", NEWLINE}};
 #define N_LETTERS ((int)(sizeof(letters) / sizeof(*letters)))
 
 static bool is_letter(enum kind k)
@@ -69,7 +99,8 @@ static int contraction(const int *c, int at, int n)
     return 0;
 }
 
-/* Where upper* lower+ (or upper+ lower*) ends that begins at `at`, or -1. Greedy with backtracking. */
+/* Where upper* lower+ (or upper+ lower*) ends that begins at `at`, or -1. Greedy with backtracking.
+ */
 static int word_end(const int *c, int at, int n, bool lower_needed)
 {
     int u = at;
@@ -153,7 +184,8 @@ START_TEST(kimi_splitter)
 {
     struct pretok *p = named("kimi-k2");
     for (int round = 0; round < 20000; round++) {
-        int c[64], n = 1 + (int)below(40), from = (int)below(4) ? 0 : (int)below((unsigned)N_LETTERS);
+        int c[64], n = 1 + (int)below(40),
+                   from = (int)below(4) ? 0 : (int)below((unsigned)N_LETTERS);
         char text[512] = "";
         struct pieces got = {0};
         for (int i = 0; i < n; i++) {
@@ -167,7 +199,8 @@ START_TEST(kimi_splitter)
             size_t bytes = 0;
             for (int i = at; i < at + len; i++)
                 bytes += strlen(letters[c[i]].s);
-            ck_assert_msg(k < got.n && got.n_bytes[k] == bytes, "\"%s\": piece %d has %zu bytes, not %zu", text, k,
+            ck_assert_msg(k < got.n && got.n_bytes[k] == bytes,
+                          "\"%s\": piece %d has %zu bytes, not %zu", text, k,
                           k < got.n ? got.n_bytes[k] : 0, bytes);
             at += len;
         }
@@ -196,7 +229,8 @@ START_TEST(every_name)
 }
 END_TEST
 
-/* --- small vocabularies -------------------------------------------------------------------------- */
+/* --- small vocabularies --------------------------------------------------------------------------
+ */
 
 #define MARK "\xe2\x96\x81"
 #define MAX 400
@@ -220,10 +254,19 @@ static void add(struct small *s, const char *text, int type, float score)
 static void small_spm(struct small *s)
 {
     memset(s, 0, sizeof(*s));
-    s->src = (struct tokenizer_source){.model = "llama", .pre = "", .tokens = s->tokens, .token_types = s->types,
-                                       .scores = s->scores, .bos_token_id = 1, .eos_token_id = 2, .eot_token_id = -1,
-                                       .eom_token_id = -1, .pad_token_id = -1, .unk_token_id = 0,
-                                       .add_bos_token = -1, .add_eos_token = -1};
+    s->src = (struct tokenizer_source){.model = "llama",
+                                       .pre = "",
+                                       .tokens = s->tokens,
+                                       .token_types = s->types,
+                                       .scores = s->scores,
+                                       .bos_token_id = 1,
+                                       .eos_token_id = 2,
+                                       .eot_token_id = -1,
+                                       .eom_token_id = -1,
+                                       .pad_token_id = -1,
+                                       .unk_token_id = 0,
+                                       .add_bos_token = -1,
+                                       .add_eos_token = -1};
     add(s, "<unk>", 2, 0);
     add(s, "<s>", 3, 0);
     add(s, "</s>", 3, 0);
@@ -231,14 +274,16 @@ static void small_spm(struct small *s)
         snprintf(s->bytes[b], sizeof(s->bytes[b]), "<0x%02X>", (unsigned)b);
         add(s, s->bytes[b], 6, 0);
     }
-    static const char *const text[] = {MARK, "a", "b", "c", "ab", "bc", "abc", MARK "a", MARK "ab", "ca", "aa", "aaa",
-                                       "bca", "cab", "bb", MARK MARK, "aab", "caa"};
+    static const char *const text[] = {MARK,  "a",      "b",       "c",       "ab",  "bc",
+                                       "abc", MARK "a", MARK "ab", "ca",      "aa",  "aaa",
+                                       "bca", "cab",    "bb",      MARK MARK, "aab", "caa"};
     for (size_t i = 0; i < sizeof(text) / sizeof(*text); i++)
         add(s, text[i], 1, -(float)((i * 7) % 11)); /* with ties */
     add(s, "<user>", 4, 0);
 }
 
-/* SentencePiece as it is described: the best pair of neighbours by score, leftmost of equals, until none is left. */
+/* SentencePiece as it is described: the best pair of neighbours by score, leftmost of equals, until
+ * none is left. */
 static int plain_spm(const struct small *s, const char *text, int32_t *ids)
 {
     struct str_view sym[256];
@@ -308,14 +353,17 @@ START_TEST(scores)
         buf_done(&out);
         free(l.ids);
     }
-    /* What a client writes is never a control token; user-defined ones are found; BOS comes unless it is turned off. */
+    /* What a client writes is never a control token; user-defined ones are found; BOS comes unless
+     * it is turned off. */
     struct token_list l = {0};
     ck_assert_int_eq(tokenizer_encode(t, "</s><user>", 10, 0, 100, &l, &e), 0);
     ck_assert_int_eq(l.ids[l.n - 1], s.src.n_tokens - 1);
     for (size_t i = 0; i < l.n; i++)
         ck_assert(!tokenizer_is_special(t, l.ids[i]));
     l.n = 0;
-    ck_assert_int_eq(tokenizer_encode(t, "a</s>", 5, TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL, 100, &l, &e), 0);
+    ck_assert_int_eq(
+        tokenizer_encode(t, "a</s>", 5, TOKENIZE_ADD_SPECIAL | TOKENIZE_PARSE_SPECIAL, 100, &l, &e),
+        0);
     ck_assert_int_eq((int)l.n, 3);
     ck_assert(l.ids[0] == 1 && l.ids[2] == 2);
     ck_assert(tokenizer_is_eog(t, 2) && !tokenizer_is_eog(t, 1));
@@ -324,7 +372,8 @@ START_TEST(scores)
 }
 END_TEST
 
-/* Random ids, most of them bytes: what streams out is what is decoded at once, and whole characters at each step. */
+/* Random ids, most of them bytes: what streams out is what is decoded at once, and whole characters
+ * at each step. */
 START_TEST(streamed)
 {
     static struct small s;
@@ -360,14 +409,16 @@ START_TEST(streamed)
 }
 END_TEST
 
-/* --- damaged input ------------------------------------------------------------------------------- */
+/* --- damaged input -------------------------------------------------------------------------------
+ */
 
 static void refused(const struct tokenizer_source *src, const char *names)
 {
     struct tokenizer *t = NULL;
     struct err e = {0};
     int r = tokenizer_new(src, MAX, &t, &e);
-    ck_assert_msg(r < 0 && strstr(e.text, names), "%d \"%s\" does not name \"%s\"", r, e.text, names);
+    ck_assert_msg(r < 0 && strstr(e.text, names), "%d \"%s\" does not name \"%s\"", r, e.text,
+                  names);
     ck_assert_ptr_null(t);
 }
 
@@ -413,36 +464,53 @@ static const char *write_file(const char *name, const char *text)
     return path;
 }
 
-#define HEAD "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":false},\"decoder\":{\"type\":\"ByteLevel\"},"
+#define HEAD                                                                                       \
+    "{\"pre_tokenizer\":{\"type\":\"ByteLevel\",\"use_regex\":false},\"decoder\":{\"type\":"       \
+    "\"ByteLevel\"},"
 
 START_TEST(damaged_json)
 {
     static const struct {
         const char *text, *names;
     } cases[] = {
-        {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}", "two tokens have the id 0"},
-        {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":400},\"merges\":[]}}", "\"a\" is not in 0..399"},
+        {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":0},\"merges\":[]}}",
+         "two tokens have the id 0"},
+        {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":400},\"merges\":[]}}",
+         "\"a\" is not in 0..399"},
         {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":-1},\"merges\":[]}}", "\"a\""},
         {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[\"a b\"]}}", "entry 0"},
         {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[[\"a\"]]}}", "entry 0"},
         {HEAD "\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "no token"},
         {HEAD "\"model\":{\"type\":\"Unigram\"}}", "Unigram"},
         {HEAD "\"normalizer\":{\"type\":\"Nmt\"},\"model\":{\"type\":\"BPE\"}}", "Nmt"},
-        {HEAD "\"post_processor\":{\"type\":\"BertProcessing\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+        {HEAD "\"post_processor\":{\"type\":\"BertProcessing\"},\"model\":{\"type\":\"BPE\","
+              "\"vocab\":{\"a\":0},\"merges\":[]}}",
          "BertProcessing"},
-        {HEAD "\"added_tokens\":[{\"id\":1,\"content\":\"a\"}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+        {HEAD "\"added_tokens\":[{\"id\":1,\"content\":\"a\"}],\"model\":{\"type\":\"BPE\","
+              "\"vocab\":{\"a\":0},\"merges\":[]}}",
          "\"a\" has another id"},
-        {HEAD "\"added_tokens\":[{\"id\":0,\"content\":\"x\"}],\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}",
+        {HEAD "\"added_tokens\":[{\"id\":0,\"content\":\"x\"}],\"model\":{\"type\":\"BPE\","
+              "\"vocab\":{\"a\":0},\"merges\":[]}}",
          "the id 0"},
-        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"(\"}},\"model\":{\"type\":\"BPE\","
-         "\"vocab\":{\"a\":0},\"merges\":[]}}", "decoder"},
-        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":"
-         "{\"Regex\":\"(\"}},{\"type\":\"ByteLevel\"}]},\"decoder\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\","
-         "\"vocab\":{\"a\":0},\"merges\":[]}}", "does not compile"},
+        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":"
+         "\"(\"}},\"model\":{\"type\":\"BPE\","
+         "\"vocab\":{\"a\":0},\"merges\":[]}}",
+         "decoder"},
+        {"{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Split\","
+         "\"behavior\":\"Isolated\",\"pattern\":"
+         "{\"Regex\":\"(\"}},{\"type\":\"ByteLevel\"}]},\"decoder\":{\"type\":\"ByteLevel\"},"
+         "\"model\":{\"type\":\"BPE\","
+         "\"vocab\":{\"a\":0},\"merges\":[]}}",
+         "does not compile"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
-        struct tokenizer_source src = {.pre = "", .bos_token_id = -1, .eos_token_id = -1, .eot_token_id = -1,
-                                       .eom_token_id = -1, .add_bos_token = -1, .add_eos_token = -1};
+        struct tokenizer_source src = {.pre = "",
+                                       .bos_token_id = -1,
+                                       .eos_token_id = -1,
+                                       .eot_token_id = -1,
+                                       .eom_token_id = -1,
+                                       .add_bos_token = -1,
+                                       .add_eos_token = -1};
         src.json_path = write_file("json", cases[i].text);
         refused(&src, cases[i].names);
         unlink(src.json_path);
@@ -454,24 +522,34 @@ START_TEST(tiktoken)
 {
     /* bytes a b c, then ab, bc, abc; a special token */
     char config[4096], ranks[4096];
-    struct tokenizer_source src = {.pre = "", .bos_token_id = -1, .eos_token_id = -1, .eot_token_id = -1,
-                                   .eom_token_id = -1, .add_bos_token = -1, .add_eos_token = -1};
+    struct tokenizer_source src = {.pre = "",
+                                   .bos_token_id = -1,
+                                   .eos_token_id = -1,
+                                   .eot_token_id = -1,
+                                   .eom_token_id = -1,
+                                   .add_bos_token = -1,
+                                   .add_eos_token = -1};
     struct tokenizer *t;
     struct err e;
     struct token_list l = {0};
-    strcpy(config, write_file("config", "{\"tokenizer_class\":\"TikTokenTokenizer\",\"eos_token\":\"[EOS]\","
-                                        "\"added_tokens_decoder\":{\"8\":{\"content\":\"[EOS]\",\"special\":true}}}"));
+    strcpy(
+        config,
+        write_file("config",
+                   "{\"tokenizer_class\":\"TikTokenTokenizer\",\"eos_token\":\"[EOS]\","
+                   "\"added_tokens_decoder\":{\"8\":{\"content\":\"[EOS]\",\"special\":true}}}"));
     strcpy(ranks, write_file("model", "YQ== 0\nYg== 1\nYw== 2\nYmM= 3\nYWI= 4\nYWJj 5\n"));
     src.tiktoken_path = ranks;
     src.config_path = config;
     ck_assert_msg(tokenizer_new(&src, MAX, &t, &e) == 0, "%s", e.text);
-    ck_assert_int_eq(tokenizer_encode(t, "abcab[EOS]abc", 13, TOKENIZE_PARSE_SPECIAL, 100, &l, &e), 0);
+    ck_assert_int_eq(tokenizer_encode(t, "abcab[EOS]abc", 13, TOKENIZE_PARSE_SPECIAL, 100, &l, &e),
+                     0);
     ck_assert_int_eq((int)l.n, 4); /* bc first, then a+bc; ab */
     ck_assert(l.ids[0] == 5 && l.ids[1] == 4 && l.ids[2] == 8 && l.ids[3] == 5);
     ck_assert(tokenizer_is_eog(t, 8) && tokenizer_eos(t) == 8);
     free(l.ids);
     tokenizer_free(&t);
-    static const char *const bad[] = {"YQ== 0\nYg== 0\n", "YQ== 1\n", "Y!== 0\n", "YQ==\n", "YQ== 99999999999999\n", ""};
+    static const char *const bad[] = {"YQ== 0\nYg== 0\n",      "YQ== 1\n", "Y!== 0\n", "YQ==\n",
+                                      "YQ== 99999999999999\n", ""};
     for (int i = 0; i < 6; i++) {
         write_file("model", bad[i]);
         refused(&src, "tiktoken.model");
