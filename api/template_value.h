@@ -131,7 +131,9 @@ struct run {
     struct err *e;
 };
 
+#ifndef TPL_MAX_WORK /* fuzzers, whose every step is slower, take less */
 #define TPL_MAX_WORK 10000000u /* a node of the tree, 32 bytes or 4 items moved */
+#endif
 #define TPL_MAX_RUN_DEPTH 600
 #define TPL_MAX_RANGE 100000
 #define TPL_MAX_REPR_DEPTH 100

@@ -4,7 +4,7 @@ obj = fuzz
 harnesses = gguf safetensors tokenizer config template
 san = address,undefined
 flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=all \
-	-I$(top) -I. $(pkg_cflags)
+	-I$(top) -I. $(pkg_cflags) -DTPL_MAX_WORK=200000u
 
 # Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
 parts = base/ engine/model/ engine/tokenizer/ api/template api/json_

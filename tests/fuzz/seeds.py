@@ -670,7 +670,7 @@ def config_seeds(folders):
         return json.dumps(c, separators=(",", ":"))
 
     for name, config in family_of.items():
-        put(kind, "family-" + name, dump(config))
+        put(kind, "ok-" + name, dump(config))
     base = family_of["deepseek_v3"]
 
     def bad(name, c):
