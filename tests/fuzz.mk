@@ -36,8 +36,8 @@ EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds
 
 fuzz: config.h
 	$(MAKE) -f $(srcdir)/tests/fuzz/build.mk top='$(srcdir)' FUZZ_CC='$(FUZZ_CC)' \
-	pkg_cflags='$(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(XXHASH_CFLAGS)' \
-	pkg_libs='$(CJSON_LIBS) $(PCRE2_LIBS) $(XXHASH_LIBS)'
+	pkg_cflags='$(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(XXHASH_CFLAGS)' \
+	pkg_libs='$(CJSON_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) $(XXHASH_LIBS)'
 fuzz-run: fuzz $(FUZZ_REPLAYS)
 	top_srcdir='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_NAMES)
 fuzz-merge: fuzz $(FUZZ_REPLAYS)
