@@ -9,9 +9,17 @@
 void deepseek_v3__config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
 {
     char s[32];
+    static const char *const needed[] = {"n_group", "topk_group", "n_shared_experts",
+                                         "routed_scaling_factor"};
     deepseek__config_hf(k, tix, c);
+    if (k->r == 0 && !keys__has(k, "n_routed_experts"))
+        keys__fail(k, ERR_FORMAT, "n_routed_experts", "is missing (0: dense)");
     if (c->n_routed_experts == 0)
         return;
+    /* left out they would mean the defaults of one model: a guess that changes the text in silence */
+    for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
+        if (k->r == 0 && !keys__has(k, needed[i]))
+            keys__fail(k, ERR_FORMAT, needed[i], "is missing");
     keys__string(k, "scoring_func", s, sizeof(s), "sigmoid");
     if (k->r == 0 && strcmp(s, "sigmoid"))
         keys__fail(k, ERR_UNSUPPORTED, "scoring_func", "is %s; sigmoid is served", s);

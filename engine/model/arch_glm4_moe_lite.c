@@ -13,8 +13,6 @@ static void config_hf(struct keys *k, const struct tix *tix, struct model_config
     }
     if (!keys__has(k, "rms_norm_eps"))
         c->rms_norm_eps = 1e-5f;
-    if (!keys__has(k, "routed_scaling_factor"))
-        c->routed_scaling_factor = 1.8f;
 }
 
 /* declared by arch.c through arch.def */

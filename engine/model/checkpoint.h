@@ -111,6 +111,7 @@ struct layer_tensors {
 struct mtp_tensors {
     struct layer_tensors layer;
     struct tensor eh_proj, enorm, hnorm, shared_head_norm; /* shared_head_norm optional */
+    struct tensor embed_tokens, shared_head; /* optional: the trunk's own serve where they lack */
 };
 
 struct str_view {

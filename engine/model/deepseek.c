@@ -53,8 +53,7 @@ static const char *rope_path(char *dst, size_t dst_bytes, const char *group, con
     return dst;
 }
 
-/* As transformers reads it: the factor is the ratio of the two lengths wherever the original length is
- * said. */
+/* Unless it is said, the factor is the ratio of the two lengths. */
 static void longrope_hf(struct keys *k, const char *group, struct model_config *c)
 {
     struct rope_scaling *s = &c->rope_scaling;
@@ -70,12 +69,12 @@ static void longrope_hf(struct keys *k, const char *group, struct model_config *
     keys__floats(k, rope_path(p, sizeof(p), group, "long_factor"), n, 1e-6, 1e6, s->long_factor);
     s->original_max_position_embeddings = (int)keys__int_or(
         k, rope_path(p, sizeof(p), group, "original_max_position_embeddings"), 2, MAX_CONTEXT, 0);
-    if (s->original_max_position_embeddings > 0) {
-        s->factor = (float)c->max_position_embeddings / (float)s->original_max_position_embeddings;
-    } else {
-        s->original_max_position_embeddings = c->max_position_embeddings;
-        s->factor = keys__float_or(k, rope_path(p, sizeof(p), group, "factor"), 1e-3, 1e6, 1);
-    }
+    if (s->original_max_position_embeddings == 0)
+        s->original_max_position_embeddings = (int)keys__int_or(
+            k, "original_max_position_embeddings", 2, MAX_CONTEXT, c->max_position_embeddings);
+    s->factor = keys__float_or(k, rope_path(p, sizeof(p), group, "factor"), 1e-3, 1e6,
+                               (double)c->max_position_embeddings /
+                                   (double)s->original_max_position_embeddings);
     s->attention_factor =
         keys__float_or(k, rope_path(p, sizeof(p), group, "attention_factor"), 1e-3, 1e3, 0);
 }
@@ -221,6 +220,8 @@ void deepseek__refuse_variants(struct keys *k)
     keys__string(k, "hidden_act", s, sizeof(s), "silu");
     if (k->r == 0 && strcmp(s, "silu"))
         keys__fail(k, ERR_UNSUPPORTED, "hidden_act", "is %s; silu is served", s);
+    if (keys__float_or(k, "partial_rotary_factor", 0, 1e6, 1) != 1.0f)
+        keys__fail(k, ERR_UNSUPPORTED, "partial_rotary_factor", "must be 1");
     if (keys__bool_or(k, "attention_bias", false))
         keys__fail(k, ERR_UNSUPPORTED, "attention_bias", "must be false");
     if (keys__int_or(k, "moe_layer_freq", 1, MAX_LAYERS, 1) != 1)

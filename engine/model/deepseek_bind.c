@@ -14,7 +14,7 @@ enum role {
     INDEX_Q, INDEX_K, INDEX_K_NORM, INDEX_K_NORM_BIAS, INDEX_WEIGHTS,
     GATE, UP, DOWN, ROUTER, ROUTER_BIAS, SHARED_GATE, SHARED_UP, SHARED_DOWN,
     EXPERTS_GATE, EXPERTS_UP, EXPERTS_DOWN, EXPERTS_GATE_UP,
-    EH_PROJ, ENORM, HNORM, SHARED_HEAD_NORM, N_ROLES,
+    EH_PROJ, ENORM, HNORM, SHARED_HEAD_NORM, SHARED_HEAD, MTP_EMBED, N_ROLES,
 };
 
 /* By role: after "blk.N." and after "model.layers.N." */
@@ -52,6 +52,8 @@ static const char *const names[N_ROLES][2] = {
     [ENORM] = {"nextn.enorm.weight", "enorm.weight"},
     [HNORM] = {"nextn.hnorm.weight", "hnorm.weight"},
     [SHARED_HEAD_NORM] = {"nextn.shared_head_norm.weight", "shared_head.norm.weight"},
+    [SHARED_HEAD] = {"nextn.shared_head_head.weight", "shared_head.head.weight"},
+    [MTP_EMBED] = {"nextn.embed_tokens.weight", "embed_tokens.weight"},
 };
 
 #define NAME_BYTES 128
@@ -236,12 +238,15 @@ static void bind_mtp(struct binder *b, const struct model_config *c)
         int at = first + i;
         char name[NAME_BYTES];
         const int64_t norm_ne[3] = {c->hidden_size, 1, 1};
+        const int64_t embd_ne[3] = {c->hidden_size, c->vocab_size, 1};
         bind_layer(b, c, at, &m[i].layer);
         need_matrix(b, &m[i].eh_proj, at, EH_PROJ, 2 * (int64_t)c->hidden_size, c->hidden_size);
         need_vector(b, &m[i].enorm, at, ENORM, c->hidden_size);
         need_vector(b, &m[i].hnorm, at, HNORM, c->hidden_size);
         bind__optional(b, &m[i].shared_head_norm, 1, norm_ne,
                        layer_name(b, at, SHARED_HEAD_NORM, name));
+        bind__optional(b, &m[i].shared_head, 2, embd_ne, layer_name(b, at, SHARED_HEAD, name));
+        bind__optional(b, &m[i].embed_tokens, 2, embd_ne, layer_name(b, at, MTP_EMBED, name));
     }
     b->ck->mtp = m;
 }

@@ -197,6 +197,8 @@ static int list_folder(struct source *s, struct err *e)
         one(&l, at, "nextn.enorm.weight", &m->enorm, SOURCE_ROWS);
         one(&l, at, "nextn.hnorm.weight", &m->hnorm, SOURCE_ROWS);
         one(&l, at, "nextn.shared_head_norm.weight", &m->shared_head_norm, SOURCE_ROWS);
+        one(&l, at, "nextn.shared_head_head.weight", &m->shared_head, SOURCE_ROWS);
+        one(&l, at, "nextn.embed_tokens.weight", &m->embed_tokens, SOURCE_ROWS);
     }
     for (int i = 0; i < s->n_tensors; i++) {
         const struct source_tensor *t = &s->tensors[i];
