@@ -98,10 +98,11 @@ static void log_ready(const struct server *s)
 {
     const struct engine_info *i = engine_info(s->engine);
     LOG_INFO("model", "%s: %s, %s, %.1f M parameters in %s; %.1f MiB on disk, %.1f MiB in memory",
-             i->model_id, i->config.architecture, i->format, (double)i->n_params * 1e-6, i->weight_types,
-             MIB(i->file_bytes), MIB(i->weight_bytes));
-    LOG_INFO("model", "kernels %s, %d threads; up to %d of %d tokens a sequence; %llu in a cache of %.1f MiB, "
-             "%.0f bytes each",
+             i->model_id, i->config.architecture, i->format, (double)i->n_params * 1e-6,
+             i->weight_types, MIB(i->file_bytes), MIB(i->weight_bytes));
+    LOG_INFO("model",
+             "kernels %s, %d threads; up to %d of %d tokens a sequence; "
+             "%llu in a cache of %.1f MiB, %.0f bytes each",
              cpu_level_name(i->level), i->n_threads, i->max_model_len,
              i->config.max_position_embeddings, (unsigned long long)i->n_pages * i->page_tokens,
              MIB(i->cache_bytes), (double)i->page_bytes / (double)i->page_tokens);

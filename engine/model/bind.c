@@ -288,9 +288,11 @@ static void name_types(struct binder *b)
         if (best < 0 || n >= size)
             return;
         double share = 100.0 * (double)b->params[best] / (double)ck->n_params;
-        const char *name = tensor_type_at(best)->name, *comma = n ? ", " : "";
-        n += (size_t)(share >= 1 ? snprintf(ck->weight_types + n, size - n, "%s%s %.0f %%", comma, name, share)
-                                 : snprintf(ck->weight_types + n, size - n, "%s%s < 1 %%", comma, name));
+        char percent[16] = "< 1";
+        if (share >= 1)
+            snprintf(percent, sizeof(percent), "%.0f", share);
+        n += (size_t)snprintf(ck->weight_types + n, size - n, "%s%s %s %%", n ? ", " : "",
+                              tensor_type_at(best)->name, percent);
         b->params[best] = 0;
     }
 }
