@@ -16,5 +16,5 @@ TESTS += %D%/t_tokenizer
 
 ## 20,000 lines for each published tokenizer
 check-tokenizers: %D%/tokenizer/tok
-	$(AM_TESTS_ENVIRONMENT) LATENT_LINES=20000 '$(NODE)' $(srcdir)/%D%/tokenizer/reference.mjs
+	$(AM_TESTS_ENVIRONMENT) LATENT_LINES=20000 LATENT_TEST_TIMEOUT=7200 '$(NODE)' $(srcdir)/%D%/tokenizer/reference.mjs
 .PHONY: check-tokenizers

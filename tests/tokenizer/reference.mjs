@@ -46,7 +46,7 @@ try {
 }
 
 const seed = Number(process.env.LATENT_TEST_SEED || Date.now() % 2 ** 31)
-const COUNT = Number(process.env.LATENT_LINES || (slow ? 100 : 400))
+const COUNT = Number(process.env.LATENT_LINES || (slow ? 100 : 300))
 note(`seed ${seed}, ${COUNT} lines for each tokenizer`)
 
 /** Runs tok over [how, bytes] pairs; its answers, without the lines before "ready". */
