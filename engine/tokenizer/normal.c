@@ -182,8 +182,7 @@ int normal_apply(const struct normal *n, const char *text, size_t n_bytes, struc
     return r;
 }
 
-/* --- places in a text ----------------------------------------------------------------------------
- */
+/* --- places in a text ------------------------------------------------------------------------ */
 
 static bool is_space(utf8proc_int32_t c)
 {

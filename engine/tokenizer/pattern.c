@@ -24,8 +24,7 @@ struct pattern {
     pcre2_code *code;
 };
 
-/* --- rewriting -----------------------------------------------------------------------------------
- */
+/* --- rewriting ------------------------------------------------------------------------------- */
 
 struct rewriter {
     const char *s; /* what is left */
@@ -262,8 +261,7 @@ int pattern_rewrite(const char *regex, const char *what, char **ret, struct err 
     return r;
 }
 
-/* --- matching ------------------------------------------------------------------------------------
- */
+/* --- matching -------------------------------------------------------------------------------- */
 
 int pattern_new(const char *regex, const char *what, struct pattern **ret, struct err *e)
 {
@@ -274,8 +272,9 @@ int pattern_new(const char *regex, const char *what, struct pattern **ret, struc
         return r;
     struct pattern *p = calloc(1, sizeof(*p));
     if (p)
-        p->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED, PCRE2_UTF | PCRE2_UCP,
-                                &code, &at, NULL);
+        /* \C, half a character, would make the next search begin inside one */
+        p->code = pcre2_compile((PCRE2_SPTR)text, PCRE2_ZERO_TERMINATED,
+                                PCRE2_UTF | PCRE2_UCP | PCRE2_NEVER_BACKSLASH_C, &code, &at, NULL);
     if (!p) {
         r = err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
     } else if (!p->code) {

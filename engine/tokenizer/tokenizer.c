@@ -20,8 +20,7 @@
 #define MAX_DERIVED_BYTES (16u << 20)
 #define MARK "\xe2\x96\x81" /* U+2581 */
 
-/* --- the byte alphabet of GPT-2 -----------------------------------------------------------------
- */
+/* --- the byte alphabet of GPT-2 -------------------------------------------------------------- */
 
 /* Printable bytes stand for themselves, the other 68 for U+0100 onwards, in order. */
 static int byte_of_codepoint(unsigned cp)
@@ -57,8 +56,7 @@ static long decode_alphabet(struct str_view s, char *dst)
     return n;
 }
 
-/* --- building -----------------------------------------------------------------------------------
- */
+/* --- building -------------------------------------------------------------------------------- */
 
 int32_t tokenizer__lookup(const struct tokenizer *t, const char *s, size_t n)
 {
@@ -191,8 +189,7 @@ static int fill_entries(struct tokenizer *t, const struct vocab *v, struct err *
     return 0;
 }
 
-/* --- merges --------------------------------------------------------------------------------------
- */
+/* --- merges ---------------------------------------------------------------------------------- */
 
 struct merge_list {
     struct bpe_merge *m;
@@ -327,8 +324,7 @@ static int fill_merges(struct tokenizer *t, const struct vocab *v, struct err *e
     return r == ERR_NOMEM ? err_set(e, r, "out of memory for the tokenizer") : r;
 }
 
-/* --- added tokens --------------------------------------------------------------------------------
- */
+/* --- added tokens ---------------------------------------------------------------------------- */
 
 /* The texts that are looked for in normalized text are normalized themselves. */
 static int normalize_texts(struct tokenizer *t, struct added_token *list, int n)
@@ -488,8 +484,7 @@ void tokenizer_free(struct tokenizer **tp)
     free(t);
 }
 
-/* --- facts --------------------------------------------------------------------------------------
- */
+/* --- facts ----------------------------------------------------------------------------------- */
 
 const char *tokenizer_token_bytes(const struct tokenizer *t, int32_t id, size_t *ret_n_bytes)
 {

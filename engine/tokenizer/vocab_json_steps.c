@@ -12,8 +12,7 @@
 #define MARK "\xe2\x96\x81" /* U+2581 */
 #define MAX_DEPTH 4
 
-/* --- normalizer ----------------------------------------------------------------------------------
- */
+/* --- normalizer ------------------------------------------------------------------------------ */
 
 static int put_step(struct vocab *v, struct normal_step step, struct err *e)
 {
@@ -84,8 +83,7 @@ int vocab__json_normalizer(const cJSON *root, struct vocab *v, struct err *e)
     return read_normalizer(member(root, "normalizer"), v, 0, e);
 }
 
-/* --- pre-tokenizer -------------------------------------------------------------------------------
- */
+/* --- pre-tokenizer --------------------------------------------------------------------------- */
 
 static int put_rule(struct vocab *v, struct pretok_rule rule, struct err *e)
 {
@@ -218,8 +216,7 @@ int vocab__json_pretok(const cJSON *root, struct vocab *v, struct kept *k, struc
     return 0;
 }
 
-/* --- decoder -------------------------------------------------------------------------------------
- */
+/* --- decoder --------------------------------------------------------------------------------- */
 
 static int read_byte_decoder(const char *type, const struct vocab *v, struct err *e)
 {

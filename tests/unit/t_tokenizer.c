@@ -20,8 +20,7 @@ static unsigned below(unsigned n)
     return (unsigned)(state >> 33) % n;
 }
 
-/* --- kimi-k2 -------------------------------------------------------------------------------------
- */
+/* --- kimi-k2 --------------------------------------------------------------------------------- */
 
 /* Letters of the test with what matters of each; only assigned ones, so that no table is needed. */
 enum kind {
@@ -229,8 +228,7 @@ START_TEST(every_name)
 }
 END_TEST
 
-/* --- small vocabularies --------------------------------------------------------------------------
- */
+/* --- small vocabularies ---------------------------------------------------------------------- */
 
 #define MARK "\xe2\x96\x81"
 #define MAX 400
@@ -409,8 +407,7 @@ START_TEST(streamed)
 }
 END_TEST
 
-/* --- damaged input -------------------------------------------------------------------------------
- */
+/* --- damaged input --------------------------------------------------------------------------- */
 
 static void refused(const struct tokenizer_source *src, const char *names)
 {
