@@ -3,7 +3,7 @@ libengine_a_SOURCES += \
 	%D%/bpe.c %D%/bpe.h \
 	%D%/detok.c %D%/encode.c \
 	%D%/normal.c %D%/normal.h \
-	%D%/newer.def \
+	%D%/later.def %D%/newer.def \
 	%D%/pattern.c %D%/pattern.h \
 	%D%/pretok.c %D%/pretok.def %D%/pretok.h \
 	%D%/tokenizer.c %D%/tokenizer.h %D%/tokenizer_internal.h \

@@ -1,4 +1,6 @@
-/* engine/tokenizer/normal.c - see normal.h. Normal forms are utf8proc's. */
+/* engine/tokenizer/normal.c - see normal.h. Normal forms are utf8proc's, but for characters that are
+ * younger than the reference implementation's tables (later.def): those end a run and stay as they
+ * are, as the model saw them in training. */
 #include "config.h"
 
 #include "engine/tokenizer/normal.h"
@@ -75,8 +77,31 @@ static bool is_ascii(const char *s, size_t n)
     return all < 0x80;
 }
 
-static int normal_form(const char *s, size_t n, enum normal_kind kind, struct buf *out)
+static const struct {
+    utf8proc_int32_t first, last;
+} later[] = {
+#define LATER(first, last) {first, last},
+#include "engine/tokenizer/later.def"
+#undef LATER
+};
+
+static bool is_later(utf8proc_int32_t c)
 {
+    int lo = 0, hi = (int)(sizeof(later) / sizeof(*later));
+    while (lo < hi) {
+        int mid = lo + (hi - lo) / 2;
+        if (later[mid].last < c)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < (int)(sizeof(later) / sizeof(*later)) && later[lo].first <= c;
+}
+
+static int form_run(const char *s, size_t n, enum normal_kind kind, struct buf *out)
+{
+    if (n == 0)
+        return 0;
     utf8proc_option_t options = UTF8PROC_STABLE;
     utf8proc_uint8_t *made = NULL;
     options |= kind == NORMAL_NFC || kind == NORMAL_NFKC ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE;
@@ -88,6 +113,26 @@ static int normal_form(const char *s, size_t n, enum normal_kind kind, struct bu
     int r = buf_append(out, made, (size_t)k);
     free(made);
     return r;
+}
+
+static int normal_form(const char *s, size_t n, enum normal_kind kind, struct buf *out)
+{
+    size_t done = 0;
+    int r = 0;
+    for (size_t i = 0; i < n && r == 0;) {
+        utf8proc_int32_t c;
+        utf8proc_ssize_t k =
+            utf8proc_iterate((const utf8proc_uint8_t *)s + i, (utf8proc_ssize_t)(n - i), &c);
+        if (k <= 0)
+            return ERR_FORMAT;
+        if (c >= 0x300 && is_later(c)) {
+            if ((r = form_run(s + done, i - done, kind, out)) == 0)
+                r = buf_append(out, s + i, (size_t)k);
+            done = i + (size_t)k;
+        }
+        i += (size_t)k;
+    }
+    return r == 0 ? form_run(s + done, n - done, kind, out) : r;
 }
 
 static int lowercase(const char *s, size_t n, struct buf *out)
