@@ -12,8 +12,6 @@ void deepseek_v3__config_hf(struct keys *k, const struct tix *tix, struct model_
     static const char *const needed[] = {"n_group", "topk_group", "n_shared_experts",
                                          "routed_scaling_factor"};
     deepseek__config_hf(k, tix, c);
-    if (k->r == 0 && !keys__has(k, "n_routed_experts"))
-        keys__fail(k, ERR_FORMAT, "n_routed_experts", "is missing (0: dense)");
     if (c->n_routed_experts == 0)
         return;
     /* left out they would mean the defaults of one model: a guess that changes the text in silence */

@@ -165,8 +165,11 @@ if (NAMES.includes('qwen3') && NAMES.includes('llama2')) {
     base.normalizer = base.post_processor = null
     base.pre_tokenizer = sequence(split({ Regex: '\\s*\\S+|\\s+' }, 'Isolated', false))
     const llama = JSON.parse(fs.readFileSync(file('llama2'), 'utf8'))
-    const cases = Object.entries(steps).map(([name, change]) => [name, { ...base, ...change,
-        added_tokens: (change.added_tokens || []).map(([content, rules], i) => added(base.model.vocab[content] ?? small.size + i, content, rules)) }])
+    const cases = Object.entries(steps).map(([name, change]) => {
+        let next = small.size // the library numbers new tokens itself, in order
+        return [name, { ...base, ...change,
+            added_tokens: (change.added_tokens || []).map(([content, rules]) => added(base.model.vocab[content] ?? next++, content, rules)) }]
+    })
     for (const prepend_scheme of ['always', 'first', 'never'])
         for (const split of [true, false])
             cases.push([`Metaspace ${prepend_scheme} ${split}`, { ...llama, normalizer: null,

@@ -187,7 +187,8 @@ START_TEST(test_missing)
     fails(ERR_FORMAT, "5 tensors are missing: model.norm.weight, lm_head.weight", " and 2 more");
     /* a configuration may ask for far more than there is */
     more_config = ",\"n_routed_experts\":8000,\"moe_intermediate_size\":32,\"num_experts_per_tok\":1,"
-                  "\"first_k_dense_replace\":0";
+                  "\"first_k_dense_replace\":0,\"n_group\":1,\"topk_group\":1,\"n_shared_experts\":0,"
+                  "\"routed_scaling_factor\":1";
     fails(ERR_FORMAT, "at least 20000 tensors are missing", "more");
 }
 END_TEST
