@@ -13,6 +13,7 @@
 #define MAX_TOKENS 4096
 
 int fuzz_verdict;
+char fuzz_text[sizeof(((struct err *)0)->text)];
 static volatile unsigned char sink;
 
 void fuzz__broken(const char *file, int line, const char *what)
@@ -29,6 +30,7 @@ int fuzz_result(int r, const struct err *e)
     FUZZ_CHECK(r <= ERR_INVAL && r != ERR_INTERNAL);
     FUZZ_CHECK(e->text[0] && memchr(e->text, 0, sizeof(e->text)));
     FUZZ_CHECK(memchr(e->param, 0, sizeof(e->param)));
+    memcpy(fuzz_text, e->text, sizeof(fuzz_text));
     return r;
 }
 

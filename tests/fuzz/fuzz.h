@@ -19,6 +19,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
 /* What became of the last input: 0 it was served, or the code that refused it. */
 extern int fuzz_verdict;
+extern char fuzz_text[sizeof(((struct err *)0)->text)]; /* and why it was refused */
 
 /* Ends the process when a promise is broken. */
 #define FUZZ_CHECK(cond) ((cond) ? (void)0 : fuzz__broken(__FILE__, __LINE__, #cond))

@@ -9,7 +9,7 @@ static const char config[] =
     "{\"model_type\":\"deepseek_v3\",\"vocab_size\":8,\"hidden_size\":4,\"num_hidden_layers\":1,"
     "\"num_attention_heads\":1,\"q_lora_rank\":null,\"kv_lora_rank\":4,\"qk_nope_head_dim\":2,"
     "\"qk_rope_head_dim\":2,\"v_head_dim\":2,\"max_position_embeddings\":64,\"intermediate_size\":4,"
-    "\"first_k_dense_replace\":1,\"tie_word_embeddings\":true}";
+    "\"n_routed_experts\":0,\"first_k_dense_replace\":1,\"tie_word_embeddings\":true}";
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {

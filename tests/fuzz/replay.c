@@ -41,7 +41,7 @@ static void run_input(const char *name, const uint8_t *bytes, size_t n_bytes)
     free(data);
     n_run++;
     if ((!strncmp(name, "ok-", 3) && fuzz_verdict < 0) || (!strncmp(name, "bad-", 4) && fuzz_verdict == 0)) {
-        printf("# wrong: %s %s\n", name, fuzz_verdict < 0 ? err_name(fuzz_verdict) : "served");
+        printf("# wrong: %s: %s\n", name, fuzz_verdict < 0 ? fuzz_text : "served");
         n_wrong++;
     }
 }
