@@ -68,6 +68,26 @@ static bool reads_int8(const struct ffn_block *b)
     return b->gate.packed && (act_is_quantised(b->gate.type) || act_is_quantised(b->up.type));
 }
 
+/* All gates, then all others of a kind: as they lie in GGUF files. */
+static int experts_pack(struct ffn_layer *l, const struct ffn_tensors *t, struct pool *pool,
+                        const struct load_progress *lp, struct err *e)
+{
+    int n = l->n_experts;
+    struct matrix_source *list = malloc(3 * (size_t)n * sizeof(*list));
+    if (!list)
+        return err_set(e, ERR_NOMEM, "out of memory while loading a feed-forward layer");
+    for (int i = 0; i < n; i++) {
+        list[i] = (struct matrix_source){&l->experts[i].gate, &t[i].gate};
+        list[n + i] = (struct matrix_source){&l->experts[i].up, &t[i].up};
+        list[2 * n + i] = (struct matrix_source){&l->experts[i].down, &t[i].down};
+    }
+    int r = matrix_pack_list(list, 3 * n, pool, lp, e);
+    free(list);
+    for (int i = 0; r == 0 && i < n; i++)
+        l->int8_in |= reads_int8(&l->experts[i]);
+    return r;
+}
+
 static void block_done(struct ffn_block *b)
 {
     matrix_done(&b->gate);
@@ -118,11 +138,8 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
     if (c->n_shared_experts > 0 && (r = block_pack(&l->main, &t->shared, pool, lp, e)) < 0)
         goto fail;
     l->int8_in = act_is_quantised(l->router.type) || reads_int8(&l->main);
-    for (int i = 0; i < l->n_experts; i++) {
-        if ((r = block_pack(&l->experts[i], &t->experts[i], pool, lp, e)) < 0)
-            goto fail;
-        l->int8_in |= reads_int8(&l->experts[i]);
-    }
+    if ((r = experts_pack(l, t->experts, pool, lp, e)) < 0)
+        goto fail;
     *ret = l;
     return 0;
 nomem:

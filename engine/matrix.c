@@ -13,24 +13,32 @@
 #define MIN_PIECE_WORK (64 * 1024)
 /* Rows that share one pass over a weight group inside a piece: their activations stay in L2. */
 #define PIECE_ROWS 128
-/* Packing is reported, and can be stopped, at this grain. */
-#define REPORT_BYTES (4u << 20)
+/* Packing is reported, and can be stopped, at this grain: one job of the pool, in pieces for its threads. */
+#define REPORT_BYTES (32u << 20)
+#define PIECE_BYTES (256u << 10)
+#define MAX_PIECES 512
 #define ROWS_PER_JOB_MIN 4
 
-struct pack_job {
+/* Groups of one matrix: what a thread packs at a time. */
+struct pack_piece {
     struct kern_source src;
     struct matrix *m;
-    int g0, per_item, g_end;
+    int g0, g1;
+    const unsigned char *rows; /* where they lie in the file, and how many bytes */
+    size_t n_bytes;
+};
+
+struct pack_job {
+    struct pack_piece pieces[MAX_PIECES];
+    int n;
+    uint64_t n_bytes; /* packed */
 };
 
 static void pack_item(void *arg, int item, int thread)
 {
-    const struct pack_job *j = arg;
-    int g0 = j->g0 + item * j->per_item, g1 = g0 + j->per_item;
+    const struct pack_piece *p = &((const struct pack_job *)arg)->pieces[item];
     (void)thread;
-    if (g1 > j->g_end)
-        g1 = j->g_end;
-    kern_pack(j->m->type, &j->src, j->m->n_out, j->m->n_in, g0, g1, j->m->packed);
+    kern_pack(p->m->type, &p->src, p->m->n_out, p->m->n_in, p->g0, p->g1, p->m->packed);
 }
 
 static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type type, int64_t n_out,
@@ -57,42 +65,92 @@ static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type typ
     return 0;
 }
 
+static void add_piece(struct pack_job *j, struct matrix *m, const struct tensor *t, int g0, int g1)
+{
+    size_t row_bytes = tensor_row_bytes(t->type, t->ne[0]);
+    int rows = (g1 * KERN_LANES < m->n_out ? g1 * KERN_LANES : m->n_out) - g0 * KERN_LANES;
+    j->pieces[j->n++] = (struct pack_piece){
+        .src = {.rows = t->data, .row_bytes = row_bytes, .scale = t->scale,
+                .scale_cols = t->scale_cols, .scale_row0 = t->scale_row0},
+        .m = m,
+        .g0 = g0,
+        .g1 = g1,
+        .rows = (const unsigned char *)t->data + (size_t)g0 * KERN_LANES * row_bytes,
+        .n_bytes = (size_t)rows * row_bytes,
+    };
+    j->n_bytes += (uint64_t)(g1 - g0) * kern_group_bytes(m->type, m->n_in);
+}
+
+/* Tells the checkpoint about the job's parts of the file, neighbours as one. */
+static void for_ranges(const struct pack_job *j, const struct checkpoint *ck,
+                       void (*tell)(const struct checkpoint *, const void *, size_t))
+{
+    for (int i = 0, first = 0; i < j->n; i++) {
+        const struct pack_piece *p = &j->pieces[i];
+        if (i + 1 < j->n && j->pieces[i + 1].rows == p->rows + p->n_bytes)
+            continue;
+        const unsigned char *start = j->pieces[first].rows;
+        tell(ck, start, (size_t)(p->rows + p->n_bytes - start));
+        first = i + 1;
+    }
+}
+
+/* Runs what has been collected; ERR_CANCELED without a text when the load is to stop. */
+static int run_job(struct pack_job *j, struct pool *pool, const struct load_progress *lp)
+{
+    if (lp && lp->ck)
+        for_ranges(j, lp->ck, checkpoint_expect);
+    pool_run(pool, j->n, pack_item, j);
+    if (lp && lp->ck)
+        for_ranges(j, lp->ck, checkpoint_let_go);
+    uint64_t n_bytes = j->n_bytes;
+    j->n = 0;
+    j->n_bytes = 0;
+    return lp && lp->report && lp->report(lp->arg, n_bytes) ? ERR_CANCELED : 0;
+}
+
+int matrix_pack_list(const struct matrix_source *list, int n, struct pool *pool,
+                     const struct load_progress *lp, struct err *e)
+{
+    int r = 0, made = 0;
+    struct pack_job *j = malloc(sizeof(*j));
+    if (!j)
+        return err_set(e, ERR_NOMEM, "out of memory while loading weights");
+    j->n = 0;
+    j->n_bytes = 0;
+    for (; made < n && r == 0; made++) {
+        const struct tensor *t = list[made].t;
+        struct matrix *m = list[made].m;
+        r = matrix_alloc(m, t->name, t->type, t->ne[1], t->ne[0], lp ? lp->slab : NULL, e);
+        if (r < 0)
+            break;
+        int step = (int)(PIECE_BYTES / kern_group_bytes(m->type, m->n_in)), groups = matrix_groups(m);
+        step = step < 1 ? 1 : step;
+        for (int g = 0; g < groups && r == 0; g += step) {
+            add_piece(j, m, t, g, g + step < groups ? g + step : groups);
+            if (j->n == MAX_PIECES || j->n_bytes >= REPORT_BYTES)
+                r = run_job(j, pool, lp);
+        }
+        if (r == ERR_CANCELED)
+            err_set(e, r, "loading was stopped");
+    }
+    if (r == 0 && j->n && (r = run_job(j, pool, lp)) < 0)
+        err_set(e, r, "loading was stopped");
+    for (int i = 0; r < 0 && i < made; i++)
+        matrix_done(list[i].m);
+    free(j);
+    return r;
+}
+
 int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
                 const struct load_progress *lp, struct err *e)
 {
     struct matrix out;
-    int r = matrix_alloc(&out, t->name, t->type, t->ne[1], t->ne[0], lp ? lp->slab : NULL, e);
-    if (r < 0)
-        return r;
-    size_t group_bytes = kern_group_bytes(out.type, out.n_in);
-    struct pack_job j = {.m = &out,
-                         .src = {.rows = t->data, .row_bytes = tensor_row_bytes(t->type, t->ne[0]),
-                                 .scale = t->scale, .scale_cols = t->scale_cols,
-                                 .scale_row0 = t->scale_row0}};
-    int n_groups = matrix_groups(&out);
-    int step = (int)(REPORT_BYTES / group_bytes);
-    if (step < 1)
-        step = 1;
-    for (j.g0 = 0; j.g0 < n_groups; j.g0 += step) {
-        j.g_end = j.g0 + step < n_groups ? j.g0 + step : n_groups;
-        int n = j.g_end - j.g0;
-        int items = n < 2 * pool_threads(pool) ? n : 2 * pool_threads(pool);
-        j.per_item = (n + items - 1) / items;
-        const unsigned char *rows = (const unsigned char *)t->data +
-                                    (size_t)j.g0 * KERN_LANES * j.src.row_bytes;
-        int n_rows = (j.g_end == n_groups ? out.n_out : j.g_end * KERN_LANES) - j.g0 * KERN_LANES;
-        if (lp && lp->ck)
-            checkpoint_expect(lp->ck, rows, (size_t)n_rows * j.src.row_bytes);
-        pool_run(pool, (n + j.per_item - 1) / j.per_item, pack_item, &j);
-        if (lp && lp->ck)
-            checkpoint_let_go(lp->ck, rows, (size_t)n_rows * j.src.row_bytes);
-        if (lp && lp->report && lp->report(lp->arg, (uint64_t)n * group_bytes)) {
-            matrix_done(&out);
-            return err_set(e, ERR_CANCELED, "loading was stopped");
-        }
-    }
-    *m = out;
-    return 0;
+    struct matrix_source one = {&out, t};
+    int r = matrix_pack_list(&one, 1, pool, lp, e);
+    if (r == 0)
+        *m = out;
+    return r;
 }
 
 static uint16_t bf16_of(float x)

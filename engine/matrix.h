@@ -24,7 +24,7 @@ struct matrix {
     bool in_slab; /* of load_progress; else owned */
 };
 
-/* Called after about every 4 MiB packed with the bytes done since the last call; non-zero stops the
+/* Called after about every 32 MiB packed with the bytes done since the last call; non-zero stops the
  * load with ERR_CANCELED. */
 struct load_progress {
     int (*report)(void *arg, uint64_t n_bytes);
@@ -37,6 +37,13 @@ struct load_progress {
  * has no product kernel; ERR_NOMEM; ERR_CANCELED. m is untouched on failure. */
 int matrix_pack(struct matrix *m, const struct tensor *t, struct pool *pool,
                 const struct load_progress *lp, struct err *e) LATENT_MUST_CHECK;
+/* The same for a list of matrices, as few jobs for the pool; on failure none of them is left. */
+struct matrix_source {
+    struct matrix *m;
+    const struct tensor *t;
+};
+int matrix_pack_list(const struct matrix_source *list, int n, struct pool *pool,
+                     const struct load_progress *lp, struct err *e) LATENT_MUST_CHECK;
 /* The same from n_out float32 rows of n_in values, stored as `type` (TT_F32, TT_F16 or TT_BF16), rounded
  * to nearest even. */
 int matrix_pack_f32(struct matrix *m, const char *name, const float *rows, int n_out, int n_in,
