@@ -135,6 +135,18 @@ static int normal_form(const char *s, size_t n, enum normal_kind kind, struct bu
     return r == 0 ? form_run(s + done, n - done, kind, out) : r;
 }
 
+/* With the capitals of Unicode 16 and 17. */
+static utf8proc_int32_t lower(utf8proc_int32_t c)
+{
+    if (c >= 0x10d50 && c <= 0x10d65)
+        return c + 0x20;
+    if (c >= 0x16ea0 && c <= 0x16eb8)
+        return c + 0x1b;
+    if (c == 0x1c89 || c == 0xa7cc || c == 0xa7ce || c == 0xa7d2 || c == 0xa7d4 || c == 0xa7da)
+        return c + 1;
+    return c == 0xa7cb ? 0x264 : c == 0xa7dc ? 0x19b : utf8proc_tolower(c);
+}
+
 static int lowercase(const char *s, size_t n, struct buf *out)
 {
     int r = 0;
@@ -149,7 +161,7 @@ static int lowercase(const char *s, size_t n, struct buf *out)
         if (c == 0x130) /* the one letter whose lower case is two */
             r = buf_append(out, "i\xcc\x87", 3);
         else
-            r = buf_append(out, to, (size_t)utf8proc_encode_char(utf8proc_tolower(c), to));
+            r = buf_append(out, to, (size_t)utf8proc_encode_char(lower(c), to));
     }
     return r;
 }

@@ -169,7 +169,6 @@ static int read_pretok(const cJSON *o, struct vocab *v, struct kept *k, bool *by
                        struct err *e)
 {
     const char *type = text_of(o, "type");
-    struct pretok_rule rule = {"[!-/:-@\\[-`{-~\\p{P}]", PRETOK_ISOLATED, false};
     const cJSON *at;
     int r;
     if (!cJSON_IsObject(o))
@@ -187,8 +186,6 @@ static int read_pretok(const cJSON *o, struct vocab *v, struct kept *k, bool *by
         return read_split(o, v, k, e);
     if (!strcmp(type, "Digits"))
         return put_pattern(v, is_set(o, "individual_digits") ? "\\p{N}" : "\\p{N}+", e);
-    if (!strcmp(type, "Punctuation"))
-        return (r = read_behaviour(o, &rule.behaviour, e)) < 0 ? r : put_rule(v, rule, e);
     if (!strcmp(type, "WhitespaceSplit"))
         return put_rule(v, (struct pretok_rule){"\\s+", PRETOK_REMOVED, false}, e);
     if (!strcmp(type, "Metaspace"))

@@ -145,7 +145,6 @@ Object.assign(steps, {
     'Strip and Prepend': { normalizer: { type: 'Sequence', normalizers: [{ type: 'Strip', strip_left: true, strip_right: true }, { type: 'Prepend', prepend: '>' }] } },
     'Digits': { pre_tokenizer: sequence({ type: 'Digits', individual_digits: true }) },
     'Digits together': { pre_tokenizer: sequence({ type: 'Digits', individual_digits: false }) },
-    'Punctuation': { pre_tokenizer: sequence({ type: 'Punctuation', behavior: 'Isolated' }) },
     'WhitespaceSplit': { pre_tokenizer: sequence({ type: 'WhitespaceSplit' }) },
     'ByteLevel with its own rule': { pre_tokenizer: { ...bytes, add_prefix_space: true, use_regex: true } },
     'added: lstrip': { added_tokens: [['<s>', { lstrip: true }], ['the', { lstrip: true }]] },
