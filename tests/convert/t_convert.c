@@ -16,12 +16,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/forward.h"
 #include "engine/kernels/kern.h"
+#include "tests/forward/rig.h"
 #include "tools/convert/emit.h"
 #include "tools/convert/plan.h"
 
-#define MAX_ROWS 128
 #define MAX_LEN 512
 #define N_GREEDY 16
 #define PATH_BYTES 4096
@@ -68,51 +67,11 @@ static void convert(const char *in, const char *out, const char *type)
 
 /* --- running ----------------------------------------------------------------------------------- */
 
-struct rig {
-    struct pool *pool;
-    struct model *model;
-    struct kv *kv;
-    int vocab;
-    float *logits;
-};
-
-static void rig_open(struct rig *r, const char *path)
+static void open_generic(struct rig *r, const char *path)
 {
-    struct err e = {0};
-    struct checkpoint *ck = NULL;
-    struct model_options o = {.level = CPU_GENERIC, .cache_type = CACHE_F32, .page_tokens = 16,
-                              .max_batch_tokens = MAX_ROWS, .max_logit_rows = MAX_ROWS,
-                              .max_seqs = 4, .max_position = MAX_LEN};
-    ck_assert_msg(checkpoint_open(path, &ck, &e) == 0, "%s", e.text);
-    ck_assert_msg(pool_new(2, 0, &r->pool, &e) == 0, "%s", e.text);
-    ck_assert_msg(model_new(ck, &o, r->pool, &r->model, &e) == 0, "%s", e.text);
-    checkpoint_close(&ck);
-    struct kv_config kc = {.page_tokens = 16, .pool_bytes = 16u << 20, .max_seqs = 4,
-                           .max_seq_tokens = MAX_LEN};
-    kc.planes = model_planes(r->model, &kc.n_planes);
-    ck_assert_msg(kv_open(&kc, &r->kv, &e) == 0, "%s", e.text);
-    ck_assert_msg(model_bind_cache(r->model, r->kv, &e) == 0, "%s", e.text);
-    r->vocab = model_config(r->model)->vocab_size;
-    r->logits = malloc((size_t)MAX_ROWS * (size_t)r->vocab * sizeof(float));
-}
-
-static void rig_close(struct rig *r)
-{
-    model_free(&r->model);
-    kv_close(&r->kv);
-    pool_free(&r->pool);
-    free(r->logits);
-}
-
-static void step(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n, int n_logits)
-{
-    ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)n), 0);
-    struct forward_seq s = {kv_seq_pages(seq, NULL), (int32_t)kv_seq_length(seq), n, tokens, n_logits};
-    struct forward_batch b = {1, &s, r->logits};
-    kv_step_begin(r->kv);
-    ck_assert_int_eq(model_forward(r->model, &b), 0);
-    kv_seq_commit(r->kv, seq, tokens, (uint32_t)n);
-    kv_step_end(r->kv);
+    struct rig_options o = {.level = CPU_GENERIC, .cache_type = CACHE_F32, .page_tokens = 16,
+                            .max_len = MAX_LEN, .pool_bytes = 16u << 20};
+    rig_open(r, path, &o);
 }
 
 static cJSON *golden(const char *folder)
@@ -136,7 +95,7 @@ static int ids_of(const cJSON *array, int32_t *out)
     const cJSON *v;
     cJSON_ArrayForEach(v, array)
     {
-        ck_assert_int_lt(n, MAX_ROWS);
+        ck_assert_int_lt(n, RIG_MAX_ROWS);
         out[n++] = v->valueint;
     }
     return n;
@@ -160,13 +119,13 @@ static void check_greedy(struct rig *r, const cJSON *g, const char *what)
         int n = ids_of(one, ids), prompt = n - N_GREEDY;
         struct kv_seq *seq = NULL;
         ck_assert_int_eq(kv_seq_new(r->kv, 0, &seq), 0);
-        step(r, seq, ids, prompt, 1);
+        rig_step(r, seq, ids, prompt, 1);
         for (int i = prompt; i < n; i++) {
             int id = best(r->logits, r->vocab);
             ck_assert_msg(id == ids[i], "%s: greedy token %d of a prompt of %d is %d, not %d", what,
                           i - prompt, prompt, id, ids[i]);
             if (i + 1 < n)
-                step(r, seq, &ids[i], 1, 1);
+                rig_step(r, seq, &ids[i], 1, 1);
         }
         kv_seq_free(r->kv, &seq);
     }
@@ -184,7 +143,7 @@ struct distance {
 
 static struct distance distance(struct rig *a, struct rig *b, const cJSON *g)
 {
-    double diff = 0, sum = 0, rows[8 * MAX_ROWS];
+    double diff = 0, sum = 0, rows[8 * RIG_MAX_ROWS];
     int n_rows = 0;
     const cJSON *prompt;
     cJSON_ArrayForEach(prompt, cJSON_GetObjectItem(g, "prompts"))
@@ -195,7 +154,7 @@ static struct distance distance(struct rig *a, struct rig *b, const cJSON *g)
         for (int k = 0; k < 2; k++) {
             struct kv_seq *seq = NULL;
             ck_assert_int_eq(kv_seq_new(rigs[k]->kv, 0, &seq), 0);
-            step(rigs[k], seq, ids, n, n);
+            rig_step(rigs[k], seq, ids, n, n);
             kv_seq_free(rigs[k]->kv, &seq);
         }
         for (int row = 0; row < n; row++) {
@@ -204,7 +163,7 @@ static struct distance distance(struct rig *a, struct rig *b, const cJSON *g)
                 row_diff += ((double)a->logits[i] - b->logits[i]) * ((double)a->logits[i] - b->logits[i]);
                 row_sum += (double)a->logits[i] * a->logits[i];
             }
-            ck_assert_int_lt(n_rows, 8 * MAX_ROWS);
+            ck_assert_int_lt(n_rows, 8 * RIG_MAX_ROWS);
             rows[n_rows++] = sqrt(row_diff / row_sum);
             diff += row_diff;
             sum += row_sum;
@@ -223,8 +182,8 @@ static struct distance folder_against(const char *folder, const char *out, const
     cJSON *g = golden(folder);
     folder_path(folder, "", in);
     convert(in, out, type);
-    rig_open(&a, in);
-    rig_open(&b, out);
+    open_generic(&a, in);
+    open_generic(&b, out);
     struct distance d = distance(&a, &b, g);
     printf("# %s as %s: relative logit error %.2e, median row %.2e\n", folder, type, d.all, d.middle);
     fflush(stdout);

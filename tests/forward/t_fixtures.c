@@ -15,10 +15,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/forward.h"
 #include "engine/kernels/kern.h"
+#include "tests/forward/rig.h"
 
-#define MAX_ROWS 128
 #define MAX_LEN 512
 #define N_GREEDY 16
 
@@ -27,14 +26,6 @@ static const char *const folders[] = {
     "glm4_moe_lite", "longcat_flash", "minicpm3", "youtu",
 };
 #define N_FOLDERS ((int)(sizeof(folders) / sizeof(folders[0])))
-
-struct rig {
-    struct pool *pool;
-    struct model *model;
-    struct kv *kv;
-    int vocab;
-    float *logits;
-};
 
 static const char *path_of(const char *folder, const char *file)
 {
@@ -46,48 +37,16 @@ static const char *path_of(const char *folder, const char *file)
     return path[turn];
 }
 
-static void rig_open_path(struct rig *r, const char *path, enum cpu_level level, enum cache_type type)
+static void open_path(struct rig *r, const char *path, enum cpu_level level, enum cache_type type)
 {
-    struct err e = {0};
-    struct checkpoint *ck = NULL;
-    struct model_options o = {.level = level, .cache_type = type, .page_tokens = 16,
-                              .max_batch_tokens = MAX_ROWS, .max_logit_rows = MAX_ROWS,
-                              .max_seqs = 4, .max_position = MAX_LEN};
-    ck_assert_msg(checkpoint_open(path, &ck, &e) == 0, "%s", e.text);
-    ck_assert_msg(pool_new(2, 0, &r->pool, &e) == 0, "%s", e.text);
-    ck_assert_msg(model_new(ck, &o, r->pool, &r->model, &e) == 0, "%s", e.text);
-    checkpoint_close(&ck);
-    struct kv_config kc = {.page_tokens = 16, .pool_bytes = 16u << 20, .max_seqs = 4,
-                           .max_seq_tokens = MAX_LEN};
-    kc.planes = model_planes(r->model, &kc.n_planes);
-    ck_assert_msg(kv_open(&kc, &r->kv, &e) == 0, "%s", e.text);
-    ck_assert_msg(model_bind_cache(r->model, r->kv, &e) == 0, "%s", e.text);
-    r->vocab = model_config(r->model)->vocab_size;
-    r->logits = malloc((size_t)MAX_ROWS * (size_t)r->vocab * sizeof(float));
+    struct rig_options o = {.level = level, .cache_type = type, .page_tokens = 16, .max_len = MAX_LEN,
+                            .pool_bytes = 16u << 20};
+    rig_open(r, path, &o);
 }
 
-static void rig_open(struct rig *r, const char *folder, enum cpu_level level, enum cache_type type)
+static void open_folder(struct rig *r, const char *folder, enum cpu_level level, enum cache_type type)
 {
-    rig_open_path(r, path_of(folder, ""), level, type);
-}
-
-static void rig_close(struct rig *r)
-{
-    model_free(&r->model);
-    kv_close(&r->kv);
-    pool_free(&r->pool);
-    free(r->logits);
-}
-
-static void step(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n, int n_logits)
-{
-    ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)n), 0);
-    struct forward_seq s = {kv_seq_pages(seq, NULL), (int32_t)kv_seq_length(seq), n, tokens, n_logits};
-    struct forward_batch b = {1, &s, r->logits};
-    kv_step_begin(r->kv);
-    ck_assert_int_eq(model_forward(r->model, &b), 0);
-    kv_seq_commit(r->kv, seq, tokens, (uint32_t)n);
-    kv_step_end(r->kv);
+    open_path(r, path_of(folder, ""), level, type);
 }
 
 static int best(const float *v, int n)
@@ -214,7 +173,7 @@ static void check_logits(struct rig *r, const struct golden *g, int chunk, doubl
         ck_assert_int_eq(kv_seq_new(r->kv, 0, &seq), 0);
         for (int at = 0; at < n; at += chunk) {
             int m = n - at < chunk ? n - at : chunk;
-            step(r, seq, ids + at, m, m);
+            rig_step(r, seq, ids + at, m, m);
             for (int t = 0; t < m; t++, rows++) {
                 const float *p = want + (size_t)(at + t) * (size_t)r->vocab;
                 const float *q = r->logits + (size_t)t * (size_t)r->vocab;
@@ -241,13 +200,13 @@ static void check_greedy(struct rig *r, const struct golden *g, const char *what
         int n = ids_of(one, ids), prompt = n - N_GREEDY;
         struct kv_seq *seq = NULL;
         ck_assert_int_eq(kv_seq_new(r->kv, 0, &seq), 0);
-        step(r, seq, ids, prompt, 1);
+        rig_step(r, seq, ids, prompt, 1);
         for (int i = prompt; i < n; i++) {
             int id = best(r->logits, r->vocab);
             ck_assert_msg(id == ids[i], "%s: greedy token %d of a prompt of %d is %d, not %d", what,
                           i - prompt, prompt, id, ids[i]);
             if (i + 1 < n)
-                step(r, seq, &ids[i], 1, 1);
+                rig_step(r, seq, &ids[i], 1, 1);
         }
         kv_seq_free(r->kv, &seq);
     }
@@ -263,10 +222,10 @@ START_TEST(generic)
     struct rig r;
     struct golden g;
     golden_open(&g, folders[_i]);
-    rig_open(&r, folders[_i], CPU_GENERIC, CACHE_F32);
+    open_folder(&r, folders[_i], CPU_GENERIC, CACHE_F32);
     char what[64];
     snprintf(what, sizeof(what), "%s, generic", folders[_i]);
-    check_logits(&r, &g, MAX_ROWS, ties(_i) ? 1.0 : 2e-3, what);
+    check_logits(&r, &g, RIG_MAX_ROWS, ties(_i) ? 1.0 : 2e-3, what);
     check_greedy(&r, &g, what);
     rig_close(&r);
     golden_close(&g);
@@ -284,14 +243,14 @@ START_TEST(levels)
         if (!cpu_level_available((enum cpu_level)level))
             continue;
         snprintf(what, sizeof(what), "%s, %s", folders[_i], cpu_level_name((enum cpu_level)level));
-        rig_open(&r, folders[_i], (enum cpu_level)level, CACHE_F32);
+        open_folder(&r, folders[_i], (enum cpu_level)level, CACHE_F32);
         check_logits(&r, &g, 13, ties(_i) ? 1.0 : 2e-2, what);
         check_greedy(&r, &g, what);
         rig_close(&r);
         snprintf(what, sizeof(what), "%s, %s, bfloat16 cache", folders[_i],
                  cpu_level_name((enum cpu_level)level));
-        rig_open(&r, folders[_i], (enum cpu_level)level, CACHE_BF16);
-        check_logits(&r, &g, MAX_ROWS, 1.0, what);
+        open_folder(&r, folders[_i], (enum cpu_level)level, CACHE_BF16);
+        check_logits(&r, &g, RIG_MAX_ROWS, 1.0, what);
         rig_close(&r);
     }
     golden_close(&g);
@@ -359,8 +318,8 @@ START_TEST(wrapper)
     ck_assert_ptr_nonnull(mkdtemp(dir));
     wrap(dir);
     golden_open(&g, "deepseek_v3");
-    rig_open_path(&r, dir, CPU_GENERIC, CACHE_F32);
-    check_logits(&r, &g, MAX_ROWS, 2e-3, "kimi_k25 around deepseek_v3");
+    open_path(&r, dir, CPU_GENERIC, CACHE_F32);
+    check_logits(&r, &g, RIG_MAX_ROWS, 2e-3, "kimi_k25 around deepseek_v3");
     rig_close(&r);
     golden_close(&g);
     static const char *const names[] = {"config.json", "model.safetensors"};

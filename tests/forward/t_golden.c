@@ -11,58 +11,19 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "engine/forward.h"
 #include "engine/kernels/kern.h"
+#include "tests/forward/rig.h"
 
-#define MAX_ROWS 128
 #define MAX_LEN 1024
 
 static cJSON *golden;
 static char q8_path[4096], bf16_path[4096];
 
-struct rig {
-    struct pool *pool;
-    struct model *model;
-    struct kv *kv;
-    float *logits;
-};
-
-static void rig_open(struct rig *r, const char *path, enum cpu_level level, enum cache_type type)
+static void open_level(struct rig *r, const char *path, enum cpu_level level, enum cache_type type)
 {
-    struct err e = {0};
-    struct checkpoint *ck = NULL;
-    struct model_options o = {.level = level, .cache_type = type, .page_tokens = 32,
-                              .max_batch_tokens = MAX_ROWS, .max_logit_rows = MAX_ROWS,
-                              .max_seqs = 4, .max_position = 4096};
-    ck_assert_msg(checkpoint_open(path, &ck, &e) == 0, "%s", e.text);
-    ck_assert_msg(pool_new(2, 0, &r->pool, &e) == 0, "%s", e.text);
-    ck_assert_msg(model_new(ck, &o, r->pool, &r->model, &e) == 0, "%s", e.text);
-    checkpoint_close(&ck);
-    struct kv_config kc = {.page_tokens = 32, .pool_bytes = 64u << 20, .max_seqs = 4,
-                           .max_seq_tokens = 4096};
-    kc.planes = model_planes(r->model, &kc.n_planes);
-    ck_assert_msg(kv_open(&kc, &r->kv, &e) == 0, "%s", e.text);
-    ck_assert_msg(model_bind_cache(r->model, r->kv, &e) == 0, "%s", e.text);
-    r->logits = malloc((size_t)MAX_ROWS * (size_t)model_config(r->model)->vocab_size * sizeof(float));
-}
-
-static void rig_close(struct rig *r)
-{
-    model_free(&r->model);
-    kv_close(&r->kv);
-    pool_free(&r->pool);
-    free(r->logits);
-}
-
-static void step(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n, int n_logits)
-{
-    ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)n), 0);
-    struct forward_seq s = {kv_seq_pages(seq, NULL), (int32_t)kv_seq_length(seq), n, tokens, n_logits};
-    struct forward_batch b = {1, &s, r->logits};
-    kv_step_begin(r->kv);
-    ck_assert_int_eq(model_forward(r->model, &b), 0);
-    kv_seq_commit(r->kv, seq, tokens, (uint32_t)n);
-    kv_step_end(r->kv);
+    struct rig_options o = {.level = level, .cache_type = type, .page_tokens = 32, .max_len = 4096,
+                            .pool_bytes = 64u << 20};
+    rig_open(r, path, &o);
 }
 
 static double logprob(const float *logits, int vocab, int id)
@@ -98,9 +59,9 @@ static double perplexity(struct rig *r)
         int n = ids_of(cJSON_GetObjectItem(text, "ids"), ids);
         struct kv_seq *seq = NULL;
         ck_assert_int_eq(kv_seq_new(r->kv, 0, &seq), 0);
-        for (int at = 0; at < n; at += MAX_ROWS) {
-            int m = n - at < MAX_ROWS ? n - at : MAX_ROWS;
-            step(r, seq, ids + at, m, m);
+        for (int at = 0; at < n; at += RIG_MAX_ROWS) {
+            int m = n - at < RIG_MAX_ROWS ? n - at : RIG_MAX_ROWS;
+            rig_step(r, seq, ids + at, m, m);
             for (int i = 0; i < m; i++) {
                 if (at + i + 1 >= n)
                     break;
@@ -125,7 +86,7 @@ static void generations(struct rig *r, double min_gap, double logprob_tolerance)
         int m = ids_of(cJSON_GetObjectItem(g, "greedy_ids"), want);
         struct kv_seq *seq = NULL;
         ck_assert_int_eq(kv_seq_new(r->kv, 0, &seq), 0);
-        step(r, seq, prompt, n, 1);
+        rig_step(r, seq, prompt, n, 1);
         const cJSON *id, *lp = cJSON_GetObjectItem(g, "first_top_logprobs")->child;
         cJSON_ArrayForEach(id, cJSON_GetObjectItem(g, "first_top_ids"))
         {
@@ -142,7 +103,7 @@ static void generations(struct rig *r, double min_gap, double logprob_tolerance)
                     best = v;
             ck_assert_msg(best == want[i], "token %d after \"%s\": %d, golden %d", i,
                           cJSON_GetObjectItem(g, "prompt")->valuestring, best, want[i]);
-            step(r, seq, &best, 1, 1);
+            rig_step(r, seq, &best, 1, 1);
         }
         kv_seq_free(r->kv, &seq);
     }
@@ -154,7 +115,7 @@ START_TEST(test_q8_0)
     double want = cJSON_GetObjectItem(golden, "perplexity")->valuedouble;
     if (!kern_level_built((enum cpu_level)_i))
         return;
-    rig_open(&r, q8_path, (enum cpu_level)_i, CACHE_BF16);
+    open_level(&r, q8_path, (enum cpu_level)_i, CACHE_BF16);
     double got = perplexity(&r);
     printf("# Q8_0 %s: perplexity %.4f, golden %.4f\n", cpu_level_name((enum cpu_level)_i), got, want);
     fflush(stdout);
@@ -173,7 +134,7 @@ START_TEST(test_bf16)
     enum cache_type type = _i % 2 ? CACHE_F32 : CACHE_BF16;
     if (!kern_level_built(level))
         return;
-    rig_open(&r, bf16_path, level, type);
+    open_level(&r, bf16_path, level, type);
     double got = perplexity(&r);
     printf("# BF16 %s, %s rows: perplexity %.4f, golden %.4f\n", cpu_level_name(level),
            type == CACHE_F32 ? "f32" : "bf16", got, want);
