@@ -265,6 +265,136 @@ static void attn_merge(int n_groups, int dv, float *m1, float *l1, float *acc1, 
     }
 }
 
+static void f32_to_bf16(const float *x, int n, void *dst)
+{
+    uint16_t *d = dst;
+    for (int i = 0; i < n; i++) {
+        uint32_t u;
+        memcpy(&u, &x[i], sizeof(u));
+        if ((u & 0x7fffffff) > 0x7f800000)
+            d[i] = (uint16_t)(u >> 16 | 0x40);
+        else
+            d[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+    }
+}
+
+/* --- attention over a piece -------------------------------------------------------------------- */
+
+static float row_element(const struct row_format *f, const unsigned char *row, int i)
+{
+    uint16_t h;
+    float v;
+    if (f->type == TT_F32) {
+        memcpy(&v, row + 4 * (size_t)i, 4);
+        return v;
+    }
+    if (f->type == TT_BF16) {
+        memcpy(&h, row + 2 * (size_t)i, 2);
+        return f32_of_bf16(h);
+    }
+    int bytes = f->elems - f->tail;
+    if (i >= bytes) {
+        memcpy(&h, row + row_tail_at(f) + 2 * (size_t)(i - bytes), 2);
+        return f32_of_bf16(h);
+    }
+    memcpy(&v, row + row_scales_at(f) + 4 * (size_t)(i / ROW_SCALE_BLOCK), 4);
+    return (f->type == TT_F8_E4M3 ? f32_of_f8(row[i]) : (float)(int8_t)row[i]) * v;
+}
+
+static void attn_pack(const float *const *q, int dk, float scale, void *dst)
+{
+    float *to = dst;
+    for (int d = 0; d < dk; d++)
+        for (int i = 0; i < KERN_LANES; i++)
+            to[d * KERN_LANES + i] = q[i] ? q[i][d] * scale : 0.0f;
+}
+
+static void attn_lane(const struct attn_piece *p, int lane, float *key, float *score)
+{
+    int n = p->limit[lane] < p->n_rows ? p->limit[lane] : p->n_rows;
+    const float *q = (const float *)(const void *)((const unsigned char *)p->q +
+                                                   (size_t)(lane / KERN_LANES) *
+                                                       kern_attn_query_bytes(p->dk));
+    float *o = p->o + (size_t)lane * p->o_stride, max = -INFINITY, sum = 0.0f;
+    for (int t = 0; t < n; t++) {
+        const unsigned char *row = attn_row(p, t);
+        for (int d = 0; d < p->dk; d++)
+            key[d] = row_element(&p->format, row, p->k_off + d);
+        score[t] = 0.0f;
+        for (int d = 0; d < p->dk; d++)
+            score[t] += q[d * KERN_LANES + lane % KERN_LANES] * key[d];
+        max = score[t] > max ? score[t] : max;
+    }
+    p->m[lane] = max;
+    p->l[lane] = 0.0f;
+    if (n <= 0)
+        return;
+    for (int r = 0; r < p->dv; r++)
+        o[r] = 0.0f;
+    for (int t = 0; t < n; t++) {
+        float w = expf(score[t] - max);
+        const unsigned char *row = attn_row(p, t);
+        sum += w;
+        for (int r = 0; r < p->dv; r++)
+            o[r] += w * row_element(&p->format, row, p->v_off + r);
+    }
+    p->l[lane] = sum;
+}
+
+static void attn_piece(const struct attn_piece *p)
+{
+    float *key = p->scratch, *score = key + p->dk;
+    for (int lane = 0; lane < p->n_groups * KERN_LANES; lane++)
+        attn_lane(p, lane, key, score);
+}
+
+static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l2, const float *o2)
+{
+    if (l2 == 0.0f)
+        return;
+    bool empty = *l1 == 0.0f;
+    float m = !empty && *m1 > m2 ? *m1 : m2;
+    float c1 = empty ? 0.0f : expf(*m1 - m), c2 = empty ? 1.0f : expf(m2 - m);
+    *l1 = empty ? l2 : *l1 * c1 + l2 * c2;
+    *m1 = m;
+    for (int r = 0; r < dv; r++)
+        o1[r] = empty ? o2[r] : o1[r] * c1 + o2[r] * c2;
+}
+
+static void row_store(const struct row_format *f, const float *x, void *dst)
+{
+    unsigned char *row = dst;
+    int bytes = f->elems - f->tail;
+    if (f->type == TT_F32) {
+        memcpy(row, x, (size_t)f->elems * sizeof(*x));
+        return;
+    }
+    if (f->type == TT_BF16) {
+        f32_to_bf16(x, f->elems, row);
+        return;
+    }
+    f32_to_bf16(x + bytes, f->tail, row + row_tail_at(f));
+    for (int b = 0; b * ROW_SCALE_BLOCK < bytes; b++) {
+        int i0 = b * ROW_SCALE_BLOCK;
+        int n = bytes - i0 < ROW_SCALE_BLOCK ? bytes - i0 : ROW_SCALE_BLOCK;
+        float top = f->type == TT_I8 ? 127.0f : 448.0f, max = 0.0f;
+        for (int i = 0; i < n; i++)
+            if (fabsf(x[i0 + i]) > max) /* false for NaN */
+                max = fabsf(x[i0 + i]);
+        if (max > 3.0e38f)
+            max = 3.0e38f;
+        float scale = max / top, inv = scale > 0.0f ? 1.0f / scale : 0.0f;
+        if (inv > 3.0e38f)
+            scale = inv = 0.0f;
+        memcpy(row + row_scales_at(f) + 4 * (size_t)b, &scale, 4);
+        for (int i = 0; i < n; i++) {
+            float v = x[i0 + i] * inv;
+            v = v == v ? v > top ? top : v < -top ? -top : v : 0.0f;
+            row[i0 + i] = f->type == TT_I8 ? (uint8_t)(int8_t)lrintf(v) : f8_of_f32(v);
+        }
+    }
+}
+
 static void rms_norm(const float *x, const float *w, int n, float eps, float *y)
 {
     float lane[KERN_LANES] = {0}, sum = 0.0f;
@@ -287,19 +417,6 @@ static void axpy(float a, const float *x, int n, float *y)
 {
     for (int i = 0; i < n; i++)
         y[i] += a * x[i];
-}
-
-static void f32_to_bf16(const float *x, int n, void *dst)
-{
-    uint16_t *d = dst;
-    for (int i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &x[i], sizeof(u));
-        if ((u & 0x7fffffff) > 0x7f800000)
-            d[i] = (uint16_t)(u >> 16 | 0x40);
-        else
-            d[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-    }
 }
 
 static void max_logsumexp(const float *x, int n, float *ret_max, float *ret_logsumexp)

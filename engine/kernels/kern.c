@@ -31,6 +31,13 @@ static void build_tables(void)
             have = CPU_AVX512;
         }
 #endif
+#ifdef HAVE_SIMD_AMX
+        if (level == CPU_AMX && have == CPU_AVX512 && cpu_level_available(CPU_AMX)) {
+            kern__init_amx_products(&t);
+            kern__init_amx_attention(&t);
+            have = CPU_AMX;
+        }
+#endif
         t.level = have;
         tables[level] = t;
         lowered[level] = have;

@@ -85,6 +85,45 @@ struct index_block {
     float *scratch;        /* kern_attn_scratch_floats(dim, n_rows) */
 };
 
+/* How a cache row lies in memory. TT_F32, TT_BF16: elems values, nothing else. TT_I8, TT_F8_E4M3 (8-bit rows):
+ * elems - tail values of one byte, then `tail` bf16 values (rope keys, which 8 bits would blur), then one
+ * float32 scale for each 128 of the bytes (the last block may be shorter). element = byte value * scale.
+ * Both counts are even; row_bytes comes from kern_row_bytes: a multiple of 16 for 8-bit rows. */
+struct row_format {
+    enum tensor_type type;
+    int elems, tail;
+    size_t row_bytes;
+};
+
+#define ATTN_PIECE 512     /* most rows of one attn_piece call */
+#define ATTN_MAX_GROUPS 16 /* most lane groups of one call */
+
+/* A piece of the context, from scratch, against some groups of 16 query lanes; the core of nearly every
+ * attention mechanism. A lane is one (query token, head). For lane i and rows t < min(limit[i], n_rows):
+ *     s_t = scale * sum over d of q_i[d] key_t[d]     (scale and q as given to attn_pack)
+ *     m[i] = max_t s_t;  l[i] = sum_t exp(s_t - m[i]);  o_i[r] = sum_t exp(s_t - m[i]) value_t[r]
+ * key_t = row[k_off .. k_off + dk), value_t = row[v_off .. v_off + dv), in elements; the two may overlap.
+ * A lane with limit <= 0 gets m = -INFINITY, l = 0, and o_i is left alone.
+ * A lane's result depends on its query, its limit and the rows below it, bit for bit: not on n_rows, the
+ * other lanes, its place among them, or how pages cut the rows. Levels may round queries, keys, values
+ * and exp(s - m) to bfloat16 (amx does) and sum in their own fixed order, in float32 or better. */
+struct attn_piece {
+    const unsigned char *const *pages; /* row t is row u = first + t of the pages: page u / page_tokens, at
+                                          offset + (u % page_tokens) * row_bytes */
+    size_t offset;         /* 64-aligned, as pages are */
+    int page_tokens, first;
+    int n_rows;            /* 1 .. ATTN_PIECE; all initialised and finite where a lane sees them */
+    struct row_format format;
+    int dk, dv, k_off, v_off;
+    int n_groups;          /* 1 .. ATTN_MAX_GROUPS */
+    const void *q;         /* attn_pack's, groups kern_attn_query_bytes(dk) apart */
+    const int32_t *limit;  /* [n_groups * 16] */
+    float *m, *l;          /* [n_groups * 16] */
+    float *o;              /* lane i's dv values at o + i * o_stride */
+    size_t o_stride;       /* floats, >= dv */
+    void *scratch;         /* kern_attn_scratch_bytes, 64-aligned */
+};
+
 /* One field per row of kern.def, named as there. */
 struct kernels {
     enum cpu_level level; /* what was asked for, after lowering to what exists */
@@ -127,5 +166,9 @@ void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r,
 /* Bytes of one prepared activation row of n_in values for weights of this type (64-multiple). */
 size_t kern_act_bytes(enum tensor_type type, int n_in);
 size_t kern_attn_scratch_floats(int row_elems, int n_rows);
+size_t kern_row_bytes(enum tensor_type type, int elems, int tail);
+/* For the piece above, enough at every level; multiples of 64. */
+size_t kern_attn_query_bytes(int dk);
+size_t kern_attn_scratch_bytes(int row_elems, int dk, int dv);
 
 #endif

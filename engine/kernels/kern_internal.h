@@ -8,6 +8,9 @@
 void kern__init_generic(struct kernels *t); /* sets every field */
 void kern__init_avx2(struct kernels *t);
 void kern__init_avx512(struct kernels *t);
+/* The AMX level in two parts: products and attention. */
+void kern__init_amx_products(struct kernels *t);
+void kern__init_amx_attention(struct kernels *t);
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -21,8 +24,24 @@ void kern__init_avx512(struct kernels *t);
 
 #define Q8_BLOCK 32
 #define Q8_GROUP_BLOCK 544 /* bytes of 32 values of a packed Q8_0 group: f16 d[16], int8 [8][16][4] */
+#define ROW_SCALE_BLOCK 128 /* bytes of an 8-bit cache row that share a scale */
 #define F8_BLOCK 128 /* k that share a scale */
 #define F8_GROUP_BLOCK ((size_t)KERN_LANES * (sizeof(float) + F8_BLOCK)) /* bytes of a whole one */
+/* Where an 8-bit row keeps its bf16 tail and its scales. */
+static inline size_t row_tail_at(const struct row_format *f)
+{
+    return (size_t)(f->elems - f->tail);
+}
+static inline size_t row_scales_at(const struct row_format *f)
+{
+    return (size_t)(f->elems - f->tail) + 2 * (size_t)f->tail;
+}
+static inline const unsigned char *attn_row(const struct attn_piece *p, int t)
+{
+    int u = p->first + t;
+    return p->pages[u / p->page_tokens] + p->offset +
+           (size_t)(u % p->page_tokens) * p->format.row_bytes;
+}
 static inline size_t f8_blocks(int n_in)
 {
     return ((size_t)n_in + F8_BLOCK - 1) / F8_BLOCK;

@@ -20,6 +20,12 @@ libkern_avx512_a_SOURCES = %D%/avx512.c
 libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_avx512.a
 endif
-EXTRA_DIST += %D%/avx2.c %D%/avx512.c
+if HAVE_SIMD_AMX
+noinst_LIBRARIES += libkern_amx.a
+libkern_amx_a_SOURCES = %D%/amx_attn.c %D%/amx_mul.c %D%/amx.h
+libkern_amx_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AMX_CFLAGS) -O3 -ffp-contract=off
+LIBS_KERN_SIMD += libkern_amx.a
+endif
+EXTRA_DIST += %D%/amx.h %D%/amx_attn.c %D%/amx_mul.c %D%/avx2.c %D%/avx512.c
 
 libengine_a_SOURCES += engine/pool.c engine/pool.h

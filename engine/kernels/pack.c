@@ -47,6 +47,31 @@ size_t kern_attn_scratch_floats(int row_elems, int n_rows)
     return row * ((size_t)n_rows + 1) + (size_t)n_rows * KERN_LANES + KERN_LANES;
 }
 
+size_t kern_row_bytes(enum tensor_type type, int elems, int tail)
+{
+    if (type == TT_F32)
+        return (size_t)elems * 4;
+    if (type == TT_BF16)
+        return (size_t)elems * 2;
+    size_t bytes = (size_t)(elems - tail), blocks = (bytes + ROW_SCALE_BLOCK - 1) / ROW_SCALE_BLOCK;
+    return (bytes + 2 * (size_t)tail + 4 * blocks + 15) & ~(size_t)15;
+}
+
+size_t kern_attn_query_bytes(int dk)
+{
+    return ((size_t)dk + 31) / 32 * 32 * KERN_LANES * sizeof(float);
+}
+
+size_t kern_attn_scratch_bytes(int row_elems, int dk, int dv)
+{
+    /* Room for what a level makes of a piece: its rows as float32 or twice as bfloat16 (as they are and
+     * pairs of tokens side by side), scores and weights of all lanes, and a result of each lane. */
+    size_t elems = ((size_t)row_elems + 63) / 64 * 64, values = ((size_t)dv + 63) / 64 * 64;
+    (void)dk;
+    return ATTN_PIECE * elems * 4 + ATTN_PIECE * (size_t)ATTN_MAX_GROUPS * KERN_LANES * 8 +
+           (size_t)ATTN_MAX_GROUPS * KERN_LANES * values * 4 + 65536;
+}
+
 /* Exchanges the bits of a that lie `shift` above the mask with those of b under it. */
 INLINE void swap64(uint64_t *a, uint64_t *b, int shift, uint64_t mask)
 {

@@ -47,6 +47,23 @@ static inline float f32_of_f8(uint8_t v)
     return f;
 }
 
+/* Of a value in [-448, 448], to nearest even. */
+static inline uint8_t f8_of_f32(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof(u));
+    uint8_t sign = (uint8_t)(u >> 24 & 0x80);
+    u &= 0x7fffffff;
+    if (u < 0x3c800000) { /* below 2^-6: a multiple of 2^-9 */
+        float small;
+        memcpy(&small, &u, sizeof(small));
+        small += 16384.0f; /* the sum's grid is 2^-9, so it rounds there, to even */
+        memcpy(&u, &small, sizeof(u));
+        return (uint8_t)(sign | (u - 0x46800000));
+    }
+    return (uint8_t)(sign | ((u - (120u << 23) + 0x7ffff + (u >> 20 & 1)) >> 20));
+}
+
 static inline float half_at(const unsigned char *p)
 {
     uint16_t h;

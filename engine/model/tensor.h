@@ -25,6 +25,7 @@ enum tensor_type {
     TT_Q6_K = 14,
     TT_IQ4_NL = 20,
     TT_IQ4_XS = 23,
+    TT_I8 = 24,  /* cache rows only */
     TT_I32 = 26,
     TT_BF16 = 30,
     TT_F8_E4M3 = 1001, /* 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinities, 0x7f is NaN */

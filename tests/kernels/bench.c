@@ -14,7 +14,7 @@
 enum { N_IN = 2048, ROWS = 64, DK = 576, DV = 512, GROUPS = 1 };
 
 static struct {
-    void *act, *rows;
+    void *act, *rows, *packed, *piece;
     float *x, *y, *scratch, *q, *m, *l, *acc, *m2, *l2, *acc2;
     int32_t limit[GROUPS * KERN_LANES];
 } d;
@@ -48,6 +48,44 @@ static void time_attn_block(const struct kernels *k)
 static void time_attn_merge(const struct kernels *k)
 {
     k->attn_merge(GROUPS, DV, d.m, d.l, d.acc, d.m2, d.l2, d.acc2);
+}
+
+static struct attn_piece piece_of(enum tensor_type type)
+{
+    static const unsigned char *pages[1];
+    pages[0] = d.rows;
+    return (struct attn_piece){
+        .pages = pages, .page_tokens = ROWS, .n_rows = ROWS,
+        .format = {type, DK, DK - DV, kern_row_bytes(type, DK, DK - DV)}, .dk = DK, .dv = DV,
+        .n_groups = GROUPS, .q = d.packed, .limit = d.limit, .m = d.m2, .l = d.l2, .o = d.acc2,
+        .o_stride = DV, .scratch = d.piece,
+    };
+}
+
+static void time_attn_pack(const struct kernels *k)
+{
+    const float *q[KERN_LANES];
+    for (int i = 0; i < KERN_LANES; i++)
+        q[i] = d.q + i * DK;
+    k->attn_pack(q, DK, 0.1f, d.packed);
+}
+
+static void time_attn_piece(const struct kernels *k)
+{
+    struct attn_piece p = piece_of(TT_BF16);
+    time_attn_pack(k);
+    k->attn_piece(&p);
+}
+
+static void time_attn_fold(const struct kernels *k)
+{
+    k->attn_fold(DV, d.m, d.l, d.acc, d.m2[0], d.l2[0], d.acc2);
+}
+
+static void time_row_store(const struct kernels *k)
+{
+    struct row_format f = {TT_I8, DK, DK - DV, kern_row_bytes(TT_I8, DK, DK - DV)};
+    k->row_store(&f, d.q, d.packed);
 }
 
 static void time_rms_norm(const struct kernels *k)
@@ -210,6 +248,8 @@ int bench_kernels(const char *only)
     };
     d.act = aligned(kern_act_bytes(TT_Q8_0, N_IN));
     d.rows = aligned((size_t)ROWS * DK * 2);
+    d.packed = aligned(kern_attn_query_bytes(DK) + 4096);
+    d.piece = aligned(kern_attn_scratch_bytes(DK, DK, DV));
     d.x = aligned(N_IN * 4);
     d.y = aligned(N_IN * 4);
     d.scratch = aligned(kern_attn_scratch_floats(DK, ROWS) * 4);
@@ -240,7 +280,7 @@ int bench_kernels(const char *only)
         fflush(stdout);
     }
     bench_products(only);
-    free(d.act), free(d.rows), free(d.x), free(d.y), free(d.scratch), free(d.q);
+    free(d.act), free(d.rows), free(d.packed), free(d.piece), free(d.x), free(d.y), free(d.scratch), free(d.q);
     free(d.m), free(d.l), free(d.acc), free(d.m2), free(d.l2), free(d.acc2);
     return 0;
 }

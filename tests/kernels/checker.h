@@ -14,7 +14,7 @@
 
 #define EPS 0x1p-23  /* twice the rounding error: two ways of rounding are compared */
 
-enum check_class { EXACT, FMA };
+enum check_class { EXACT, FMA, ATTN };
 
 extern unsigned long long checker_seed;
 extern const struct kernels *generic; /* the definition */
@@ -41,6 +41,11 @@ bool same_floats(const float *a, const float *b, size_t n);
 float *floats(int n); /* guarded */
 float *random_floats(int n);
 
+/* check_attention.c */
+void check_attn_pack(void);
+void check_attn_piece(void);
+void check_attn_fold(void);
+void check_row_store(void);
 /* check_products.c */
 void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def);
 

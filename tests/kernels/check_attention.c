@@ -1,0 +1,326 @@
+/* tests/kernels/check_attention.c - attention over a piece of the context, its folding, and cache rows.
+ *
+ * The float64 answer uses the cache rows as they decode. Bounds: what the roundings of float32 imply, and
+ * at levels that round operands to bfloat16 (kern.h) half a unit of that for each of them. */
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/kernels/checker.h"
+
+#define MAX_LANES (5 * KERN_LANES)
+#define MAX_ELEMS 640
+#define MAX_PAGES 64
+
+struct piece {
+    struct attn_piece p;
+    unsigned char *pages[MAX_PAGES];
+    float *q[MAX_LANES]; /* guarded; NULL: no query */
+    float scale;
+    int32_t limit[MAX_LANES];
+    double rows[ATTN_PIECE][MAX_ELEMS];
+};
+static struct piece c;
+
+static double decode(const struct row_format *f, const unsigned char *row, int i)
+{
+    int bytes = f->elems - f->tail;
+    float v;
+    if (f->type == TT_F32) {
+        memcpy(&v, row + 4 * i, 4);
+        return (double)v;
+    }
+    if (f->type == TT_BF16)
+        return values_bf16(row + 2 * i);
+    if (i >= bytes)
+        return values_bf16(row + bytes + 2 * (i - bytes));
+    memcpy(&v, row + bytes + 2 * f->tail + 4 * (i / 128), 4);
+    if (f->type == TT_I8)
+        return (double)(int8_t)row[i] * (double)v;
+    int e = row[i] >> 3 & 15, m = row[i] & 7;
+    double x = e ? ldexp(1 + m / 8.0, e - 7) : ldexp(m, -9);
+    return (row[i] & 0x80 ? -x : x) * (double)v;
+}
+
+static enum tensor_type random_type(void)
+{
+    static const enum tensor_type types[] = {TT_BF16, TT_BF16, TT_F32, TT_I8, TT_F8_E4M3};
+    return types[values_below(5)];
+}
+
+/* Shapes that models have, and odd ones. */
+static void random_shape(struct attn_piece *p)
+{
+    static const int shapes[][4] = {{576, 512, 0, 0}, {288, 256, 0, 0}, {320, 256, 0, 0},
+                                    {192, 128, 0, 192}, {48, 32, 0, 0}, {80, 64, 0, 0}, {128, 128, 128, 0}};
+    if (values_below(3)) {
+        const int *s = shapes[values_below(7)];
+        p->dk = s[0], p->dv = s[1], p->k_off = s[2], p->v_off = s[3];
+    } else {
+        p->dk = 1 + values_below(100), p->dv = 1 + values_below(100);
+        p->k_off = values_below(20), p->v_off = values_below(20);
+    }
+    int k_end = p->k_off + p->dk, v_end = p->v_off + p->dv;
+    p->format.elems = (k_end > v_end ? k_end : v_end) + values_below(3);
+    p->format.type = random_type();
+    p->format.elems += p->format.elems & 1;
+    p->format.tail = p->format.elems > 64 ? 64 : p->format.elems / 4 * 2;
+    p->format.row_bytes = kern_row_bytes(p->format.type, p->format.elems, p->format.tail) +
+                          (size_t)values_below(2) * 64;
+}
+
+static void random_piece(void)
+{
+    static const int page_sizes[] = {16, 32, 64, 256, 7};
+    struct attn_piece *p = &c.p;
+    memset(p, 0, sizeof(*p));
+    random_shape(p);
+    p->page_tokens = page_sizes[values_below(5)];
+    p->first = values_below(3) ? 0 : values_below(p->page_tokens);
+    p->n_rows = 1 + values_below(values_below(8) ? 70 : ATTN_PIECE);
+    if (p->page_tokens == 7 && p->n_rows > 300)
+        p->n_rows = 300;
+    p->offset = (size_t)values_below(3) * 64;
+    p->n_groups = 1 + values_below(values_below(3) ? 2 : MAX_LANES / KERN_LANES);
+    int n_pages = (p->first + p->n_rows - 1) / p->page_tokens + 1;
+    float row[MAX_ELEMS], size = values_below(4) ? 1.0f : 30.0f;
+    for (int i = 0; i < n_pages; i++) {
+        size_t bytes = p->offset + (size_t)p->page_tokens * p->format.row_bytes;
+        c.pages[i] = guard_new(bytes, 64);
+        memset(c.pages[i], 0xff, bytes); /* what nobody may see: NaN */
+    }
+    p->pages = (const unsigned char *const *)c.pages;
+    for (int t = 0; t < p->n_rows; t++) {
+        int u = p->first + t;
+        unsigned char *at = c.pages[u / p->page_tokens] + p->offset +
+                            (size_t)(u % p->page_tokens) * p->format.row_bytes;
+        for (int i = 0; i < p->format.elems; i++)
+            row[i] = values_uniform() * size;
+        generic->row_store(&p->format, row, at);
+        for (int i = 0; i < p->format.elems; i++)
+            c.rows[t][i] = decode(&p->format, at, i);
+    }
+    c.scale = 1.0f / sqrtf((float)p->dk) * (values_below(4) ? 1.0f : 8.0f);
+    int lanes = p->n_groups * KERN_LANES;
+    for (int i = 0; i < lanes; i++) {
+        c.limit[i] = values_below(3)   ? p->n_rows + values_below(3)
+                     : values_below(4) ? 1 + values_below(p->n_rows)
+                                       : -values_below(3);
+        c.q[i] = NULL;
+        if (values_below(12)) {
+            c.q[i] = floats(p->dk);
+            for (int d = 0; d < p->dk; d++)
+                c.q[i][d] = values_uniform();
+        }
+    }
+    p->limit = c.limit;
+    p->scratch = guard_new(kern_attn_scratch_bytes(p->format.elems, p->dk, p->dv), 64);
+}
+
+struct result {
+    float *m, *l, *o;
+};
+
+static struct result run(const struct kernels *k, const struct attn_piece *p, float *const *q, float fill)
+{
+    struct attn_piece call = *p;
+    int lanes = p->n_groups * KERN_LANES;
+    size_t query = kern_attn_query_bytes(p->dk);
+    call.o_stride = (size_t)p->dv + (size_t)values_below(2) * 16;
+    struct result r = {floats(lanes), floats(lanes), floats(lanes * (int)call.o_stride)};
+    unsigned char *packed = guard_new((size_t)p->n_groups * query, 64);
+    for (int g = 0; g < p->n_groups; g++)
+        k->attn_pack((const float *const *)q + g * KERN_LANES, p->dk, c.scale, packed + (size_t)g * query);
+    for (int i = 0; i < lanes * (int)call.o_stride; i++)
+        r.o[i] = fill;
+    call.q = packed;
+    call.m = r.m;
+    call.l = r.l;
+    call.o = r.o;
+    k->attn_piece(&call);
+    check_guards();
+    /* what the call may not touch; then the lanes' values side by side */
+    for (int i = 0; i < lanes; i++)
+        for (int d = p->limit[i] > 0 ? p->dv : 0; d < (int)call.o_stride; d++)
+            if (r.o[(size_t)i * call.o_stride + (size_t)d] != fill)
+                FAIL("lane %d: value %d of %d was written", i, d, p->dv);
+    for (int i = 0; i < lanes; i++)
+        memmove(r.o + (size_t)i * (size_t)p->dv, r.o + (size_t)i * call.o_stride, (size_t)p->dv * 4);
+    return r;
+}
+
+static bool rounds_operands(void)
+{
+    return level->level == CPU_AMX;
+}
+
+/* The float64 answer of a lane and how far from it a level may be. */
+static void lane_answer(int lane, double *ret_m, double *ret_l, double *o, double *m_bound,
+                        double *l_bound, double *o_bound)
+{
+    const struct attn_piece *p = &c.p;
+    int n = p->limit[lane] < p->n_rows ? p->limit[lane] : p->n_rows;
+    static double s[ATTN_PIECE];
+    double m = -INFINITY, l = 0, err = 0, half = rounds_operands() ? ldexp(1, -8) : 0;
+    for (int t = 0; t < n; t++) {
+        double sum = 0, size = 0;
+        for (int d = 0; d < p->dk && c.q[lane]; d++) {
+            double x = (double)c.q[lane][d] * (double)c.scale * c.rows[t][p->k_off + d];
+            sum += x;
+            size += fabs(x);
+        }
+        s[t] = sum;
+        m = fmax(m, sum);
+        /* both operands rounded, by at most half a unit of bfloat16 each */
+        err = fmax(err, size * ((p->dk + 3) * EPS + half));
+    }
+    for (int r = 0; r < p->dv; r++)
+        o[r] = o_bound[r] = 0;
+    for (int t = 0; t < n; t++) {
+        double w = exp(s[t] - m);
+        l += w;
+        for (int r = 0; r < p->dv; r++) {
+            o[r] += w * c.rows[t][p->v_off + r];
+            o_bound[r] += w * fabs(c.rows[t][p->v_off + r]);
+        }
+    }
+    double w_err = expm1(2 * err) + (n + 20) * EPS;
+    *ret_m = m;
+    *ret_l = l;
+    *m_bound = err + EPS * fabs(m);
+    *l_bound = l * w_err + 1e-30;
+    for (int r = 0; r < p->dv; r++)
+        o_bound[r] = o_bound[r] * (w_err + half) + 1e-30;
+}
+
+void check_attn_piece(void)
+{
+    random_piece();
+    struct attn_piece *p = &c.p;
+    int lanes = p->n_groups * KERN_LANES;
+    double *o = malloc((size_t)p->dv * 16), *o_bound = o + p->dv;
+    struct result got = run(level, p, c.q, 12345.0f), def = run(generic, p, c.q, 12345.0f);
+    ck_assert_ptr_nonnull(o);
+    for (int i = 0; i < lanes; i++) {
+        double m, l, m_bound, l_bound;
+        if (p->limit[i] <= 0) {
+            if (got.m[i] != -INFINITY || got.l[i] != 0.0f)
+                FAIL("lane %d sees nothing, but has m %g, l %g", i, (double)got.m[i], (double)got.l[i]);
+            continue;
+        }
+        lane_answer(i, &m, &l, o, &m_bound, &l_bound, o_bound);
+        check_floats("m", &got.m[i], &def.m[i], &m, &m_bound, 1);
+        /* sums relative to a largest score that may itself be off */
+        double shift = exp(m - (double)got.m[i]), g = (double)got.l[i] / shift;
+        if (!(fabs(g - l) <= l_bound))
+            FAIL("lane %d: l is %g, not %g +- %g", i, g, l, l_bound);
+        for (int r = 0; r < p->dv; r++) {
+            g = (double)got.o[(size_t)i * (size_t)p->dv + (size_t)r] / shift;
+            if (!(fabs(g - o[r]) <= o_bound[r]))
+                FAIL("lane %d value %d of %d (dk %d, %d rows): %g, not %g +- %g", i, r, p->dv, p->dk,
+                     p->n_rows, g, o[r], o_bound[r]);
+        }
+    }
+    free(o);
+
+    /* A lane alone, elsewhere among empty ones, with no more rows than it sees: the same bits. */
+    int lane = values_below(lanes), to = values_below(KERN_LANES);
+    if (p->limit[lane] > 0) {
+        struct attn_piece one = *p;
+        int32_t limit[KERN_LANES] = {0};
+        float *q[KERN_LANES] = {0};
+        limit[to] = p->limit[lane];
+        q[to] = c.q[lane];
+        one.n_groups = 1;
+        one.limit = limit;
+        one.n_rows = p->limit[lane] < p->n_rows ? p->limit[lane] : p->n_rows;
+        struct result alone = run(level, &one, q, 777.0f);
+        if (alone.m[to] != got.m[lane] || alone.l[to] != got.l[lane] ||
+            !same_floats(alone.o + (size_t)to * (size_t)p->dv, got.o + (size_t)lane * (size_t)p->dv,
+                         (size_t)p->dv))
+            FAIL("lane %d alone, as lane %d, differs (%d rows, limit %d)", lane, to, p->n_rows,
+                 p->limit[lane]);
+    }
+}
+
+/* Queries are packed as each level likes; what counts is checked with the piece. Here: guards only. */
+void check_attn_pack(void)
+{
+    int dk = 1 + values_below(600);
+    float *q[KERN_LANES];
+    for (int i = 0; i < KERN_LANES; i++)
+        q[i] = values_below(5) ? random_floats(dk) : NULL;
+    void *dst = guard_new(kern_attn_query_bytes(dk), 64);
+    level->attn_pack((const float *const *)q, dk, 0.5f, dst);
+    check_guards();
+}
+
+void check_attn_fold(void)
+{
+    int dv = 1 + values_below(300);
+    float m[2], l[2], *o1 = random_floats(dv), *o2 = random_floats(dv), *d1 = floats(dv);
+    double want[300], bound[300];
+    for (int i = 0; i < 2; i++) {
+        l[i] = values_below(4) ? 1.0f + fabsf(values_uniform()) * 300.0f : 0.0f;
+        m[i] = l[i] == 0.0f ? -INFINITY : values_uniform() * (values_below(2) ? 5.0f : 200.0f);
+    }
+    float gm = m[0], gl = l[0], dm = m[0], dl = l[0];
+    double top = l[0] == 0.0f ? (double)m[1] : l[1] == 0.0f ? (double)m[0] : fmax((double)m[0], (double)m[1]);
+    double c1 = l[0] == 0.0f ? 0 : exp((double)m[0] - top), c2 = l[1] == 0.0f ? 0 : exp((double)m[1] - top);
+    memcpy(d1, o1, (size_t)dv * 4);
+    for (int r = 0; r < dv; r++) {
+        want[r] = (double)o1[r] * c1 + (double)o2[r] * c2;
+        /* the difference of two large m is rounded; factors below 1e-38 become 0 */
+        bound[r] = 500 * EPS * (fabs((double)o1[r]) * c1 + fabs((double)o2[r]) * c2) +
+                   3e-38 * (1 + fabs((double)o1[r]) + fabs((double)o2[r]));
+        if (l[0] == 0.0f || l[1] == 0.0f) {
+            want[r] = l[1] == 0.0f ? (double)o1[r] : (double)o2[r];
+            bound[r] = 0;
+        }
+    }
+    level->attn_fold(dv, &gm, &gl, o1, m[1], l[1], o2);
+    generic->attn_fold(dv, &dm, &dl, d1, m[1], l[1], o2);
+    check_guards();
+    check_floats("o", o1, d1, want, bound, dv);
+    double wl = (double)l[0] * c1 + (double)l[1] * c2, bl = 500 * EPS * wl;
+    check_floats("l", &gl, &dl, &wl, &bl, 1);
+    bl = 0;
+    check_floats("m", &gm, &dm, &top, &bl, 1);
+}
+
+void check_row_store(void)
+{
+    struct row_format f = {.type = random_type(), .elems = 2 * (1 + values_below(300))};
+    f.tail = values_below(f.elems / 2 + 1) * 2;
+    f.tail = f.tail > f.elems ? f.elems : f.tail;
+    f.row_bytes = kern_row_bytes(f.type, f.elems, f.tail);
+    float *x = random_floats(f.elems);
+    for (int k = values_below(6); k > 0; k--)
+        x[values_below(f.elems)] = values_special();
+    unsigned char *got = guard_new(f.row_bytes, 16), *def = guard_new(f.row_bytes, 16);
+    memset(got, 0, f.row_bytes);
+    memset(def, 0, f.row_bytes);
+    level->row_store(&f, x, got);
+    generic->row_store(&f, x, def);
+    check_guards();
+    if (memcmp(got, def, f.row_bytes))
+        FAIL("type %d, %d values: the rows differ", (int)f.type, f.elems);
+    double max = 0;
+    for (int i = 0; i < f.elems; i++) {
+        double v = (double)x[i], near = decode(&f, def, i);
+        if (f.type == TT_F32 || f.type == TT_BF16 || i >= f.elems - f.tail)
+            continue; /* as f32_to_bf16 */
+        if (i % 128 == 0) {
+            max = 0;
+            for (int j = i; j < i + 128 && j < f.elems - f.tail; j++)
+                max = fabs((double)x[j]) > max ? fabs((double)x[j]) : max;
+        }
+        if (!(max < 1e38) || max < 1e-30 || v != v)
+            continue;
+        double step = f.type == TT_I8 ? max / 127 / 2 : fmax(fabs(v) / 16, max / 448 / 1024);
+        if (fabs(near - v) > step * 1.0001)
+            FAIL("plain C: value %d, %g, becomes %g", i, v, near);
+    }
+}

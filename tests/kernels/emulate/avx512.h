@@ -1,0 +1,369 @@
+/* tests/kernels/emulate/avx512.h - AVX-512 and AMX on machines that lack them, so that these levels can be
+ * checked anywhere: SIMDe (Debian: libsimde-dev) gives most intrinsics in plain C, this file the rest and
+ * the tile instructions. Force-included before the sources of a level (-include); see local.mk.
+ *
+ * Tiles follow Intel's description: TDPBF16PS keeps the even and the odd products of a dot product apart
+ * and adds both at its end, takes subnormals as zero, and rounds each step once. */
+#ifndef LATENT_TESTS_KERNELS_EMULATE_AVX512_H
+#define LATENT_TESTS_KERNELS_EMULATE_AVX512_H
+
+#define SIMDE_ENABLE_NATIVE_ALIASES
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpedantic"
+#include <simde/x86/avx512.h>
+#include <simde/x86/f16c.h>
+#include <simde/x86/fma.h>
+#pragma GCC diagnostic pop
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define EMULATE static inline __attribute__((unused))
+#define EACH for (int i_ = 0; i_ < 16; i_++)
+
+/* --- what SIMDe 0.7 lacks ---------------------------------------------------------------------- */
+
+typedef union {
+    simde__m512 f;
+    simde__m512i i;
+    float f32[16];
+    int32_t i32[16];
+    uint32_t u32[16];
+    uint16_t u16[32];
+    int16_t i16[32];
+    int8_t i8[64];
+} emulate_512;
+
+EMULATE simde__m512 emulate_cvtepi32_ps(simde__m512i a)
+{
+    emulate_512 x = {.i = a}, r;
+    EACH r.f32[i_] = (float)x.i32[i_];
+    return r.f;
+}
+EMULATE simde__m512i emulate_cvtps_epi32(simde__m512 a)
+{
+    emulate_512 x = {.f = a}, r;
+    EACH r.i32[i_] = x.f32[i_] >= 2147483648.0f || x.f32[i_] < -2147483648.0f || x.f32[i_] != x.f32[i_]
+                         ? INT32_MIN
+                         : (int32_t)lrintf(x.f32[i_]);
+    return r.i;
+}
+EMULATE simde__m512i emulate_cvttps_epi32(simde__m512 a)
+{
+    emulate_512 x = {.f = a}, r;
+    EACH r.i32[i_] = x.f32[i_] >= 2147483648.0f || x.f32[i_] < -2147483648.0f || x.f32[i_] != x.f32[i_]
+                         ? INT32_MIN
+                         : (int32_t)x.f32[i_];
+    return r.i;
+}
+EMULATE simde__m256i emulate_cvtepi32_epi16(simde__m512i a)
+{
+    emulate_512 x = {.i = a};
+    uint16_t r[16];
+    simde__m256i v;
+    EACH r[i_] = (uint16_t)x.u32[i_];
+    memcpy(&v, r, sizeof(v));
+    return v;
+}
+EMULATE simde__m128i emulate_cvtepi32_epi8(simde__m512i a)
+{
+    emulate_512 x = {.i = a};
+    uint8_t r[16];
+    simde__m128i v;
+    EACH r[i_] = (uint8_t)x.u32[i_];
+    memcpy(&v, r, sizeof(v));
+    return v;
+}
+EMULATE simde__m512i emulate_cvtepi8_epi32(simde__m128i a)
+{
+    int8_t b[16];
+    emulate_512 r;
+    memcpy(b, &a, 16);
+    EACH r.i32[i_] = b[i_];
+    return r.i;
+}
+EMULATE simde__m512i emulate_cvtepu8_epi32(simde__m128i a)
+{
+    uint8_t b[16];
+    emulate_512 r;
+    memcpy(b, &a, 16);
+    EACH r.i32[i_] = b[i_];
+    return r.i;
+}
+EMULATE simde__m512i emulate_cvtepu16_epi32(simde__m256i a)
+{
+    uint16_t b[16];
+    emulate_512 r;
+    memcpy(b, &a, 32);
+    EACH r.i32[i_] = b[i_];
+    return r.i;
+}
+EMULATE simde__m512i emulate_cvtepi16_epi32(simde__m256i a)
+{
+    int16_t b[16];
+    emulate_512 r;
+    memcpy(b, &a, 32);
+    EACH r.i32[i_] = b[i_];
+    return r.i;
+}
+EMULATE simde__m512 emulate_cvtph_ps(simde__m256i a)
+{
+    emulate_512 r;
+    simde__m128i half[2];
+    simde__m256 v;
+    memcpy(half, &a, 32);
+    for (int h = 0; h < 2; h++) {
+        v = simde_mm256_cvtph_ps(half[h]);
+        memcpy(r.f32 + 8 * h, &v, 32);
+    }
+    return r.f;
+}
+EMULATE void emulate_mask_storeu_ps(void *p, simde__mmask16 m, simde__m512 a)
+{
+    emulate_512 x = {.f = a};
+    EACH if (m >> i_ & 1) memcpy((float *)p + i_, &x.f32[i_], 4);
+}
+EMULATE simde__m512 emulate_maskz_loadu_ps(simde__mmask16 m, const void *p)
+{
+    emulate_512 r;
+    memset(&r, 0, sizeof(r));
+    EACH if (m >> i_ & 1) memcpy(&r.f32[i_], (const float *)p + i_, 4);
+    return r.f;
+}
+EMULATE int emulate_reduce_add_epi32(simde__m512i a)
+{
+    emulate_512 x = {.i = a};
+    uint32_t s = 0;
+    EACH s += x.u32[i_];
+    return (int)s;
+}
+EMULATE float emulate_reduce_add_ps(simde__m512 a)
+{
+    emulate_512 x = {.f = a};
+    for (int n = 8; n > 0; n /= 2)
+        for (int i = 0; i < n; i++)
+            x.f32[i] += x.f32[i + n];
+    return x.f32[0];
+}
+EMULATE float emulate_reduce_max_ps(simde__m512 a)
+{
+    emulate_512 x = {.f = a};
+    float m = x.f32[0];
+    EACH m = x.f32[i_] > m ? x.f32[i_] : m;
+    return m;
+}
+EMULATE simde__m512i emulate_srai_epi32(simde__m512i a, unsigned n)
+{
+    emulate_512 x = {.i = a};
+    EACH x.i32[i_] >>= n > 31 ? 31 : n;
+    return x.i;
+}
+EMULATE simde__m512i emulate_madd_epi16(simde__m512i a, simde__m512i b)
+{
+    emulate_512 x = {.i = a}, y = {.i = b}, r;
+    EACH r.u32[i_] = (uint32_t)(x.i16[2 * i_] * y.i16[2 * i_]) +
+                     (uint32_t)(x.i16[2 * i_ + 1] * y.i16[2 * i_ + 1]);
+    return r.i;
+}
+/* Round to nearest even, as the instruction: subnormals become zero, NaN quiet. */
+EMULATE uint16_t emulate_bf16(float f)
+{
+    uint32_t u;
+    memcpy(&u, &f, 4);
+    if ((u & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(u >> 16 | 0x40);
+    if ((u & 0x7f800000) == 0)
+        return (uint16_t)(u >> 16 & 0x8000);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+/* high half of the result: a, low half: b */
+EMULATE simde__m512i emulate_cvtne2ps_pbh(simde__m512 a, simde__m512 b)
+{
+    emulate_512 x = {.f = a}, y = {.f = b}, r;
+    EACH r.u16[i_] = emulate_bf16(y.f32[i_]);
+    EACH r.u16[16 + i_] = emulate_bf16(x.f32[i_]);
+    return r.i;
+}
+EMULATE simde__m256i emulate_cvtneps_pbh(simde__m512 a)
+{
+    emulate_512 x = {.f = a};
+    uint16_t r[16];
+    simde__m256i v;
+    EACH r[i_] = emulate_bf16(x.f32[i_]);
+    memcpy(&v, r, 32);
+    return v;
+}
+
+#undef _mm512_cvtepi32_ps
+#define _mm512_cvtepi32_ps emulate_cvtepi32_ps
+#undef _mm512_cvtps_epi32
+#define _mm512_cvtps_epi32 emulate_cvtps_epi32
+#undef _mm512_cvttps_epi32
+#define _mm512_cvttps_epi32 emulate_cvttps_epi32
+#undef _mm512_cvtepi32_epi16
+#define _mm512_cvtepi32_epi16 emulate_cvtepi32_epi16
+#undef _mm512_cvtepi32_epi8
+#define _mm512_cvtepi32_epi8 emulate_cvtepi32_epi8
+#undef _mm512_cvtepi8_epi32
+#define _mm512_cvtepi8_epi32 emulate_cvtepi8_epi32
+#undef _mm512_cvtepu8_epi32
+#define _mm512_cvtepu8_epi32 emulate_cvtepu8_epi32
+#undef _mm512_cvtepu16_epi32
+#define _mm512_cvtepu16_epi32 emulate_cvtepu16_epi32
+#undef _mm512_cvtepi16_epi32
+#define _mm512_cvtepi16_epi32 emulate_cvtepi16_epi32
+#undef _mm512_cvtph_ps
+#define _mm512_cvtph_ps emulate_cvtph_ps
+#undef _mm512_mask_storeu_ps
+#define _mm512_mask_storeu_ps emulate_mask_storeu_ps
+#undef _mm512_maskz_loadu_ps
+#define _mm512_maskz_loadu_ps emulate_maskz_loadu_ps
+#undef _mm512_reduce_add_epi32
+#define _mm512_reduce_add_epi32 emulate_reduce_add_epi32
+#undef _mm512_reduce_add_ps
+#define _mm512_reduce_add_ps emulate_reduce_add_ps
+#undef _mm512_reduce_max_ps
+#define _mm512_reduce_max_ps emulate_reduce_max_ps
+#undef _mm512_srai_epi32
+#define _mm512_srai_epi32 emulate_srai_epi32
+#undef _mm512_madd_epi16 /* takes four arguments in 0.7.4 */
+#define _mm512_madd_epi16 emulate_madd_epi16
+/* Native vectors of bfloat16 do not exist without the flags; sources cast them to integers anyway. */
+#undef _mm512_cvtne2ps_pbh
+#define _mm512_cvtne2ps_pbh emulate_cvtne2ps_pbh
+#undef _mm512_cvtneps_pbh
+#define _mm512_cvtneps_pbh emulate_cvtneps_pbh
+#define __m512bh simde__m512i
+#define __m256bh simde__m256i
+
+/* --- tiles ------------------------------------------------------------------------------------- */
+
+struct emulate_tile {
+    int rows, colsb;
+    unsigned char b[16][64];
+};
+static __thread struct emulate_tile emulate_tiles[8];
+
+EMULATE void emulate_loadconfig(const void *p)
+{
+    const unsigned char *c = p;
+    if (c[0] != 1)
+        __builtin_trap();
+    for (int t = 0; t < 8; t++) {
+        uint16_t colsb;
+        memcpy(&colsb, c + 16 + 2 * t, 2);
+        memset(&emulate_tiles[t], 0, sizeof(emulate_tiles[t]));
+        emulate_tiles[t].rows = c[48 + t];
+        emulate_tiles[t].colsb = colsb;
+        if (colsb > 64 || c[48 + t] > 16)
+            __builtin_trap();
+    }
+}
+EMULATE void emulate_release(void)
+{
+    memset(emulate_tiles, 0, sizeof(emulate_tiles));
+}
+EMULATE void emulate_tile_load(int t, const void *base, long stride)
+{
+    struct emulate_tile *x = &emulate_tiles[t];
+    if (!x->rows || !x->colsb)
+        __builtin_trap();
+    memset(x->b, 0, sizeof(x->b));
+    for (int r = 0; r < x->rows; r++)
+        memcpy(x->b[r], (const unsigned char *)base + r * stride, (size_t)x->colsb);
+}
+EMULATE void emulate_tile_store(int t, void *base, long stride)
+{
+    const struct emulate_tile *x = &emulate_tiles[t];
+    if (!x->rows || !x->colsb)
+        __builtin_trap();
+    for (int r = 0; r < x->rows; r++)
+        memcpy((unsigned char *)base + r * stride, x->b[r], (size_t)x->colsb);
+}
+EMULATE void emulate_tile_zero(int t)
+{
+    memset(emulate_tiles[t].b, 0, sizeof(emulate_tiles[t].b));
+}
+/* Shapes must fit each other, else the instruction faults. */
+EMULATE void emulate_shapes(int d, int a, int b)
+{
+    const struct emulate_tile *x = emulate_tiles;
+    if (d == a || d == b || a == b || !x[d].rows || x[d].rows != x[a].rows || x[d].colsb != x[b].colsb ||
+        x[a].colsb / 4 != x[b].rows)
+        __builtin_trap();
+}
+EMULATE void emulate_dpb(int d, int a, int b, int a_signed, int b_signed)
+{
+    emulate_shapes(d, a, b);
+    struct emulate_tile *x = emulate_tiles;
+    for (int m = 0; m < x[d].rows; m++)
+        for (int n = 0; n < x[d].colsb / 4; n++) {
+            int32_t c;
+            memcpy(&c, x[d].b[m] + 4 * n, 4);
+            for (int k = 0; k < x[a].colsb; k++) {
+                int u = x[a].b[m][k], v = x[b].b[k / 4][4 * n + k % 4];
+                c += (a_signed ? (int8_t)u : u) * (b_signed ? (int8_t)v : v);
+            }
+            memcpy(x[d].b[m] + 4 * n, &c, 4);
+        }
+}
+EMULATE float emulate_of_bf16(const unsigned char *p)
+{
+    uint16_t h;
+    memcpy(&h, p, 2);
+    uint32_t u = (h & 0x7f80) ? (uint32_t)h << 16 : (uint32_t)(h & 0x8000) << 16;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+EMULATE float emulate_flush(float f)
+{
+    return fabsf(f) < 0x1p-126f ? 0.0f * f : f;
+}
+EMULATE void emulate_dpbf16(int d, int a, int b)
+{
+    emulate_shapes(d, a, b);
+    struct emulate_tile *x = emulate_tiles;
+    for (int m = 0; m < x[d].rows; m++)
+        for (int n = 0; n < x[d].colsb / 4; n++) {
+            float even = 0, odd = 0, c;
+            for (int k = 0; k < x[a].colsb / 4; k++) {
+                even = emulate_flush(fmaf(emulate_of_bf16(x[a].b[m] + 4 * k),
+                                          emulate_of_bf16(x[b].b[k] + 4 * n), even));
+                odd = emulate_flush(fmaf(emulate_of_bf16(x[a].b[m] + 4 * k + 2),
+                                         emulate_of_bf16(x[b].b[k] + 4 * n + 2), odd));
+            }
+            memcpy(&c, x[d].b[m] + 4 * n, 4);
+            c = emulate_flush(emulate_flush(even + odd) + emulate_flush(c));
+            memcpy(x[d].b[m] + 4 * n, &c, 4);
+        }
+}
+
+#undef _tile_loadconfig
+#define _tile_loadconfig emulate_loadconfig
+#undef _tile_release
+#define _tile_release emulate_release
+#undef _tile_loadd
+#define _tile_loadd(t, p, s) emulate_tile_load(t, p, (long)(s))
+#undef _tile_stream_loadd
+#define _tile_stream_loadd(t, p, s) emulate_tile_load(t, p, (long)(s))
+#undef _tile_stored
+#define _tile_stored(t, p, s) emulate_tile_store(t, p, (long)(s))
+#undef _tile_zero
+#define _tile_zero(t) emulate_tile_zero(t)
+#undef _tile_dpbssd
+#define _tile_dpbssd(d, a, b) emulate_dpb(d, a, b, 1, 1)
+#undef _tile_dpbsud
+#define _tile_dpbsud(d, a, b) emulate_dpb(d, a, b, 1, 0)
+#undef _tile_dpbusd
+#define _tile_dpbusd(d, a, b) emulate_dpb(d, a, b, 0, 1)
+#undef _tile_dpbuud
+#define _tile_dpbuud(d, a, b) emulate_dpb(d, a, b, 0, 0)
+#undef _tile_dpbf16ps
+#define _tile_dpbf16ps(d, a, b) emulate_dpbf16(d, a, b)
+
+#ifndef __AVX512F__
+#define __AVX512F__ 1
+#endif
+
+#endif
