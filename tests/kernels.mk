@@ -1,9 +1,24 @@
 ## tests of kernels; `tests/t_kernels --bench` prints a table of times
 check_PROGRAMS += tests/t_kernels
 TESTS += tests/t_kernels
-tests_t_kernels_SOURCES = %D%/kernels/t_kernels.c %D%/kernels/bench.c \
+kernel_checks = %D%/kernels/t_kernels.c %D%/kernels/bench.c \
 	%D%/kernels/check_attention.c %D%/kernels/check_products.c %D%/kernels/checker.h \
 	%D%/kernels/formats.c %D%/kernels/formats.h \
 	%D%/kernels/guard.c %D%/kernels/guard.h %D%/kernels/values.c %D%/kernels/values.h
+tests_t_kernels_SOURCES = $(kernel_checks)
 tests_t_kernels_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_kernels_LDADD = $(LIBS_KERN) $(LIBS_BASE) $(CHECK_LIBS)
+
+## The levels above AVX2 once more, their instructions in plain C: wrong answers show on any x86 machine.
+EXTRA_DIST += %D%/kernels/emulate/avx512.h %D%/kernels/emulate/cpu.c
+if EMULATE_SIMD
+check_LIBRARIES += libkern_emulated.a
+libkern_emulated_a_SOURCES = engine/kernels/amx_attn.c engine/kernels/amx_mul.c engine/kernels/avx512.c
+libkern_emulated_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX2_CFLAGS) -ffp-contract=off -Wno-psabi \
+	-include $(top_srcdir)/tests/kernels/emulate/avx512.h
+check_PROGRAMS += tests/t_kernels_emulated
+TESTS += tests/t_kernels_emulated
+tests_t_kernels_emulated_SOURCES = $(kernel_checks) %D%/kernels/emulate/cpu.c
+tests_t_kernels_emulated_CPPFLAGS = $(TEST_CPPFLAGS) -DEMULATED
+tests_t_kernels_emulated_LDADD = libkern.a libkern_emulated.a libkern_avx2.a $(LIBS_BASE) $(CHECK_LIBS)
+endif
