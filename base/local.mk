@@ -10,4 +10,5 @@ libbase_a_SOURCES = \
 	%D%/log.c %D%/log.h \
 	%D%/mailbox.c %D%/mailbox.h \
 	%D%/metrics.c %D%/metrics.h \
+	%D%/place.c %D%/place.h \
 	%D%/utf8.c %D%/utf8.h

@@ -1,9 +1,16 @@
 /* engine/pool.c - fork-join over persistent threads; see pool.h.
  *
- * A job is published by raising `generation`; workers take items by fetch-add on `next` and count
- * themselves out in `working`. The caller takes items too and then waits for `working` to reach
- * zero. Waiting spins first, since jobs follow each other within microseconds, then yields, since
- * cores may be shared, then sleeps on a futex (workers only: the caller's wait is bounded by an item). */
+ * A job is published by raising `generation`, on one cache line with all that a worker must know of it.
+ * Every thread has lines of its own for the rest: whether it takes part (`state`), and how many items of
+ * its share are gone (`taken`).
+ *
+ * state is 2 g + 1 while a worker takes part in job g and 2 g when it is through with it. A worker joins by
+ * a compare-and-swap from an older state. When no items are left the caller goes over the workers: those
+ * that joined are waited for, each for one item at most; the others get state 2 g in the same way, which
+ * keeps them out. After that nobody reads the job, and the next one may be written over it.
+ *
+ * taken is g << 32 | items. A share whose g is an older job's counts as untouched, so that nobody has to
+ * reset them. */
 #include "config.h"
 
 #include "engine/pool.h"
@@ -13,36 +20,49 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
-/* About 30 us of spinning: longer than the gap between two jobs of a step, shorter than a time slice
- * of the loop thread would notice. */
-#define SPIN_TURNS 2000
+#include "base/clock.h"
+#include "base/place.h"
 
-struct worker {
-    struct pool *pool;
+#define MAX_POOL_THREADS 1024
+/* Longer than the gap between two jobs of a step. With fewer processors than threads spinning only takes
+ * from others what they need to end the job. */
+#define SPIN_NS 10000
+#define SPIN_SHARED_NS 500
+/* Then others may run between two looks, for about the gap between two steps; then sleep. */
+#define YIELD_NS 150000
+#define LOOKS 16 /* between two looks at the clock */
+
+struct member {
+    _Alignas(64) _Atomic uint64_t state; /* not of thread 0: the caller */
+    _Alignas(64) _Atomic uint64_t taken;
+    _Alignas(64) struct pool *pool;
     pthread_t thread;
     int index;
     int cpu; /* -1: not bound */
 };
 
 struct pool {
-    int n_threads;
-    struct worker *workers; /* n_threads - 1 */
-    int n_started;
-    _Atomic unsigned generation;
-    _Atomic int sleepers;
-    _Atomic int stop;
+    int n_threads, n_started;
+    int64_t spin_ns;
+    struct member *members; /* [n_threads] */
+    cpu_set_t caller_set;   /* as it was before the caller was bound */
+    pid_t caller;           /* 0: it was not */
     /* the job in hand; written before generation is raised */
+    _Alignas(64) _Atomic unsigned generation;
+    int n_items;
+    const int *first; /* of shares, or NULL: items come from `next` */
     void (*fn)(void *arg, int item, int thread);
     void *arg;
-    int n_items;
+    _Atomic int stop;
     _Alignas(64) _Atomic int next;
-    _Alignas(64) _Atomic int working;
+    _Alignas(64) _Atomic int sleepers;
 };
 
 static inline void relax(void)
@@ -64,27 +84,58 @@ static void futex_wake_all(_Atomic unsigned *at)
     syscall(SYS_futex, at, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
 }
 
-static void take_items(struct pool *p, int thread)
+/* --- items ------------------------------------------------------------------------------------- */
+
+/* The next item of share s that nobody has, or -1. */
+static int claim(struct pool *p, int s, unsigned g)
 {
+    unsigned size = (unsigned)(p->first[s + 1] - p->first[s]);
+    _Atomic uint64_t *at = &p->members[s].taken;
+    uint64_t v = atomic_load_explicit(at, memory_order_relaxed);
     for (;;) {
-        int item = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed);
-        if (item >= p->n_items)
-            return;
-        p->fn(p->arg, item, thread);
+        unsigned n = (unsigned)(v >> 32) == g ? (unsigned)v : 0;
+        if (n >= size)
+            return -1;
+        if (atomic_compare_exchange_weak_explicit(at, &v, (uint64_t)g << 32 | (n + 1),
+                                                  memory_order_relaxed, memory_order_relaxed))
+            return p->first[s] + (int)n;
     }
 }
 
+static void take_items(struct pool *p, int thread, unsigned g)
+{
+    int item;
+    if (!p->first) {
+        while ((item = atomic_fetch_add_explicit(&p->next, 1, memory_order_relaxed)) < p->n_items)
+            p->fn(p->arg, item, thread);
+        return;
+    }
+    for (int i = 0, s = thread; i < p->n_threads; i++, s = s + 1 < p->n_threads ? s + 1 : 0)
+        while ((item = claim(p, s, g)) >= 0)
+            p->fn(p->arg, item, thread);
+}
+
+/* --- workers ----------------------------------------------------------------------------------- */
+
 static unsigned wait_for_job(struct pool *p, unsigned seen)
 {
-    for (int i = 0; i < SPIN_TURNS; i++) {
-        unsigned g = atomic_load_explicit(&p->generation, memory_order_acquire);
-        if (g != seen)
-            return g;
-        relax();
+    int64_t begin = clock_now_ns(), waited = 0;
+    unsigned g;
+    while (waited < YIELD_NS) {
+        for (int i = 0; i < LOOKS; i++) {
+            g = atomic_load_explicit(&p->generation, memory_order_acquire);
+            if (g != seen)
+                return g;
+            if (waited < p->spin_ns)
+                relax();
+            else
+                sched_yield();
+        }
+        waited = clock_now_ns() - begin;
     }
     for (;;) {
         atomic_fetch_add(&p->sleepers, 1);
-        unsigned g = atomic_load(&p->generation);
+        g = atomic_load(&p->generation);
         if (g == seen)
             futex_wait(&p->generation, seen);
         atomic_fetch_sub(&p->sleepers, 1);
@@ -94,90 +145,83 @@ static unsigned wait_for_job(struct pool *p, unsigned seen)
     }
 }
 
-static void *worker_main(void *arg)
+/* False: the job is over already. */
+static bool join(struct pool *p, struct member *m, unsigned g)
 {
-    struct worker *w = arg;
-    struct pool *p = w->pool;
-    unsigned seen = 0;
-    if (w->cpu >= 0) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        CPU_SET(w->cpu, &set);
-        pthread_setaffinity_np(pthread_self(), sizeof(set), &set); /* a wish: failure costs speed only */
-    }
-    for (;;) {
-        seen = wait_for_job(p, seen);
-        if (atomic_load(&p->stop))
-            return NULL;
-        take_items(p, w->index);
-        atomic_fetch_sub_explicit(&p->working, 1, memory_order_release);
-    }
+    uint64_t v = atomic_load_explicit(&m->state, memory_order_acquire);
+    /* Of the job in hand no state can be newer; an older one than g's says that it is open. */
+    if (atomic_load_explicit(&p->generation, memory_order_acquire) != g || v == 2 * (uint64_t)g)
+        return false;
+    return atomic_compare_exchange_strong_explicit(&m->state, &v, 2 * (uint64_t)g + 1,
+                                                   memory_order_acquire, memory_order_relaxed);
 }
 
-static void publish(struct pool *p)
-{
-    atomic_fetch_add(&p->generation, 1);
-    if (atomic_load(&p->sleepers) > 0)
-        futex_wake_all(&p->generation);
-}
-
-/* CPUs of the affinity mask in order; the first is left to the caller. */
-static int nth_cpu(const cpu_set_t *set, int n)
-{
-    for (int i = 0; i < CPU_SETSIZE; i++)
-        if (CPU_ISSET(i, set) && n-- == 0)
-            return i;
-    return -1;
-}
-
-int pool_new(int n_threads, int pin, struct pool **ret, struct err *e)
+static void bind_to(int cpu)
 {
     cpu_set_t set;
-    if (n_threads < 1 || n_threads > 1024)
-        return err_set_param(e, ERR_INVAL, "threads", "threads must be in 1..1024, not %d", n_threads);
-    struct pool *p = aligned_alloc(64, (sizeof(*p) + 63) & ~(size_t)63);
-    struct worker *workers = calloc((size_t)n_threads, sizeof(*workers));
-    if (!p || !workers) {
-        free(p);
-        free(workers);
-        return err_set(e, ERR_NOMEM, "no memory for %d threads", n_threads);
-    }
-    memset(p, 0, sizeof(*p));
-    p->n_threads = n_threads;
-    p->workers = workers;
-    if (sched_getaffinity(0, sizeof(set), &set) || CPU_COUNT(&set) < n_threads)
-        pin = 0; /* more threads than CPUs: binding would only hurt */
-    for (int i = 1; i < n_threads; i++) {
-        struct worker *w = &p->workers[i - 1];
-        *w = (struct worker){.pool = p, .index = i, .cpu = pin ? nth_cpu(&set, i) : -1};
-        int r = pthread_create(&w->thread, NULL, worker_main, w);
-        if (r) {
-            pool_free(&p);
-            return err_set(e, ERR_IO, "cannot start compute thread %d: %s", i, strerror(r));
-        }
-        p->n_started++;
-    }
-    *ret = p;
-    return 0;
+    CPU_ZERO(&set);
+    CPU_SET(cpu, &set);
+    pthread_setaffinity_np(pthread_self(), sizeof(set), &set); /* a wish: failure costs speed only */
 }
 
-void pool_free(struct pool **pp)
+static void *worker_main(void *arg)
 {
-    struct pool *p = *pp;
-    *pp = NULL;
-    if (!p)
+    struct member *m = arg;
+    struct pool *p = m->pool;
+    unsigned seen = 0;
+    if (m->cpu >= 0)
+        bind_to(m->cpu);
+    for (;;) {
+        seen = wait_for_job(p, seen);
+        if (atomic_load_explicit(&p->stop, memory_order_relaxed))
+            return NULL;
+        if (!join(p, m, seen))
+            continue;
+        take_items(p, m->index, seen);
+        atomic_store_explicit(&m->state, 2 * (uint64_t)seen, memory_order_release);
+    }
+}
+
+/* --- the caller -------------------------------------------------------------------------------- */
+
+static unsigned publish(struct pool *p)
+{
+    unsigned g = atomic_load_explicit(&p->generation, memory_order_relaxed) + 1;
+    for (int i = 0; g == 0 && i < p->n_threads; i++) /* numbers begin again: forget who had them */
+        atomic_store_explicit(&p->members[i].taken, 0, memory_order_relaxed);
+    atomic_store(&p->generation, g);
+    if (atomic_load(&p->sleepers) > 0)
+        futex_wake_all(&p->generation);
+    return g;
+}
+
+/* Waits until the worker is through with job g, or keeps it out. */
+static void close_job(struct pool *p, struct member *m, unsigned g)
+{
+    uint64_t over = 2 * (uint64_t)g, v = atomic_load_explicit(&m->state, memory_order_acquire);
+    if (v == over || (v != over + 1 &&
+                      atomic_compare_exchange_strong_explicit(&m->state, &v, over, memory_order_acq_rel,
+                                                              memory_order_acquire)))
         return;
-    atomic_store(&p->stop, 1);
-    publish(p);
-    for (int i = 0; i < p->n_started; i++)
-        pthread_join(p->workers[i].thread, NULL);
-    free(p->workers);
-    free(p);
+    int64_t begin = 0;
+    for (int i = 1; atomic_load_explicit(&m->state, memory_order_acquire) != over; i++) {
+        if (begin >= 0)
+            relax();
+        else
+            sched_yield();
+        if (begin >= 0 && i % LOOKS == 0) {
+            int64_t now = clock_now_ns();
+            begin = begin == 0 ? now : now - begin > p->spin_ns ? -1 : begin;
+        }
+    }
 }
 
-int pool_threads(const struct pool *p)
+static void run_job(struct pool *p)
 {
-    return p->n_threads;
+    unsigned g = publish(p);
+    take_items(p, 0, g);
+    for (int i = 1; i < p->n_threads; i++)
+        close_job(p, &p->members[i], g);
 }
 
 void pool_run(struct pool *p, int n_items, void (*fn)(void *arg, int item, int thread), void *arg)
@@ -190,16 +234,95 @@ void pool_run(struct pool *p, int n_items, void (*fn)(void *arg, int item, int t
     p->fn = fn;
     p->arg = arg;
     p->n_items = n_items;
+    p->first = NULL;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->working, p->n_threads - 1, memory_order_relaxed);
-    publish(p);
-    take_items(p, 0);
-    for (int i = 0; atomic_load_explicit(&p->working, memory_order_acquire) > 0; i++) {
-        if (i < SPIN_TURNS)
-            relax();
-        else
-            sched_yield();
+    run_job(p);
+}
+
+void pool_run_shares(struct pool *p, const int *first, void (*fn)(void *arg, int item, int thread),
+                     void *arg)
+{
+    int n_items = first[p->n_threads];
+    if (p->n_threads == 1 || n_items <= 1) {
+        for (int i = 0; i < n_items; i++)
+            fn(arg, i, 0);
+        return;
     }
+    p->fn = fn;
+    p->arg = arg;
+    p->n_items = n_items;
+    p->first = first;
+    run_job(p);
+}
+
+/* --- life -------------------------------------------------------------------------------------- */
+
+static void bind_caller(struct pool *p, int cpu)
+{
+    if (pthread_getaffinity_np(pthread_self(), sizeof(p->caller_set), &p->caller_set))
+        return;
+    p->caller = gettid();
+    bind_to(cpu);
+}
+
+int pool_new(int n_threads, int pin, struct pool **ret, struct err *e)
+{
+    int cpus[MAX_POOL_THREADS];
+    if (n_threads < 1 || n_threads > MAX_POOL_THREADS)
+        return err_set_param(e, ERR_INVAL, "threads", "threads must be in 1..%d, not %d",
+                             MAX_POOL_THREADS, n_threads);
+    struct pool *p = aligned_alloc(64, sizeof(*p));
+    struct member *members = aligned_alloc(64, (size_t)n_threads * sizeof(*members));
+    if (!p || !members) {
+        free(p);
+        free(members);
+        return err_set(e, ERR_NOMEM, "no memory for %d threads", n_threads);
+    }
+    memset(p, 0, sizeof(*p));
+    memset(members, 0, (size_t)n_threads * sizeof(*members));
+    p->n_threads = n_threads;
+    p->members = members;
+    int n_cpus = place_cpus(cpus, MAX_POOL_THREADS);
+    bool crowded = n_cpus < n_threads;
+    p->spin_ns = crowded ? SPIN_SHARED_NS : SPIN_NS;
+    pin = pin && !crowded; /* more threads than processors: binding would only hurt */
+    for (int i = 1; i < n_threads; i++) {
+        struct member *m = &p->members[i];
+        m->pool = p;
+        m->index = i;
+        m->cpu = pin ? cpus[i] : -1;
+        int r = pthread_create(&m->thread, NULL, worker_main, m);
+        if (r) {
+            pool_free(&p);
+            return err_set(e, ERR_IO, "cannot start compute thread %d: %s", i, strerror(r));
+        }
+        p->n_started++;
+    }
+    if (pin)
+        bind_caller(p, cpus[0]);
+    *ret = p;
+    return 0;
+}
+
+void pool_free(struct pool **pp)
+{
+    struct pool *p = *pp;
+    *pp = NULL;
+    if (!p)
+        return;
+    atomic_store(&p->stop, 1);
+    publish(p);
+    for (int i = 1; i <= p->n_started; i++)
+        pthread_join(p->members[i].thread, NULL);
+    if (p->caller == gettid())
+        pthread_setaffinity_np(pthread_self(), sizeof(p->caller_set), &p->caller_set);
+    free(p->members);
+    free(p);
+}
+
+int pool_threads(const struct pool *p)
+{
+    return p->n_threads;
 }
 
 /* --- how many ---------------------------------------------------------------------------------- */

@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 
+#include "base/place.h"
+
 #define HUGE_PAGE ((size_t)2 << 20)
 #define CHUNK_BYTES ((size_t)256 << 20)
 #define AHEAD_BYTES ((size_t)32 << 20)
@@ -67,6 +69,8 @@ static struct chunk *chunk_new(size_t n_bytes)
 #ifdef MADV_HUGEPAGE
     madvise(c->data, n_bytes, MADV_HUGEPAGE); /* without them it is only slower */
 #endif
+    /* Who will read an expert is not known before a token chooses it: all nodes share the reading. */
+    place_interleave(c->data, n_bytes);
     return c;
 }
 

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "base/place.h"
 #include "kvcache/internal.h"
 
 #define MAX_PLANES (1u << 20)
@@ -76,6 +77,7 @@ static int map_pool(struct kv *kv, bool huge_pages, struct err *e)
     kv->pool_bytes = used;
     if (huge_pages)
         madvise(kv->pool, kv->pool_bytes, MADV_HUGEPAGE); /* a wish */
+    place_interleave(kv->pool, kv->pool_bytes); /* any thread may read any sequence */
     return 0;
 }
 

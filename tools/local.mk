@@ -1,5 +1,6 @@
 noinst_PROGRAMS += latent-bench
-latent_bench_SOURCES = %D%/latent_bench.c %D%/bench_machine.c %D%/bench.h
+latent_bench_SOURCES = %D%/latent_bench.c %D%/bench_machine.c %D%/bench.h \
+	%D%/bench_around.c %D%/bench_around.h
 latent_bench_LDADD = $(LIBS_ENGINE)
 
 ## latent-convert: a library, so that the tests can have its parts

@@ -4,10 +4,12 @@
 
 #include <check.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +20,7 @@
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/place.h"
 #include "base/utf8.h"
 
 static unsigned long long seed;
@@ -491,6 +494,42 @@ START_TEST(test_utf8_random)
 }
 END_TEST
 
+START_TEST(test_place_lists)
+{
+    ck_assert_int_eq(place_list_has("0-3,8\n", 0), 1);
+    ck_assert_int_eq(place_list_has("0-3,8\n", 3), 1);
+    ck_assert_int_eq(place_list_has("0-3,8\n", 4), 0);
+    ck_assert_int_eq(place_list_has("0-3,8\n", 8), 1);
+    ck_assert_int_eq(place_list_has("5", 5), 1);
+    ck_assert_int_eq(place_list_has("15", 5), 0);
+    ck_assert_int_eq(place_list_has("", 0), 0);
+    ck_assert_int_eq(place_list_has("x", 0), 0);
+}
+END_TEST
+
+/* Each processor of the mask once, however many are asked for; memory stays usable. */
+START_TEST(test_place)
+{
+    enum { SOME = 2048, BYTES = 4 << 20 };
+    int cpus[SOME], seen[SOME] = {0};
+    cpu_set_t set;
+    ck_assert_int_eq(sched_getaffinity(0, sizeof(set), &set), 0);
+    int n = place_cpus(cpus, SOME);
+    ck_assert_int_eq(n, CPU_COUNT(&set));
+    for (int i = 0; i < n; i++) {
+        ck_assert(CPU_ISSET(cpus[i], &set));
+        ck_assert_int_eq(seen[cpus[i]]++, 0);
+    }
+    ck_assert_int_eq(place_cpus(cpus, 1), 1);
+    unsigned char *p = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ck_assert(p != MAP_FAILED);
+    place_interleave(p, BYTES);
+    memset(p, 7, BYTES);
+    ck_assert_int_eq(p[BYTES - 1], 7);
+    munmap(p, BYTES);
+}
+END_TEST
+
 int main(void)
 {
     const char *s = getenv("LATENT_TEST_SEED");
@@ -511,6 +550,8 @@ int main(void)
     tcase_add_test(tc, test_hash);
     tcase_add_test(tc, test_log);
     tcase_add_test(tc, test_cpu);
+    tcase_add_test(tc, test_place_lists);
+    tcase_add_test(tc, test_place);
     tcase_add_test(tc, test_utf8_table);
     tcase_add_test(tc, test_utf8_all);
     tcase_add_test(tc, test_utf8_random);

@@ -55,6 +55,17 @@ static void run_job(struct pool *p, struct job *j, int n_items)
             ck_abort_msg("item %d of %d ran %d times", i, n_items, j->count[i]);
 }
 
+static void any_item(void *arg, int i, int thread)
+{
+    struct job *j = arg;
+    atomic_fetch_add(&j->running, 1);
+    if (i < 0 || i >= j->n_items || thread < 0 || thread >= j->n_threads)
+        atomic_fetch_add(&j->bad, 1);
+    else
+        j->count[i]++;
+    atomic_fetch_sub(&j->running, 1);
+}
+
 /* Threads 1 to 8, bound and not: more than this machine's CPUs among them. */
 START_TEST(test_every_item_once)
 {
@@ -169,6 +180,114 @@ START_TEST(test_really_parallel)
 }
 END_TEST
 
+/* Shares of any size, empty ones among them: every item once, on one thread or another. */
+START_TEST(test_shares)
+{
+    struct pool *p = NULL;
+    struct job *j = calloc(1, sizeof(*j));
+    int n_threads = 1 + _i, first[MAX_THREADS + 1];
+    ck_assert_int_eq(pool_new(n_threads, 0, &p, NULL), 0);
+    for (int k = 0; k < 3000; k++) {
+        first[0] = 0;
+        for (int t = 0; t < n_threads; t++)
+            first[t + 1] = first[t] + (rand() % 3 ? rand() % 9 : 0);
+        j->n_threads = n_threads;
+        j->n_items = first[n_threads];
+        memset(j->count, 0, sizeof(j->count));
+        if (k % 3 == 0) /* kinds of jobs alternate */
+            run_job(p, j, k % 40);
+        else
+            pool_run_shares(p, first, any_item, j);
+        for (int i = 0; i < j->n_items; i++)
+            ck_assert_int_eq(j->count[i], 1);
+        ck_assert_int_eq(atomic_load(&j->running), 0);
+        ck_assert_int_eq(atomic_load(&j->bad), 0);
+    }
+    pool_free(&p);
+    free(j);
+}
+END_TEST
+
+struct meeting {
+    _Atomic int n;
+    int n_items, thread[64];
+};
+
+static void meet(void *arg, int i, int thread)
+{
+    struct meeting *m = arg;
+    m->thread[i] = thread;
+    atomic_fetch_add(&m->n, 1);
+    int64_t end = clock_now_ns() + 20 * NS_PER_SEC;
+    while (atomic_load(&m->n) < m->n_items && clock_now_ns() < end)
+        sched_yield();
+}
+
+/* Each thread begins with its own share; when its share is stuck the others take the rest of it. */
+START_TEST(test_shares_own_and_helped)
+{
+    struct pool *p = NULL;
+    const int one_each[] = {0, 1, 2, 3, 4}, all_of_one[] = {0, 0, 4, 4, 4};
+    ck_assert_int_eq(pool_new(4, 0, &p, NULL), 0);
+    for (int k = 0; k < 200; k++) {
+        struct meeting m = {.n_items = 4};
+        pool_run_shares(p, one_each, meet, &m);
+        ck_assert_int_eq(atomic_load(&m.n), 4);
+        for (int i = 0; i < 4; i++)
+            ck_assert_int_eq(m.thread[i], i);
+        m = (struct meeting){.n_items = 4};
+        pool_run_shares(p, all_of_one, meet, &m); /* ends only if four threads take one each */
+        ck_assert_int_eq(atomic_load(&m.n), 4);
+    }
+    pool_free(&p);
+}
+END_TEST
+
+static void *busy(void *arg)
+{
+    const _Atomic int *stop = arg;
+    while (!atomic_load(stop))
+        ;
+    return NULL;
+}
+
+/* More threads than processors, and neighbours that take what they get: right, and soon over. Where every
+ * job waited for every worker to have its turn this takes minutes. */
+START_TEST(test_crowded)
+{
+    enum { NEIGHBOURS = 4, JOBS = 2000 };
+    struct pool *p = NULL;
+    struct job *j = calloc(1, sizeof(*j));
+    pthread_t t[NEIGHBOURS];
+    _Atomic int stop = 0;
+    ck_assert_int_eq(pool_new(MAX_THREADS, 1, &p, NULL), 0);
+    for (int i = 0; i < NEIGHBOURS; i++)
+        ck_assert_int_eq(pthread_create(&t[i], NULL, busy, &stop), 0);
+    for (int k = 0; k < JOBS; k++)
+        run_job(p, j, 2 + k % 30);
+    atomic_store(&stop, 1);
+    for (int i = 0; i < NEIGHBOURS; i++)
+        pthread_join(t[i], NULL);
+    pool_free(&p);
+    free(j);
+}
+END_TEST
+
+/* The caller may be bound like the others; afterwards it is as free as before. */
+START_TEST(test_affinity_restored)
+{
+    struct pool *p = NULL;
+    cpu_set_t before, after;
+    ck_assert_int_eq(sched_getaffinity(0, sizeof(before), &before), 0);
+    for (int n = 1; n <= 3; n++) {
+        ck_assert_int_eq(pool_new(n, 1, &p, NULL), 0);
+        pool_free(&p);
+        ck_assert_int_eq(sched_getaffinity(0, sizeof(after), &after), 0);
+        ck_assert(CPU_EQUAL(&before, &after));
+    }
+}
+END_TEST
+
 START_TEST(test_errors)
 {
     struct pool *p = NULL;
@@ -216,6 +335,10 @@ int main(void)
     tcase_add_loop_test(tc, test_writes_visible, 0, 4);
     tcase_add_test(tc, test_sleep_and_wake);
     tcase_add_test(tc, test_really_parallel);
+    tcase_add_loop_test(tc, test_shares, 0, MAX_THREADS);
+    tcase_add_test(tc, test_shares_own_and_helped);
+    tcase_add_test(tc, test_crowded);
+    tcase_add_test(tc, test_affinity_restored);
     tcase_add_test(tc, test_errors);
     tcase_add_test(tc, test_idle_costs_nothing);
     suite_add_tcase(suite, tc);
