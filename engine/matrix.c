@@ -1,4 +1,4 @@
-/* engine/matrix.c - packing, products, and row jobs; see matrix.h. Engine thread. */
+/* engine/matrix.c - packing, and activations for it; see matrix.h. Engine thread. */
 #include "config.h"
 
 #include "engine/matrix.h"
@@ -6,18 +6,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Pieces a thread gets of a list of products on average: enough to even out stalls of a shared
- * machine, few enough that handing out (about 0.1 us each) stays invisible. */
-#define PIECES_PER_THREAD 4
-/* Work below which a piece is not cut further, in weights times rows: about 2 us. */
-#define MIN_PIECE_WORK (64 * 1024)
-/* Rows that share one pass over a weight group inside a piece: their activations stay in L2. */
-#define PIECE_ROWS 128
 /* Packing is reported, and can be stopped, at this grain: one job of the pool, in pieces for its threads. */
 #define REPORT_BYTES (32u << 20)
 #define PIECE_BYTES (256u << 10)
 #define MAX_PIECES 512
-#define ROWS_PER_JOB_MIN 4
 
 /* Groups of one matrix: what a thread packs at a time. */
 struct pack_piece {
@@ -231,81 +223,7 @@ void matrix_row_f32(const struct matrix *m, int r, float *dst)
     kern_unpack_row(m->type, m->packed, m->n_in, r, dst);
 }
 
-/* --- products ---------------------------------------------------------------------------------- */
-
-int products_init(struct products *p, const struct kernels *kern, struct pool *pool,
-                  int max_products)
-{
-    p->kern = kern;
-    p->pool = pool;
-    p->max_pieces = 3 * max_products + 4 * PIECES_PER_THREAD * pool_threads(pool);
-    p->pieces = calloc((size_t)p->max_pieces, sizeof(*p->pieces));
-    return p->pieces ? 0 : ERR_NOMEM;
-}
-
-void products_done(struct products *p)
-{
-    free(p->pieces);
-    p->pieces = NULL;
-}
-
-struct products_job {
-    const struct products *p;
-    const struct product *list;
-};
-
-static void product_item(void *arg, int item, int thread)
-{
-    const struct products_job *j = arg;
-    const struct product_piece *pc = &j->p->pieces[item];
-    const struct product *pr = &j->list[pc->product];
-    const struct matrix *w = pr->w;
-    (void)thread;
-    kern_mul_fn *mul = kern_mul(j->p->kern, w->type);
-    for (int r = pc->r0; r < pc->r1; r += PIECE_ROWS) {
-        int m = pc->r1 - r < PIECE_ROWS ? pc->r1 - r : PIECE_ROWS;
-        mul(w->packed, w->n_out, w->n_in, pc->g0, pc->g1, pr->x + r, pr->y + r, m);
-    }
-}
-
-void products_run(struct products *p, const struct product *list, int n)
-{
-    int64_t total = 0;
-    for (int i = 0; i < n; i++)
-        total += (int64_t)list[i].w->n_out * list[i].w->n_in * list[i].m;
-    int64_t target = total / (PIECES_PER_THREAD * pool_threads(p->pool)) + 1;
-    if (target < MIN_PIECE_WORK)
-        target = MIN_PIECE_WORK;
-    int n_pieces = 0;
-    for (int i = 0; i < n; i++) {
-        const struct product *pr = &list[i];
-        if (pr->m == 0)
-            continue;
-        int groups = matrix_groups(pr->w);
-        int64_t per_group = (int64_t)KERN_LANES * pr->w->n_in * pr->m;
-        int64_t step = target / per_group, rows = pr->m;
-        if (step < 1) {
-            step = 1; /* few wide groups and many rows: cut the rows too */
-            rows = (pr->m * target / per_group + KERN_LANES) / KERN_LANES * KERN_LANES;
-        }
-        /* The list always fits: what is left over is at least two pieces for each product to come. */
-        int room = p->max_pieces - n_pieces - 2 * (n - 1 - i);
-        if ((groups / step + 1) * (pr->m / rows + 1) > room) {
-            rows = pr->m;
-            step = (groups + room - 1) / room > step ? (groups + room - 1) / room : step;
-        }
-        for (int g = 0; g < groups; g += (int)step) {
-            int g1 = g + step < groups ? g + (int)step : groups;
-            for (int r = 0; r < pr->m; r += (int)rows) {
-                int r1 = r + rows < pr->m ? r + (int)rows : pr->m;
-                p->pieces[n_pieces++] = (struct product_piece){
-                    .product = i, .g0 = g, .g1 = g1, .r0 = r, .r1 = r1};
-            }
-        }
-    }
-    struct products_job job = {p, list};
-    pool_run(p->pool, n_pieces, product_item, &job);
-}
+/* --- activations ------------------------------------------------------------------------------- */
 
 size_t act_room(int n)
 {
@@ -319,32 +237,4 @@ const void *act_prepare(const struct kernels *k, enum tensor_type type, const fl
         return x;
     k->act_q8(x, n, dst);
     return dst;
-}
-
-/* --- rows -------------------------------------------------------------------------------------- */
-
-struct rows_job {
-    void (*fn)(void *arg, int r0, int r1, int thread);
-    void *arg;
-    int n, per_item;
-};
-
-static void rows_item(void *arg, int item, int thread)
-{
-    const struct rows_job *j = arg;
-    int r0 = item * j->per_item, r1 = r0 + j->per_item;
-    j->fn(j->arg, r0, r1 < j->n ? r1 : j->n, thread);
-}
-
-void rows_run(struct pool *pool, int n, void (*fn)(void *arg, int r0, int r1, int thread), void *arg)
-{
-    if (n <= 0)
-        return;
-    if (n < ROWS_PER_JOB_MIN || pool_threads(pool) == 1) {
-        fn(arg, 0, n, 0);
-        return;
-    }
-    int items = 2 * pool_threads(pool);
-    struct rows_job j = {fn, arg, n, (n + items - 1) / items};
-    pool_run(pool, (n + j.per_item - 1) / j.per_item, rows_item, &j);
 }

@@ -69,6 +69,7 @@ struct product {
     int m;
 };
 
+/* Rows [r0, r1) of a product by groups [g0, g1) of its weights. */
 struct product_piece {
     int32_t product, g0, g1, r0, r1;
 };
@@ -76,8 +77,9 @@ struct product_piece {
 struct products {
     const struct kernels *kern;
     struct pool *pool;
-    struct product_piece *pieces; /* owned */
+    struct product_piece *pieces; /* owned; so is first */
     int max_pieces;
+    int *first;                   /* [threads + 1] into pieces: each thread's share */
 };
 
 /* max_products: the longest list that products_run will get. */
@@ -85,6 +87,8 @@ int products_init(struct products *p, const struct kernels *kern, struct pool *p
                   int max_products) LATENT_MUST_CHECK;
 void products_done(struct products *p);
 void products_run(struct products *p, const struct product *list, int n);
+/* How products_run divides a list: fills pieces and first, returns the number of pieces. */
+int products_cut(struct products *p, const struct product *list, int n);
 
 /* Activations come in two forms: float32 as they are, or quantised to int8 (act_q8). */
 static inline bool act_is_quantised(enum tensor_type type)

@@ -30,7 +30,6 @@
 #include "base/clock.h"
 #include "base/place.h"
 
-#define MAX_POOL_THREADS 1024
 /* Longer than the gap between two jobs of a step. With fewer processors than threads spinning only takes
  * from others what they need to end the job. */
 #define SPIN_NS 10000
@@ -267,10 +266,10 @@ static void bind_caller(struct pool *p, int cpu)
 
 int pool_new(int n_threads, int pin, struct pool **ret, struct err *e)
 {
-    int cpus[MAX_POOL_THREADS];
-    if (n_threads < 1 || n_threads > MAX_POOL_THREADS)
+    int cpus[POOL_MAX_THREADS];
+    if (n_threads < 1 || n_threads > POOL_MAX_THREADS)
         return err_set_param(e, ERR_INVAL, "threads", "threads must be in 1..%d, not %d",
-                             MAX_POOL_THREADS, n_threads);
+                             POOL_MAX_THREADS, n_threads);
     struct pool *p = aligned_alloc(64, sizeof(*p));
     struct member *members = aligned_alloc(64, (size_t)n_threads * sizeof(*members));
     if (!p || !members) {
@@ -282,7 +281,7 @@ int pool_new(int n_threads, int pin, struct pool **ret, struct err *e)
     memset(members, 0, (size_t)n_threads * sizeof(*members));
     p->n_threads = n_threads;
     p->members = members;
-    int n_cpus = place_cpus(cpus, MAX_POOL_THREADS);
+    int n_cpus = place_cpus(cpus, POOL_MAX_THREADS);
     bool crowded = n_cpus < n_threads;
     p->spin_ns = crowded ? SPIN_SHARED_NS : SPIN_NS;
     pin = pin && !crowded; /* more threads than processors: binding would only hurt */

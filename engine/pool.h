@@ -10,6 +10,8 @@
 
 #include "base/err.h"
 
+#define POOL_MAX_THREADS 1024
+
 struct pool;
 
 /* n_threads >= 1 counts the caller; pin says whether threads are bound to processors, the caller to the

@@ -5,8 +5,8 @@
 
 #include "engine/pool.h"
 
-/* Nanoseconds that a job takes whose items, one for each thread, only wait for each other; jobs follow each
- * other, the best of many rounds. shares: handed out as shares (pool_run_shares), else from the one counter. */
+/* Nanoseconds that a job takes whose items, one for each thread, only wait for each other; jobs follow
+ * each other, the best of many rounds. shares: handed out by pool_run_shares, else by pool_run. */
 double bench_barrier_ns(struct pool *pool, int shares);
 
 #endif

@@ -6,7 +6,7 @@ libengine_a_SOURCES += \
 	%D%/paged.c %D%/paged.h \
 	engine/ffn.c engine/ffn.h \
 	engine/forward.c engine/forward.h \
-	engine/matrix.c engine/matrix.h engine/slab.c engine/slab.h \
+	engine/matrix.c engine/matrix.h engine/products.c engine/slab.c engine/slab.h \
 	engine/rope.c engine/rope.h \
 	engine/router.c engine/router.h \
 	engine/step.h

@@ -144,6 +144,75 @@ START_TEST(test_products)
 }
 END_TEST
 
+/* What a piece costs at the generic level: a byte of weights as much as a multiply-add. */
+static double piece_cost(const struct product *list, const struct product_piece *pc)
+{
+    const struct matrix *w = list[pc->product].w;
+    return (pc->g1 - pc->g0) * ((double)w->n_bytes / matrix_groups(w) + 16.0 * w->n_in * (pc->r1 - pc->r0));
+}
+
+/* However the rows fall on the matrices: every group of every row once, shares that are about even, pieces
+ * in order, rows cut at multiples of 32. Matrices without weights do: nothing is multiplied. */
+START_TEST(test_cut)
+{
+    enum { N = 130 };
+    static unsigned char seen[700 * 512];
+    struct matrix w[N];
+    struct product list[N];
+    struct pool *pool = NULL;
+    struct products p;
+    int threads = 1 + (int)(random_bits() % 16), n = 1 + (int)(random_bits() % N);
+    ck_assert_int_eq(pool_new(threads, 0, &pool, NULL), 0);
+    ck_assert_int_eq(products_init(&p, kern_table(_i % 2 ? CPU_AVX2 : CPU_GENERIC), pool, N), 0);
+    for (int round = 0; round < 40; round++) {
+        double cost = 0, most = 0, unit = 0;
+        bool once = true;
+        for (int i = 0; i < n; i++) {
+            w[i] = (struct matrix){.type = TT_Q8_0, .n_out = 16 * (1 + (int)(random_bits() % 128)) - 3,
+                                   .n_in = 256 << (random_bits() % 4)};
+            w[i].n_bytes = kern_packed_bytes(TT_Q8_0, w[i].n_out, w[i].n_in);
+            int kind = (int)(random_bits() % 4); /* untouched, few rows, many */
+            list[i] = (struct product){&w[i], NULL, NULL, 0};
+            list[i].m = kind == 0 ? 0 : kind < 3 ? 1 + (int)(random_bits() % 8) : (int)(random_bits() % 700);
+        }
+        int n_pieces = products_cut(&p, list, n);
+        ck_assert_int_le(n_pieces, p.max_pieces);
+        ck_assert_int_eq(p.first[0], 0);
+        ck_assert_int_eq(p.first[threads], n_pieces);
+        for (int i = 0, at = 0; i < n; i++) {
+            int groups = matrix_groups(&w[i]), area = 0;
+            memset(seen, 0, sizeof(seen));
+            for (; at < n_pieces && p.pieces[at].product == i; at++) {
+                const struct product_piece *pc = &p.pieces[at];
+                ck_assert(pc->g0 >= 0 && pc->g0 < pc->g1 && pc->g1 <= groups);
+                ck_assert(pc->r0 >= 0 && pc->r0 < pc->r1 && pc->r1 <= list[i].m);
+                ck_assert(pc->r0 % 32 == 0);
+                area += (pc->g1 - pc->g0) * (pc->r1 - pc->r0);
+                for (int r = pc->r0; r < pc->r1; r++)
+                    for (int g = pc->g0; g < pc->g1; g++)
+                        once &= seen[r * 128 + g]++ == 0;
+                cost += piece_cost(list, pc);
+                unit = fmax(unit, piece_cost(list, pc) / (pc->g1 - pc->g0));
+            }
+            ck_assert_int_eq(area, groups * list[i].m);
+        }
+        ck_assert(once);
+        for (int t = 0; t < threads; t++) {
+            double mine = 0;
+            ck_assert_int_le(p.first[t], p.first[t + 1]);
+            for (int k = p.first[t]; k < p.first[t + 1]; k++)
+                mine += piece_cost(list, &p.pieces[k]);
+            most = fmax(most, mine);
+        }
+        if (_i % 2 == 0 && cost > 1e6 * threads)
+            ck_assert_msg(most <= cost / threads + 3 * unit, "%g of %g on %d threads, groups of up to %g",
+                          most, cost, threads, unit);
+    }
+    products_done(&p);
+    pool_free(&pool);
+}
+END_TEST
+
 /* Values stored again: exact where the type allows, nearest even where not. */
 START_TEST(test_stored)
 {
@@ -191,6 +260,7 @@ int main(void)
     TCase *tc = tcase_create("matrix");
     tcase_add_loop_test(tc, test_rows, 0, n);
     tcase_add_loop_test(tc, test_products, 0, n);
+    tcase_add_loop_test(tc, test_cut, 0, 20);
     tcase_add_test(tc, test_stored);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
