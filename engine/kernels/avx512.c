@@ -7,6 +7,8 @@
 
 #include "engine/kernels/simd_template.h"
 
+#include "engine/kernels/small_template.h"
+
 #include "engine/kernels/quants_avx512.h"
 
 #include "engine/kernels/quants_template.h"
@@ -143,6 +145,7 @@ static void act_q8(const float *x, int n, void *dst)
 void kern__init_avx512(struct kernels *t)
 {
     set_template_kernels(t);
+    set_small_kernels(t);
     set_quant_kernels(t);
     t->mul_q8_0 = mul_q8_0;
     t->act_q8 = act_q8;

@@ -454,6 +454,62 @@ static void index_scores(const struct index_block *b)
     }
 }
 
+static int lane_max(const float *x, int n, float *ret)
+{
+    bool finite = true;
+    for (int i = 0; i < kern_stretches(n) * KERN_LANES; i++)
+        ret[i] = -INFINITY;
+    for (int i = 0; i < n; i++) {
+        float *max = &ret[i / KERN_STRETCH * KERN_LANES + i % KERN_LANES];
+        finite &= isfinite(x[i]) != 0;
+        if (x[i] > *max)
+            *max = x[i];
+    }
+    return finite;
+}
+
+static int collect(const float *x, int n, float least, float below, int32_t *ret)
+{
+    int count = 0;
+    for (int i = 0; i < n; i++)
+        if (x[i] >= least && x[i] < below)
+            ret[count++] = i;
+    return count;
+}
+
+static void soft_weights(const float *x, int n, float top, float scale, float *y)
+{
+    for (int i = 0; i < n; i++) {
+        float l = (x[i] - top) * scale;
+        y[i] = l > -KERN_SOFT_NATS ? expf(l) : 0.0f;
+    }
+}
+
+static float sum_from(const float *x, int n, float least, int *ret_count)
+{
+    float lane[KERN_LANES] = {0}, sum = 0.0f;
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        bool in = x[i] >= least;
+        lane[i % KERN_LANES] += in ? x[i] : 0.0f;
+        count += in;
+    }
+    for (int i = 0; i < KERN_LANES; i++)
+        sum += lane[i];
+    *ret_count = count;
+    return sum;
+}
+
+static void rotate(const float *cos, const float *sin, int half, int interleaved, float *x)
+{
+    int step = interleaved ? 2 : 1, other = interleaved ? 1 : half;
+    for (int i = 0; i < half; i++) {
+        float a = x[i * step], b = x[i * step + other];
+        x[i * step] = a * cos[i] - b * sin[i];
+        x[i * step + other] = b * cos[i] + a * sin[i];
+    }
+}
+
 void kern__init_generic(struct kernels *t)
 {
 #define KERN(name, ret, args, check_class) t->name = name;

@@ -166,6 +166,13 @@ void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r,
 /* Bytes of one prepared activation row of n_in values for weights of this type (64-multiple). */
 size_t kern_act_bytes(enum tensor_type type, int n_in);
 size_t kern_attn_scratch_floats(int row_elems, int n_rows);
+/* Values that lane_max takes together: 64 of each lane. */
+#define KERN_STRETCH 1024
+static inline int kern_stretches(int n)
+{
+    return (n + KERN_STRETCH - 1) / KERN_STRETCH;
+}
+#define KERN_SOFT_NATS 30.0f /* soft_weights: what is so much less likely than the best has weight 0 */
 size_t kern_row_bytes(enum tensor_type type, int elems, int tail);
 /* For the piece above, enough at every level; multiples of 64. */
 size_t kern_attn_query_bytes(int dk);

@@ -4,7 +4,8 @@ libkern_a_SOURCES = \
 	%D%/generic.c \
 	%D%/kern.c %D%/kern.def %D%/kern.h %D%/kern_internal.h \
 	%D%/pack.c %D%/pack.h %D%/pack_quants.c %D%/quant_layout.h \
-	%D%/quants_avx2.h %D%/quants_avx512.h %D%/quants_template.h %D%/simd_template.h %D%/vec_avx2.h %D%/vec_avx512.h
+	%D%/quants_avx2.h %D%/quants_avx512.h %D%/quants_template.h %D%/simd_template.h %D%/small_template.h \
+	%D%/vec_avx2.h %D%/vec_avx512.h
 libkern_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
 
 LIBS_KERN_SIMD =

@@ -125,4 +125,30 @@ static inline void v16_store_bf16(void *p, v16 v)
     _mm256_storeu_si256((__m256i *)p, _mm256_permute4x64_epi64(w, 0xd8));
 }
 
+/* Bit i: x[i] >= y[i]. */
+static inline unsigned v16_mask_ge(v16 x, v16 y)
+{
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_GE_OQ)) |
+           (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_GE_OQ)) << 8;
+}
+static inline unsigned v16_mask_lt(v16 x, v16 y)
+{
+    return (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)) |
+           (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_LT_OQ)) << 8;
+}
+/* Eight values, each in two neighbouring lanes. */
+static inline v16 v16_load_twice(const float *p)
+{
+    __m256 v = _mm256_loadu_ps(p);
+    return V16(_mm256_permutevar8x32_ps(v, _mm256_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3)),
+               _mm256_permutevar8x32_ps(v, _mm256_setr_epi32(4, 4, 5, 5, 6, 6, 7, 7)));
+}
+/* Neighbours change places. */
+static inline v16 v16_swap(v16 x) { return V16(_mm256_permute_ps(x.a, 0xb1), _mm256_permute_ps(x.b, 0xb1)); }
+/* x y - z in even lanes, x y + z in odd ones. */
+static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z)
+{
+    return V16(_mm256_fmaddsub_ps(x.a, y.a, z.a), _mm256_fmaddsub_ps(x.b, y.b, z.b));
+}
+
 #endif

@@ -79,4 +79,18 @@ static inline void v16_store_bf16(void *p, v16 a)
     _mm256_storeu_si256((__m256i *)p, _mm512_cvtepi32_epi16(_mm512_srli_epi32(r, 16)));
 }
 
+/* Bit i: x[i] >= y[i]. */
+static inline unsigned v16_mask_ge(v16 x, v16 y) { return _mm512_cmp_ps_mask(x, y, _CMP_GE_OQ); }
+static inline unsigned v16_mask_lt(v16 x, v16 y) { return _mm512_cmp_ps_mask(x, y, _CMP_LT_OQ); }
+/* Eight values, each in two neighbouring lanes. */
+static inline v16 v16_load_twice(const float *p)
+{
+    __m512i at = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+    return _mm512_permutexvar_ps(at, _mm512_castps256_ps512(_mm256_loadu_ps(p)));
+}
+/* Neighbours change places. */
+static inline v16 v16_swap(v16 x) { return _mm512_shuffle_ps(x, x, 0xb1); }
+/* x y - z in even lanes, x y + z in odd ones. */
+static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z) { return _mm512_fmaddsub_ps(x, y, z); }
+
 #endif

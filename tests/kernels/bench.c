@@ -16,7 +16,7 @@ enum { N_IN = 2048, ROWS = 64, DK = 576, DV = 512, GROUPS = 1 };
 static struct {
     void *act, *rows, *packed, *piece;
     float *x, *y, *scratch, *q, *m, *l, *acc, *m2, *l2, *acc2;
-    int32_t limit[GROUPS * KERN_LANES];
+    int32_t limit[GROUPS * KERN_LANES], places[N_IN];
 } d;
 
 static void *aligned(size_t n_bytes)
@@ -112,6 +112,32 @@ static void time_max_logsumexp(const struct kernels *k)
 {
     float max, lse;
     k->max_logsumexp(d.x, N_IN, &max, &lse);
+}
+
+static void time_lane_max(const struct kernels *k)
+{
+    k->lane_max(d.x, N_IN, d.y);
+}
+
+static void time_collect(const struct kernels *k)
+{
+    k->collect(d.x, N_IN, 0.9f, INFINITY, d.places);
+}
+
+static void time_soft_weights(const struct kernels *k)
+{
+    k->soft_weights(d.x, N_IN, 1.0f, 1.0f, d.y);
+}
+
+static void time_sum_from(const struct kernels *k)
+{
+    int count;
+    d.y[0] = k->sum_from(d.x, N_IN, 0.5f, &count);
+}
+
+static void time_rotate(const struct kernels *k)
+{
+    k->rotate(d.x, d.scratch, 32, 1, d.y);
 }
 
 static void time_index_scores(const struct kernels *k)

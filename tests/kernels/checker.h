@@ -49,4 +49,11 @@ void check_row_store(void);
 /* check_products.c */
 void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def);
 
+/* check_small.c */
+void check_lane_max(void);
+void check_collect(void);
+void check_soft_weights(void);
+void check_sum_from(void);
+void check_rotate(void);
+
 #endif

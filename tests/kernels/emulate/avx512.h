@@ -41,6 +41,14 @@ EMULATE simde__m512 emulate_cvtepi32_ps(simde__m512i a)
     EACH r.f32[i_] = (float)x.i32[i_];
     return r.f;
 }
+EMULATE simde__m512 emulate_fmaddsub_ps(simde__m512 a, simde__m512 b, simde__m512 c)
+{
+    emulate_512 x = {.f = a}, y = {.f = b}, z = {.f = c}, r;
+    EACH r.f32[i_] = fmaf(x.f32[i_], y.f32[i_], i_ % 2 ? z.f32[i_] : -z.f32[i_]);
+    return r.f;
+}
+#undef _mm512_fmaddsub_ps
+#define _mm512_fmaddsub_ps emulate_fmaddsub_ps
 EMULATE simde__m512i emulate_cvtps_epi32(simde__m512 a)
 {
     emulate_512 x = {.f = a}, r;

@@ -1,0 +1,153 @@
+/* tests/kernels/check_small.c - kernels around the products: choosing among many logits, and rotation. */
+#include "config.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/kernels/checker.h"
+
+#define MOST 5000 /* several stretches */
+
+/* Lengths of one lane, one stretch and one beyond come often. */
+static int some_length(void)
+{
+    static const int edges[] = {1, 15, 16, 17, KERN_STRETCH - 1, KERN_STRETCH, KERN_STRETCH + 1, 2 * KERN_STRETCH};
+    if (values_below(3) == 0)
+        return edges[values_below((int)(sizeof(edges) / sizeof(edges[0])))];
+    return 1 + values_below(values_below(2) ? 100 : MOST);
+}
+
+static float *few_values(int n) /* so that many are equal */
+{
+    float *x = floats(n);
+    for (int i = 0; i < n; i++)
+        x[i] = (float)values_below(9) - 4.0f;
+    return x;
+}
+
+void check_lane_max(void)
+{
+    int n = some_length(), m = kern_stretches(n) * KERN_LANES;
+    float *x = values_below(2) ? random_floats(n) : few_values(n);
+    for (int k = values_below(4) ? 0 : 1 + values_below(5); k > 0; k--)
+        x[values_below(n)] = values_special();
+    float *got = floats(m), *def = floats(m);
+    int finite = level->lane_max(x, n, got), want = generic->lane_max(x, n, def);
+    check_guards();
+    if (finite != want)
+        FAIL("%d values: finite is %d, not %d", n, finite, want);
+    if (memcmp(got, def, (size_t)m * sizeof(*got)))
+        FAIL("%d values: maxima differ", n);
+    for (int i = 0; i < n; i++) {
+        want &= isfinite(x[i]) ? 1 : 2;
+        if (x[i] > def[i / KERN_STRETCH * KERN_LANES + i % KERN_LANES])
+            FAIL("plain C: %d is above its lane", i);
+    }
+    if (want == 2 || (want == 0 && finite))
+        FAIL("plain C: finite is %d", finite);
+    for (int j = 0; j < m; j++) {
+        bool found = def[j] == -INFINITY;
+        for (int i = j / KERN_LANES * KERN_STRETCH + j % KERN_LANES;
+             i < n && i < (j / KERN_LANES + 1) * KERN_STRETCH; i += KERN_LANES)
+            found |= x[i] == def[j];
+        if (!found)
+            FAIL("plain C: lane %d has a maximum of nowhere", j);
+    }
+}
+
+void check_collect(void)
+{
+    int n = some_length();
+    float *x = values_below(2) ? random_floats(n) : few_values(n);
+    for (int k = values_below(3); k > 0; k--)
+        x[values_below(n)] = values_special();
+    float least = values_below(8) ? x[values_below(n)] : -INFINITY;
+    float below = values_below(2) ? INFINITY : x[values_below(n)];
+    int32_t *got = guard_new((size_t)n * 4, 4), *def = guard_new((size_t)n * 4, 4);
+    int count = level->collect(x, n, least, below, got), want = generic->collect(x, n, least, below, def);
+    check_guards();
+    if (count != want || memcmp(got, def, (size_t)count * sizeof(*got)))
+        FAIL("%d of %d values, not %d, or others", count, n, want);
+    for (int i = 0, k = 0; i < n; i++)
+        if ((x[i] >= least && x[i] < below) != (k < want && def[k] == i && ++k))
+            FAIL("plain C: value %d", i);
+}
+
+void check_soft_weights(void)
+{
+    int n = 1 + values_below(values_below(2) ? 40 : 300);
+    float *x = random_floats(n), *got = floats(n), *def = floats(n), top = -INFINITY;
+    float scale = 1.0f / (0.1f + fabsf(values_uniform()));
+    static double want[300], bound[300];
+    if (values_below(2))
+        for (int i = 0; i < n; i++)
+            x[i] = values_uniform() * 20.0f;
+    if (values_below(4) == 0)
+        x[values_below(n)] = -INFINITY;
+    for (int i = 0; i < n; i++)
+        top = x[i] > top ? x[i] : top;
+    if (values_below(8) == 0)
+        scale = INFINITY; /* a temperature of next to nothing: 0 times it is NaN, which counts as 0 */
+    level->soft_weights(x, n, top, scale, got);
+    generic->soft_weights(x, n, top, scale, def);
+    check_guards();
+    for (int i = 0; i < n; i++) {
+        double l = ((double)x[i] - (double)top) * (double)scale;
+        want[i] = l > -(double)KERN_SOFT_NATS ? exp(l) : 0.0;
+        bound[i] = 16 * EPS * want[i] + 4 * EPS * fabs(l) * want[i];
+        if (!(fabs(l + (double)KERN_SOFT_NATS) > 1e-4)) /* on the edge it may be in or out */
+            bound[i] += 1e-13;
+        if (l != l || fabs((double)x[i]) > 1e30 || fabs((double)top) > 1e30)
+            want[i] = bound[i] = got[i] = def[i] = 0;
+        if (!(got[i] >= 0.0f && got[i] <= 1.0001f))
+            FAIL("weight %d is %a", i, (double)got[i]);
+    }
+    check_floats("y", got, def, want, bound, n);
+}
+
+void check_sum_from(void)
+{
+    int n = some_length(), count = -1, want_count = -1, true_count = 0;
+    float *x = values_below(2) ? random_floats(n) : few_values(n);
+    float least = values_below(4) ? x[values_below(n)] : values_below(2) ? 0.0f : -INFINITY;
+    double sum = 0, size = 0, bound;
+    float got = level->sum_from(x, n, least, &count), def = generic->sum_from(x, n, least, &want_count);
+    check_guards();
+    for (int i = 0; i < n; i++)
+        if (x[i] >= least) {
+            sum += (double)x[i];
+            size += fabs((double)x[i]);
+            true_count++;
+        }
+    bound = size > 3e37 ? INFINITY : (n / 16 + 18) * EPS * size;
+    if (count != want_count || count != true_count)
+        FAIL("%d values of %d, plain C %d, want %d", count, n, want_count, true_count);
+    if (got != got && def != def)
+        return; /* an overflow of both signs */
+    check_floats("sum", &got, &def, &sum, &bound, 1);
+}
+
+void check_rotate(void)
+{
+    int half = 1 + values_below(70), interleaved = values_below(2);
+    float *x = random_floats(2 * half), *def = floats(2 * half), *c = floats(half), *s = floats(half);
+    static double want[140], bound[140];
+    for (int i = 0; i < half; i++) {
+        double angle = (double)values_uniform() * 100;
+        c[i] = (float)cos(angle);
+        s[i] = (float)sin(angle);
+    }
+    memcpy(def, x, 2 * (size_t)half * sizeof(*x));
+    for (int i = 0; i < half; i++) {
+        int at = interleaved ? 2 * i : i, other = interleaved ? at + 1 : half + i;
+        double a = (double)x[at], b = (double)x[other], ci = (double)c[i], si = (double)s[i];
+        want[at] = a * ci - b * si;
+        want[other] = b * ci + a * si;
+        bound[at] = bound[other] = 2 * EPS * (fabs(a) + fabs(b)) + 3e-45;
+    }
+    level->rotate(c, s, half, interleaved, x);
+    generic->rotate(c, s, half, interleaved, def);
+    check_guards();
+    check_floats("x", x, def, want, bound, 2 * half);
+}
