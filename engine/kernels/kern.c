@@ -38,6 +38,12 @@ static void build_tables(void)
             have = CPU_AMX;
         }
 #endif
+#ifdef HAVE_SIMD_NEON
+        if (level == CPU_NEON && cpu_level_available(CPU_NEON)) {
+            kern__init_neon(&t);
+            have = CPU_NEON;
+        }
+#endif
         t.level = have;
         tables[level] = t;
         lowered[level] = have;

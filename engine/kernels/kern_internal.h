@@ -11,6 +11,7 @@ void kern__init_avx512(struct kernels *t);
 /* The AMX level in two parts: products and attention. */
 void kern__init_amx_products(struct kernels *t);
 void kern__init_amx_attention(struct kernels *t);
+void kern__init_neon(struct kernels *t);
 
 #define INLINE static inline __attribute__((always_inline))
 

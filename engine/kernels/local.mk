@@ -2,10 +2,23 @@
 noinst_LIBRARIES += libkern.a
 libkern_a_SOURCES = \
 	%D%/generic.c \
-	%D%/kern.c %D%/kern.def %D%/kern.h %D%/kern_internal.h \
-	%D%/pack.c %D%/pack.h %D%/pack_quants.c %D%/quant_layout.h \
-	%D%/quants_avx2.h %D%/quants_avx512.h %D%/quants_template.h %D%/simd_template.h %D%/small_template.h \
-	%D%/vec_avx2.h %D%/vec_avx512.h
+	%D%/kern.c \
+	%D%/kern.def \
+	%D%/kern.h \
+	%D%/kern_internal.h \
+	%D%/pack.c \
+	%D%/pack.h \
+	%D%/pack_quants.c \
+	%D%/quant_layout.h \
+	%D%/quants_avx2.h \
+	%D%/quants_avx512.h \
+	%D%/quants_neon.h \
+	%D%/quants_template.h \
+	%D%/simd_template.h \
+	%D%/small_template.h \
+	%D%/vec_avx2.h \
+	%D%/vec_avx512.h \
+	%D%/vec_neon.h
 libkern_a_CFLAGS = $(AM_CFLAGS) -ffp-contract=off
 
 LIBS_KERN_SIMD =
@@ -27,6 +40,12 @@ libkern_amx_a_SOURCES = %D%/amx_attn.c %D%/amx_mul.c %D%/amx.h
 libkern_amx_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AMX_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_amx.a
 endif
-EXTRA_DIST += %D%/amx.h %D%/amx_attn.c %D%/amx_mul.c %D%/avx2.c %D%/avx512.c
+if HAVE_SIMD_NEON
+noinst_LIBRARIES += libkern_neon.a
+libkern_neon_a_SOURCES = %D%/neon.c
+libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(SIMD_NEON_CFLAGS) -O3 -ffp-contract=off
+LIBS_KERN_SIMD += libkern_neon.a
+endif
+EXTRA_DIST += %D%/amx.h %D%/amx_attn.c %D%/amx_mul.c %D%/avx2.c %D%/avx512.c %D%/neon.c
 
 libengine_a_SOURCES += engine/pool.c engine/pool.h

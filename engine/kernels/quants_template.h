@@ -1,6 +1,6 @@
-/* engine/kernels/quants_template.h - products of quantised weights, one source for every x86 level and
- * type. Included by avx2.c and avx512.c after simd_template.h and their integer part (quants_*.h). All
- * static.
+/* engine/kernels/quants_template.h - products of quantised weights, one source for every SIMD level and
+ * type. Included by avx2.c, avx512.c and neon.c after simd_template.h and their integer part (quants_*.h).
+ * All static.
  *
  * For each block of 32 values the integers of VI_LANES rows are unpacked once into eight vectors of four
  * k a lane, and met by every activation row of the tile; unpacking is shared by up to QUANT_TILE rows.
@@ -172,7 +172,7 @@ INLINE void quant_tile(enum tensor_type type, const unsigned char *wg, size_t gr
                 struct signed_w sw;
                 if (tile == 1 && h == 0)
                     for (size_t at = 0; at < block_bytes; at += 64)
-                        _mm_prefetch((const char *)side + at + QUANT_PREFETCH, _MM_HINT_T0);
+                        __builtin_prefetch(side + at + QUANT_PREFETCH);
                 quant_unpack(l, side + l.side + h * VI_BYTES, w);
                 if (l.b8 || l.table)
                     signed_prepare(w, &sw);

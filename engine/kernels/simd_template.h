@@ -1,5 +1,5 @@
-/* engine/kernels/simd_template.h - float kernels over sixteen lanes, one source for every x86 level.
- * Included by avx2.c and avx512.c after their vec_*.h; everything is static. Per output the order of
+/* engine/kernels/simd_template.h - float kernels over sixteen lanes, one source for every SIMD level.
+ * Included by avx2.c, avx512.c and neon.c after their vec_*.h; everything is static. Per output the order of
  * additions is that of generic.c, whatever the tile (kern.h, bit-for-bit rule). */
 #include <math.h>
 #include <string.h>

@@ -1,0 +1,156 @@
+/* engine/kernels/vec_neon.h - sixteen float lanes in four registers, for simd_template.h. Where NaN or zeros
+ * of both signs meet, max, min and the selections answer as their x86 counterparts do. */
+#ifndef LATENT_ENGINE_KERNELS_VEC_NEON_H
+#define LATENT_ENGINE_KERNELS_VEC_NEON_H
+
+#ifndef __ARM_FEATURE_DOTPROD
+#error "compile with the NEON flags"
+#endif
+#include <arm_neon.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+/* 16 of 32 registers hold sums: as many as cover the latency of four FMA pipes. */
+#define SCORE_TILE 4
+#define VALUE_TILE 4
+#define ROW_TILE 4
+#define GROUP_TILE 4
+
+typedef struct {
+    float32x4_t a, b, c, d;
+} v16;
+
+#define V16(x, y, z, w) ((v16){x, y, z, w})
+/* f of each quarter of the arguments */
+#define V16_MAP1(f, x) V16(f((x).a), f((x).b), f((x).c), f((x).d))
+#define V16_MAP2(f, x, y) V16(f((x).a, (y).a), f((x).b, (y).b), f((x).c, (y).c), f((x).d, (y).d))
+
+static inline v16 v16_load(const float *p)
+{
+    return V16(vld1q_f32(p), vld1q_f32(p + 4), vld1q_f32(p + 8), vld1q_f32(p + 12));
+}
+static inline void v16_store(float *p, v16 v)
+{
+    vst1q_f32(p, v.a);
+    vst1q_f32(p + 4, v.b);
+    vst1q_f32(p + 8, v.c);
+    vst1q_f32(p + 12, v.d);
+}
+/* The first n lanes, 0 < n < 16; others 0. Only the tails of rows come here. */
+static inline v16 v16_load_n(const float *p, int n)
+{
+    float lane[16] = {0};
+    memcpy(lane, p, (size_t)n * sizeof(*p));
+    return v16_load(lane);
+}
+static inline void v16_store_n(float *p, v16 v, int n)
+{
+    float lane[16];
+    v16_store(lane, v);
+    memcpy(p, lane, (size_t)n * sizeof(*p));
+}
+static inline v16 v16_set1(float x)
+{
+    float32x4_t v = vdupq_n_f32(x);
+    return V16(v, v, v, v);
+}
+static inline v16 v16_add(v16 x, v16 y) { return V16_MAP2(vaddq_f32, x, y); }
+static inline v16 v16_sub(v16 x, v16 y) { return V16_MAP2(vsubq_f32, x, y); }
+static inline v16 v16_mul(v16 x, v16 y) { return V16_MAP2(vmulq_f32, x, y); }
+static inline v16 v16_div(v16 x, v16 y) { return V16_MAP2(vdivq_f32, x, y); }
+static inline v16 v16_fma(v16 x, v16 y, v16 z)
+{
+    return V16(vfmaq_f32(z.a, x.a, y.a), vfmaq_f32(z.b, x.b, y.b), vfmaq_f32(z.c, x.c, y.c),
+               vfmaq_f32(z.d, x.d, y.d));
+}
+/* The second operand where one of both is NaN: FMAX would keep the NaN, FMAXNM trips over signalling ones. */
+static inline float32x4_t v4_max(float32x4_t x, float32x4_t y) { return vbslq_f32(vcgtq_f32(x, y), x, y); }
+static inline float32x4_t v4_min(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }
+static inline v16 v16_max(v16 x, v16 y) { return V16_MAP2(v4_max, x, y); }
+static inline v16 v16_min(v16 x, v16 y) { return V16_MAP2(v4_min, x, y); }
+static inline v16 v16_round(v16 x) { return V16_MAP1(vrndnq_f32, x); }
+/* x * 2^n for integral n in -126 .. 127 */
+static inline float32x4_t v4_scale2(float32x4_t x, float32x4_t n)
+{
+    int32x4_t e = vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127));
+    return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(e, 23)));
+}
+static inline v16 v16_scale2(v16 x, v16 n) { return V16_MAP2(v4_scale2, x, n); }
+/* x < y ? s : t */
+static inline v16 v16_select_lt(v16 x, v16 y, v16 s, v16 t)
+{
+    return V16(vbslq_f32(vcltq_f32(x.a, y.a), s.a, t.a), vbslq_f32(vcltq_f32(x.b, y.b), s.b, t.b),
+               vbslq_f32(vcltq_f32(x.c, y.c), s.c, t.c), vbslq_f32(vcltq_f32(x.d, y.d), s.d, t.d));
+}
+static inline v16 v16_select_eq(v16 x, v16 y, v16 s, v16 t)
+{
+    return V16(vbslq_f32(vceqq_f32(x.a, y.a), s.a, t.a), vbslq_f32(vceqq_f32(x.b, y.b), s.b, t.b),
+               vbslq_f32(vceqq_f32(x.c, y.c), s.c, t.c), vbslq_f32(vceqq_f32(x.d, y.d), s.d, t.d));
+}
+static inline int v16_all_eq(v16 x, v16 y)
+{
+    uint32x4_t ab = vandq_u32(vceqq_f32(x.a, y.a), vceqq_f32(x.b, y.b));
+    uint32x4_t cd = vandq_u32(vceqq_f32(x.c, y.c), vceqq_f32(x.d, y.d));
+    return vminvq_u32(vandq_u32(ab, cd)) != 0;
+}
+/* lane i: limit[i] > t ? x : y */
+static inline v16 v16_select_limit(const int32_t *limit, int t, v16 x, v16 y)
+{
+    int32x4_t n = vdupq_n_s32(t);
+    return V16(vbslq_f32(vcgtq_s32(vld1q_s32(limit), n), x.a, y.a),
+               vbslq_f32(vcgtq_s32(vld1q_s32(limit + 4), n), x.b, y.b),
+               vbslq_f32(vcgtq_s32(vld1q_s32(limit + 8), n), x.c, y.c),
+               vbslq_f32(vcgtq_s32(vld1q_s32(limit + 12), n), x.d, y.d));
+}
+static inline float32x4_t v4_of_bf16(uint16x4_t h) { return vreinterpretq_f32_u32(vshll_n_u16(h, 16)); }
+/* 16-bit values may lie at any address: loaded as bytes */
+static inline uint16x8_t v8_load_u16(const void *p)
+{
+    return vreinterpretq_u16_u8(vld1q_u8((const uint8_t *)p));
+}
+static inline v16 v16_load_bf16(const void *p)
+{
+    uint16x8_t lo = v8_load_u16(p), hi = v8_load_u16((const uint8_t *)p + 16);
+    return V16(v4_of_bf16(vget_low_u16(lo)), v4_of_bf16(vget_high_u16(lo)),
+               v4_of_bf16(vget_low_u16(hi)), v4_of_bf16(vget_high_u16(hi)));
+}
+static inline v16 v16_of_f16(uint16x8_t lo, uint16x8_t hi)
+{
+    float16x8_t l = vreinterpretq_f16_u16(lo), h = vreinterpretq_f16_u16(hi);
+    return V16(vcvt_f32_f16(vget_low_f16(l)), vcvt_high_f32_f16(l), vcvt_f32_f16(vget_low_f16(h)),
+               vcvt_high_f32_f16(h));
+}
+static inline v16 v16_load_f16(const void *p)
+{
+    return v16_of_f16(v8_load_u16(p), v8_load_u16((const uint8_t *)p + 16));
+}
+/* Sixteen FP8 e4m3, each times 2^-8: as half precision they have the same fields but a bias 8 larger. NaN
+ * becomes a number (kern.h). */
+static inline uint16x8_t v8_f8_as_f16(int8x8_t v)
+{
+    uint16x8_t h = vreinterpretq_u16_s16(vshlq_n_s16(vmovl_s8(v), 7));
+    return vandq_u16(h, vdupq_n_u16(0xbf80));
+}
+static inline v16 v16_load_f8(const void *p)
+{
+    int8x16_t v = vld1q_s8((const int8_t *)p);
+    return v16_of_f16(v8_f8_as_f16(vget_low_s8(v)), v8_f8_as_f16(vget_high_s8(v)));
+}
+/* round to nearest even; NaN made quiet */
+static inline uint16x4_t v4_bf16_bits(float32x4_t x)
+{
+    uint32x4_t u = vreinterpretq_u32_f32(x), odd = vandq_u32(vshrq_n_u32(u, 16), vdupq_n_u32(1));
+    uint32x4_t r = vaddq_u32(vaddq_u32(u, vdupq_n_u32(0x7fff)), odd);
+    uint32x4_t q = vorrq_u32(u, vdupq_n_u32(0x400000));
+    return vshrn_n_u32(vbslq_u32(vceqq_f32(x, x), r, q), 16);
+}
+static inline void v16_store_bf16(void *p, v16 v)
+{
+    uint16x8_t lo = vcombine_u16(v4_bf16_bits(v.a), v4_bf16_bits(v.b));
+    uint16x8_t hi = vcombine_u16(v4_bf16_bits(v.c), v4_bf16_bits(v.d));
+    vst1q_u8((uint8_t *)p, vreinterpretq_u8_u16(lo));
+    vst1q_u8((uint8_t *)p + 16, vreinterpretq_u8_u16(hi));
+}
+
+#endif
