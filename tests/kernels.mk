@@ -23,3 +23,17 @@ tests_t_kernels_emulated_SOURCES = $(kernel_checks) %D%/kernels/emulate/cpu.c
 tests_t_kernels_emulated_CPPFLAGS = $(TEST_CPPFLAGS) -DEMULATED
 tests_t_kernels_emulated_LDADD = libkern.a libkern_emulated.a libkern_avx2.a $(LIBS_BASE) $(CHECK_LIBS)
 endif
+EXTRA_DIST += %D%/kernels/shim/check.h
+
+## the NEON level under qemu-aarch64; skipped without the cross compiler and the emulator
+dist_check_SCRIPTS += %D%/kernels/neon.sh
+TESTS += %D%/kernels/neon.sh
+AM_TESTS_ENVIRONMENT += \
+	NEON_SOURCES='base/clock.c base/cpu.c $(libkern_a_SOURCES) $(tests_t_kernels_SOURCES)'; export NEON_SOURCES; \
+	NEON_FLAGS='$(NEON_LEVEL_CFLAGS)'; export NEON_FLAGS; \
+	NEON_CASES='$(NEON_CASES)'; export NEON_CASES;
+
+NEON_CASES = 20
+check-neon:
+	$(MAKE) $(AM_MAKEFLAGS) check TESTS='%D%/kernels/neon.sh' NEON_CASES=60
+.PHONY: check-neon

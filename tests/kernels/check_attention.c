@@ -297,8 +297,7 @@ void check_row_store(void)
     f.tail = f.tail > f.elems ? f.elems : f.tail;
     f.row_bytes = kern_row_bytes(f.type, f.elems, f.tail);
     float *x = random_floats(f.elems);
-    for (int k = values_below(6); k > 0; k--)
-        x[values_below(f.elems)] = values_special();
+    values_spoil(x, f.elems, values_below(6));
     unsigned char *got = guard_new(f.row_bytes, 16), *def = guard_new(f.row_bytes, 16);
     memset(got, 0, f.row_bytes);
     memset(def, 0, f.row_bytes);

@@ -55,8 +55,10 @@ static void random_rows(struct product *p)
         int row0 = values_below(300), blocks = (p->n_in + 127) / 128;
         int n = ((row0 + p->n_out - 1) / 128 + 1) * blocks;
         float *scale = floats(n);
-        for (int i = 0; i < n; i++)
-            scale[i] = ldexpf(values_uniform(), values_below(20) - 15);
+        for (int i = 0; i < n; i++) {
+            int size = values_below(20) - 15;
+            scale[i] = ldexpf(values_uniform(), size);
+        }
         p->src.scale = scale;
         p->src.scale_cols = blocks;
         p->src.scale_row0 = row0;

@@ -59,6 +59,21 @@ int guard_damaged(void)
     return n;
 }
 
+uint64_t guard_digest(uint64_t start)
+{
+    for (int i = 0; i < n_blocks; i++) {
+        for (size_t at = 0; at < blocks[i].n_bytes; at += 4) {
+            uint32_t word = 0;
+            memcpy(&word, blocks[i].p + at, blocks[i].n_bytes - at < 4 ? blocks[i].n_bytes - at : 4);
+            if ((word & 0x7fffffff) > 0x7f800000)
+                word = 0x7fc00000;
+            start = (start ^ word) * 0x9e3779b97f4a7c15ull;
+            start ^= start >> 29;
+        }
+    }
+    return start;
+}
+
 void guard_reset(void)
 {
     n_blocks = 0;

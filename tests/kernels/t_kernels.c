@@ -5,7 +5,9 @@
  * plain C and the level on the same guarded inputs. EXACT rows must agree bit for bit, FMA rows stay
  * within the bound, which follows from the number of roundings and the sum of the terms' sizes. The
  * products and attention are also run in pieces: a level's answer may not depend on the cutting.
- * A kernel added to kern.def without a check here does not compile. `--bench [TYPE]` times instead. */
+ * A kernel added to kern.def without a check here does not compile. `--bench [TYPE]` times instead.
+ * LATENT_TEST_CASES=N makes exactly N cases of each kernel at each level. Plain C's lines then hold a
+ * digest wherever no function of libm takes part: of the same seed it is the same on every machine. */
 #include "config.h"
 
 #include <check.h>
@@ -28,6 +30,7 @@ const struct kernels *generic, *level;
 enum check_class class_now;
 const char *name_now;
 int case_now;
+static int fixed_cases; /* 0: as many as fit in SECONDS */
 
 void check_guards(void)
 {
@@ -393,8 +396,7 @@ static void check_act_q8(void)
     int n = 32 * (1 + values_below(20));
     size_t bytes = kern_act_bytes(TT_Q8_0, n);
     float *x = random_floats(n);
-    for (int k = values_below(8); k > 0; k--) /* what a broken model may produce */
-        x[values_below(n)] = values_special();
+    values_spoil(x, n, values_below(8)); /* what a broken model may produce */
     if (values_below(4) == 0) /* halves: the rounding to even shows */
         for (int i = 0; i < n; i++)
             x[i] = i % 32 ? (float)(values_below(508) - 254) * 0.5f : 127.0f;
@@ -500,8 +502,7 @@ static void check_f32_to_bf16(void)
 {
     int n = 1 + values_below(200);
     float *x = random_floats(n);
-    for (int k = values_below(20); k > 0; k--)
-        x[values_below(n)] = values_special();
+    values_spoil(x, n, values_below(20));
     if (values_below(2)) {
         uint32_t *bits = (uint32_t *)(void *)x; /* any bits at all, ties among them */
         for (int i = 0; i < n; i++) {
@@ -580,11 +581,20 @@ START_TEST(test_kernel)
     name_now = row->name;
     values_seed(checker_seed + (unsigned long long)_i * 1000003u);
     int64_t end = clock_now_ns() + (int64_t)(SECONDS * (double)NS_PER_SEC);
-    for (case_now = 0; case_now < MIN_CASES || clock_now_ns() < end; case_now++) {
+    bool digests = fixed_cases && l == CPU_GENERIC &&
+                   (class_now == EXACT || strncmp(name_now, "mul_", 4) == 0);
+    uint64_t digest = 0;
+    for (case_now = 0; fixed_cases ? case_now < fixed_cases : case_now < MIN_CASES || clock_now_ns() < end;
+         case_now++) {
         guard_reset();
         row->check();
+        if (digests)
+            digest = guard_digest(digest);
     }
-    printf("# %-8s %-14s %d cases\n", cpu_level_name(l), row->name, case_now);
+    printf("# %-8s %-14s %d cases", cpu_level_name(l), row->name, case_now);
+    if (digests)
+        printf(", digest %016llx", (unsigned long long)digest);
+    printf("\n");
     fflush(stdout);
 }
 END_TEST
@@ -642,6 +652,8 @@ int main(int argc, char **argv)
 {
     const char *s = getenv("LATENT_TEST_SEED");
     checker_seed = s ? strtoull(s, NULL, 10) : (unsigned long long)time(NULL);
+    const char *n = getenv("LATENT_TEST_CASES");
+    fixed_cases = n ? atoi(n) : 0;
     if (argc > 1 && strcmp(argv[1], "--bench") == 0)
         return bench_kernels(argc > 2 ? argv[2] : NULL);
 #ifdef EMULATED

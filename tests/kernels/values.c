@@ -60,8 +60,17 @@ float values_special(void)
     }
 }
 
+void values_spoil(float *x, int n, int times)
+{
+    for (int k = 0; k < times; k++) {
+        float *at = &x[values_below(n)];
+        *at = values_special();
+    }
+}
+
 static float one_of_kind(int kind, float same)
 {
+    int size;
     switch (kind) {
     case 0:
         return values_below(2) ? 0.0f : -0.0f;
@@ -74,7 +83,8 @@ static float one_of_kind(int kind, float same)
     case 4:
         return same;
     case 5:
-        return ldexpf(values_uniform(), values_below(60) - 50);
+        size = values_below(60) - 50;
+        return ldexpf(values_uniform(), size);
     case 6:
         return (float)(values_below(9) - 4);
     default:
@@ -105,8 +115,8 @@ void values_half(void *dst, int n, bool bf16)
                 : kind == 1 ? values_below(most)
                 : kind == 2 ? most - 1 - values_below(3)
                             : middle - values_below(6);
-        d[i] = (uint16_t)((values_bits() & ((1u << bits) - 1)) | (uint32_t)e << bits |
-                          (values_bits() & 1) << 15);
+        uint32_t random = values_bits();
+        d[i] = (uint16_t)((random & ((1u << bits) - 1)) | (uint32_t)e << bits | (random >> 31) << 15);
         if (kind == 3)
             d[i] = (uint16_t)((same & 0x87ff & ((1u << bits) - 1)) | (uint32_t)middle << bits);
         if (kind == 4)

@@ -22,6 +22,10 @@ for header in $(cd "$src" && find base kvcache engine api server tools tests -na
         simd=${LINT_SIMD_AVX2:-}
         [ -n "$simd" ] || { echo "ok $n - $header # SKIP the compiler has no AVX2"; continue; }
         ;;
+    *neon*)
+        simd=${LINT_SIMD_NEON:-}
+        [ -n "$simd" ] || { echo "ok $n - $header # SKIP the compiler has no NEON"; continue; }
+        ;;
     esac
     printf '#include "%s"\n#include "%s"\ntypedef int translation_unit_is_not_empty;\n' \
         "$header" "$header" >"$work/unit.c"
