@@ -69,10 +69,16 @@ struct dsa_work {
     int n_pieces;            /* of each token of the batch */
 };
 
+/* Index keys keep bf16 where latents are 8-bit: which rows are chosen hangs on small differences. */
+static struct row_format key_format(const struct model_config *c, enum tensor_type row_type)
+{
+    return paged_format(row_type == TT_F32 ? TT_F32 : TT_BF16, c->index_head_dim, 0);
+}
+
 static int dsa_planes(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret)
 {
     int n = attention_mla.planes(c, row_type, ret);
-    ret[n] = (struct kv_plane){(uint32_t)tensor_row_bytes(row_type, c->index_head_dim), 1, 64};
+    ret[n] = (struct kv_plane){(uint32_t)key_format(c, row_type).row_bytes, 1, 64};
     return n + 1;
 }
 
@@ -275,12 +281,13 @@ static void key_rows(void *arg, int r0, int r1, int thread)
     struct dsa_work *w = arg;
     const struct dsa_layer *l = w->layer;
     int dim = w->args->step->config->index_head_dim;
+    struct row_format format = key_format(w->args->step->config, w->args->step->row_type);
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *ik = w->ik + (size_t)i * (size_t)dim;
         layer_norm(l->ik_norm, l->ik_norm_bias, dim, ik);
         rotate(w, i, ik);
-        paged_store(w->args->step, w->args->all, i, w->args->plane_offsets[1], ik, dim);
+        paged_store(w->args->step, w->args->all, i, w->args->plane_offsets[1], &format, ik);
     }
 }
 
@@ -368,13 +375,14 @@ static void score_item(void *arg, int item, int thread)
     const struct sparse_row *s = &w->batch[i];
     const struct span *sp = &w->args->active->spans[s->span];
     size_t lanes = (size_t)w->n_groups * KERN_LANES;
+    struct row_format format = key_format(st->config, st->row_type);
     int page = (int)st->page_tokens;
     int end = t0 + w->piece < s->n_seen ? t0 + w->piece : s->n_seen;
     for (int t = t0; t < end; t += page) {
         struct index_block b = {
             .rows = sp->pages[t / page] + w->args->plane_offsets[1],
-            .row_bytes = tensor_row_bytes(st->row_type, dim),
-            .row_type = st->row_type,
+            .row_bytes = format.row_bytes,
+            .row_type = format.type,
             .n_rows = end - t < page ? end - t : page,
             .dim = dim,
             .n_groups = w->n_groups,

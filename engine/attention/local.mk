@@ -1,9 +1,11 @@
 ## forward pass and attention mechanisms
 libengine_a_SOURCES += \
 	%D%/attention.c %D%/attention.def %D%/attention.h \
+	%D%/balance.c %D%/balance.h \
 	%D%/dsa.c %D%/topk.c %D%/topk.h \
 	%D%/mla.c %D%/mla.h \
 	%D%/paged.c %D%/paged.h \
+	%D%/stack.c %D%/stack.h \
 	engine/ffn.c engine/ffn.h \
 	engine/forward.c engine/forward.h \
 	engine/matrix.c engine/matrix.h engine/products.c engine/slab.c engine/slab.h \

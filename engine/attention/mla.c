@@ -28,6 +28,7 @@ struct mla_layer {
 struct mla_work {
     struct paged_work *paged;
     int max_rows;
+    struct row_format format;
     uint64_t n_bytes;
     float *norm;               /* [rows][hidden] normalised residual */
     unsigned char *norm_act;   /* prepared for kv_a and q */
@@ -53,9 +54,14 @@ static int mla_row_elems(const struct model_config *c)
     return c->kv_lora_rank + c->qk_rope_head_dim;
 }
 
+static struct row_format row_format_of(const struct model_config *c, enum tensor_type row_type)
+{
+    return paged_format(row_type, mla_row_elems(c), c->qk_rope_head_dim);
+}
+
 static int mla_planes(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret)
 {
-    ret[0] = (struct kv_plane){(uint32_t)tensor_row_bytes(row_type, mla_row_elems(c)), 1, 64};
+    ret[0] = (struct kv_plane){(uint32_t)row_format_of(c, row_type).row_bytes, 1, 64};
     return 1;
 }
 
@@ -248,11 +254,11 @@ static int mla_work_new(const struct model_config *c, const struct step_limits *
         .dv = c->kv_lora_rank,
         .k_off = 0,
         .v_off = 0,
-        .row_elems = mla_row_elems(c),
-        .row_bytes = tensor_row_bytes(lim->row_type, mla_row_elems(c)),
+        .format = row_format_of(c, lim->row_type),
         .scale = rope_score_scale(c) / sqrtf((float)head_dim(c)),
     };
     w->max_rows = lim->max_rows;
+    w->format = s.format;
     w->norm = bytes_new(w, rows * (size_t)c->hidden_size * f);
     w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
     w->q_lora = bytes_new(w, rows * (size_t)(c->q_lora_rank + 1) * f);
@@ -338,7 +344,7 @@ static void store_rows(void *arg, int r0, int r1, int thread)
         st->kern->rms_norm(kv, w->layer->kv_a_norm, c->kv_lora_rank, latent_eps(c), kv);
         rope_apply(st->rope, angles(st->rope_cos, st, i), angles(st->rope_sin, st, i),
                    kv + c->kv_lora_rank);
-        paged_store(st, w->args->all, i, w->args->plane_offsets[0], kv, elems);
+        paged_store(st, w->args->all, i, w->args->plane_offsets[0], &w->format, kv);
     }
 }
 

@@ -1,8 +1,11 @@
 /* engine/attention/paged.c - attention over pages; see paged.h.
  *
- * Work items are (span, range of lane groups), and for long contexts (span, range, piece): pieces
- * then land in a bounded store of partial sums and a second job merges them. Which of the two ways
- * an item goes is a question of balance only. */
+ * Segments of one round (stack.h) are cut into work items and run as one job. Running sums live where the
+ * result will be: a lane's output row holds its values, not yet divided by l; m and l stand beside them.
+ * A segment continues the sums of the rounds before. There are two ways to do one, and which is taken is a
+ * question of balance only (balance.h): in a row, an item owning some lanes and walking the pieces; or
+ * spread, an item being some lanes and one piece whose result goes to a bounded store, and a second job
+ * folding the store into the sums in order. What does not fit the store follows in further waves. */
 #include "config.h"
 
 #include "engine/attention/paged.h"
@@ -11,42 +14,68 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Lane groups that share one conversion of a page to float32. */
-#define GROUPS_PER_ITEM 8
-/* Partial sums kept at once, per thread, when long contexts are cut into pieces. */
-#define PARTIALS_PER_THREAD 64
+#include "engine/attention/balance.h"
+#include "engine/attention/stack.h"
 
+#define CALL_LANES (ATTN_MAX_GROUPS * KERN_LANES)
+/* Bytes of the store of partial sums, per thread. */
+#define STORE_BYTES ((size_t)4 << 20)
+/* Jobs are flushed when they have this many items. */
+#define MAX_ITEMS 4096
+/* Lanes of one item of the fold. */
+#define FOLD_LANES 8
+
+/* Some lanes of a segment; lanes are numbered slot * heads + head. */
 struct item {
-    int32_t span, g0, n_groups;
-    int32_t piece;   /* -1: all pieces, merged on the way */
-    int32_t partial; /* index of its first partial group; -1: none */
-    int32_t n_pieces;
+    int32_t segment;
+    int32_t lane0, n_lanes;
+    int32_t p0, p1;
+    int32_t partial; /* place in the store of its first lane; -1: folded on the way */
+};
+
+struct fold {
+    int32_t segment;
+    int32_t lane0, n_lanes;
+    int32_t p0, n_pieces;
+    int32_t partial, stride; /* of its first lane at p0; lanes from piece to piece */
 };
 
 struct thread_scratch {
-    float *q;     /* [GROUPS_PER_ITEM][dk][16] */
-    float *sum;   /* m, l, acc of GROUPS_PER_ITEM groups */
-    float *piece; /* the same, for the piece in hand */
-    float *block; /* kern_attn_scratch_floats */
-    unsigned char *gathered; /* page_tokens chosen rows */
+    unsigned char *q;  /* packed queries of the lanes below */
+    int32_t q_lane0, q_lanes; /* n 0: none */
+    float *m, *l, *o;  /* a piece's result: [CALL_LANES], [CALL_LANES], [CALL_LANES][dv] */
+    void *kernel;      /* kern_attn_scratch_bytes */
+    unsigned char *gathered; /* ATTN_PIECE chosen rows */
 };
 
 struct paged_work {
     struct paged_shape shape;
-    int n_threads, max_items, max_partials;
-    size_t group_floats; /* m[16], l[16], acc[dv][16] of one group */
+    int n_threads;
+    int max_partials; /* lanes */
     uint64_t n_bytes;
     struct thread_scratch *threads;
-    float *partials; /* [max_partials][group_floats] */
-    struct item *items, *merges;
+    float *m, *l;     /* running sums of all lanes */
+    float *partial_m, *partial_l, *partials; /* [max_partials], [..], [..][dv] */
+    struct stack stack;
+    struct balance balance;
+    struct item *items;
+    struct fold *folds;
+    int n_items, n_folds, n_partials;
     /* the call in hand */
     const struct step *step;
     const struct row_set *set;
-    const struct paged_choice *choices;
     size_t plane_offset;
     const float *q_in;
     float *out;
 };
+
+struct row_format paged_format(enum tensor_type type, int elems, int tail)
+{
+    bool bytes = type == TT_I8 || type == TT_F8_E4M3;
+    struct row_format f = {.type = type, .elems = elems, .tail = bytes ? tail : 0};
+    f.row_bytes = kern_row_bytes(type, elems, f.tail);
+    return f;
+}
 
 /* Span that holds row i; spans are in order of their rows. */
 static const struct span *row_span(const struct row_set *set, int i)
@@ -63,27 +92,21 @@ static const struct span *row_span(const struct row_set *set, int i)
 }
 
 void paged_store(const struct step *st, const struct row_set *set, int i, size_t plane_offset,
-                 const float *row, int elems)
+                 const struct row_format *format, const float *row)
 {
     const struct span *sp = row_span(set, i);
     uint32_t pos = (uint32_t)(sp->position + (i - sp->first));
-    size_t row_bytes = tensor_row_bytes(st->row_type, elems);
-    unsigned char *dst = sp->pages[pos / st->page_tokens] + plane_offset +
-                         (size_t)(pos % st->page_tokens) * row_bytes;
-    if (st->row_type == TT_BF16)
-        st->kern->f32_to_bf16(row, elems, dst);
-    else
-        memcpy(dst, row, row_bytes);
+    st->kern->row_store(format, row, sp->pages[pos / st->page_tokens] + plane_offset +
+                                         (size_t)(pos % st->page_tokens) * format->row_bytes);
 }
 
-static float *floats_new(struct paged_work *w, size_t n)
+/* --- work space -------------------------------------------------------------------------------- */
+
+static void *bytes_new(struct paged_work *w, size_t n_bytes)
 {
-    size_t n_bytes = (n * sizeof(float) + 63) & ~(size_t)63;
+    n_bytes = (n_bytes + 63) & ~(size_t)63;
     w->n_bytes += n_bytes;
-    float *p = aligned_alloc(64, n_bytes);
-    if (p)
-        memset(p, 0, n_bytes); /* first touch here; lanes beyond a span stay finite */
-    return p;
+    return aligned_alloc(64, n_bytes);
 }
 
 int paged_work_new(const struct paged_shape *s, const struct step_limits *lim,
@@ -92,28 +115,33 @@ int paged_work_new(const struct paged_shape *s, const struct step_limits *lim,
     struct paged_work *w = calloc(1, sizeof(*w));
     if (!w)
         return ERR_NOMEM;
+    size_t f = sizeof(float), dv = (size_t)s->dv, lanes = (size_t)lim->max_rows * (size_t)s->n_heads;
     w->shape = *s;
     w->n_threads = lim->n_threads;
-    w->group_floats = (size_t)KERN_LANES * (2 + (size_t)s->dv);
-    w->max_partials = PARTIALS_PER_THREAD * lim->n_threads;
-    /* Each span rounds its lanes and its chunks up once; pieces are bounded by the partials. */
-    int64_t groups = ((int64_t)lim->max_rows * s->n_heads + KERN_LANES - 1) / KERN_LANES;
-    w->max_items = (int)(groups + 2 * lim->max_seqs + w->max_partials);
-    w->items = calloc((size_t)w->max_items, sizeof(*w->items));
-    w->merges = calloc((size_t)w->max_items, sizeof(*w->merges));
+    size_t n = STORE_BYTES * (size_t)lim->n_threads / (dv * f);
+    w->max_partials = n < CALL_LANES ? CALL_LANES : (int)n / CALL_LANES * CALL_LANES;
+    size_t partials = (size_t)w->max_partials;
+    w->m = bytes_new(w, lanes * f);
+    w->l = bytes_new(w, lanes * f);
+    w->partial_m = bytes_new(w, partials * f);
+    w->partial_l = bytes_new(w, partials * f);
+    w->partials = bytes_new(w, partials * dv * f);
+    w->items = bytes_new(w, MAX_ITEMS * sizeof(*w->items));
+    w->folds = bytes_new(w, MAX_ITEMS * sizeof(*w->folds));
     w->threads = calloc((size_t)w->n_threads, sizeof(*w->threads));
-    w->partials = floats_new(w, (size_t)w->max_partials * w->group_floats);
-    if (!w->items || !w->merges || !w->threads || !w->partials)
+    if (stack__init(&w->stack, lim->max_seqs, lim->max_rows) < 0 ||
+        balance__init(&w->balance, 2 * lim->max_seqs, lim->n_threads) < 0 || !w->m || !w->l ||
+        !w->partial_m || !w->partial_l || !w->partials || !w->items || !w->folds || !w->threads)
         goto fail;
     for (int t = 0; t < w->n_threads; t++) {
         struct thread_scratch *ts = &w->threads[t];
-        ts->q = floats_new(w, (size_t)GROUPS_PER_ITEM * (size_t)s->dk * KERN_LANES);
-        ts->sum = floats_new(w, GROUPS_PER_ITEM * w->group_floats);
-        ts->piece = floats_new(w, GROUPS_PER_ITEM * w->group_floats);
-        ts->block = floats_new(w, kern_attn_scratch_floats(s->row_elems, (int)lim->page_tokens));
-        ts->gathered =
-            (unsigned char *)floats_new(w, (lim->page_tokens * s->row_bytes + 3) / sizeof(float));
-        if (!ts->q || !ts->sum || !ts->piece || !ts->block || !ts->gathered)
+        ts->q = bytes_new(w, ATTN_MAX_GROUPS * kern_attn_query_bytes(s->dk));
+        ts->m = bytes_new(w, CALL_LANES * f);
+        ts->l = bytes_new(w, CALL_LANES * f);
+        ts->o = bytes_new(w, CALL_LANES * dv * f);
+        ts->kernel = bytes_new(w, kern_attn_scratch_bytes(s->format.elems, s->dk, s->dv));
+        ts->gathered = bytes_new(w, ATTN_PIECE * s->format.row_bytes);
+        if (!ts->q || !ts->m || !ts->l || !ts->o || !ts->kernel || !ts->gathered)
             goto fail;
     }
     *ret = w;
@@ -129,15 +157,22 @@ void paged_work_free(struct paged_work *w)
         return;
     for (int t = 0; w->threads && t < w->n_threads; t++) {
         free(w->threads[t].q);
-        free(w->threads[t].sum);
-        free(w->threads[t].piece);
-        free(w->threads[t].block);
+        free(w->threads[t].m);
+        free(w->threads[t].l);
+        free(w->threads[t].o);
+        free(w->threads[t].kernel);
         free(w->threads[t].gathered);
     }
     free(w->threads);
+    stack__done(&w->stack);
+    balance__done(&w->balance);
+    free(w->m);
+    free(w->l);
+    free(w->partial_m);
+    free(w->partial_l);
     free(w->partials);
     free(w->items);
-    free(w->merges);
+    free(w->folds);
     free(w);
 }
 
@@ -146,71 +181,82 @@ uint64_t paged_work_bytes(const struct paged_work *w)
     return w->n_bytes;
 }
 
-/* Sums of n groups laid out as all m, all l, all acc, so that kernels see contiguous arrays. */
-static float *sum_m(float *s, int n_groups)
+/* --- lanes ------------------------------------------------------------------------------------- */
+
+static int groups_of(int lanes)
 {
-    (void)n_groups;
-    return s;
-}
-static float *sum_l(float *s, int n_groups)
-{
-    return s + (size_t)n_groups * KERN_LANES;
-}
-static float *sum_acc(float *s, int n_groups)
-{
-    return s + 2 * (size_t)n_groups * KERN_LANES;
+    return (lanes + KERN_LANES - 1) / KERN_LANES;
 }
 
-static void sum_reset(const struct paged_work *w, float *s, int n_groups)
+static const struct stack_slot *slot_of(const struct paged_work *w, int lane)
 {
-    float *m = sum_m(s, n_groups);
-    for (int i = 0; i < n_groups * KERN_LANES; i++)
-        m[i] = -INFINITY;
-    memset(sum_l(s, n_groups), 0,
-           ((size_t)n_groups * w->group_floats - (size_t)n_groups * KERN_LANES) * sizeof(float));
+    return &w->stack.slots[lane / w->shape.n_heads];
 }
 
-/* Packs the queries of a range of lane groups as [group][dk][16], scaled. */
-static void pack_queries(const struct paged_work *w, const struct span *sp, int g0, int n_groups,
-                         float *dst)
+/* Where a lane's query and output are, counted in heads of the rows of the set. */
+static size_t lane_at(const struct paged_work *w, int lane)
 {
-    const struct paged_shape *s = &w->shape;
-    int n_lanes = sp->n_tokens * s->n_heads;
-    const float *base = w->q_in + (size_t)sp->first * (size_t)s->n_heads * (size_t)s->dk;
-    for (int g = 0; g < n_groups; g++) {
-        float *q = dst + (size_t)g * (size_t)s->dk * KERN_LANES;
+    int heads = w->shape.n_heads;
+    return (size_t)w->stack.slots[lane / heads].row * (size_t)heads + (size_t)(lane % heads);
+}
+
+static float *lane_out(const struct paged_work *w, int lane)
+{
+    return w->out + lane_at(w, lane) * (size_t)w->shape.dv;
+}
+
+static void pack_queries(const struct paged_work *w, struct thread_scratch *ts, int lane0, int n)
+{
+    size_t dk = (size_t)w->shape.dk;
+    if (ts->q_lanes == n && ts->q_lane0 == lane0)
+        return; /* the next piece of the same lanes */
+    for (int g = 0; g < groups_of(n); g++) {
+        const float *q[KERN_LANES];
         for (int i = 0; i < KERN_LANES; i++) {
-            int lane = (g0 + g) * KERN_LANES + i;
-            if (lane >= n_lanes) {
-                for (int d = 0; d < s->dk; d++)
-                    q[(size_t)d * KERN_LANES + (size_t)i] = 0.0f;
-                continue;
-            }
-            const float *src = base + (size_t)lane * (size_t)s->dk;
-            for (int d = 0; d < s->dk; d++)
-                q[(size_t)d * KERN_LANES + (size_t)i] = src[d] * s->scale;
+            int lane = g * KERN_LANES + i;
+            q[i] = lane < n ? w->q_in + lane_at(w, lane0 + lane) * dk : NULL;
         }
+        w->step->kern->attn_pack(q, w->shape.dk, w->shape.scale,
+                                 ts->q + (size_t)g * kern_attn_query_bytes(w->shape.dk));
+    }
+    ts->q_lane0 = lane0;
+    ts->q_lanes = n;
+}
+
+/* Lanes that start have no sum yet. */
+static void start_lanes(const struct paged_work *w, int lane0, int n)
+{
+    for (int i = 0; i < n; i++) {
+        w->m[lane0 + i] = -INFINITY;
+        w->l[lane0 + i] = 0.0f;
     }
 }
 
-static const struct paged_choice *choice_of(const struct paged_work *w, int span)
+static void fold_lane(const struct paged_work *w, int lane, float m, float l, const float *o)
 {
-    return w->choices && w->choices[span].positions ? &w->choices[span] : NULL;
+    w->step->kern->attn_fold(w->shape.dv, &w->m[lane], &w->l[lane], lane_out(w, lane), m, l, o);
 }
 
-/* Rows that token i of a span sees. */
-static int rows_seen(const struct paged_work *w, int span, int i)
+/* Divides by l where no piece is left. */
+static void finish_lanes(const struct paged_work *w, int lane0, int n, int p1)
 {
-    const struct paged_choice *c = choice_of(w, span);
-    return c ? c->n : w->set->spans[span].position + i + 1;
+    for (int i = lane0; i < lane0 + n; i++) {
+        if (slot_of(w, i)->pieces != p1)
+            continue;
+        float *o = lane_out(w, i), inv = 1.0f / w->l[i];
+        for (int r = 0; r < w->shape.dv; r++)
+            o[r] *= inv;
+    }
 }
+
+/* --- a piece ----------------------------------------------------------------------------------- */
 
 /* Copies n chosen rows side by side. */
 static void gather(const struct paged_work *w, const struct span *sp, const int32_t *positions, int n,
                    unsigned char *dst)
 {
     uint32_t page_tokens = w->step->page_tokens;
-    size_t row_bytes = w->shape.row_bytes;
+    size_t row_bytes = w->shape.format.row_bytes;
     for (int i = 0; i < n; i++) {
         uint32_t t = (uint32_t)positions[i];
         memcpy(dst + (size_t)i * row_bytes,
@@ -219,166 +265,212 @@ static void gather(const struct paged_work *w, const struct span *sp, const int3
     }
 }
 
-/* One piece of the context against packed queries, from scratch into `sum`. */
-static void run_piece(const struct paged_work *w, int span, int g0, int n_groups, int piece,
-                      const struct thread_scratch *ts, float *sum)
+/* One piece against packed lanes, from scratch. false: none of them sees a row of it. */
+static bool run_piece(const struct paged_work *w, const struct thread_scratch *ts,
+                      const struct item *it, int piece, float *m, float *l, float *o)
 {
     const struct paged_shape *s = &w->shape;
-    const struct step *st = w->step;
+    int span = w->stack.order[w->stack.segments[it->segment].first], t0 = piece * ATTN_PIECE;
     const struct span *sp = &w->set->spans[span];
-    const struct paged_choice *chosen = choice_of(w, span);
-    int page_tokens = (int)st->page_tokens;
-    int n_lanes = sp->n_tokens * s->n_heads;
-    int last_lane = (g0 + n_groups) * KERN_LANES - 1;
-    if (last_lane >= n_lanes)
-        last_lane = n_lanes - 1;
-    int visible = rows_seen(w, span, last_lane / s->n_heads); /* rows that any lane here sees */
-    int end = (piece + 1) * PAGED_PIECE_TOKENS;
-    if (end > visible)
-        end = visible;
-    int32_t limit[GROUPS_PER_ITEM * KERN_LANES];
+    const struct paged_choice *chosen = stack__choice(&w->stack, span);
+    const unsigned char *gathered = ts->gathered;
+    int32_t limit[CALL_LANES];
+    int n_groups = groups_of(it->n_lanes), n_rows = 0;
 
-    sum_reset(w, sum, n_groups);
-    for (int t0 = piece * PAGED_PIECE_TOKENS; t0 < end; t0 += page_tokens) {
-        int n_rows = end - t0 < page_tokens ? end - t0 : page_tokens;
-        for (int i = 0; i < n_groups * KERN_LANES; i++) {
-            int lane = g0 * KERN_LANES + i;
-            limit[i] = lane < n_lanes ? rows_seen(w, span, lane / s->n_heads) - t0 : 0;
-        }
-        if (chosen)
-            gather(w, sp, chosen->positions + t0, n_rows, ts->gathered);
-        struct attn_block b = {
-            .rows = chosen ? ts->gathered : sp->pages[t0 / page_tokens] + w->plane_offset,
-            .row_bytes = s->row_bytes,
-            .row_type = st->row_type,
-            .n_rows = n_rows,
-            .dk = s->dk,
-            .dv = s->dv,
-            .k_off = s->k_off,
-            .v_off = s->v_off,
-            .n_groups = n_groups,
-            .q = ts->q,
-            .limit = limit,
-            .m = sum_m(sum, n_groups),
-            .l = sum_l(sum, n_groups),
-            .acc = sum_acc(sum, n_groups),
-            .scratch = ts->block,
-        };
-        st->kern->attn_block(&b);
+    for (int i = 0; i < n_groups * KERN_LANES; i++) {
+        limit[i] = i < it->n_lanes ? slot_of(w, it->lane0 + i)->seen - t0 : 0;
+        n_rows = limit[i] > n_rows ? limit[i] : n_rows;
     }
+    if (n_rows == 0)
+        return false;
+    n_rows = n_rows > ATTN_PIECE ? ATTN_PIECE : n_rows;
+    if (chosen)
+        gather(w, sp, chosen->positions + t0, n_rows, ts->gathered);
+    struct attn_piece p = {
+        .pages = chosen ? &gathered : (const unsigned char *const *)sp->pages,
+        .offset = chosen ? 0 : w->plane_offset,
+        .page_tokens = chosen ? ATTN_PIECE : (int)w->step->page_tokens,
+        .first = chosen ? 0 : t0,
+        .n_rows = n_rows,
+        .format = s->format,
+        .dk = s->dk,
+        .dv = s->dv,
+        .k_off = s->k_off,
+        .v_off = s->v_off,
+        .n_groups = n_groups,
+        .q = ts->q,
+        .limit = limit,
+        .m = m,
+        .l = l,
+        .o = o,
+        .o_stride = (size_t)s->dv,
+        .scratch = ts->kernel,
+    };
+    w->step->kern->attn_piece(&p);
+    return true;
 }
 
-static void merge_into(const struct paged_work *w, float *sum, float *piece, int n_groups)
+/* The pieces of an item in order. */
+static void walk(const struct paged_work *w, const struct thread_scratch *ts, const struct item *it)
 {
-    w->step->kern->attn_merge(n_groups, w->shape.dv, sum_m(sum, n_groups), sum_l(sum, n_groups),
-                              sum_acc(sum, n_groups), sum_m(piece, n_groups),
-                              sum_l(piece, n_groups), sum_acc(piece, n_groups));
-}
-
-/* Divides by l and writes the lanes' rows. */
-static void finish(const struct paged_work *w, const struct span *sp, int g0, int n_groups,
-                   float *sum)
-{
-    const struct paged_shape *s = &w->shape;
-    int n_lanes = sp->n_tokens * s->n_heads;
-    float *base = w->out + (size_t)sp->first * (size_t)s->n_heads * (size_t)s->dv;
-    for (int g = 0; g < n_groups; g++) {
-        const float *l = sum_l(sum, n_groups) + g * KERN_LANES;
-        const float *acc = sum_acc(sum, n_groups) + (size_t)g * (size_t)s->dv * KERN_LANES;
-        for (int i = 0; i < KERN_LANES; i++) {
-            int lane = (g0 + g) * KERN_LANES + i;
-            if (lane >= n_lanes)
-                return;
-            float *dst = base + (size_t)lane * (size_t)s->dv;
-            float inv = 1.0f / l[i];
-            for (int d = 0; d < s->dv; d++)
-                dst[d] = acc[(size_t)d * KERN_LANES + (size_t)i] * inv;
+    size_t dv = (size_t)w->shape.dv;
+    /* The first piece of lanes whose outputs are neighbours is the sum as it stands. */
+    bool direct = lane_at(w, it->lane0 + it->n_lanes - 1) - lane_at(w, it->lane0) ==
+                  (size_t)it->n_lanes - 1;
+    if (it->p0 == 0)
+        start_lanes(w, it->lane0, it->n_lanes);
+    for (int p = it->p0; p < it->p1; p++) {
+        bool straight = p == 0 && direct;
+        if (!run_piece(w, ts, it, p, ts->m, ts->l, straight ? lane_out(w, it->lane0) : ts->o))
+            continue;
+        for (int i = 0; i < it->n_lanes; i++) {
+            if (straight) {
+                w->m[it->lane0 + i] = ts->m[i];
+                w->l[it->lane0 + i] = ts->l[i];
+            } else {
+                fold_lane(w, it->lane0 + i, ts->m[i], ts->l[i], ts->o + (size_t)i * dv);
+            }
         }
     }
+    finish_lanes(w, it->lane0, it->n_lanes, it->p1);
 }
 
 static void attend_item(void *arg, int index, int thread)
 {
     struct paged_work *w = arg;
     const struct item *it = &w->items[index];
-    const struct span *sp = &w->set->spans[it->span];
     struct thread_scratch *ts = &w->threads[thread];
-    pack_queries(w, sp, it->g0, it->n_groups, ts->q);
-    if (it->piece >= 0) {
-        run_piece(w, it->span, it->g0, it->n_groups, it->piece, ts,
-                  w->partials + (size_t)it->partial * w->group_floats);
+    pack_queries(w, ts, it->lane0, it->n_lanes);
+    if (it->partial < 0) {
+        walk(w, ts, it);
         return;
     }
-    run_piece(w, it->span, it->g0, it->n_groups, 0, ts, ts->sum);
-    for (int p = 1; p < it->n_pieces; p++) {
-        run_piece(w, it->span, it->g0, it->n_groups, p, ts, ts->piece);
-        merge_into(w, ts->sum, ts->piece, it->n_groups);
-    }
-    finish(w, sp, it->g0, it->n_groups, ts->sum);
+    float *m = w->partial_m + it->partial, *l = w->partial_l + it->partial;
+    if (!run_piece(w, ts, it, it->p0, m, l, w->partials + (size_t)it->partial * (size_t)w->shape.dv))
+        memset(l, 0, (size_t)it->n_lanes * sizeof(*l));
 }
 
-static void merge_item(void *arg, int index, int thread)
+static void fold_item(void *arg, int index, int thread)
 {
     struct paged_work *w = arg;
-    const struct item *it = &w->merges[index];
-    float *sum = w->partials + (size_t)it->partial * w->group_floats;
+    const struct fold *f = &w->folds[index];
     (void)thread;
-    for (int p = 1; p < it->n_pieces; p++)
-        merge_into(w, sum, sum + (size_t)p * (size_t)it->n_groups * w->group_floats, it->n_groups);
-    finish(w, &w->set->spans[it->span], it->g0, it->n_groups, sum);
+    if (f->p0 == 0)
+        start_lanes(w, f->lane0, f->n_lanes);
+    for (int i = 0; i < f->n_lanes; i++) {
+        for (int p = 0; p < f->n_pieces; p++) {
+            size_t at = (size_t)(f->partial + p * f->stride + i);
+            fold_lane(w, f->lane0 + i, w->partial_m[at], w->partial_l[at],
+                      w->partials + at * (size_t)w->shape.dv);
+        }
+    }
+    finish_lanes(w, f->lane0, f->n_lanes, f->p0 + f->n_pieces);
+}
+
+/* --- jobs -------------------------------------------------------------------------------------- */
+
+static void flush(struct paged_work *w)
+{
+    if (w->n_items)
+        pool_run(w->step->pool, w->n_items, attend_item, w);
+    if (w->n_folds)
+        pool_run(w->step->pool, w->n_folds, fold_item, w);
+    w->n_items = w->n_folds = w->n_partials = 0;
+}
+
+static void add_in_a_row(struct paged_work *w, const struct item *it)
+{
+    if (w->n_items == MAX_ITEMS)
+        flush(w);
+    w->items[w->n_items++] = *it;
+}
+
+/* One item a piece, as many at a time as there is room for. */
+static void add_spread(struct paged_work *w, const struct item *it)
+{
+    int stride = groups_of(it->n_lanes) * KERN_LANES;
+    int n_folds = (it->n_lanes + FOLD_LANES - 1) / FOLD_LANES;
+    for (int p = it->p0; p < it->p1;) {
+        int room = (w->max_partials - w->n_partials) / stride, left = it->p1 - p;
+        if (room == 0 || w->n_items == MAX_ITEMS || w->n_folds + n_folds > MAX_ITEMS) {
+            flush(w);
+            continue;
+        }
+        int n = left < room ? left : room;
+        n = n < MAX_ITEMS - w->n_items ? n : MAX_ITEMS - w->n_items;
+        for (int lane = 0; lane < it->n_lanes; lane += FOLD_LANES)
+            w->folds[w->n_folds++] = (struct fold){
+                .segment = it->segment,
+                .lane0 = it->lane0 + lane,
+                .n_lanes = it->n_lanes - lane < FOLD_LANES ? it->n_lanes - lane : FOLD_LANES,
+                .p0 = p,
+                .n_pieces = n,
+                .partial = w->n_partials + lane,
+                .stride = stride,
+            };
+        for (int i = 0; i < n; i++, p++) {
+            struct item one = *it;
+            one.p0 = p;
+            one.p1 = p + 1;
+            one.partial = w->n_partials;
+            w->n_partials += stride;
+            w->items[w->n_items++] = one;
+        }
+    }
+}
+
+/* The items of a segment, its last lanes first: they see most. */
+static void add_segment(struct paged_work *w, int segment, const struct balance_plan *plan)
+{
+    const struct stack_segment *g = &w->stack.segments[segment];
+    int lane0 = g->slot0 * w->shape.n_heads, n_lanes = g->n_slots * w->shape.n_heads;
+    int n_groups = groups_of(n_lanes);
+    for (int i = plan->n_parts - 1; i >= 0; i--) {
+        int from = (int)((int64_t)n_groups * i / plan->n_parts) * KERN_LANES;
+        int to = (int)((int64_t)n_groups * (i + 1) / plan->n_parts) * KERN_LANES;
+        struct item it = {.segment = segment, .lane0 = lane0 + from, .p0 = g->p0, .p1 = g->p1,
+                          .partial = -1};
+        it.n_lanes = (to < n_lanes ? to : n_lanes) - from;
+        if (plan->spread)
+            add_spread(w, &it);
+        else
+            add_in_a_row(w, &it);
+    }
+}
+
+/* Segments [first, end) are those of one round. */
+static void run_round(struct paged_work *w, int first, int end)
+{
+    struct balance *b = &w->balance;
+    b->n_jobs = 0;
+    for (int i = first; i < end; i++) {
+        const struct stack_segment *g = &w->stack.segments[i];
+        balance__add(b, i, groups_of(g->n_slots * w->shape.n_heads), g->p1 - g->p0);
+    }
+    balance__plan(b);
+    for (int spread = 0; spread < 2; spread++)
+        for (int i = 0; i < b->n_jobs; i++)
+            if (b->jobs[b->order[i]].plan.spread == (spread == 1))
+                add_segment(w, b->jobs[b->order[i]].id, &b->jobs[b->order[i]].plan);
+    flush(w);
 }
 
 void paged_attention(struct paged_work *w, const struct step *step, const struct row_set *set,
                      size_t plane_offset, const struct paged_choice *choices, const float *q,
                      float *out)
 {
-    const struct paged_shape *s = &w->shape;
-    int64_t total = 0;
     w->step = step;
     w->set = set;
-    w->choices = choices;
     w->plane_offset = plane_offset;
     w->q_in = q;
     w->out = out;
-    for (int i = 0; i < set->n_spans; i++) {
-        const struct span *sp = &set->spans[i];
-        int64_t groups = (sp->n_tokens * s->n_heads + KERN_LANES - 1) / KERN_LANES;
-        total += groups * rows_seen(w, i, sp->n_tokens - 1);
+    for (int t = 0; t < w->n_threads; t++)
+        w->threads[t].q_lanes = 0;
+    stack__build(&w->stack, set, choices, (int)step->page_tokens);
+    const struct stack_segment *list = w->stack.segments;
+    for (int i = 0, j; i < w->stack.n_segments; i = j) {
+        for (j = i + 1; j < w->stack.n_segments && list[j].round == list[i].round; j++)
+            ;
+        run_round(w, i, j);
     }
-    /* An item above this share of the work is worth cutting into pieces. */
-    int64_t share = total / (2 * w->n_threads) + 1;
-    int n_items = 0, n_merges = 0, n_partials = 0;
-    for (int i = 0; i < set->n_spans; i++) {
-        const struct span *sp = &set->spans[i];
-        int groups = (sp->n_tokens * s->n_heads + KERN_LANES - 1) / KERN_LANES;
-        int rows = rows_seen(w, i, sp->n_tokens - 1);
-        int per_item = (int)(share / rows);
-        per_item = per_item < 1 ? 1 : per_item > GROUPS_PER_ITEM ? GROUPS_PER_ITEM : per_item;
-        for (int g = 0; g < groups; g += per_item) {
-            struct item it = {.span = i, .g0 = g, .piece = -1, .partial = -1};
-            it.n_groups = groups - g < per_item ? groups - g : per_item;
-            int last = ((g + it.n_groups) * KERN_LANES - 1) / s->n_heads;
-            if (last >= sp->n_tokens)
-                last = sp->n_tokens - 1;
-            it.n_pieces = (rows_seen(w, i, last) - 1) / PAGED_PIECE_TOKENS + 1;
-            bool cut = w->n_threads > 1 && it.n_pieces > 1 &&
-                       (int64_t)it.n_groups * rows > share / 2 &&
-                       n_partials + it.n_groups * it.n_pieces <= w->max_partials;
-            if (!cut) {
-                w->items[n_items++] = it;
-                continue;
-            }
-            it.partial = n_partials;
-            w->merges[n_merges++] = it;
-            n_partials += it.n_groups * it.n_pieces;
-            for (int p = 0; p < it.n_pieces; p++) {
-                it.piece = p;
-                w->items[n_items] = it;
-                w->items[n_items++].partial = it.partial + p * it.n_groups;
-            }
-        }
-    }
-    pool_run(step->pool, n_items, attend_item, w);
-    if (n_merges)
-        pool_run(step->pool, n_merges, merge_item, w);
 }

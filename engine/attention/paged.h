@@ -2,27 +2,23 @@
  * that mechanisms share: o_h = softmax(q_h . key(row_t)) value(row_t), key and value being segments
  * of the row.
  *
- * A lane is one (token, head). Lanes of a span are numbered token-major and taken 16 at a time. The
- * context is cut at fixed absolute positions: blocks of one page, pieces of PAGED_PIECE_TOKENS. Each
- * piece is computed from scratch and merged into the sum of those before it, in order, so that a
- * lane's result depends on its query, its position and the rows alone: not on the batch, the chunk,
- * the number of threads, or whether pieces were computed side by side.
+ * A lane is one (token, head). The context is cut at fixed absolute positions into pieces of ATTN_PIECE
+ * tokens. Each piece is computed from scratch and folded into the sum of those before it, in order, so
+ * that a lane's result depends on its query, its position and the rows alone: not on the batch, the
+ * chunk, the number of threads, or whether pieces were computed side by side. Lanes of all sequences that
+ * keep the same pages of a piece go through one product (stack.h), which reads it once.
  *
  * Where a mechanism chooses the rows that a token sees, its span is that token alone and names them
- * (struct paged_choice); they are gathered block by block and taken like a context of that length. */
+ * (struct paged_choice); they are gathered piece by piece and taken like a context of that length. */
 #ifndef LATENT_ENGINE_ATTENTION_PAGED_H
 #define LATENT_ENGINE_ATTENTION_PAGED_H
 
 #include "engine/step.h"
 
-/* Long enough that merging is noise, short enough to spread one long sequence over threads. */
-#define PAGED_PIECE_TOKENS 512
-
 struct paged_shape {
     int n_heads;
     int dk, dv, k_off, v_off; /* elements of a row */
-    int row_elems;
-    size_t row_bytes;
+    struct row_format format;
     float scale; /* of the scores */
 };
 
@@ -32,11 +28,14 @@ struct paged_choice {
     int32_t n;
 };
 
-/* Writes the cache row of row i of the set, one element per value. */
+/* The form of cache rows of elems values in a cache of this type, the last `tail` of which 8 bits would
+ * blur. */
+struct row_format paged_format(enum tensor_type type, int elems, int tail);
+/* Writes the cache row of row i of the set. */
 void paged_store(const struct step *step, const struct row_set *set, int i, size_t plane_offset,
-                 const float *row, int elems);
+                 const struct row_format *format, const float *row);
 
-struct paged_work; /* per-thread scratch and partial sums */
+struct paged_work; /* per-thread scratch, running sums and a bounded store of partial ones */
 
 int paged_work_new(const struct paged_shape *s, const struct step_limits *lim,
                    struct paged_work **ret) LATENT_MUST_CHECK;
