@@ -114,6 +114,13 @@ static int forward(void *model, const struct forward_batch *batch)
     return model_forward(model, batch);
 }
 
+static const enum cache_type cache_types[] = {
+    [ENGINE_CACHE_BF16] = CACHE_BF16,
+    [ENGINE_CACHE_F32] = CACHE_F32,
+    [ENGINE_CACHE_INT8] = CACHE_INT8,
+    [ENGINE_CACHE_FP8] = CACHE_FP8,
+};
+
 static int load_model(struct engine *eng, const struct checkpoint *ck, struct err *e)
 {
     struct engine_config *c = &eng->cfg;
@@ -125,7 +132,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
         return r;
     struct model_options opt = {
         .level = c->level,
-        .cache_type = c->cache_type == ENGINE_CACHE_F32 ? CACHE_F32 : CACHE_BF16,
+        .cache_type = cache_types[c->cache_type],
         .page_tokens = c->page_tokens,
         .max_batch_tokens = c->max_num_batched_tokens,
         .max_logit_rows = c->max_num_seqs > MIN_LOGIT_ROWS ? c->max_num_seqs : MIN_LOGIT_ROWS,

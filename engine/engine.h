@@ -19,7 +19,7 @@
 
 struct engine;
 
-enum engine_cache_type { ENGINE_CACHE_BF16 = 0, ENGINE_CACHE_F32 };
+enum engine_cache_type { ENGINE_CACHE_BF16 = 0, ENGINE_CACHE_F32, ENGINE_CACHE_INT8, ENGINE_CACHE_FP8 };
 
 struct engine_config {
     const char *model_path;     /* GGUF file, first part of a split one, or folder */

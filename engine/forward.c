@@ -102,8 +102,25 @@ static int report(void *arg, uint64_t n_bytes)
     return p->opt->progress(p->opt->progress_arg, f > 1.0f ? 1.0f : f);
 }
 
-static int check_served(const struct model_config *c, struct err *e)
+static const enum tensor_type row_types[] = {
+    [CACHE_BF16] = TT_BF16, [CACHE_F32] = TT_F32, [CACHE_INT8] = TT_I8, [CACHE_FP8] = TT_F8_E4M3,
+};
+
+int cache_type_parse(const char *name)
 {
+    static const char *const names[] = {"bf16", "f32", "int8", "fp8"}; /* as the enum */
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(name, names[i]))
+            return i;
+    return -1;
+}
+
+static int check_served(const struct model_config *c, enum cache_type cache_type, struct err *e)
+{
+    if (c->kv_lora_rank % 2 && (cache_type == CACHE_INT8 || cache_type == CACHE_FP8))
+        return err_set_param(e, ERR_UNSUPPORTED, "cache_type",
+                             "kv_lora_rank %d is odd: its cache rows cannot have 8 bits",
+                             c->kv_lora_rank);
     if (router_experts(c) > ROUTER_MAX_EXPERTS)
         return err_set_param(e, ERR_UNSUPPORTED, "n_routed_experts",
                              "%d experts are out of range 0..%d", router_experts(c),
@@ -266,7 +283,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
     if (opt->max_batch_tokens < 1 || opt->max_seqs < 1 || opt->max_logit_rows < 1 ||
         opt->max_position < 1)
         return err_set(e, ERR_INVAL, "a limit of the model's work space is below 1");
-    if ((r = check_served(&ckpt->config, e)) < 0)
+    if ((r = check_served(&ckpt->config, opt->cache_type, e)) < 0)
         return r;
     struct model *m = calloc(1, sizeof(*m));
     if (!m)
@@ -274,7 +291,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
     m->config = ckpt->config;
     m->kern = kern_table(opt->level);
     m->pool = pool;
-    m->row_type = opt->cache_type == CACHE_F32 ? TT_F32 : TT_BF16;
+    m->row_type = row_types[opt->cache_type];
     m->limits = (struct step_limits){
         .max_rows = opt->max_batch_tokens,
         .max_seqs = opt->max_seqs,

@@ -16,7 +16,11 @@
 
 struct model;
 
-enum cache_type { CACHE_BF16 = 0, CACHE_F32 };
+/* Of cache rows; in 8-bit ones the rope keys stay bf16. */
+enum cache_type { CACHE_BF16 = 0, CACHE_F32, CACHE_INT8, CACHE_FP8 };
+
+/* "bf16", "f32", "int8", "fp8"; another name: -1. */
+int cache_type_parse(const char *name);
 
 struct model_options {
     enum cpu_level level;

@@ -234,6 +234,14 @@ static int read_template(const char *path, char **ret, struct err *e)
     return 0;
 }
 
+static enum engine_cache_type cache_type(const char *name)
+{
+    return !strcmp(name, "f32")    ? ENGINE_CACHE_F32
+           : !strcmp(name, "int8") ? ENGINE_CACHE_INT8
+           : !strcmp(name, "fp8")  ? ENGINE_CACHE_FP8
+                                   : ENGINE_CACHE_BF16;
+}
+
 static int start_engine(struct server *s, struct err *e)
 {
     const struct server_config *cfg = s->cfg;
@@ -247,7 +255,7 @@ static int start_engine(struct server *s, struct err *e)
         .level = (enum cpu_level)level,
         .n_threads = (int)cfg->threads,
         .pin_threads = cfg->pin_threads,
-        .cache_type = !strcmp(cfg->cache_type, "f32") ? ENGINE_CACHE_F32 : ENGINE_CACHE_BF16,
+        .cache_type = cache_type(cfg->cache_type),
         .cache_bytes = (uint64_t)cfg->cache_size,
         .page_tokens = (uint32_t)cfg->page_tokens,
         .max_model_len = (int)cfg->max_model_len,

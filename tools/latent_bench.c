@@ -270,7 +270,7 @@ static void usage(FILE *f)
             "  shared    --batch sequences decode behind a common prefix of --shared tokens\n"
             "  prefill   --tokens prompt tokens behind --context tokens\n\n"
             "  --batch N (1)  --context N (0)  --tokens N (64; prefill: 512)  --shared N (0)\n"
-            "  --cache-type bf16|f32  --cpu LEVEL  --threads N  --repeat N (5)  --json\n\n"
+            "  --cache-type bf16|f32|int8|fp8  --cpu LEVEL  --threads N  --repeat N (5)  --json\n\n"
             "Each line shows the median of --repeat runs beside the machine's bound: weights and\n"
             "rows over the read bandwidth, or multiply-adds over the level's product peak,\n"
             "whichever is slower; both are measured at start.\n");
@@ -298,7 +298,7 @@ int main(int argc, char **argv)
         {"threads", 1, 0, 'n'}, {"cache-type", 1, 0, 'y'}, {"cpu", 1, 0, 'u'},
         {"json", 0, 0, 'j'},    {"help", 0, 0, 'h'},       {0, 0, 0, 0},
     };
-    int opt, level;
+    int opt, level, cache_type;
     while ((opt = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
         switch (opt) {
         case 'm': o.model = optarg; break;
@@ -310,11 +310,11 @@ int main(int argc, char **argv)
         case 'n': o.threads = parse_int("threads", optarg, 1, 1024); break;
         case 'j': o.json = true; break;
         case 'y':
-            if (strcmp(optarg, "bf16") && strcmp(optarg, "f32")) {
-                fprintf(stderr, "latent-bench: --cache-type is bf16 or f32\n");
+            if ((cache_type = cache_type_parse(optarg)) < 0) {
+                fprintf(stderr, "latent-bench: --cache-type is one of bf16 f32 int8 fp8\n");
                 return 1;
             }
-            o.cache_type = strcmp(optarg, "f32") ? CACHE_BF16 : CACHE_F32;
+            o.cache_type = (enum cache_type)cache_type;
             break;
         case 'u':
             if ((level = cpu_level_parse(optarg)) < 0) {
