@@ -1,7 +1,7 @@
 ## tests of the forward pass: random tiny models against a reference, checkpoints of every family against
 ## transformers, and the shipped model
-check_PROGRAMS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse
-TESTS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse
+check_PROGRAMS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged
+TESTS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged
 tests_t_forward_SOURCES = %D%/forward/t_forward.c %D%/forward/tiny.c %D%/forward/tiny.h
 tests_t_forward_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_forward_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
@@ -15,4 +15,7 @@ tests_t_sparse_SOURCES = %D%/forward/t_sparse.c %D%/forward/tiny.c %D%/forward/t
 	%D%/forward/gguf_file.c %D%/forward/gguf_file.h
 tests_t_sparse_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_sparse_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+tests_t_paged_SOURCES = %D%/forward/t_paged.c
+tests_t_paged_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_paged_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 EXTRA_DIST += %D%/data/latent-mini-golden.json %D%/data/hf
