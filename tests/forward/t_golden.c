@@ -109,6 +109,30 @@ static void generations(struct rig *r, double min_gap, double logprob_tolerance)
     }
 }
 
+/* Smaller rows move the perplexity of the same weights by so much at most. */
+START_TEST(test_cache_types)
+{
+    static const struct {
+        const char *name;
+        double bound;
+    } types[] = {{"bf16", 0.001}, {"int8", 0.001}, {"fp8", 0.003}};
+    struct rig r;
+    open_level(&r, q8_path, cpu_detect(), CACHE_F32);
+    double exact = perplexity(&r);
+    rig_close(&r);
+    for (int i = 0; i < 3; i++) {
+        open_level(&r, q8_path, cpu_detect(), (enum cache_type)cache_type_parse(types[i].name));
+        double got = perplexity(&r);
+        rig_close(&r);
+        printf("# Q8_0 %s, %s rows: perplexity %.4f, float32 rows %.4f\n", cpu_level_name(cpu_detect()),
+               types[i].name, got, exact);
+        fflush(stdout);
+        ck_assert_msg(fabs(got / exact - 1.0) < types[i].bound, "%s rows: perplexity %f, float32 rows %f",
+                      types[i].name, got, exact);
+    }
+}
+END_TEST
+
 START_TEST(test_q8_0)
 {
     struct rig r;
@@ -183,6 +207,7 @@ int main(void)
     /* With sanitizers the generic level takes a quarter of an hour; random tiny models still run it. */
     int first = getenv("LATENT_SLOW") && kern_level_built(CPU_AVX2) ? CPU_AVX2 : CPU_GENERIC;
     tcase_add_loop_test(tc, test_q8_0, first, CPU_LEVEL_MAX);
+    tcase_add_test(tc, test_cache_types);
     if (access(bf16_path, R_OK) == 0)
         tcase_add_loop_test(tc, test_bf16, 2 * first, 2 * CPU_LEVEL_MAX);
     else
