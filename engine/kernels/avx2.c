@@ -8,6 +8,7 @@
 #include "engine/kernels/simd_template.h"
 
 #include "engine/kernels/small_template.h"
+#include "engine/kernels/attn_template.h"
 
 #include "engine/kernels/quants_avx2.h"
 
@@ -126,6 +127,7 @@ void kern__init_avx2(struct kernels *t)
 {
     set_template_kernels(t);
     set_small_kernels(t);
+    set_attention_kernels(t);
     set_quant_kernels(t);
     t->mul_q8_0 = mul_q8_0;
     t->act_q8 = act_q8;

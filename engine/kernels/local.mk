@@ -1,6 +1,7 @@
 ## One library per instruction set, each with its own flags; libkern.a holds generic C and the table.
 noinst_LIBRARIES += libkern.a
 libkern_a_SOURCES = \
+	%D%/attn_template.h \
 	%D%/generic.c \
 	%D%/kern.c \
 	%D%/kern.def \

@@ -4,6 +4,33 @@
 
 #ifndef __AVX2__
 #error "compile with the AVX2 flags"
+/* --- one register, for attn_template.h */
+#define VA 8
+typedef __m256 va;
+static inline va va_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void va_store(float *p, va v) { _mm256_storeu_ps(p, v); }
+static inline va va_set1(float x) { return _mm256_set1_ps(x); }
+static inline va va_mul(va x, va y) { return _mm256_mul_ps(x, y); }
+static inline va va_fma(va x, va y, va z) { return _mm256_fmadd_ps(x, y, z); }
+static inline __m256 v8_halves(const float *lo, const float *hi)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lo)), _mm_loadu_ps(hi), 1);
+}
+static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+{
+    for (int half = 0; half < 2; half++, src += 4, dst += 4 * dst_stride) {
+        __m256 r0 = v8_halves(src, src + 4 * stride), r1 = v8_halves(src + stride, src + 5 * stride);
+        __m256 r2 = v8_halves(src + 2 * stride, src + 6 * stride);
+        __m256 r3 = v8_halves(src + 3 * stride, src + 7 * stride);
+        __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
+        __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
+        _mm256_storeu_ps(dst, _mm256_shuffle_ps(a, c, 0x44));
+        _mm256_storeu_ps(dst + dst_stride, _mm256_shuffle_ps(a, c, 0xee));
+        _mm256_storeu_ps(dst + 2 * dst_stride, _mm256_shuffle_ps(b, d, 0x44));
+        _mm256_storeu_ps(dst + 3 * dst_stride, _mm256_shuffle_ps(b, d, 0xee));
+    }
+}
+
 #endif
 #include <immintrin.h>
 
@@ -11,6 +38,9 @@
 #define VALUE_TILE 4
 #define ROW_TILE 4
 #define GROUP_TILE 4
+#define ATTN_LANES 4 /* of a tile of attention: twelve sums, three vectors, one scalar */
+#define ATTN_VECS 3
+#define ATTN_ROWS 48
 
 typedef struct {
     __m256 a, b;
@@ -110,6 +140,43 @@ static inline v16 v16_load_f8(const void *p)
     __m256i h = v16_f8_as_f16(p);
     return V16(_mm256_cvtph_ps(_mm256_castsi256_si128(h)), _mm256_cvtph_ps(_mm256_extracti128_si256(h, 1)));
 }
+static inline v16 v16_load_i8(const void *p)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *)p);
+    return V16(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+               _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8))));
+}
+/* The low bytes of sixteen int32 in 0 .. 255 or -128 .. 127. */
+static inline void v16_store_low8(void *p, __m256i a, __m256i b)
+{
+    const __m256i low = _mm256_set1_epi32(0xff);
+    __m256i h = _mm256_packus_epi32(_mm256_and_si256(a, low), _mm256_and_si256(b, low));
+    h = _mm256_permute4x64_epi64(h, 0xd8);
+    _mm_storeu_si128((__m128i *)p,
+                     _mm_packus_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
+}
+/* Values in -128 .. 127, to nearest even. */
+static inline void v16_store_i8(void *p, v16 v)
+{
+    v16_store_low8(p, _mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b));
+}
+static inline __m256i v8_f8_bits(__m256 x)
+{
+    __m256i u = _mm256_castps_si256(x), sign = _mm256_and_si256(_mm256_srli_epi32(u, 24), _mm256_set1_epi32(0x80));
+    u = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
+    /* below 2^-6 a multiple of 2^-9: the grid of the sum with 2^14 */
+    __m256 grid = _mm256_add_ps(_mm256_castsi256_ps(u), _mm256_set1_ps(16384.0f));
+    __m256i small = _mm256_sub_epi32(_mm256_castps_si256(grid), _mm256_set1_epi32(0x46800000));
+    __m256i odd = _mm256_and_si256(_mm256_srli_epi32(u, 20), _mm256_set1_epi32(1));
+    __m256i r = _mm256_add_epi32(_mm256_add_epi32(u, odd), _mm256_set1_epi32(0x7ffff - (120 << 23)));
+    __m256i is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(0x3c800000), u);
+    return _mm256_or_si256(sign, _mm256_blendv_epi8(_mm256_srli_epi32(r, 20), small, is_small));
+}
+/* FP8 e4m3 of values in [-448, 448], to nearest even. */
+static inline void v16_store_f8(void *p, v16 v)
+{
+    v16_store_low8(p, v8_f8_bits(v.a), v8_f8_bits(v.b));
+}
 static inline __m256i v8_bf16_bits(__m256 x)
 {
     __m256i u = _mm256_castps_si256(x);
@@ -149,6 +216,32 @@ static inline v16 v16_swap(v16 x) { return V16(_mm256_permute_ps(x.a, 0xb1), _mm
 static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z)
 {
     return V16(_mm256_fmaddsub_ps(x.a, y.a, z.a), _mm256_fmaddsub_ps(x.b, y.b, z.b));
+}
+/* --- one register, for attn_template.h */
+#define VA 8
+typedef __m256 va;
+static inline va va_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void va_store(float *p, va v) { _mm256_storeu_ps(p, v); }
+static inline va va_set1(float x) { return _mm256_set1_ps(x); }
+static inline va va_mul(va x, va y) { return _mm256_mul_ps(x, y); }
+static inline va va_fma(va x, va y, va z) { return _mm256_fmadd_ps(x, y, z); }
+static inline __m256 v8_halves(const float *lo, const float *hi)
+{
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lo)), _mm_loadu_ps(hi), 1);
+}
+static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+{
+    for (int half = 0; half < 2; half++, src += 4, dst += 4 * dst_stride) {
+        __m256 r0 = v8_halves(src, src + 4 * stride), r1 = v8_halves(src + stride, src + 5 * stride);
+        __m256 r2 = v8_halves(src + 2 * stride, src + 6 * stride);
+        __m256 r3 = v8_halves(src + 3 * stride, src + 7 * stride);
+        __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
+        __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
+        _mm256_storeu_ps(dst, _mm256_shuffle_ps(a, c, 0x44));
+        _mm256_storeu_ps(dst + dst_stride, _mm256_shuffle_ps(a, c, 0xee));
+        _mm256_storeu_ps(dst + 2 * dst_stride, _mm256_shuffle_ps(b, d, 0x44));
+        _mm256_storeu_ps(dst + 3 * dst_stride, _mm256_shuffle_ps(b, d, 0xee));
+    }
 }
 
 #endif

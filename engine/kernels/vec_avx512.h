@@ -4,6 +4,36 @@
 
 #ifndef __AVX512F__
 #error "compile with the AVX-512 flags"
+/* --- for attn_template.h */
+#define VA 16
+typedef __m512 va;
+static inline va va_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void va_store(float *p, va v) { _mm512_storeu_ps(p, v); }
+static inline va va_set1(float x) { return _mm512_set1_ps(x); }
+static inline va va_mul(va x, va y) { return _mm512_mul_ps(x, y); }
+static inline va va_fma(va x, va y, va z) { return _mm512_fmadd_ps(x, y, z); }
+/* Four values each of rows 0, 4, 8, 12 after p. Inserting from memory needs no shuffle. */
+static inline __m512 v16_quarters(const float *p, size_t stride)
+{
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 4 * stride), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 8 * stride), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(p + 12 * stride), 3);
+}
+static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+{
+    for (int quarter = 0; quarter < 4; quarter++, src += 4, dst += 4 * dst_stride) {
+        __m512 r0 = v16_quarters(src, stride), r1 = v16_quarters(src + stride, stride);
+        __m512 r2 = v16_quarters(src + 2 * stride, stride), r3 = v16_quarters(src + 3 * stride, stride);
+        __m512 a = _mm512_unpacklo_ps(r0, r1), b = _mm512_unpackhi_ps(r0, r1);
+        __m512 c = _mm512_unpacklo_ps(r2, r3), d = _mm512_unpackhi_ps(r2, r3);
+        _mm512_storeu_ps(dst, _mm512_shuffle_ps(a, c, 0x44));
+        _mm512_storeu_ps(dst + dst_stride, _mm512_shuffle_ps(a, c, 0xee));
+        _mm512_storeu_ps(dst + 2 * dst_stride, _mm512_shuffle_ps(b, d, 0x44));
+        _mm512_storeu_ps(dst + 3 * dst_stride, _mm512_shuffle_ps(b, d, 0xee));
+    }
+}
+
 #endif
 #include <immintrin.h>
 
@@ -11,6 +41,9 @@
 #define VALUE_TILE 16 /* value elements in flight */
 #define ROW_TILE 8    /* activation rows of a float product */
 #define GROUP_TILE 4  /* weight groups of a one-row product, to cover FMA latency */
+#define ATTN_LANES 8  /* of a tile of attention: 24 sums, three vectors, one scalar */
+#define ATTN_VECS 3
+#define ATTN_ROWS 96
 
 typedef __m512 v16;
 
@@ -68,6 +101,30 @@ static inline v16 v16_load_f8(const void *p)
     __m256i v = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)p)), 7);
     return _mm512_cvtph_ps(_mm256_and_si256(v, _mm256_set1_epi16((short)0xbf80)));
 }
+static inline v16 v16_load_i8(const void *p)
+{
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
+}
+/* Values in -128 .. 127, to nearest even. */
+static inline void v16_store_i8(void *p, v16 v)
+{
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+}
+/* FP8 e4m3 of values in [-448, 448], to nearest even. */
+static inline void v16_store_f8(void *p, v16 v)
+{
+    __m512i u = _mm512_castps_si512(v);
+    __m512i sign = _mm512_and_si512(_mm512_srli_epi32(u, 24), _mm512_set1_epi32(0x80));
+    u = _mm512_and_si512(u, _mm512_set1_epi32(0x7fffffff));
+    /* below 2^-6 a multiple of 2^-9: the grid of the sum with 2^14 */
+    __m512 grid = _mm512_add_ps(_mm512_castsi512_ps(u), _mm512_set1_ps(16384.0f));
+    __m512i small = _mm512_sub_epi32(_mm512_castps_si512(grid), _mm512_set1_epi32(0x46800000));
+    __m512i odd = _mm512_and_si512(_mm512_srli_epi32(u, 20), _mm512_set1_epi32(1));
+    __m512i r = _mm512_add_epi32(_mm512_add_epi32(u, odd), _mm512_set1_epi32(0x7ffff - (120 << 23)));
+    __mmask16 is_small = _mm512_cmpgt_epi32_mask(_mm512_set1_epi32(0x3c800000), u);
+    r = _mm512_mask_blend_epi32(is_small, _mm512_srli_epi32(r, 20), small);
+    _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_or_si512(sign, r)));
+}
 /* round to nearest even; NaN made quiet */
 static inline void v16_store_bf16(void *p, v16 a)
 {
@@ -92,5 +149,34 @@ static inline v16 v16_load_twice(const float *p)
 static inline v16 v16_swap(v16 x) { return _mm512_shuffle_ps(x, x, 0xb1); }
 /* x y - z in even lanes, x y + z in odd ones. */
 static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z) { return _mm512_fmaddsub_ps(x, y, z); }
+/* --- for attn_template.h */
+#define VA 16
+typedef __m512 va;
+static inline va va_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void va_store(float *p, va v) { _mm512_storeu_ps(p, v); }
+static inline va va_set1(float x) { return _mm512_set1_ps(x); }
+static inline va va_mul(va x, va y) { return _mm512_mul_ps(x, y); }
+static inline va va_fma(va x, va y, va z) { return _mm512_fmadd_ps(x, y, z); }
+/* Four values each of rows 0, 4, 8, 12 after p. Inserting from memory needs no shuffle. */
+static inline __m512 v16_quarters(const float *p, size_t stride)
+{
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 4 * stride), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 8 * stride), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(p + 12 * stride), 3);
+}
+static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+{
+    for (int quarter = 0; quarter < 4; quarter++, src += 4, dst += 4 * dst_stride) {
+        __m512 r0 = v16_quarters(src, stride), r1 = v16_quarters(src + stride, stride);
+        __m512 r2 = v16_quarters(src + 2 * stride, stride), r3 = v16_quarters(src + 3 * stride, stride);
+        __m512 a = _mm512_unpacklo_ps(r0, r1), b = _mm512_unpackhi_ps(r0, r1);
+        __m512 c = _mm512_unpacklo_ps(r2, r3), d = _mm512_unpackhi_ps(r2, r3);
+        _mm512_storeu_ps(dst, _mm512_shuffle_ps(a, c, 0x44));
+        _mm512_storeu_ps(dst + dst_stride, _mm512_shuffle_ps(a, c, 0xee));
+        _mm512_storeu_ps(dst + 2 * dst_stride, _mm512_shuffle_ps(b, d, 0x44));
+        _mm512_storeu_ps(dst + 3 * dst_stride, _mm512_shuffle_ps(b, d, 0xee));
+    }
+}
 
 #endif

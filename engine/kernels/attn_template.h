@@ -1,0 +1,485 @@
+/* engine/kernels/attn_template.h - attention over a piece of the context, one source for every level with
+ * vectors. Included after vec_*.h and simd_template.h; everything is static.
+ *
+ * The piece is taken ATTN_ROWS rows at a time. Such a block is converted to float32 once for all lanes,
+ * row by row for the values and once more turned around ([element][row]) for the keys. With both at hand the
+ * two products are one: attn_tile, in which lanes are rows of scalars and vectors run along tokens (scores)
+ * or along value elements. So a lane costs the same whether one or two hundred share the call, and none is
+ * ever computed for nothing. Between blocks the largest score so far is kept for each lane, and its sums are
+ * scaled when that grows.
+ *
+ * Order of sums of a lane, fixed: scores over elements, values over rows, each in sequence; the weights' sum
+ * in 16 parts (row t to part t % 16). Blocks start at row 0 of the piece, so that nothing depends on others.
+ *
+ * Beside v16_*, a level's vec_*.h gives v16_load_i8, v16_store_i8, v16_store_f8, and may give `va`, the
+ * vector of the products, when a v16 is not one register: VA (its lanes) with va_*, va_transpose (VA rows of
+ * VA values turned around) and the size of a tile, ATTN_LANES x ATTN_VECS, sums that fit the registers. */
+#include "engine/kernels/kern_internal.h"
+
+#ifndef VA
+#define VA KERN_LANES
+#define ATTN_LANES 2
+#define ATTN_VECS 3
+#define ATTN_ROWS 48 /* multiple of 16 and of ATTN_PANEL */
+typedef v16 va;
+#define va_load v16_load
+#define va_store v16_store
+#define va_set1 v16_set1
+#define va_mul v16_mul
+#define va_fma v16_fma
+INLINE void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+{
+    for (int i = 0; i < VA; i++)
+        for (int j = 0; j < VA; j++)
+            dst[(size_t)i * dst_stride + (size_t)j] = src[(size_t)j * stride + (size_t)i];
+}
+#endif
+
+#define ATTN_PANEL (ATTN_VECS * VA) /* columns of a tile */
+/* Steps of the score product over one panel of keys, which then stays in the first-level cache for all lanes */
+#define ATTN_STEPS (4608 / ATTN_PANEL)
+#define ATTN_MAX_LANES (ATTN_MAX_GROUPS * KERN_LANES)
+
+enum attn_start { ATTN_ZERO, ATTN_ADD, ATTN_SCALE };
+
+/* c[l] (+)= sum over k of a[l][k] b[k]: `lanes` rows of scalars against `vecs` vectors, all sums in registers. */
+INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
+                      size_t c_at, enum attn_start start, const float *scale, const int lanes, const int vecs)
+{
+    va sum[ATTN_LANES][ATTN_VECS];
+    const float *x[ATTN_LANES];
+    UNROLL
+    for (int l = 0; l < lanes; l++) {
+        x[l] = a[l];
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            sum[l][v] = va_set1(0.0f);
+    }
+    if (start != ATTN_ZERO) {
+        UNROLL
+        for (int l = 0; l < lanes; l++) {
+            UNROLL
+            for (int v = 0; v < vecs; v++)
+                sum[l][v] = va_load(c[l] + c_at + v * VA);
+        }
+    }
+    if (start == ATTN_SCALE) {
+        UNROLL
+        for (int l = 0; l < lanes; l++) {
+            UNROLL
+            for (int v = 0; v < vecs; v++)
+                sum[l][v] = va_mul(sum[l][v], va_set1(scale[l]));
+        }
+    }
+    for (int k = 0; k < n; k++, b += b_stride) {
+        va y[ATTN_VECS];
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            y[v] = va_load(b + v * VA);
+        UNROLL
+        for (int l = 0; l < lanes; l++) {
+            va s = va_set1(x[l][k]);
+            UNROLL
+            for (int v = 0; v < vecs; v++)
+                sum[l][v] = va_fma(s, y[v], sum[l][v]);
+        }
+    }
+    UNROLL
+    for (int l = 0; l < lanes; l++) {
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            va_store(c[l] + c_at + v * VA, sum[l][v]);
+    }
+}
+
+INLINE void attn_tile_vecs(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
+                           size_t c_at, enum attn_start start, const float *scale, int lanes, const int vecs)
+{
+    if (lanes == ATTN_LANES)
+        attn_tile(a, b, b_stride, n, c, c_at, start, scale, ATTN_LANES, vecs);
+    else if (ATTN_LANES > 4 && lanes == 4)
+        attn_tile(a, b, b_stride, n, c, c_at, start, scale, ATTN_LANES > 4 ? 4 : 1, vecs);
+    else if (ATTN_LANES > 2 && lanes == 2)
+        attn_tile(a, b, b_stride, n, c, c_at, start, scale, ATTN_LANES > 2 ? 2 : 1, vecs);
+    else
+        attn_tile(a, b, b_stride, n, c, c_at, start, scale, 1, vecs);
+}
+
+/* vecs: 1 .. ATTN_VECS, at most 3 */
+static void attn_tile_any(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
+                          size_t c_at, enum attn_start start, const float *scale, int lanes, int vecs)
+{
+    if (vecs == ATTN_VECS)
+        attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, ATTN_VECS);
+    else if (ATTN_VECS > 2 && vecs == 2)
+        attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, ATTN_VECS > 2 ? 2 : 1);
+    else
+        attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, 1);
+}
+
+/* --- rows as float32 --------------------------------------------------------------------------- */
+
+/* Sixteen values of `size` bytes each, the first n of them read; `rest` is for the others. */
+INLINE const void *attn_some(const unsigned char *p, int n, size_t size, unsigned char *rest)
+{
+    if (n >= KERN_LANES)
+        return p;
+    memcpy(rest, p, (size_t)n * size);
+    return rest;
+}
+
+/* Elements [lo, hi) of a row to dst, up to 15 more are written. lo: a multiple of 16. */
+INLINE void attn_row_f32(const struct row_format *f, const unsigned char *row, int lo, int hi, float *dst)
+{
+    unsigned char rest[64] = {0};
+    int bytes = f->elems - f->tail, i = lo;
+    if (f->type == TT_F32) {
+        memcpy(dst, row + 4 * (size_t)lo, (size_t)(hi - lo) * 4);
+        return;
+    }
+    if (f->type == TT_BF16) {
+        for (; i < hi; i += KERN_LANES)
+            v16_store(dst + (i - lo), v16_load_bf16(attn_some(row + 2 * (size_t)i, hi - i, 2, rest)));
+        return;
+    }
+    int end = hi < bytes ? hi : bytes;
+    for (; i < end; i += KERN_LANES) {
+        const void *p = attn_some(row + i, end - i, 1, rest);
+        float scale;
+        memcpy(&scale, row + row_scales_at(f) + 4 * (size_t)(i / ROW_SCALE_BLOCK), 4);
+        if (f->type == TT_I8)
+            v16_store(dst + (i - lo), v16_mul(v16_load_i8(p), v16_set1(scale)));
+        else
+            v16_store(dst + (i - lo), v16_mul(v16_load_f8(p), v16_set1(scale * 256.0f)));
+    }
+    for (i = lo > bytes ? lo : bytes; i < hi; i += KERN_LANES) {
+        const unsigned char *p = row + row_tail_at(f) + 2 * (size_t)(i - bytes);
+        v16_store(dst + (i - lo), v16_load_bf16(attn_some(p, hi - i, 2, rest)));
+    }
+}
+
+/* --- a piece ----------------------------------------------------------------------------------- */
+
+/* Some live lanes that share tiles; their numbers among the live ones are first, first + 1, ... */
+struct attn_lanes {
+    int first, n, most; /* most: rows that any of them sees */
+};
+
+struct attn_work {
+    const struct attn_piece *p;
+    int lo, hi;           /* elements that count */
+    size_t stride;        /* of rows */
+    float *rows;          /* [ATTN_ROWS][stride] */
+    float *keys;          /* by panels of ATTN_PANEL rows: [dk][ATTN_PANEL], dk rounded up */
+    size_t panel_floats;
+    int n_live, n_tiles;
+    int lane[ATTN_MAX_LANES], limit[ATTN_MAX_LANES];
+    struct attn_lanes tiles[ATTN_MAX_LANES];
+    const float *q[ATTN_MAX_LANES];
+    float *score[ATTN_MAX_LANES]; /* ATTN_ROWS each: scores, then weights */
+    float *sums[ATTN_MAX_LANES];  /* 16 parts of l */
+    float *o[ATTN_MAX_LANES], *o_tail[ATTN_MAX_LANES]; /* tail: the values of a last vector that is not full */
+    float m[ATTN_MAX_LANES], scale[ATTN_MAX_LANES];
+};
+
+INLINE void attn_prefetch(const struct attn_work *w, int t)
+{
+    const struct attn_piece *p = w->p;
+    if (t >= p->n_rows)
+        return;
+    const char *row = (const char *)attn_row(p, t);
+    for (size_t at = 0; at < p->format.row_bytes; at += 64)
+        __builtin_prefetch(row + at, 0, 2);
+}
+
+/* Rows [t0, t0 + n) as float32, both ways. */
+static void attn_convert(struct attn_work *w, int t0, int n)
+{
+    const struct attn_piece *p = w->p;
+    const int key = p->k_off - w->lo;
+    for (int t = 0; t < n; t += VA) {
+        int end = t + VA < n ? t + VA : n;
+        for (int i = t; i < end; i++)
+            attn_row_f32(&p->format, attn_row(p, t0 + i), w->lo, w->hi, w->rows + (size_t)i * w->stride);
+        const float *from = w->rows + (size_t)t * w->stride + key;
+        float *to = w->keys + (size_t)(t / ATTN_PANEL) * w->panel_floats + t % ATTN_PANEL;
+        for (int d = 0; d < p->dk; d += VA)
+            va_transpose(from + d, w->stride, to + (size_t)d * ATTN_PANEL, ATTN_PANEL);
+    }
+}
+
+static void attn_scores(struct attn_work *w, int t0, int n)
+{
+    const int dk = w->p->dk;
+    for (int t = 0; t < n; t += ATTN_PANEL) {
+        const float *panel = w->keys + (size_t)(t / ATTN_PANEL) * w->panel_floats;
+        for (int d = 0; d < dk; d += ATTN_STEPS) {
+            int steps = dk - d < ATTN_STEPS ? dk - d : ATTN_STEPS;
+            for (int i = 0; i < w->n_tiles; i++) {
+                const struct attn_lanes *l = &w->tiles[i];
+                int vecs = (l->most - t0 - t + VA - 1) / VA;
+                if (vecs <= 0)
+                    continue;
+                const float *q[ATTN_LANES];
+                for (int j = 0; j < l->n; j++)
+                    q[j] = w->q[l->first + j] + d;
+                attn_tile_any(q, panel + (size_t)d * ATTN_PANEL, ATTN_PANEL, steps, w->score + l->first,
+                              (size_t)t, d ? ATTN_ADD : ATTN_ZERO, NULL, l->n,
+                              vecs < ATTN_VECS ? vecs : ATTN_VECS);
+            }
+        }
+    }
+}
+
+INLINE float attn_max(v16 v)
+{
+    float lane[KERN_LANES], max;
+    v16_store(lane, v);
+    max = lane[0];
+    for (int i = 1; i < KERN_LANES; i++)
+        max = lane[i] > max ? lane[i] : max;
+    return max;
+}
+
+/* Scores of live lane i become weights: the first n, the others up to `columns` 0. */
+INLINE void attn_weights(struct attn_work *w, int i, int n, int columns)
+{
+    static const float index[KERN_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+    float *s = w->score[i];
+    v16 none = v16_set1(-INFINITY), max = none, l = v16_load(w->sums[i]);
+    for (int t = 0; t < columns; t += KERN_LANES) {
+        v16 x = v16_load(s + t);
+        if (n - t < KERN_LANES) {
+            x = v16_select_lt(v16_load(index), v16_set1((float)(n - t)), x, none);
+            v16_store(s + t, x);
+        }
+        max = v16_max(x, max);
+    }
+    float top = attn_max(max), c = 1.0f;
+    if (top > w->m[i]) {
+        float all[KERN_LANES];
+        v16_store(all, v16_exp(v16_set1(w->m[i] - top))); /* 0 at first, when m is -inf */
+        c = all[0];
+        w->m[i] = top;
+        l = v16_mul(l, v16_set1(c));
+    }
+    v16 m = v16_set1(w->m[i]);
+    for (int t = 0; t < columns; t += KERN_LANES) {
+        v16 p = v16_exp(v16_sub(v16_load(s + t), m));
+        v16_store(s + t, p);
+        l = v16_add(l, p);
+    }
+    v16_store(w->sums[i], l);
+    w->scale[i] = c;
+}
+
+static void attn_values(struct attn_work *w, int t0, int n, int next)
+{
+    const struct attn_piece *p = w->p;
+    const float *values = w->rows + (p->v_off - w->lo);
+    enum attn_start start[ATTN_MAX_LANES];
+    int vecs = p->dv / VA, tail = p->dv % VA;
+    for (int i = 0; i < w->n_tiles; i++) {
+        start[i] = t0 ? ATTN_ADD : ATTN_ZERO;
+        for (int j = w->tiles[i].first; t0 && j < w->tiles[i].first + w->tiles[i].n; j++)
+            if (w->scale[j] != 1.0f)
+                start[i] = ATTN_SCALE;
+    }
+    for (int r = 0; r < vecs + (tail != 0); r += ATTN_VECS) {
+        for (; next < t0 + n + (n * (r + ATTN_VECS) + vecs) / (vecs + 1); next++)
+            attn_prefetch(w, next);
+        for (int i = 0; i < w->n_tiles; i++) {
+            const struct attn_lanes *l = &w->tiles[i];
+            int rows = l->most - t0 < n ? l->most - t0 : n, whole = vecs - r;
+            if (rows <= 0)
+                continue;
+            const float *const *weights = (const float *const *)w->score + l->first;
+            const float *b = values + (size_t)r * VA, *c = w->scale + l->first;
+            whole = whole < ATTN_VECS ? whole : ATTN_VECS;
+            if (whole > 0)
+                attn_tile_any(weights, b, w->stride, rows, w->o + l->first, (size_t)r * VA, start[i], c, l->n,
+                              whole);
+            if (whole < ATTN_VECS && tail && r + whole == vecs)
+                attn_tile_any(weights, b + whole * VA, w->stride, rows, w->o_tail + l->first, 0, start[i], c,
+                              l->n, 1);
+        }
+    }
+}
+
+/* Lists the lanes that see anything, and cuts the list into tiles. */
+static void attn_lanes_list(struct attn_work *w)
+{
+    const struct attn_piece *p = w->p;
+    for (int i = 0; i < p->n_groups * KERN_LANES; i++) {
+        p->m[i] = -INFINITY;
+        p->l[i] = 0.0f;
+        if (p->limit[i] <= 0)
+            continue;
+        w->lane[w->n_live] = i;
+        w->limit[w->n_live++] = p->limit[i] < p->n_rows ? p->limit[i] : p->n_rows;
+    }
+    for (int i = 0; i < w->n_live;) {
+        struct attn_lanes *l = &w->tiles[w->n_tiles++];
+        int left = w->n_live - i;
+        l->first = i;
+        l->n = left >= ATTN_LANES ? ATTN_LANES : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+        l->most = 0;
+        for (; i < l->first + l->n; i++)
+            l->most = w->limit[i] > l->most ? w->limit[i] : l->most;
+    }
+}
+
+static void attn_piece(const struct attn_piece *p)
+{
+    struct attn_work w = {.p = p};
+    int k_end = p->k_off + p->dk, v_end = p->v_off + p->dv, most = 0;
+    attn_lanes_list(&w);
+    w.lo = (p->k_off < p->v_off ? p->k_off : p->v_off) & ~(KERN_LANES - 1);
+    w.hi = k_end > v_end ? k_end : v_end;
+    /* Room for a vector beyond the end; an odd number of cache lines, so that columns spread over the sets. */
+    w.stride = (((size_t)(w.hi - w.lo) + 2 * KERN_LANES - 2) / KERN_LANES | 1) * KERN_LANES;
+    w.panel_floats = (((size_t)p->dk + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1)) * ATTN_PANEL;
+    w.rows = p->scratch;
+    w.keys = w.rows + ATTN_ROWS * w.stride;
+    float *per_lane = w.keys + ATTN_ROWS / ATTN_PANEL * w.panel_floats;
+    for (int i = 0; i < w.n_live; i++, per_lane += ATTN_ROWS + 2 * KERN_LANES) {
+        const int lane = w.lane[i];
+        w.q[i] = (const float *)(const void *)((const unsigned char *)p->q +
+                                               (size_t)(lane / KERN_LANES) * kern_attn_query_bytes(p->dk)) +
+                 (size_t)(lane % KERN_LANES) * (size_t)p->dk;
+        w.o[i] = p->o + (size_t)lane * p->o_stride;
+        w.score[i] = per_lane;
+        w.sums[i] = per_lane + ATTN_ROWS;
+        w.o_tail[i] = w.sums[i] + KERN_LANES;
+        w.m[i] = -INFINITY;
+        v16_store(w.sums[i], v16_set1(0.0f));
+        most = w.limit[i] > most ? w.limit[i] : most;
+    }
+    for (int t0 = 0; t0 < most; t0 += ATTN_ROWS) {
+        int n = most - t0 < ATTN_ROWS ? most - t0 : ATTN_ROWS;
+        attn_convert(&w, t0, n);
+        attn_scores(&w, t0, n);
+        for (int i = 0; i < w.n_tiles; i++) {
+            const struct attn_lanes *l = &w.tiles[i];
+            for (int j = l->first; l->most > t0 && j < l->first + l->n; j++)
+                attn_weights(&w, j, w.limit[j] - t0, l->most - t0 < n ? l->most - t0 : n);
+        }
+        attn_values(&w, t0, n, t0 + n);
+    }
+    int tail = p->dv % VA;
+    for (int i = 0; i < w.n_live; i++) {
+        p->m[w.lane[i]] = w.m[i];
+        p->l[w.lane[i]] = sum_lanes(v16_load(w.sums[i]));
+        memcpy(w.o[i] + (p->dv - tail), w.o_tail[i], (size_t)tail * sizeof(float));
+    }
+}
+
+/* Lane by lane, [16][dk]. */
+static void attn_pack(const float *const *q, int dk, float scale, void *dst)
+{
+    float *to = dst;
+    v16 s = v16_set1(scale);
+    for (int i = 0; i < KERN_LANES; i++, to += dk) {
+        int d = 0;
+        if (!q[i]) {
+            memset(to, 0, (size_t)dk * sizeof(*to));
+            continue;
+        }
+        for (; d + KERN_LANES <= dk; d += KERN_LANES)
+            v16_store(to + d, v16_mul(v16_load(q[i] + d), s));
+        if (d < dk)
+            v16_store_n(to + d, v16_mul(v16_load_n(q[i] + d, dk - d), s), dk - d);
+    }
+}
+
+static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l2, const float *o2)
+{
+    float all[KERN_LANES];
+    int r = 0;
+    if (l2 == 0.0f)
+        return;
+    if (*l1 == 0.0f) {
+        *m1 = m2;
+        *l1 = l2;
+        memcpy(o1, o2, (size_t)dv * sizeof(*o1));
+        return;
+    }
+    float m = *m1 > m2 ? *m1 : m2;
+    v16_store(all, v16_exp(v16_set1(*m1 - m)));
+    v16 c1 = v16_set1(all[0]);
+    *l1 *= all[0];
+    v16_store(all, v16_exp(v16_set1(m2 - m)));
+    v16 c2 = v16_set1(all[0]);
+    *l1 += l2 * all[0];
+    *m1 = m;
+    for (; r + KERN_LANES <= dv; r += KERN_LANES)
+        v16_store(o1 + r, v16_fma(v16_load(o2 + r), c2, v16_mul(v16_load(o1 + r), c1)));
+    if (r < dv)
+        v16_store_n(o1 + r, v16_fma(v16_load_n(o2 + r, dv - r), c2, v16_mul(v16_load_n(o1 + r, dv - r), c1)),
+                    dv - r);
+}
+
+/* --- storing rows ------------------------------------------------------------------------------ */
+
+INLINE v16 attn_load_some(const float *x, int n)
+{
+    return n >= KERN_LANES ? v16_load(x) : v16_load_n(x, n);
+}
+
+/* One block of up to ROW_SCALE_BLOCK values as bytes; returns their scale. */
+INLINE float row_bytes_store(enum tensor_type type, const float *x, int n, unsigned char *dst)
+{
+    const float top = type == TT_I8 ? 127.0f : 448.0f;
+    unsigned char rest[KERN_LANES];
+    v16 zero = v16_set1(0.0f), max = zero;
+    for (int i = 0; i < n; i += KERN_LANES) {
+        v16 v = attn_load_some(x + i, n - i), size = v16_select_lt(v, zero, v16_sub(zero, v), v);
+        max = v16_select_lt(max, size, size, max); /* false for NaN */
+    }
+    float most = attn_max(max);
+    most = most > 3.0e38f ? 3.0e38f : most;
+    float scale = most / top, inv = scale > 0.0f ? 1.0f / scale : 0.0f;
+    if (inv > 3.0e38f)
+        scale = inv = 0.0f;
+    for (int i = 0; i < n; i += KERN_LANES) {
+        v16 v = v16_mul(attn_load_some(x + i, n - i), v16_set1(inv));
+        v = v16_select_eq(v, v, v, zero);
+        v = v16_max(v16_min(v, v16_set1(top)), v16_set1(-top));
+        unsigned char *to = n - i >= KERN_LANES ? dst + i : rest;
+        if (type == TT_I8)
+            v16_store_i8(to, v);
+        else
+            v16_store_f8(to, v);
+        if (to == rest)
+            memcpy(dst + i, rest, (size_t)(n - i));
+    }
+    return scale;
+}
+
+static void row_store(const struct row_format *f, const float *x, void *dst)
+{
+    unsigned char *row = dst;
+    int bytes = f->elems - f->tail;
+    if (f->type == TT_F32) {
+        memcpy(row, x, (size_t)f->elems * sizeof(*x));
+        return;
+    }
+    if (f->type == TT_BF16) {
+        f32_to_bf16(x, f->elems, row);
+        return;
+    }
+    f32_to_bf16(x + bytes, f->tail, row + row_tail_at(f));
+    for (int i = 0; i < bytes; i += ROW_SCALE_BLOCK) {
+        int n = bytes - i < ROW_SCALE_BLOCK ? bytes - i : ROW_SCALE_BLOCK;
+        float scale = row_bytes_store(f->type, x + i, n, row + i);
+        memcpy(row + row_scales_at(f) + 4 * (size_t)(i / ROW_SCALE_BLOCK), &scale, 4);
+    }
+}
+
+INLINE void set_attention_kernels(struct kernels *t)
+{
+    t->attn_pack = attn_pack;
+    t->attn_piece = attn_piece;
+    t->attn_fold = attn_fold;
+    t->row_store = row_store;
+}
