@@ -1,8 +1,11 @@
 /* engine/kernels/amx.h - the tile configuration that both AMX files use. All static.
  *
- * Tiles 0 to 3 hold sums (16 x 16 of 32 bits); 4 and 5 the left operands, 6 and 7 the right ones, all 16 rows of 64
- * bytes. A kernel configures at its start and releases at its end: tile state then costs nothing at
- * context switches between kernels. */
+ * All eight tiles have 16 rows of 64 bytes, so that a kernel may share them out as it likes. A kernel
+ * configures at its start and releases at its end: tile state then costs nothing at context switches
+ * between kernels.
+ *
+ * The compiler does not know what tile loads and stores do to memory: tiles_fence stands between them and
+ * plain loads and stores of the same bytes. */
 #ifndef LATENT_ENGINE_KERNELS_AMX_H
 #define LATENT_ENGINE_KERNELS_AMX_H
 
@@ -17,5 +20,22 @@ struct tile_config {
     uint16_t colsb[16];
     uint8_t rows[16];
 };
+
+#define TILE_BYTES 1024
+
+static inline void tiles_fence(void)
+{
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+}
+
+static inline void tiles_configure(void)
+{
+    static const struct tile_config config = {
+        .palette = 1,
+        .colsb = {64, 64, 64, 64, 64, 64, 64, 64},
+        .rows = {16, 16, 16, 16, 16, 16, 16, 16},
+    };
+    _tile_loadconfig(&config);
+}
 
 #endif
