@@ -26,6 +26,7 @@ struct page {
     uint32_t prev, next; /* free list (next only), or the list of cached pages */
     uint32_t uses;      /* matches since the last sweep passed, at most MAX_USES */
     uint32_t one_off;   /* sealed by a very long prompt and not used again */
+    uint32_t marked;    /* rows computed in the second way (kv_seq_set_marked) */
     uint64_t salt;
     struct hash128 hash; /* chain hash up to and with this block */
 };
@@ -33,6 +34,7 @@ struct page {
 struct kv_seq {
     uint64_t salt;
     uint32_t n_tokens;
+    uint32_t n_marked;       /* pages from the beginning whose rows are marked */
     uint32_t n_pages;        /* reserved */
     uint32_t cap_pages;
     uint32_t *page_ids;
@@ -83,11 +85,15 @@ void kv__page_evict(struct kv *kv, uint32_t id);
 void kv__publish(struct kv *kv);
 
 /* index.c: sealed pages by content */
-uint32_t kv__index_find(const struct kv *kv, uint64_t salt, uint32_t parent, struct hash128 hash,
-                        const int32_t *tokens);
+struct block_key {
+    uint64_t salt;
+    uint32_t parent; /* page of the block before, or NO_PAGE */
+    uint32_t marked;
+    const int32_t *tokens;
+};
+uint32_t kv__index_find(const struct kv *kv, const struct block_key *key, struct hash128 hash);
 void kv__index_add(struct kv *kv, uint32_t id);
 void kv__index_remove(struct kv *kv, uint32_t id);
-struct hash128 kv__block_hash(const struct kv *kv, uint64_t salt, uint32_t parent,
-                              const int32_t *tokens);
+struct hash128 kv__block_hash(const struct kv *kv, const struct block_key *key);
 
 #endif

@@ -71,6 +71,10 @@ uint32_t kv_pages_available(const struct kv *kv);
 /* An empty sequence. salt separates tenants: equal tokens under different salts never share.
  * ERR_LIMIT beyond max_seqs, ERR_NOMEM. */
 int kv_seq_new(struct kv *kv, uint64_t salt, struct kv_seq **ret) LATENT_MUST_CHECK;
+/* Says of an empty sequence that its first n_tokens rows (a multiple of page_tokens; beyond them may be any)
+ * are computed in a second way: equal tokens then share pages only where both compute them in the same
+ * way. How else the ways differ is the caller's business; none is marked to begin with. */
+void kv_seq_set_marked(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens);
 /* Drops all references (sealed pages stay findable) and clears *seq. NULL-safe. */
 void kv_seq_free(struct kv *kv, struct kv_seq **seq);
 
@@ -80,8 +84,9 @@ void kv_seq_free(struct kv *kv, struct kv_seq **seq);
  * May be called again later, when other sequences have sealed more. Returns the new length. */
 uint32_t kv_seq_match(struct kv *kv, struct kv_seq *seq, const int32_t *tokens, uint32_t n_tokens,
                       uint32_t limit);
-/* Tokens that kv_seq_match would attach to a new sequence, without attaching. */
-uint32_t kv_probe(const struct kv *kv, uint64_t salt, const int32_t *tokens, uint32_t n_tokens);
+/* Tokens that kv_seq_match would attach to a new sequence with n_marked marked rows, without attaching. */
+uint32_t kv_probe(const struct kv *kv, uint64_t salt, uint32_t n_marked, const int32_t *tokens,
+                  uint32_t n_tokens);
 
 /* Makes sure that rows [length, length + n_tokens) have pages, evicting if needed. All or nothing:
  * ERR_NOSPACE changes nothing visible; ERR_LIMIT beyond max_seq_tokens; ERR_NOMEM. */

@@ -40,6 +40,7 @@ static const struct shape shapes[] = {
 struct naive {
     struct kv_seq *seq; /* NULL: not alive */
     uint64_t salt;
+    uint32_t marked;      /* rows from the beginning that are made the second way */
     uint32_t n, reserved; /* tokens; tokens that have a page */
     int32_t tokens[MAX_TOKENS];
 };
@@ -71,10 +72,12 @@ static uint32_t below(struct run *r, uint32_t n)
     } while (0)
 
 /* Row content follows from everything that determines it in a real model: the tokens up to and with
- * the row's last one, and the salt. Equal prefixes have equal rows, whoever wrote them. */
+ * the row's last one, how many of them are marked, and the salt. Equal prefixes have equal rows, whoever
+ * wrote them. */
 static uint64_t prefix_tag(const struct naive *s, uint32_t at)
 {
-    uint64_t h = s->salt * 0x9e3779b97f4a7c15ull + 1;
+    uint64_t marked = at < s->marked ? at + 1 : s->marked;
+    uint64_t h = (s->salt + N_SALTS * marked) * 0x9e3779b97f4a7c15ull + 1;
     uint32_t from = at > 64 ? at - 64 : 0; /* enough to tell rows apart, cheap enough for long ones */
     for (uint32_t i = from; i <= at; i++)
         h = (h ^ (uint64_t)s->tokens[i]) * 0x100000001b3ull;
@@ -135,15 +138,15 @@ static void check_seq(struct run *r, struct naive *s, bool rows)
 }
 
 /* The longest sealed prefix that a living sequence guarantees; what is cached may only add to it. */
-static uint32_t held_prefix(struct run *r, uint64_t salt, const int32_t *t, uint32_t n)
+static uint32_t held_prefix(struct run *r, const struct naive *as, const int32_t *t, uint32_t n)
 {
     uint32_t best = 0, p = r->shape->page_tokens;
     for (int i = 0; i < MAX_SEQS; i++) {
         const struct naive *s = &r->s[i];
-        if (!s->seq || s->salt != salt)
+        if (!s->seq || s->salt != as->salt)
             continue;
         uint32_t k = 0;
-        while (k < n && k < s->n && s->tokens[k] == t[k])
+        while (k < n && k < s->n && s->tokens[k] == t[k] && (k < s->marked) == (k < as->marked))
             k++;
         k -= k % p;
         best = k > best ? k : best;
@@ -180,6 +183,8 @@ static void op_new(struct run *r)
     s->seq = seq;
     s->salt = salt;
     s->n = s->reserved = 0;
+    s->marked = below(r, 2) ? 0 : below(r, 4) * r->shape->page_tokens;
+    kv_seq_set_marked(r->kv, seq, s->marked);
 }
 
 /* Tokens like those of another sequence for a while, then random. */
@@ -202,10 +207,10 @@ static void op_match(struct run *r)
     if (!s)
         return;
     uint32_t n = likely_tokens(r, s, t, 6 * p), limit = n + below(r, 3) - (n > 0);
-    uint32_t had = s->n, most = limit < n ? limit : n, probe = kv_probe(r->kv, s->salt, t, n);
-    uint32_t least = held_prefix(r, s->salt, t, most);
+    uint32_t had = s->n, most = limit < n ? limit : n, probe = kv_probe(r->kv, s->salt, s->marked, t, n);
+    uint32_t least = held_prefix(r, s, t, most);
     uint32_t got = kv_seq_match(r->kv, s->seq, t, n, limit);
-    REQUIRE(probe >= held_prefix(r, s->salt, t, n) && probe <= n && probe % p == 0);
+    REQUIRE(probe >= held_prefix(r, s, t, n) && probe <= n && probe % p == 0);
     if (had % p || most <= had) {
         REQUIRE(got == had);
         return;
@@ -302,6 +307,7 @@ static void op_fork(struct run *r)
     }
     f->seq = seq;
     f->salt = s->salt;
+    f->marked = s->marked;
     f->n = s->n;
     f->reserved = kv_pages_for(r->kv, s->n) * p;
     memcpy(f->tokens, s->tokens, s->n * sizeof(*s->tokens));

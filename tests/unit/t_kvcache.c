@@ -222,11 +222,11 @@ START_TEST(test_match)
     struct kv_seq *a = new_seq(kv, 1), *b = new_seq(kv, 1), *c = new_seq(kv, 2);
     tokens_from(t, 0, 64);
     append(kv, a, 0, 3 * P + 5);
-    ck_assert_uint_eq(kv_probe(kv, 1, t, 64), 3 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, t, 2 * P + 7), 2 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, t, P - 1), 0);
-    ck_assert_uint_eq(kv_probe(kv, 1, t + 1, 32), 0);
-    ck_assert_uint_eq(kv_probe(kv, 2, t, 64), 0);
+    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 64), 3 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 2 * P + 7), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, P - 1), 0);
+    ck_assert_uint_eq(kv_probe(kv, 1, 0, t + 1, 32), 0);
+    ck_assert_uint_eq(kv_probe(kv, 2, 0, t, 64), 0);
     ck_assert_uint_eq(stats(kv).queries_tokens, 0);
     /* the limit leaves one token to compute */
     ck_assert_uint_eq(kv_seq_match(kv, b, t, 2 * P, 2 * P - 1), P);
@@ -262,6 +262,38 @@ START_TEST(test_match)
 END_TEST
 
 /* Equal text in another place of the prompt is not the same page. */
+/* Equal tokens are found only where their rows are made in the same way. */
+START_TEST(test_marks)
+{
+    struct kv *kv = cache(32, 8);
+    int32_t t[64];
+    struct kv_seq *a = new_seq(kv, 1), *b = new_seq(kv, 1), *c = new_seq(kv, 1), *d = NULL;
+    tokens_from(t, 0, 64);
+    kv_seq_set_marked(kv, a, 2 * P);
+    append(kv, a, 0, 4 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 4 * P), 0);
+    ck_assert_uint_eq(kv_probe(kv, 1, P, t, 4 * P), P);
+    ck_assert_uint_eq(kv_probe(kv, 1, 2 * P, t, 4 * P), 4 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, 3 * P, t, 4 * P), 2 * P);
+    append(kv, b, 0, 2 * P); /* the same tokens beside them */
+    ck_assert_uint_eq(stats(kv).pages_held, 6);
+    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 4 * P), 2 * P);
+    kv_seq_set_marked(kv, c, 3 * P);
+    ck_assert_uint_eq(kv_seq_match(kv, c, t, 4 * P, 4 * P), 2 * P);
+    ck_assert_int_eq(kv_seq_fork(kv, c, &d), 0); /* goes on as c does */
+    append(kv, c, 2 * P, P);
+    append(kv, d, 2 * P, 2 * P);
+    ck_assert_ptr_eq(kv_seq_pages(c, NULL)[2], kv_seq_pages(d, NULL)[2]);
+    ck_assert_ptr_ne(kv_seq_pages(a, NULL)[2], kv_seq_pages(d, NULL)[2]);
+    ck_assert_uint_eq(kv_probe(kv, 1, 3 * P, t, 4 * P), 4 * P);
+    kv_seq_free(kv, &a);
+    kv_seq_free(kv, &b);
+    kv_seq_free(kv, &c);
+    kv_seq_free(kv, &d);
+    kv_close(&kv);
+}
+END_TEST
+
 START_TEST(test_position_counts)
 {
     struct kv *kv = cache(16, 4);
@@ -275,9 +307,9 @@ START_TEST(test_position_counts)
     ck_assert_ptr_ne(kv_seq_pages(a, NULL)[1], kv_seq_pages(b, NULL)[1]);
     tokens_from(t, 0, P);
     tokens_from(t + P, 0, P);
-    ck_assert_uint_eq(kv_probe(kv, 0, t, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 2 * P), 2 * P);
     tokens_from(t + P, 50, P);
-    ck_assert_uint_eq(kv_probe(kv, 0, t, 2 * P), P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 2 * P), P);
     kv_seq_free(kv, &a);
     kv_seq_free(kv, &b);
     kv_close(&kv);
@@ -437,11 +469,11 @@ START_TEST(test_eviction_order)
     ck_assert_uint_eq(kv_pages_available(kv), 32);
     s = new_seq(kv, 0);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 29 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, a, 2 * P), P); /* a's end went */
-    ck_assert_uint_eq(kv_probe(kv, 0, b, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, a, 2 * P), P); /* a's end went */
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, b, 2 * P), 2 * P);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 30 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, a, 2 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, b, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, a, 2 * P), 0);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, b, 2 * P), 2 * P);
     ck_assert_uint_eq(stats(kv).evictions, 2);
     kv_seq_free(kv, &s);
     /* b is older than c, but was used */
@@ -453,8 +485,8 @@ START_TEST(test_eviction_order)
     kv_seq_free(kv, &s);
     s = new_seq(kv, 0);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 30 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, a, 2 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, b, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, a, 2 * P), 0);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, b, 2 * P), 2 * P);
     kv_seq_free(kv, &s);
     ck_assert_uint_eq(kv_drop_cached(kv), 2);
     ck_assert_uint_eq(kv_drop_cached(kv), 0);
@@ -478,9 +510,9 @@ START_TEST(test_long_prompt_goes_first)
     ck_assert_uint_eq(stats(kv).pages_cached, 10);
     s = new_seq(kv, 0);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 10 * P), 0); /* 6 free: 4 of the long one go */
-    ck_assert_uint_eq(kv_probe(kv, 0, t, 64), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 64), 2 * P);
     tokens_from(t, 100, 64);
-    ck_assert_uint_eq(kv_probe(kv, 0, t, 64), 4 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 64), 4 * P);
     kv_seq_free(kv, &s);
     kv_close(&kv);
 }
@@ -496,7 +528,7 @@ START_TEST(test_held_pages_stay)
     ck_assert_int_eq(kv_seq_reserve(kv, b, 3 * P), ERR_NOSPACE);
     ck_assert_int_eq(kv_seq_reserve(kv, b, 2 * P), 0);
     ck_assert_uint_eq(kv_drop_cached(kv), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, t, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 2 * P), 2 * P);
     kv_seq_free(kv, &b);
     kv_seq_free(kv, &a);
     ck_assert_uint_eq(kv_drop_cached(kv), 2);
@@ -514,6 +546,7 @@ int main(void)
     tcase_add_test(tc, test_layout);
     tcase_add_test(tc, test_seq_limits);
     tcase_add_test(tc, test_match);
+    tcase_add_test(tc, test_marks);
     tcase_add_test(tc, test_position_counts);
     tcase_add_test(tc, test_equal_pages_merge);
     tcase_add_test(tc, test_step_pins);
