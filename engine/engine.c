@@ -266,10 +266,12 @@ static void serve(struct engine *eng)
         void *msg;
         while ((msg = mailbox_pop(eng->down)))
             take(eng, msg);
+        events_flush(eng->events); /* ends of what was cancelled need not wait for the step */
         atomic_store(&eng->step_began_ns, clock_now_ns());
         int worked = sched_step(eng->sched);
         atomic_store(&eng->step_began_ns, 0);
         publish(eng);
+        events_flush(eng->events); /* one wake for all tokens of a step */
         if (worked)
             continue;
         bool idle = sched_idle(eng->sched);
@@ -280,11 +282,13 @@ static void serve(struct engine *eng)
             take(eng, msg);
     }
     sched_cancel_all(eng->sched);
+    events_flush(eng->events);
 }
 
 static void *engine_main(void *arg)
 {
     struct engine *eng = arg;
+    pthread_setname_np(pthread_self(), "engine");
     int r = load(eng, &eng->load_error);
     if (r < 0) {
         bool asked = r == ERR_CANCELED;

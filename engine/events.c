@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -25,6 +26,10 @@ struct events {
     pthread_mutex_t lock; /* guards kept, n_kept */
     struct event_block *kept;
     int n_kept;
+    /* engine thread */
+    void (*wake)(void *arg);
+    void *wake_arg;
+    bool posted; /* since the receiver was woken */
 };
 
 static struct event_block *block_of(struct gen_event *e)
@@ -37,12 +42,14 @@ int events_new(uint32_t capacity, void (*wake)(void *arg), void *wake_arg, struc
     struct events *ev = calloc(1, sizeof(*ev));
     if (!ev)
         return ERR_NOMEM;
-    int r = mailbox_new(capacity, wake, wake_arg, &ev->up);
+    int r = mailbox_new(capacity, NULL, NULL, &ev->up);
     if (r < 0) {
         free(ev);
         return r;
     }
     pthread_mutex_init(&ev->lock, NULL);
+    ev->wake = wake;
+    ev->wake_arg = wake_arg;
     *ret = ev;
     return 0;
 }
@@ -137,6 +144,13 @@ void events_put(struct events *ev, struct gen_event *e)
     free(b);
 }
 
+void events_flush(struct events *ev)
+{
+    if (ev->posted && ev->wake)
+        ev->wake(ev->wake_arg);
+    ev->posted = false;
+}
+
 void events_post(struct events *ev, struct gen_event *e, const _Atomic int *stopping)
 {
     while (mailbox_push(ev->up, e) < 0) {
@@ -145,8 +159,10 @@ void events_post(struct events *ev, struct gen_event *e, const _Atomic int *stop
             events_put(ev, e);
             return;
         }
+        events_flush(ev);
         nanosleep(&(struct timespec){0, 200000}, NULL);
     }
+    ev->posted = true;
 }
 
 struct gen_event *events_next(struct events *ev)

@@ -23,8 +23,10 @@ struct gen_token *event_tokens(struct gen_event *e);
 struct token_logprob *event_top(struct gen_event *e);
 void events_put(struct events *ev, struct gen_event *e); /* gives a block back; NULL-safe */
 
-/* Posts an event; waits for room while `stopping` is false. */
+/* Posts an event; waits for room while `stopping` is false. The receiver is not woken before events_flush:
+ * once for all that a step brings. */
 void events_post(struct events *ev, struct gen_event *e, const _Atomic int *stopping);
+void events_flush(struct events *ev);
 struct gen_event *events_next(struct events *ev);
 
 #endif

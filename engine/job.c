@@ -173,8 +173,8 @@ static void describe(const struct job_env *env, const float *logits, float lse, 
 {
     out->id = token;
     out->logprob = logits[token] - lse;
-    out->rank = logprobs_rank(logits, env->vocab_size, token);
-    out->n_top = logprobs_top(logits, env->vocab_size, lse, k, top);
+    out->rank = logprobs_rank(env->scratch, logits, token);
+    out->n_top = logprobs_top(env->scratch, logits, lse, k, top);
     out->top = top;
 }
 

@@ -49,8 +49,9 @@ const struct sched_config *sched__config(const struct sched *s);
 
 /* What output processing needs of the scheduler. */
 struct job_env {
-    int vocab_size, max_tokens;
+    int vocab_size;
     const struct kernels *kern;
+    struct sampler_scratch *scratch; /* of the engine thread */
     const struct tokenizer *tokenizer;
     struct events *events;
     struct engine_metrics *metrics;

@@ -168,6 +168,7 @@ static void *worker_main(void *arg)
     struct member *m = arg;
     struct pool *p = m->pool;
     unsigned seen = 0;
+    pthread_setname_np(pthread_self(), "compute"); /* for those who look with top or perf */
     if (m->cpu >= 0)
         bind_to(m->cpu);
     for (;;) {

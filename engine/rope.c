@@ -78,12 +78,8 @@ void rope_angles(const struct rope *r, int position, float *cos_out, float *sin_
     }
 }
 
-void rope_apply(const struct rope *r, const float *cos_t, const float *sin_t, float *x)
+void rope_apply(const struct kernels *k, const struct rope *r, const float *cos_t, const float *sin_t,
+                float *x)
 {
-    int half = r->dim / 2, step = r->interleave ? 2 : 1, other = r->interleave ? 1 : half;
-    for (int i = 0; i < half; i++) {
-        float a = x[i * step], b = x[i * step + other];
-        x[i * step] = a * cos_t[i] - b * sin_t[i];
-        x[i * step + other] = a * sin_t[i] + b * cos_t[i];
-    }
+    k->rotate(cos_t, sin_t, r->dim / 2, r->interleave, x);
 }

@@ -3,6 +3,7 @@
 #ifndef LATENT_ENGINE_ROPE_H
 #define LATENT_ENGINE_ROPE_H
 
+#include "engine/kernels/kern.h"
 #include "engine/model/checkpoint.h"
 
 #define ROPE_MAX_DIM (2 * ROPE_MAX_FACTORS)
@@ -23,6 +24,7 @@ float rope_score_scale(const struct model_config *c);
 /* cos and sin of one position, dim / 2 values each. */
 void rope_angles(const struct rope *r, int position, float *cos_out, float *sin_out);
 /* Rotates one head's dim values in place. */
-void rope_apply(const struct rope *r, const float *cos_t, const float *sin_t, float *x);
+void rope_apply(const struct kernels *k, const struct rope *r, const float *cos_t, const float *sin_t,
+                float *x);
 
 #endif

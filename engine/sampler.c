@@ -1,5 +1,10 @@
 /* engine/sampler.c - see sampler.h. Order: bias, penalties, bans, temperature, top_k, top_p, min_p,
- * draw. Engine thread and pool threads; a sampler is used by one at a time. */
+ * draw. Engine thread and pool threads; a sampler is used by one at a time.
+ *
+ * A vocabulary has 160 k entries, and few of them matter. Whatever looks at all of them is a kernel: the
+ * maxima of lanes say where the best is and bound what the k best can be; weights are made once, and sums of
+ * them above a bound find the one that top_p leaves, to within some candidates that are then sorted. A
+ * draw walks sums of stretches, then the values of one. */
 #include "config.h"
 
 #include "engine/sampler.h"
@@ -8,12 +13,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Tokens that are e^-30 (10^-13) as likely as the best are not candidates: together they could not
- * reach one draw in a million even over the largest vocabulary. */
-#define CUT_NATS 30.0f
+/* Candidates between the two bounds of top_p that are sorted instead of halved further. */
+#define FEW 1024
+/* Below every weight that soft_weights gives: e^-30. */
+#define LEAST_WEIGHT 1e-14f
 
 struct seen {
-    int32_t token; /* -1: empty */
+    int32_t token;
     uint32_t in_output;
 };
 
@@ -21,8 +27,9 @@ struct sampler {
     const struct sampling_params *p;
     uint64_t key;
     bool penalties;
-    struct seen *seen; /* open addressing, at most half full */
-    uint32_t n_seen_slots;
+    struct seen *seen; /* distinct tokens, as they came */
+    int32_t *slots;    /* open addressing into seen, at most half full; -1: empty */
+    uint32_t n_slots, n_seen;
 };
 
 struct candidate {
@@ -31,21 +38,46 @@ struct candidate {
 };
 
 struct sampler_scratch {
+    const struct kernels *kern;
     int vocab_size;
-    struct candidate c[];
+    float *maxima;       /* [kern_stretches(vocab_size)][KERN_LANES] */
+    float *some;         /* as long: maxima in another order */
+    float *weights;      /* [vocab_size] */
+    int32_t *ids;        /* [vocab_size] */
+    struct candidate *c; /* [vocab_size] */
+    struct candidate *changed; /* logits as they were; grows */
+    int n_changed, cap_changed;
 };
 
-struct sampler_scratch *sampler_scratch_new(int vocab_size)
+struct sampler_scratch *sampler_scratch_new(const struct kernels *kern, int vocab_size)
 {
-    struct sampler_scratch *s =
-        malloc(sizeof(*s) + (size_t)vocab_size * sizeof(struct candidate));
-    if (s)
-        s->vocab_size = vocab_size;
+    struct sampler_scratch *s = calloc(1, sizeof(*s));
+    size_t n = (size_t)vocab_size, m = (size_t)kern_stretches(vocab_size) * KERN_LANES;
+    if (!s)
+        return NULL;
+    s->kern = kern;
+    s->vocab_size = vocab_size;
+    s->maxima = malloc(2 * m * sizeof(float));
+    s->weights = malloc(n * sizeof(float));
+    s->ids = malloc(n * sizeof(*s->ids));
+    s->c = malloc(n * sizeof(*s->c));
+    if (!s->maxima || !s->weights || !s->ids || !s->c) {
+        sampler_scratch_free(s);
+        return NULL;
+    }
+    s->some = s->maxima + m;
     return s;
 }
 
 void sampler_scratch_free(struct sampler_scratch *s)
 {
+    if (!s)
+        return;
+    free(s->maxima);
+    free(s->weights);
+    free(s->ids);
+    free(s->c);
+    free(s->changed);
     free(s);
 }
 
@@ -64,12 +96,16 @@ static double uniform(uint64_t key, int index)
     return (double)(mix(key ^ mix((uint64_t)index)) >> 11) * 0x1p-53;
 }
 
-static struct seen *seen_slot(const struct sampler *s, int32_t token)
+/* The entry of a token, made when it has none. */
+static struct seen *seen_entry(struct sampler *s, int32_t token)
 {
-    uint32_t i = (uint32_t)mix((uint64_t)token) & (s->n_seen_slots - 1);
-    while (s->seen[i].token >= 0 && s->seen[i].token != token)
-        i = (i + 1) & (s->n_seen_slots - 1);
-    return &s->seen[i];
+    uint32_t i = (uint32_t)mix((uint64_t)token) & (s->n_slots - 1);
+    for (; s->slots[i] >= 0; i = (i + 1) & (s->n_slots - 1))
+        if (s->seen[s->slots[i]].token == token)
+            return &s->seen[s->slots[i]];
+    s->slots[i] = (int32_t)s->n_seen;
+    s->seen[s->n_seen] = (struct seen){token, 0};
+    return &s->seen[s->n_seen++];
 }
 
 int sampler_new(const struct sampling_params *p, int choice, int vocab_size, const int32_t *prompt,
@@ -85,18 +121,18 @@ int sampler_new(const struct sampling_params *p, int choice, int vocab_size, con
     if (s->penalties) {
         int64_t n = (int64_t)n_prompt + room;
         n = n > vocab_size ? vocab_size : n;
-        s->n_seen_slots = 16;
-        while (s->n_seen_slots < 2 * n)
-            s->n_seen_slots *= 2;
-        s->seen = malloc(s->n_seen_slots * sizeof(*s->seen));
-        if (!s->seen) {
-            free(s);
+        s->n_slots = 16;
+        while (s->n_slots < 2 * n)
+            s->n_slots *= 2;
+        s->seen = malloc((size_t)(n + 1) * sizeof(*s->seen));
+        s->slots = malloc(s->n_slots * sizeof(*s->slots));
+        if (!s->seen || !s->slots) {
+            sampler_free(&s);
             return ERR_NOMEM;
         }
-        for (uint32_t i = 0; i < s->n_seen_slots; i++)
-            s->seen[i] = (struct seen){-1, 0};
+        memset(s->slots, 0xff, s->n_slots * sizeof(*s->slots));
         for (int i = 0; p->repetition_penalty != 1.0f && i < n_prompt; i++)
-            seen_slot(s, prompt[i])->token = prompt[i];
+            seen_entry(s, prompt[i]);
     }
     *ret = s;
     return 0;
@@ -109,35 +145,63 @@ void sampler_free(struct sampler **sp)
     if (!s)
         return;
     free(s->seen);
+    free(s->slots);
     free(s);
 }
 
 void sampler_accept(struct sampler *s, int32_t token)
 {
-    if (!s->penalties)
-        return;
-    struct seen *at = seen_slot(s, token);
-    at->token = token;
-    at->in_output++;
+    if (s->penalties)
+        seen_entry(s, token)->in_output++;
 }
 
-static void penalize(const struct sampler *s, float *logits)
+/* --- bias, penalties, bans ------------------------------------------------------------------------ */
+
+static void change(struct sampler_scratch *sc, float *logits, int32_t id, float to)
+{
+    sc->changed[sc->n_changed++] = (struct candidate){logits[id], id};
+    logits[id] = to;
+}
+
+static int change_logits(const struct sampler *s, struct sampler_scratch *sc, float *logits,
+                         const int32_t *banned, int n_banned)
 {
     const struct sampling_params *p = s->p;
+    int most = p->n_logit_bias + (int)s->n_seen + n_banned;
+    sc->n_changed = 0;
+    if (most > sc->cap_changed) {
+        struct candidate *c = realloc(sc->changed, 2 * (size_t)most * sizeof(*c));
+        if (!c)
+            return ERR_NOMEM;
+        sc->changed = c;
+        sc->cap_changed = 2 * most;
+    }
     for (int i = 0; i < p->n_logit_bias; i++)
-        logits[p->logit_bias[i].token_id] += p->logit_bias[i].bias;
-    if (!s->penalties)
-        return;
-    for (uint32_t i = 0; i < s->n_seen_slots; i++) {
+        change(sc, logits, p->logit_bias[i].token_id,
+               logits[p->logit_bias[i].token_id] + p->logit_bias[i].bias);
+    for (uint32_t i = 0; i < s->n_seen; i++) {
         const struct seen *at = &s->seen[i];
-        if (at->token < 0)
-            continue;
-        float *l = &logits[at->token];
-        *l = *l > 0.0f ? *l / p->repetition_penalty : *l * p->repetition_penalty;
+        float l = logits[at->token];
+        l = l > 0.0f ? l / p->repetition_penalty : l * p->repetition_penalty;
         if (at->in_output)
-            *l -= p->presence_penalty + p->frequency_penalty * (float)at->in_output;
+            l -= p->presence_penalty + p->frequency_penalty * (float)at->in_output;
+        change(sc, logits, at->token, l);
+    }
+    for (int i = 0; i < n_banned; i++)
+        if (banned[i] >= 0 && banned[i] < sc->vocab_size)
+            change(sc, logits, banned[i], -INFINITY);
+    return 0;
+}
+
+static void restore_logits(struct sampler_scratch *sc, float *logits)
+{
+    while (sc->n_changed > 0) { /* the last change first: a token may have had several */
+        const struct candidate *c = &sc->changed[--sc->n_changed];
+        logits[c->id] = c->logit;
     }
 }
+
+/* --- the best ------------------------------------------------------------------------------------- */
 
 /* a is the better candidate; ties go to the lower id, so that the order is total. */
 static bool better(const struct candidate *a, const struct candidate *b)
@@ -158,118 +222,265 @@ static void sift(struct candidate *h, int n, int i)
     h[i] = x;
 }
 
-/* Moves the best candidates to the end of c, best last, until `enough` says stop; returns how many.
- * Building the heap is linear, and few are usually taken. */
-static int take_best(struct candidate *c, int n, int most, double mass)
+static void make_heap(struct candidate *c, int n)
 {
-    int taken = 0;
-    double sum = 0;
     for (int i = n / 2 - 1; i >= 0; i--)
         sift(c, n, i);
-    while (taken < most && taken < n) {
-        struct candidate best = c[0];
-        int last = n - 1 - taken;
-        c[0] = c[last];
-        c[last] = best;
-        sift(c, last, 0);
-        taken++;
-        sum += exp((double)best.logit);
-        if (sum >= mass)
-            break;
-    }
+}
+
+/* Moves the best of a heap of n, of which `taken` are gone already, in front of those. */
+static struct candidate take_one(struct candidate *c, int n, int taken)
+{
+    struct candidate best = c[0];
+    int last = n - 1 - taken;
+    c[0] = c[last];
+    c[last] = best;
+    sift(c, last, 0);
+    return best;
+}
+
+/* Moves the k best candidates to the end of c, best last; returns how many. Building the heap is linear, and
+ * few are usually taken. */
+static int take_best(struct candidate *c, int n, int k)
+{
+    int taken = 0;
+    make_heap(c, n);
+    for (; taken < k && taken < n; taken++)
+        take_one(c, n, taken);
     return taken;
 }
 
-static int32_t draw(const struct sampler *s, struct candidate *c, int n, int index)
+/* The largest logit and the first token that has it, by the maxima of lanes. */
+static int best_token(const struct sampler_scratch *sc, const float *logits)
+{
+    int lanes = kern_stretches(sc->vocab_size) * KERN_LANES, at = 0;
+    for (int i = 1; i < lanes; i++)
+        if (sc->maxima[i] > sc->maxima[at])
+            at = i;
+    int i = at / KERN_LANES * KERN_STRETCH;
+    while (i < sc->vocab_size - 1 && !(logits[i] == sc->maxima[at]))
+        i++;
+    return i;
+}
+
+/* Moves the k-th largest of n values to the front of those that follow it and returns it. */
+static float kth_largest(float *v, int n, int k)
+{
+    int lo = 0, hi = n - 1;
+    while (lo < hi) {
+        float pivot = v[lo + (hi - lo) / 2];
+        int i = lo, j = hi;
+        while (i <= j) {
+            while (v[i] > pivot)
+                i++;
+            while (v[j] < pivot)
+                j--;
+            if (i <= j) {
+                float t = v[i];
+                v[i++] = v[j];
+                v[j--] = t;
+            }
+        }
+        if (k - 1 <= j)
+            hi = j;
+        else if (k - 1 >= i)
+            lo = i;
+        else
+            break;
+    }
+    return v[k - 1];
+}
+
+/* All tokens that may be among the k best, as indices: k lanes have a value that is at least the k-th
+ * largest of the maxima. */
+static int collect_best(struct sampler_scratch *sc, const float *logits, int k)
+{
+    int lanes = kern_stretches(sc->vocab_size) * KERN_LANES;
+    float least = -INFINITY;
+    if (k <= lanes) {
+        memcpy(sc->some, sc->maxima, (size_t)lanes * sizeof(float));
+        least = kth_largest(sc->some, lanes, k);
+    }
+    return sc->kern->collect(logits, sc->vocab_size, least, INFINITY, sc->ids);
+}
+
+/* --- drawing -------------------------------------------------------------------------------------- */
+
+/* One of n candidates, best last. */
+static int32_t draw_few(const struct sampler *s, const struct candidate *c, int n, int index)
 {
     const struct sampling_params *p = s->p;
-    if (p->top_k > 0 && p->top_k < n) {
-        int k = take_best(c, n, p->top_k, INFINITY);
-        c += n - k;
-        n = k;
-    }
+    double sum = 0, least = p->min_p > 0.0f ? log((double)p->min_p) : -INFINITY, part = 0;
+    int first = 0;
     if (p->top_p < 1.0f) {
         double total = 0;
         for (int i = 0; i < n; i++)
             total += exp((double)c[i].logit);
-        int k = take_best(c, n, n, total * (double)p->top_p);
-        c += n - k;
-        n = k;
+        first = n;
+        while (first > 0 && (first == n || part < total * (double)p->top_p))
+            part += exp((double)c[--first].logit);
     }
-    double sum = 0, least = p->min_p > 0.0f ? log((double)p->min_p) : -INFINITY;
-    int kept = 0;
-    for (int i = 0; i < n; i++)
-        if ((double)c[i].logit >= least) { /* relative to the best, whose logit is 0 */
-            c[kept++] = c[i];
-            sum += exp((double)c[i].logit);
-        }
+    while (first < n - 1 && (double)c[first].logit < least) /* relative to the best, whose logit is 0 */
+        first++;
+    for (int i = first; i < n; i++)
+        sum += exp((double)c[i].logit);
     double u = uniform(s->key, index) * sum;
-    for (int i = 0; i < kept; i++) {
+    for (int i = first; i < n; i++) {
         u -= exp((double)c[i].logit);
         if (u < 0)
             return c[i].id;
     }
-    return c[kept - 1].id;
+    return c[n - 1].id;
 }
 
-int sampler_pick(const struct sampler *s, struct sampler_scratch *scratch, float *logits,
-                 const int32_t *banned, int n_banned, int index, int32_t *ret_token)
+static int32_t pick_top_k(const struct sampler *s, struct sampler_scratch *sc, const float *logits,
+                          float top, float scale, int index)
 {
-    int vocab = scratch->vocab_size, n = 0;
-    bool finite = true;
-    for (int i = 0; i < vocab; i++)
-        finite &= fabsf(logits[i]) <= 3.0e38f;
-    if (!finite)
-        return ERR_INTERNAL;
-    penalize(s, logits);
-    for (int i = 0; i < n_banned; i++)
-        if (banned[i] >= 0 && banned[i] < vocab)
-            logits[banned[i]] = -INFINITY;
-    int best = 0;
-    for (int i = 1; i < vocab; i++)
-        if (logits[i] > logits[best])
-            best = i;
-    if (logits[best] == -INFINITY)
-        return ERR_INTERNAL;
-    if (s->p->temperature <= 0.0f) {
-        *ret_token = best;
-        return 0;
+    int n = 0, m = collect_best(sc, logits, s->p->top_k);
+    for (int i = 0; i < m; i++) {
+        float l = (logits[sc->ids[i]] - top) * scale;
+        if (l > -KERN_SOFT_NATS)
+            sc->c[n++] = (struct candidate){l, sc->ids[i]};
     }
-    float scale = 1.0f / s->p->temperature, top = logits[best];
-    for (int i = 0; i < vocab; i++) {
-        float l = (logits[i] - top) * scale;
-        if (l > -CUT_NATS)
-            scratch->c[n++] = (struct candidate){l, i};
+    int k = take_best(sc->c, n, s->p->top_k);
+    return k ? draw_few(s, sc->c + (n - k), k, index) : -1;
+}
+
+/* What top_p leaves: weights from the returned bound on, those of others set to 0. The bound is narrowed by
+ * halves until few weights lie between what is too little and what is enough. */
+static float cut_top_p(struct sampler_scratch *sc, float top_p)
+{
+    const struct kernels *k = sc->kern;
+    int vocab = sc->vocab_size, n_enough, n_short = 0, n;
+    float enough = LEAST_WEIGHT, too_high = 2.0f, next = 0x1p-6f;
+    double target = (double)top_p * (double)k->sum_from(sc->weights, vocab, enough, &n_enough), mass = 0;
+    while (n_enough - n_short > FEW && next > enough && next < too_high) {
+        double sum = (double)k->sum_from(sc->weights, vocab, next, &n);
+        if (sum >= target) {
+            enough = next;
+            n_enough = n;
+        } else {
+            too_high = next;
+            n_short = n;
+            mass = sum;
+        }
+        next = sqrtf(enough * too_high);
     }
-    if (n == 0) /* a temperature so low that differences overflow */
-        *ret_token = best;
-    else
-        *ret_token = draw(s, scratch->c, n, index);
+    int m = k->collect(sc->weights, vocab, enough, too_high, sc->ids);
+    bool equal = n_enough - n_short > FEW; /* no bound between them: the lower ids go first */
+    for (int i = 0; i < m; i++)
+        sc->c[i] = (struct candidate){sc->weights[sc->ids[i]], sc->ids[i]};
+    if (equal) {
+        int kept = 0;
+        for (; kept < m && (mass < target || kept + n_short == 0); kept++)
+            mass += (double)sc->c[kept].logit;
+        for (; kept < m; kept++)
+            sc->weights[sc->c[kept].id] = 0.0f;
+        return enough;
+    }
+    make_heap(sc->c, m);
+    int kept = 0;
+    while (kept < m && (mass < target || kept + n_short == 0))
+        mass += (double)take_one(sc->c, m, kept++).logit;
+    for (int i = 0; i < m - kept; i++)
+        sc->weights[sc->c[i].id] = 0.0f;
+    return enough;
+}
+
+static int32_t pick_of_all(const struct sampler *s, struct sampler_scratch *sc, const float *logits,
+                           float top, float scale, int index)
+{
+    const struct sampling_params *p = s->p;
+    const struct kernels *k = sc->kern;
+    int vocab = sc->vocab_size, n, last = -1;
+    k->soft_weights(logits, vocab, top, scale, sc->weights);
+    float least = p->top_p < 1.0f ? cut_top_p(sc, p->top_p) : LEAST_WEIGHT;
+    least = p->min_p > least ? p->min_p : least;
+    double sum = 0;
+    for (int i = 0, b = 0; i < vocab; i += KERN_STRETCH, b++) {
+        int len = vocab - i < KERN_STRETCH ? vocab - i : KERN_STRETCH;
+        sc->some[b] = k->sum_from(sc->weights + i, len, least, &n);
+        sum += (double)sc->some[b];
+    }
+    double u = uniform(s->key, index) * sum;
+    int b = 0, blocks = kern_stretches(vocab);
+    for (int i = 0; i < blocks; i++) { /* the last one with anything when rounding leaves some of u */
+        if (!(sc->some[i] > 0.0f))
+            continue;
+        b = i;
+        if (u < (double)sc->some[i])
+            break;
+        u -= (double)sc->some[i];
+    }
+    int end = (b + 1) * KERN_STRETCH < vocab ? (b + 1) * KERN_STRETCH : vocab;
+    for (int i = b * KERN_STRETCH; i < end; i++) {
+        if (!(sc->weights[i] >= least))
+            continue;
+        last = i;
+        u -= (double)sc->weights[i];
+        if (u < 0)
+            break;
+    }
+    return last;
+}
+
+static int choose(const struct sampler *s, struct sampler_scratch *sc, const float *logits, int index,
+                  int32_t *ret_token)
+{
+    int best = best_token(sc, logits);
+    float top = logits[best], scale = 1.0f / s->p->temperature;
+    int32_t id = -1;
+    if (top == -INFINITY)
+        return ERR_INTERNAL;
+    if (s->p->temperature > 0.0f && s->p->top_k > 0 && s->p->top_k < sc->vocab_size)
+        id = pick_top_k(s, sc, logits, top, scale, index);
+    else if (s->p->temperature > 0.0f)
+        id = pick_of_all(s, sc, logits, top, scale, index);
+    /* none: greedy, or a temperature so low that differences overflow */
+    *ret_token = id >= 0 ? id : best;
     return 0;
 }
 
-int logprobs_top(const float *logits, int vocab_size, float logsumexp, int k,
+int sampler_pick(const struct sampler *s, struct sampler_scratch *sc, float *logits,
+                 const int32_t *banned, int n_banned, int index, int32_t *ret_token)
+{
+    if (!sc->kern->lane_max(logits, sc->vocab_size, sc->maxima))
+        return ERR_INTERNAL;
+    int r = change_logits(s, sc, logits, banned, n_banned);
+    if (r < 0)
+        return r;
+    if (sc->n_changed)
+        sc->kern->lane_max(logits, sc->vocab_size, sc->maxima);
+    r = choose(s, sc, logits, index, ret_token);
+    restore_logits(sc, logits);
+    return r;
+}
+
+int logprobs_top(struct sampler_scratch *sc, const float *logits, float logsumexp, int k,
                  struct token_logprob *ret)
 {
-    int n = 0;
-    for (int i = 0; i < vocab_size && k > 0; i++) {
-        float lp = logits[i] - logsumexp;
+    k = k < sc->vocab_size ? k : sc->vocab_size;
+    if (k <= 0)
+        return 0;
+    sc->kern->lane_max(logits, sc->vocab_size, sc->maxima);
+    int m = collect_best(sc, logits, k), n = 0;
+    for (int i = 0; i < m; i++) {
+        float lp = logits[sc->ids[i]] - logsumexp;
         if (n == k && lp <= ret[n - 1].logprob)
             continue;
         int at = n < k ? n++ : n - 1;
         for (; at > 0 && ret[at - 1].logprob < lp; at--)
             ret[at] = ret[at - 1];
-        ret[at] = (struct token_logprob){i, lp, 0};
+        ret[at] = (struct token_logprob){sc->ids[i], lp, 0};
     }
     for (int i = 0; i < n; i++)
         ret[i].rank = i + 1;
     return n;
 }
 
-int logprobs_rank(const float *logits, int vocab_size, int32_t token)
+int logprobs_rank(const struct sampler_scratch *sc, const float *logits, int32_t token)
 {
-    int rank = 1;
-    for (int i = 0; i < vocab_size; i++)
-        rank += logits[i] > logits[token];
-    return rank;
+    int n;
+    sc->kern->sum_from(logits, sc->vocab_size, nextafterf(logits[token], INFINITY), &n);
+    return 1 + n;
 }

@@ -5,12 +5,14 @@
 #define LATENT_ENGINE_SAMPLER_H
 
 #include "engine/engine.h"
+#include "engine/kernels/kern.h"
 
 struct sampler;
 
 /* Work space for one thread; vocab_size entries. */
 struct sampler_scratch;
-struct sampler_scratch *sampler_scratch_new(int vocab_size); /* NULL: out of memory */
+struct sampler_scratch *sampler_scratch_new(const struct kernels *kern,
+                                            int vocab_size); /* NULL: out of memory */
 void sampler_scratch_free(struct sampler_scratch *s);
 
 /* Counts prompt tokens if a repetition penalty wants them. room: output tokens to come. The
@@ -19,20 +21,20 @@ int sampler_new(const struct sampling_params *p, int choice, int vocab_size, con
                 int n_prompt, int room, struct sampler **ret) LATENT_MUST_CHECK;
 void sampler_free(struct sampler **s);
 
-/* Chooses the token that follows. logits [vocab_size] are overwritten. banned (n_banned ids) cannot
- * be chosen. index: how many output tokens came before. ERR_INTERNAL when a logit is not finite or
- * nothing may be chosen. */
+/* Chooses the token that follows. logits [vocab_size] are written to, and afterwards as they were. banned
+ * (n_banned ids) cannot be chosen. index: how many output tokens came before. ERR_INTERNAL when a logit
+ * is not finite or nothing may be chosen, ERR_NOMEM. */
 int sampler_pick(const struct sampler *s, struct sampler_scratch *scratch, float *logits,
                  const int32_t *banned, int n_banned, int index, int32_t *ret_token)
     LATENT_MUST_CHECK;
 /* Tells the penalties about a token of the output. */
 void sampler_accept(struct sampler *s, int32_t token);
 
-/* The k best of raw logits, best first (ties: lower id), as log-probabilities under logsumexp.
- * Returns how many were written: min(k, vocab_size). */
-int logprobs_top(const float *logits, int vocab_size, float logsumexp, int k,
+/* The k best of logits, best first (ties: lower id), as log-probabilities under logsumexp. Returns how
+ * many were written: min(k, vocab_size). */
+int logprobs_top(struct sampler_scratch *scratch, const float *logits, float logsumexp, int k,
                  struct token_logprob *ret);
 /* 1 + how many logits are larger. */
-int logprobs_rank(const float *logits, int vocab_size, int32_t token);
+int logprobs_rank(const struct sampler_scratch *scratch, const float *logits, int32_t token);
 
 #endif

@@ -28,13 +28,13 @@ struct sched {
     int64_t waiting_tokens;
     uint64_t next_order;
     float *logits;             /* [max_logit_rows][vocab_size] */
-    float *raw;                /* [2][vocab_size]: a row as the model gave it, and one to sample from */
     struct planned *plan;      /* [max_num_seqs] */
     struct forward_seq *batch;
     int n_plan, plan_tokens, plan_rows;
     int32_t *picked;           /* [max_num_seqs] */
     int *pick_error;
-    int *plain;                /* planned entries that sample without their raw logits kept */
+    float *lse;                /* log-sum-exp of the row, where log-probabilities are wanted */
+    int *who;                  /* planned entries that sample */
     struct sampler_scratch **scratch; /* one per pool thread */
     int64_t mean_service_ns;
 };
@@ -47,21 +47,23 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
     if (ok) {
         size_t n = (size_t)cfg->max_num_seqs, vocab = (size_t)cfg->vocab_size;
         s->c = *cfg;
-        s->env = (struct job_env){cfg->vocab_size, 0, cfg->kern, cfg->tokenizer, cfg->events,
-                                  cfg->metrics, cfg->stopping};
+        s->env = (struct job_env){.vocab_size = cfg->vocab_size, .kern = cfg->kern,
+                                  .tokenizer = cfg->tokenizer, .events = cfg->events,
+                                  .metrics = cfg->metrics, .stopping = cfg->stopping};
         s->running = calloc(n, sizeof(*s->running));
         s->plan = calloc(n, sizeof(*s->plan));
         s->batch = calloc(n, sizeof(*s->batch));
         s->picked = calloc(n, sizeof(*s->picked));
         s->pick_error = calloc(n, sizeof(*s->pick_error));
         s->logits = malloc((size_t)cfg->max_logit_rows * vocab * sizeof(float));
-        s->raw = malloc(2 * vocab * sizeof(float));
-        s->plain = calloc(n, sizeof(*s->plain));
+        s->lse = calloc(n, sizeof(*s->lse));
+        s->who = calloc(n, sizeof(*s->who));
         s->scratch = calloc((size_t)n_threads, sizeof(*s->scratch));
-        ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->raw &&
-             s->plain && s->scratch;
+        ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
+             s->who && s->scratch;
         for (int t = 0; ok && t < n_threads; t++)
-            ok = (s->scratch[t] = sampler_scratch_new(cfg->vocab_size)) != NULL;
+            ok = (s->scratch[t] = sampler_scratch_new(cfg->kern, cfg->vocab_size)) != NULL;
+        s->env.scratch = ok ? s->scratch[0] : NULL;
     }
     if (!ok) {
         sched_free(&s);
@@ -86,8 +88,8 @@ void sched_free(struct sched **sp)
     free(s->picked);
     free(s->pick_error);
     free(s->logits);
-    free(s->raw);
-    free(s->plain);
+    free(s->lse);
+    free(s->who);
     free(s);
 }
 
@@ -444,22 +446,24 @@ static bool admit_one(struct sched *s)
 
 /* --- after the forward call -------------------------------------------------------------------- */
 
-struct pick_job {
-    struct sched *s;
-    const int *who; /* planned entries that sample */
-};
+/* The logits that the last of a planned entry's rows gave. */
+static float *last_row(const struct sched *s, const struct planned *p)
+{
+    return s->logits + (size_t)(p->first_row + p->n_logits - 1) * (size_t)s->c.vocab_size;
+}
 
 static void pick_item(void *arg, int item, int thread)
 {
-    const struct pick_job *j = arg;
-    struct sched *s = j->s;
-    int i = j->who[item];
-    struct planned *p = &s->plan[i];
+    struct sched *s = arg;
+    int i = s->who[item];
+    const struct planned *p = &s->plan[i];
     const struct job *job = p->q->job;
     bool banned = p->q->n_output < job->req->min_tokens;
-    float *row = s->logits + (size_t)(p->first_row + p->n_logits - 1) * (size_t)s->c.vocab_size;
+    float *row = last_row(s, p), max;
     s->pick_error[i] = sampler_pick(p->q->sampler, s->scratch[thread], row, job->banned,
                                     banned ? job->n_banned : 0, p->q->n_output, &s->picked[i]);
+    if (job->req->logprobs >= 0)
+        s->c.kern->max_logsumexp(row, s->c.vocab_size, &max, &s->lse[i]);
 }
 
 static void fail_seq(struct sched *s, struct seq *q, int code)
@@ -484,10 +488,9 @@ static void accept(struct sched *s, struct seq *q, int error, int32_t token, con
 
 /* The other choices of a request start from the prompt that the first one just computed; those that
  * find no room stay waiting and find the prompt in the cache later. */
-static void fork_choices(struct sched *s, struct seq *first, const float *raw)
+static void fork_choices(struct sched *s, struct seq *first, float *row, float lse)
 {
     struct job *j = first->job;
-    size_t row_bytes = (size_t)s->c.vocab_size * sizeof(float);
     for (int i = 1; i < j->n_seqs; i++) {
         struct seq *q = &j->seqs[i];
         int32_t token;
@@ -503,40 +506,15 @@ static void fork_choices(struct sched *s, struct seq *first, const float *raw)
             q->admitted_ns = first->admitted_ns;
             q->cached = j->req->n_prompt;
         }
-        float *row = s->raw + s->c.vocab_size;
-        memcpy(row, raw, row_bytes);
         int r = sampler_pick(q->sampler, s->scratch[0], row, j->banned,
                              j->req->min_tokens > 0 ? j->n_banned : 0, 0, &token);
-        float max, lse = 0;
-        s->c.kern->max_logsumexp(raw, s->c.vocab_size, &max, &lse);
-        accept(s, q, r, token, j->req->logprobs >= 0 ? raw : NULL, lse);
+        accept(s, q, r, token, j->req->logprobs >= 0 ? row : NULL, lse);
     }
 }
 
 static bool samples(const struct planned *p)
 {
     return p->n_logits > 0 && to_go(p->q) == 0 && p->q->n_output < p->q->job->req->max_tokens;
-}
-
-/* One planned sequence that samples with its raw logits needed: alone, since sampling overwrites. */
-static void sample_with_raw(struct sched *s, int i)
-{
-    struct planned p = s->plan[i];
-    struct job *j = p.q->job;
-    size_t row_bytes = (size_t)s->c.vocab_size * sizeof(float);
-    float *row = s->logits + (size_t)(p.first_row + p.n_logits - 1) * (size_t)s->c.vocab_size;
-    float max, lse = 0;
-    bool forks = p.q->choice == 0 && p.q->n_output == 0 && j->n_seqs > 1;
-    memcpy(s->raw, row, row_bytes);
-    s->c.kern->max_logsumexp(row, s->c.vocab_size, &max, &lse);
-    int who[1] = {i};
-    struct pick_job pj = {s, who};
-    pick_item(&pj, 0, 0);
-    int error = s->pick_error[i];
-    int32_t token = s->picked[i];
-    if (forks) /* before the first choice may end and give its pages back */
-        fork_choices(s, p.q, s->raw);
-    accept(s, p.q, error, token, j->req->logprobs >= 0 ? s->raw : NULL, lse);
 }
 
 /* One planned sequence whose rows are in the cache now. */
@@ -554,15 +532,9 @@ static void commit(struct sched *s, const struct planned *p)
                             before, p->n_logits);
 }
 
-static bool needs_raw(const struct seq *q)
-{
-    const struct job *j = q->job;
-    return j->req->logprobs >= 0 || (q->choice == 0 && q->n_output == 0 && j->n_seqs > 1);
-}
-
 static void finish_step(struct sched *s)
 {
-    int n_plain = 0, n = s->n_plan;
+    int n_who = 0, n = s->n_plan;
     for (int i = 0; i < n; i++)
         commit(s, &s->plan[i]);
     for (int i = 0; i < n; i++) {
@@ -576,16 +548,16 @@ static void finish_step(struct sched *s)
         s->plan[i].q = NULL;
     }
     for (int i = 0; i < n; i++)
-        if (s->plan[i].q && samples(&s->plan[i]) && !needs_raw(s->plan[i].q))
-            s->plain[n_plain++] = i;
-    struct pick_job pj = {s, s->plain};
-    pool_run(s->c.pool, n_plain, pick_item, &pj);
-    for (int i = 0; i < n; i++)
-        if (s->plan[i].q && samples(&s->plan[i]) && needs_raw(s->plan[i].q))
-            sample_with_raw(s, i);
-    for (int k = 0; k < n_plain; k++) {
-        int i = s->plain[k];
-        accept(s, s->plan[i].q, s->pick_error[i], s->picked[i], NULL, 0);
+        if (s->plan[i].q && samples(&s->plan[i]))
+            s->who[n_who++] = i;
+    pool_run(s->c.pool, n_who, pick_item, s);
+    for (int k = 0; k < n_who; k++) {
+        int i = s->who[k];
+        struct seq *q = s->plan[i].q;
+        float *row = last_row(s, &s->plan[i]);
+        if (q->choice == 0 && q->n_output == 0 && q->job->n_seqs > 1)
+            fork_choices(s, q, row, s->lse[i]); /* before the first may end and give its pages back */
+        accept(s, q, s->pick_error[i], s->picked[i], q->job->req->logprobs >= 0 ? row : NULL, s->lse[i]);
     }
 }
 

@@ -273,7 +273,7 @@ static void rotate(const struct dsa_work *w, int row, float *x)
 {
     const struct step *st = w->args->step;
     size_t at = (size_t)row * (size_t)(st->config->qk_rope_head_dim / 2);
-    rope_apply(&w->halves, st->rope_cos + at, st->rope_sin + at, x);
+    rope_apply(st->kern, &w->halves, st->rope_cos + at, st->rope_sin + at, x);
 }
 
 static void key_rows(void *arg, int r0, int r1, int thread)

@@ -342,7 +342,7 @@ static void store_rows(void *arg, int r0, int r1, int thread)
     for (int i = r0; i < r1; i++) {
         float *kv = w->kv + (size_t)i * (size_t)elems;
         st->kern->rms_norm(kv, w->layer->kv_a_norm, c->kv_lora_rank, latent_eps(c), kv);
-        rope_apply(st->rope, angles(st->rope_cos, st, i), angles(st->rope_sin, st, i),
+        rope_apply(st->kern, st->rope, angles(st->rope_cos, st, i), angles(st->rope_sin, st, i),
                    kv + c->kv_lora_rank);
         paged_store(st, w->args->all, i, w->args->plane_offsets[0], &w->format, kv);
     }
@@ -382,7 +382,7 @@ static void q_head_rows(void *arg, int r0, int r1, int thread)
             size_t slot = (size_t)h * (size_t)set->n_rows + (size_t)i;
             memcpy(abs + c->kv_lora_rank, q + c->qk_nope_head_dim,
                    (size_t)c->qk_rope_head_dim * sizeof(float));
-            rope_apply(st->rope, angles(st->rope_cos, st, row), angles(st->rope_sin, st, row),
+            rope_apply(st->kern, st->rope, angles(st->rope_cos, st, row), angles(st->rope_sin, st, row),
                        abs + c->kv_lora_rank);
             w->px[slot] = act_prepare(st->kern, w->layer->w_uk[h].type, q, c->qk_nope_head_dim,
                                       w->head_act + ih * act_bytes);

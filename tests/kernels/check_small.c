@@ -12,7 +12,8 @@
 /* Lengths of one lane, one stretch and one beyond come often. */
 static int some_length(void)
 {
-    static const int edges[] = {1, 15, 16, 17, KERN_STRETCH - 1, KERN_STRETCH, KERN_STRETCH + 1, 2 * KERN_STRETCH};
+    static const int edges[] = {1, 15, 16, 17, KERN_STRETCH - 1, KERN_STRETCH, KERN_STRETCH + 1,
+                                2 * KERN_STRETCH};
     if (values_below(3) == 0)
         return edges[values_below((int)(sizeof(edges) / sizeof(edges[0])))];
     return 1 + values_below(values_below(2) ? 100 : MOST);

@@ -22,7 +22,7 @@ static const struct sampling_params neutral = {
 
 static void setup(void)
 {
-    scratch = sampler_scratch_new(N);
+    scratch = sampler_scratch_new(kern_table(CPU_LEVEL_MAX - 1), N);
     ck_assert_ptr_nonnull(scratch);
 }
 
@@ -243,6 +243,167 @@ START_TEST(test_banned)
 }
 END_TEST
 
+/* --- a large vocabulary ----------------------------------------------------------------------------- */
+
+enum { LARGE = 20011, DRAWS = 200 };
+
+static float large[LARGE], copy_of_large[LARGE];
+static int order[LARGE];
+
+static const struct shape {
+    const char *name;
+    struct sampling_params p;
+} shapes[] = {
+    {"all", {.temperature = 1, .top_p = 1}},
+    {"hot", {.temperature = 3, .top_p = 1}},
+    {"top_p", {.temperature = 1, .top_p = 0.95f}},
+    {"small top_p", {.temperature = 1, .top_p = 0.01f}},
+    {"top_p and min_p", {.temperature = 1, .top_p = 0.9f, .min_p = 0.02f}},
+    {"min_p", {.temperature = 1, .top_p = 1, .min_p = 0.05f}},
+    {"top_k", {.temperature = 1, .top_p = 1, .top_k = 40}},
+    {"top_k and top_p", {.temperature = 1, .top_p = 0.8f, .top_k = 500}},
+    {"large top_k", {.temperature = 1, .top_p = 0.99f, .top_k = 15000}},
+};
+#define N_SHAPES (int)(sizeof(shapes) / sizeof(shapes[0]))
+
+/* Logits of several kinds: flat, peaked, equal ones. */
+static void large_logits(int kind)
+{
+    for (int i = 0; i < LARGE; i++) {
+        float u = uniform();
+        large[i] = kind == 0 ? u : kind == 1 ? 12 * u * u * u : kind == 2 ? (float)(rand() % 5) : 1.0f;
+    }
+    for (int i = 0; kind == 1 && i < 5; i++)
+        large[rand() % LARGE] = 14 + 2 * uniform();
+}
+
+/* Every draw is one that the parameters leave, and they are as often as they should be: the distribution of
+ * a draw's place in the cumulated probabilities is uniform (Kolmogorov and Smirnov). */
+START_TEST(test_large)
+{
+    const struct shape *sh = &shapes[_i % N_SHAPES];
+    struct sampling_params p = sh->p;
+    const struct kernels *k = kern_table(_i % 2 ? CPU_GENERIC : CPU_LEVEL_MAX - 1);
+    struct sampler_scratch *sc = sampler_scratch_new(k, LARGE);
+    static double prob[LARGE], edge[LARGE], below[LARGE + 1], place[DRAWS];
+    struct sampler *s = NULL;
+    double total = 0, part = 0, sum = 0;
+    int keep = p.top_k > 0 ? p.top_k : LARGE, n = 0, same = 0;
+    p.repetition_penalty = 1;
+    p.seed = (uint64_t)rand();
+    large_logits(_i / N_SHAPES);
+    for (int i = 0; i < LARGE; i++)
+        order[i] = i;
+    by = large;
+    qsort(order, LARGE, sizeof(*order), compare);
+    memset(prob, 0, sizeof(prob));
+    memset(edge, 0, sizeof(edge));
+    for (int i = 0; i < keep; i++)
+        total += exp((double)(large[order[i]] - large[order[0]]) / (double)p.temperature);
+    for (; n < keep && (n == 0 || part < (double)p.top_p * total * (1 + 1e-4)); n++) {
+        double e = exp((double)(large[order[n]] - large[order[0]]) / (double)p.temperature);
+        /* whether these are in is a matter of rounding */
+        edge[order[n]] = (n && fabs(part - (double)p.top_p * total) < 1e-4 * total) ||
+                         fabs(e - (double)p.min_p) < 1e-5 * e;
+        part += e;
+        prob[order[n]] = e < (double)p.min_p * (1 - 1e-5) ? 0 : e;
+    }
+    for (int i = 0; i < LARGE; i++) {
+        below[i] = sum;
+        sum += prob[i];
+    }
+    ck_assert_int_eq(sampler_new(&p, 0, LARGE, NULL, 0, DRAWS, &s), 0);
+    memcpy(copy_of_large, large, sizeof(large));
+    for (int i = 0; i < DRAWS; i++) {
+        int32_t id = -1;
+        ck_assert_int_eq(sampler_pick(s, sc, large, NULL, 0, i, &id), 0);
+        ck_assert(id >= 0 && id < LARGE);
+        ck_assert_msg(prob[id] > 0, "%s, logits %d: token %d was left out", sh->name, _i / N_SHAPES, id);
+        same += edge[id] != 0;
+        place[i] = (below[id] + prob[id] * (double)uniform()) / sum;
+    }
+    ck_assert_mem_eq(copy_of_large, large, sizeof(large));
+    for (double at = 0.05; at < 1 && same == 0; at += 0.05) {
+        int count = 0;
+        for (int i = 0; i < DRAWS; i++)
+            count += place[i] < at;
+        double off = fabs(count - at * DRAWS) / sqrt(DRAWS * at * (1 - at));
+        ck_assert_msg(off < 6, "%s, logits %d: %d of %d draws below %.2f", sh->name, _i / N_SHAPES, count,
+                      DRAWS, at);
+    }
+    sampler_free(&s);
+    sampler_scratch_free(sc);
+}
+END_TEST
+
+/* Equal logits: top_p keeps the lower ids. */
+START_TEST(test_large_equal)
+{
+    struct sampling_params p = neutral;
+    struct sampler_scratch *sc = sampler_scratch_new(kern_table(CPU_LEVEL_MAX - 1), LARGE);
+    struct sampler *s = NULL;
+    int most = 0;
+    p.top_p = 0.25f;
+    large_logits(3);
+    ck_assert_int_eq(sampler_new(&p, 0, LARGE, NULL, 0, DRAWS, &s), 0);
+    for (int i = 0; i < DRAWS; i++) {
+        int32_t id = -1;
+        ck_assert_int_eq(sampler_pick(s, sc, large, NULL, 0, i, &id), 0);
+        ck_assert_int_le(id, LARGE / 4 + 1);
+        most = id > most ? id : most;
+    }
+    ck_assert_int_gt(most, LARGE / 5);
+    sampler_free(&s);
+    sampler_scratch_free(sc);
+}
+END_TEST
+
+/* The best and their ranks, among equal ones too; logits come back as they were. */
+START_TEST(test_large_logprobs)
+{
+    struct sampler_scratch *sc = sampler_scratch_new(kern_table(CPU_LEVEL_MAX - 1), LARGE);
+    const struct logit_bias bias[] = {{3, 2.5f}, {17, -INFINITY}, {3, 1.0f}};
+    const int32_t prompt[] = {3, 4, 4}, banned[] = {3, 5, -1, LARGE};
+    struct sampling_params p = neutral;
+    struct token_logprob top[64];
+    struct sampler *s = NULL;
+    p.repetition_penalty = 1.3f;
+    p.presence_penalty = 0.5f;
+    p.n_logit_bias = 3;
+    p.logit_bias = bias;
+    ck_assert_int_eq(sampler_new(&p, 0, LARGE, prompt, 3, 100, &s), 0);
+    for (int kind = 0; kind < 4; kind++) {
+        int32_t id;
+        large_logits(kind);
+        memcpy(copy_of_large, large, sizeof(large));
+        ck_assert_int_eq(sampler_pick(s, sc, large, banned, 4, kind, &id), 0);
+        ck_assert(id != 3 && id != 5 && id != 17);
+        sampler_accept(s, id);
+        ck_assert_mem_eq(copy_of_large, large, sizeof(large));
+        for (int i = 0; i < LARGE; i++)
+            order[i] = i;
+        by = large;
+        qsort(order, LARGE, sizeof(*order), compare);
+        for (int k = 0; k <= 64; k += 16) {
+            ck_assert_int_eq(logprobs_top(sc, large, 2.0f, k, top), k);
+            for (int i = 0; i < k; i++) {
+                ck_assert_int_eq(top[i].token_id, order[i]);
+                ck_assert(top[i].logprob == large[order[i]] - 2.0f);
+                ck_assert_int_eq(top[i].rank, i + 1);
+            }
+        }
+        for (int k = 0; k < 50; k++) {
+            int at = rand() % LARGE, rank = 1;
+            for (int i = 0; i < LARGE; i++)
+                rank += large[i] > large[at];
+            ck_assert_int_eq(logprobs_rank(sc, large, at), rank);
+        }
+    }
+    sampler_free(&s);
+    sampler_scratch_free(sc);
+}
+END_TEST
+
 /* --- text ----------------------------------------------------------------------------------------- */
 
 static struct tokenizer *tok;
@@ -360,6 +521,9 @@ int main(void)
     tcase_add_test(tc, test_seed);
     tcase_add_test(tc, test_penalties);
     tcase_add_test(tc, test_banned);
+    tcase_add_loop_test(tc, test_large, 0, 4 * N_SHAPES);
+    tcase_add_test(tc, test_large_equal);
+    tcase_add_test(tc, test_large_logprobs);
     tcase_add_checked_fixture(text, open_tokenizer, close_tokenizer);
     tcase_add_test(text, test_text);
     suite_add_tcase(suite, tc);
