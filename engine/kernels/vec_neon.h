@@ -153,4 +153,37 @@ static inline void v16_store_bf16(void *p, v16 v)
     vst1q_u8((uint8_t *)p + 16, vreinterpretq_u8_u16(hi));
 }
 
+/* Bit i: lane i of four masks, each of which is all ones or zero. */
+static inline unsigned v16_mask(uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
+{
+    static const uint16_t bits[8] = {1, 2, 4, 8, 16, 32, 64, 128};
+    uint16x8_t bit = vld1q_u16(bits), lo = vcombine_u16(vmovn_u32(a), vmovn_u32(b));
+    uint16x8_t hi = vcombine_u16(vmovn_u32(c), vmovn_u32(d));
+    return (unsigned)vaddvq_u16(vorrq_u16(vandq_u16(lo, bit), vshlq_n_u16(vandq_u16(hi, bit), 8)));
+}
+/* Bit i: x[i] >= y[i]. */
+static inline unsigned v16_mask_ge(v16 x, v16 y)
+{
+    return v16_mask(vcgeq_f32(x.a, y.a), vcgeq_f32(x.b, y.b), vcgeq_f32(x.c, y.c), vcgeq_f32(x.d, y.d));
+}
+static inline unsigned v16_mask_lt(v16 x, v16 y)
+{
+    return v16_mask(vcltq_f32(x.a, y.a), vcltq_f32(x.b, y.b), vcltq_f32(x.c, y.c), vcltq_f32(x.d, y.d));
+}
+/* Eight values, each in two neighbouring lanes. */
+static inline v16 v16_load_twice(const float *p)
+{
+    float32x4_t a = vld1q_f32(p), b = vld1q_f32(p + 4);
+    return V16(vzip1q_f32(a, a), vzip2q_f32(a, a), vzip1q_f32(b, b), vzip2q_f32(b, b));
+}
+/* Neighbours change places. */
+static inline v16 v16_swap(v16 x) { return V16_MAP1(vrev64q_f32, x); }
+/* x y - z in even lanes, x y + z in odd ones. */
+static inline float32x4_t v4_flip_even(float32x4_t x)
+{
+    const uint32x4_t sign = vreinterpretq_u32_u64(vdupq_n_u64(0x80000000));
+    return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), sign));
+}
+static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z) { return v16_fma(x, y, V16_MAP1(v4_flip_even, z)); }
+
 #endif
