@@ -351,14 +351,14 @@ export function random_ids(rng, n) {
 /** Levels of this machine, lowest first, as --cpu names them. */
 export function cpu_levels() {
     const levels = ['generic']
-    if (process.arch !== 'x64') return levels
     let flags = new Set()
     try {
-        flags = new Set(/^flags\s*:(.*)$/m.exec(fs.readFileSync('/proc/cpuinfo', 'utf8'))[1].trim().split(/\s+/))
+        flags = new Set(/^(?:flags|Features)\s*:(.*)$/m.exec(fs.readFileSync('/proc/cpuinfo', 'utf8'))[1].trim().split(/\s+/))
     } catch {
         return levels
     }
     const has = (...names) => names.every((name) => flags.has(name))
+    if (has('asimddp')) levels.push('neon')
     if (has('avx2', 'fma', 'f16c', 'bmi2')) levels.push('avx2')
     if (has('avx512f', 'avx512bw', 'avx512dq', 'avx512vl', 'avx512_vnni')) levels.push('avx512')
     if (has('amx_tile', 'amx_int8', 'amx_bf16')) levels.push('amx')
