@@ -394,6 +394,11 @@ int model_bind_cache(struct model *m, const struct kv *kv, struct err *e)
     return 0;
 }
 
+void model_profile(struct model *m, struct profile *p)
+{
+    m->products.profile = p;
+}
+
 /* --- a step ------------------------------------------------------------------------------------ */
 
 static int check_batch(const struct model *m, const struct forward_batch *b)
@@ -523,6 +528,7 @@ int model_forward(struct model *m, const struct forward_batch *batch)
         .kern = m->kern,
         .pool = m->pool,
         .products = &m->products,
+        .profile = m->products.profile,
         .config = c,
         .rope = &m->rope,
         .page_tokens = m->limits.page_tokens,

@@ -65,6 +65,9 @@ struct forward_batch {
 /* Where pages put their planes: as kv_plane_offset of the cache the pages come from. Called once,
  * before the first forward. */
 int model_bind_cache(struct model *m, const struct kv *kv, struct err *e) LATENT_MUST_CHECK;
+/* Where the time of the steps to come is counted; borrowed, NULL: nowhere. */
+struct profile;
+void model_profile(struct model *m, struct profile *p);
 /* ERR_INVAL when a limit of model_options is exceeded (a caller's mistake), else 0. */
 int model_forward(struct model *m, const struct forward_batch *batch) LATENT_MUST_CHECK;
 

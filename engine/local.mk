@@ -1,6 +1,6 @@
 noinst_LIBRARIES += libengine.a
 libengine_a_CPPFLAGS = $(AM_CPPFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(CJSON_CFLAGS)
-libengine_a_SOURCES = %D%/engine.h
+libengine_a_SOURCES = %D%/engine.h %D%/profile.h
 
 include %D%/core.mk
 include %D%/model/local.mk

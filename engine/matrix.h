@@ -14,6 +14,7 @@
 #include "engine/model/checkpoint.h"
 #include "engine/model/tensor.h"
 #include "engine/pool.h"
+#include "engine/profile.h"
 #include "engine/slab.h"
 
 struct matrix {
@@ -80,6 +81,7 @@ struct products {
     struct product_piece *pieces; /* owned; so is first */
     int max_pieces;
     int *first;                   /* [threads + 1] into pieces: each thread's share */
+    struct profile *profile; /* NULL: none */
 };
 
 /* max_products: the longest list that products_run will get. */

@@ -35,6 +35,7 @@ int products_init(struct products *p, const struct kernels *kern, struct pool *p
 {
     p->kern = kern;
     p->pool = pool;
+    p->profile = NULL;
     p->max_pieces = 2 * max_products + 4 * SHARE_PARTS * pool_threads(pool) + 16;
     p->pieces = calloc((size_t)p->max_pieces, sizeof(*p->pieces));
     p->first = calloc((size_t)pool_threads(pool) + 1, sizeof(*p->first));
@@ -174,13 +175,15 @@ static void product_item(void *arg, int item, int thread)
 void products_run(struct products *p, const struct product *list, int n)
 {
     struct products_job job = {p, list};
+    int64_t start = profile_start(p->profile);
     int n_pieces = products_cut(p, list, n);
     if (p->first[1] == n_pieces) { /* too little to share */
         for (int i = 0; i < n_pieces; i++)
             product_item(&job, i, 0);
-        return;
+    } else {
+        pool_run_shares(p->pool, p->first, product_item, &job);
     }
-    pool_run_shares(p->pool, p->first, product_item, &job);
+    profile_stop(p->profile, PROFILE_PRODUCTS, start);
 }
 
 /* --- rows -------------------------------------------------------------------------------------- */

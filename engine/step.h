@@ -8,6 +8,7 @@
 #include "engine/matrix.h"
 #include "engine/model/checkpoint.h"
 #include "engine/pool.h"
+#include "engine/profile.h"
 #include "engine/rope.h"
 
 /* Consecutive new tokens of one sequence. */
@@ -30,6 +31,7 @@ struct step {
     const struct kernels *kern;
     struct pool *pool;
     struct products *products;
+    struct profile *profile; /* NULL: none */
     const struct model_config *config;
     const struct rope *rope;
     uint32_t page_tokens;

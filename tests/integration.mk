@@ -10,6 +10,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/concurrency.mjs \
 	%D%/integration/prefix.mjs \
 	%D%/integration/cancel.mjs \
+	%D%/integration/bench.mjs \
 	%D%/integration/readme.mjs \
 	%D%/integration/openai.mjs \
 	%D%/integration/templates.mjs

@@ -1,7 +1,7 @@
-## tests of kernels; `tests/t_kernels --bench` prints a table of times
+## tests of kernels; `latent-bench kernels` times them
 check_PROGRAMS += tests/t_kernels
 TESTS += tests/t_kernels
-kernel_checks = %D%/kernels/t_kernels.c %D%/kernels/bench.c \
+kernel_checks = %D%/kernels/t_kernels.c \
 	%D%/kernels/check_attention.c %D%/kernels/check_products.c %D%/kernels/check_small.c \
 	%D%/kernels/checker.h \
 	%D%/kernels/formats.c %D%/kernels/formats.h \

@@ -1,106 +1,130 @@
-/* tools/bench_machine.c - the two bounds of the machine, measured beside every benchmark: how fast
- * memory can be read, and how fast the level multiplies when nothing has to be fetched. */
+/* tools/bench_machine.c - the bounds of the machine, measured beside every benchmark: how fast memory is
+ * read, and how fast the level's units multiply when nothing has to be fetched. */
 #include "config.h"
 
 #include "tools/bench.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "base/clock.h"
-#include "engine/kernels/kern.h"
+#include "engine/pool.h"
 
-#define STREAM_BYTES ((size_t)512 << 20) /* several times any last-level cache */
+#define STREAM_BYTES ((size_t)1 << 30) /* several times any last-level cache */
 #define STREAM_CHUNK ((size_t)1 << 20)
-#define TRIES 5
+#define HUGE_PAGE ((size_t)2 << 20)
+#define TRIES 2 /* of each way to read */
+#define PEAK_NS (10 * NS_PER_MS) /* of one measurement */
+
+/* Prefetching by hand helps some machines and hinders others: the best counts. */
+static const size_t aheads[] = {0, 1024, 4096};
+enum { N_AHEADS = sizeof(aheads) / sizeof(aheads[0]) };
 
 struct stream {
-    const uint64_t *data;
-    uint64_t *sums;
+    peak_read_fn *read;
+    size_t ahead;
+    char *data;
+    uint64_t *sums; /* a cache line for each thread */
 };
+
+static void touch_item(void *arg, int item, int thread)
+{
+    const struct stream *s = arg;
+    (void)thread;
+    memset(s->data + (size_t)item * STREAM_CHUNK, 1, STREAM_CHUNK);
+}
 
 static void stream_item(void *arg, int item, int thread)
 {
     const struct stream *s = arg;
-    const uint64_t *p = s->data + (size_t)item * (STREAM_CHUNK / 8);
-    uint64_t a[16] = {0}; /* enough independent sums to keep loads in flight */
-    for (size_t i = 0; i < STREAM_CHUNK / 8; i += 16)
-        for (int j = 0; j < 16; j++)
-            a[j] += p[i + (size_t)j];
-    for (int j = 1; j < 16; j++)
-        a[0] += a[j];
-    s->sums[thread * 8] += a[0];
+    s->sums[thread * 8] |= s->read(s->data + (size_t)item * STREAM_CHUNK, STREAM_CHUNK, s->ahead);
 }
 
-double bench_read_bandwidth(struct pool *pool)
+/* In huge pages, as the engine's weights are. */
+static double read_rate(struct pool *pool, enum cpu_level level)
 {
     double best = 0;
-    struct stream s = {0};
-    uint64_t *data = aligned_alloc(4096, STREAM_BYTES);
+    int items = (int)(STREAM_BYTES / STREAM_CHUNK);
+    struct stream s = {.read = peak_read(level)};
+    char *map = mmap(NULL, STREAM_BYTES + HUGE_PAGE, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     s.sums = calloc((size_t)pool_threads(pool) * 8, sizeof(uint64_t));
-    if (data && s.sums) {
-        memset(data, 1, STREAM_BYTES);
-        s.data = data;
-        for (int t = 0; t < TRIES; t++) {
+    if (map != MAP_FAILED && s.sums) {
+        s.data = map + -(uintptr_t)map % HUGE_PAGE;
+#ifdef MADV_HUGEPAGE
+        madvise(s.data, STREAM_BYTES, MADV_HUGEPAGE);
+#endif
+        pool_run(pool, items, touch_item, &s);
+        for (int t = 0; t < TRIES * N_AHEADS; t++) {
+            s.ahead = aheads[t % N_AHEADS];
             int64_t t0 = clock_now_ns();
-            pool_run(pool, (int)(STREAM_BYTES / STREAM_CHUNK), stream_item, &s);
+            pool_run(pool, items, stream_item, &s);
             double rate = (double)STREAM_BYTES * 1e9 / (double)(clock_now_ns() - t0);
             best = rate > best ? rate : best;
         }
     }
-    free(data);
+    if (map != MAP_FAILED)
+        munmap(map, STREAM_BYTES + HUGE_PAGE);
     free(s.sums);
     return best;
 }
 
-enum { PEAK_OUT = 16, PEAK_IN = 512, PEAK_ROWS = 64, PEAK_TIMES = 400 };
-
 struct peak {
-    const struct kernels *k;
-    unsigned char *w, *x;
-    size_t act_bytes;
+    peak_mul_fn *mul;
+    int64_t turns;
 };
 
 static void peak_item(void *arg, int item, int thread)
 {
     const struct peak *p = arg;
-    const void *x[PEAK_ROWS];
-    float out[PEAK_ROWS][PEAK_OUT], *y[PEAK_ROWS];
     (void)item;
     (void)thread;
-    for (int i = 0; i < PEAK_ROWS; i++) {
-        x[i] = p->x + (size_t)(i % 8) * p->act_bytes;
-        y[i] = out[i];
-    }
-    for (int t = 0; t < PEAK_TIMES; t++)
-        p->k->mul_q8_0(p->w, PEAK_OUT, PEAK_IN, 0, 1, x, y, PEAK_ROWS);
+    p->mul(p->turns);
 }
 
-double bench_product_peak(struct pool *pool, const struct kernels *k)
+static double peak_rate(struct pool *pool, peak_mul_fn *mul)
 {
-    struct peak p = {.k = k, .act_bytes = kern_act_bytes(TT_Q8_0, PEAK_IN)};
-    size_t w_bytes = kern_packed_bytes(TT_Q8_0, PEAK_OUT, PEAK_IN);
+    struct peak p = {mul, 1000};
+    int items = 4 * pool_threads(pool);
     double best = 0;
-    float row[PEAK_IN];
-    p.w = aligned_alloc(64, (w_bytes + 63) & ~(size_t)63);
-    p.x = aligned_alloc(64, 8 * p.act_bytes);
-    if (p.w && p.x) {
-        memset(p.w, 1, w_bytes);
-        for (int r = 0; r < 8; r++) {
-            for (int i = 0; i < PEAK_IN; i++)
-                row[i] = (float)((i * 7 + r) % 13 - 6);
-            k->act_q8(row, PEAK_IN, p.x + (size_t)r * p.act_bytes);
-        }
-        for (int t = 0; t < TRIES; t++) {
-            int items = 4 * pool_threads(pool);
-            int64_t t0 = clock_now_ns();
-            pool_run(pool, items, peak_item, &p);
-            double macs = (double)items * PEAK_TIMES * PEAK_ROWS * PEAK_OUT * PEAK_IN;
-            double rate = macs * 1e9 / (double)(clock_now_ns() - t0);
-            best = rate > best ? rate : best;
+    if (!mul)
+        return 0;
+    double macs_a_turn = (double)mul(p.turns) / (double)p.turns;
+    for (int t = 0; t < 4 * TRIES; t++) {
+        int64_t t0 = clock_now_ns();
+        pool_run(pool, items, peak_item, &p);
+        int64_t ns = clock_now_ns() - t0;
+        double rate = items * macs_a_turn * (double)p.turns * 1e9 / (double)ns;
+        best = rate > best ? rate : best;
+        while (ns < PEAK_NS) {
+            ns *= 2;
+            p.turns *= 2;
         }
     }
-    free(p.w);
-    free(p.x);
     return best;
+}
+
+int bench_machine_measure(int threads, enum cpu_level level, struct bench_machine *ret, struct err *e)
+{
+    struct pool *pool;
+    int r = pool_new(threads, 1, &pool, e);
+    if (r < 0)
+        return r;
+    *ret = (struct bench_machine){.level = level, .threads = threads};
+    ret->read = read_rate(pool, level);
+    for (int u = 0; u < PEAK_UNITS; u++)
+        ret->peak[u] = peak_rate(pool, peak_mul(level, (enum peak_unit)u));
+    pool_free(&pool);
+    return 0;
+}
+
+double bench_integer_peak(const struct bench_machine *m)
+{
+    return m->peak[PEAK_I8];
+}
+
+double bench_float_peak(const struct bench_machine *m)
+{
+    return m->peak[PEAK_BF16] > m->peak[PEAK_F32] ? m->peak[PEAK_BF16] : m->peak[PEAK_F32];
 }

@@ -1,5 +1,5 @@
-/* tools/latent_bench.c - measures the engine on a model, each figure beside the machine's bound taken
- * in the same run. Modes: decode, prefill, batch, shared. See docs/performance.md for the method. */
+/* tools/latent_bench.c - measures kernels, steps and requests, each figure beside the machine's bound
+ * taken in the same run. This file reads the command line. See docs/performance.md for the method. */
 #include "config.h"
 
 #include <getopt.h>
@@ -7,363 +7,282 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
-#include "engine/kernels/kern.h"
+#include "engine/pool.h"
 #include "tools/bench.h"
 
-#define PAGE_TOKENS 32
-#define CHUNK 256
-#define MAX_BATCH 512
+#define MAX_BATCH 1024
+#define MAX_TOKENS (1 << 20)
 
-static int n_rows;
+static const struct {
+    const char *name, *help;
+} modes[] = {
+    [MODE_KERNELS] = {"kernels", "each kernel on one core; needs no model"},
+    [MODE_DECODE] = {"decode", "--batch sequences decode --tokens behind --context tokens each"},
+    [MODE_BATCH] = {"batch", "the same for 1, 2, 4 ... --batch sequences"},
+    [MODE_SHARED] = {"shared", "--batch sequences decode behind a common prefix of --shared tokens"},
+    [MODE_PREFILL] = {"prefill", "--tokens prompt tokens behind --context tokens"},
+    [MODE_SERVE] = {"serve", "--batch requests at once through scheduler and sampling: --context\n"
+                             "            prompt tokens and --tokens out each"},
+};
+enum { N_MODES = sizeof(modes) / sizeof(modes[0]) };
 
-void bench_row(const struct bench_rig *r, const char *mode, const char *params, double value,
-               const char *unit, double bound)
+static const struct {
+    const char *key, *value;
+} conf[] = {
+#define TEXT(key, def, help)
+#define BOOL(key, def, help)
+#define CHOICE(key, def, choices, help)
+#define INT(key, def, min, max, help) {#key, def},
+#define SIZE(key, def, min, max, help)
+#define TIME(key, def, min, max, help)
+#define GROUP(title)
+#include "server/conf.def"
+#undef CHOICE
+#undef INT
+};
+
+static const struct {
+    const char *key, *choices;
+} choices[] = {
+#define CHOICE(key, def, list, help) {#key, list},
+#define INT(key, def, min, max, help)
+#include "server/conf.def"
+};
+
+static const char *cache_types(void)
 {
-    if (!r->o->json) {
-        printf("%-8s %-34s %10.1f %-9s", mode, params, value, unit);
-        if (bound > 0)
-            printf("  bound %10.1f  ratio %.2f", bound, value / bound);
-        printf("\n");
-        return;
-    }
-    printf("%s{\"mode\":\"%s\",\"parameters\":\"%s\",\"value\":%.3f,\"unit\":\"%s\"",
-           n_rows++ ? "," : "", mode, params, value, unit);
-    if (bound > 0)
-        printf(",\"bound\":%.3f,\"ratio\":%.4f}", bound, value / bound);
-    else
-        printf(",\"bound\":null,\"ratio\":null}");
+    for (size_t i = 0; i < sizeof(choices) / sizeof(choices[0]); i++)
+        if (!strcmp(choices[i].key, "cache_type"))
+            return choices[i].choices;
+    return "";
 }
 
-static int by_value(const void *a, const void *b)
+int bench_conf_int(const char *key)
 {
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-double bench_median(double *v, int n)
-{
-    qsort(v, (size_t)n, sizeof(*v), by_value);
-    return n % 2 ? v[n / 2] : (v[n / 2 - 1] + v[n / 2]) / 2;
-}
-
-static int fail(const struct err *e)
-{
-    fprintf(stderr, "latent-bench: %s\n", e->text);
-    return 1;
-}
-
-/* Weights that one token passes through: routed experts count num_experts_per_tok times. */
-static void count_active(struct bench_rig *r)
-{
-    const struct checkpoint *ck = r->ck;
-    const struct model_config *c = &ck->config;
-    const struct tensor *list[18];
-    r->active_bytes = ck->output.n_bytes;
-    r->active_weights = ck->output.ne[0] * ck->output.ne[1];
-    for (int i = 0; i < c->num_hidden_layers; i++) {
-        const struct layer_tensors *l = &ck->layers[i];
-        const struct ffn_tensors *x = l->experts;
-        const struct tensor *all[] = {&l->q_proj, &l->q_a, &l->q_b, &l->kv_a, &l->kv_b, &l->k_b,
-                                      &l->v_b, &l->o, &l->router, &l->dense.gate, &l->dense.up,
-                                      &l->dense.down, &l->shared.gate, &l->shared.up,
-                                      &l->shared.down, &l->index_q, &l->index_k, &l->index_weights};
-        memcpy(list, all, sizeof(list));
-        for (int t = 0; t < 18; t++) {
-            if (!list[t]->data)
-                continue;
-            r->active_bytes += list[t]->n_bytes;
-            r->active_weights += list[t]->ne[0] * list[t]->ne[1] * list[t]->ne[2];
-        }
-        if (x) {
-            uint64_t k = (uint64_t)c->num_experts_per_tok;
-            r->active_bytes += k * (x->gate.n_bytes + x->up.n_bytes + x->down.n_bytes);
-            r->active_weights += 3 * (int64_t)k * x->gate.ne[0] * x->gate.ne[1];
-        }
-    }
-}
-
-static int rig_open(struct bench_rig *r, const struct bench_options *o)
-{
-    struct err e = {0};
-    memset(r, 0, sizeof(*r));
-    r->o = o;
-    int max_len = o->context + o->tokens + CHUNK;
-    if (checkpoint_open(o->model, &r->ck, &e) < 0)
-        return fail(&e);
-    if (pool_new(o->threads, 1, &r->pool, &e) < 0)
-        return fail(&e);
-    r->read_bytes_per_s = bench_read_bandwidth(r->pool);
-    r->macs_per_s = bench_product_peak(r->pool, kern_table(o->level));
-    struct model_options mo = {.level = o->level, .cache_type = o->cache_type,
-                               .page_tokens = PAGE_TOKENS, .max_batch_tokens = MAX_BATCH,
-                               .max_logit_rows = o->batch, .max_seqs = o->batch,
-                               .max_position = max_len};
-    if (model_new(r->ck, &mo, r->pool, &r->model, &e) < 0)
-        return fail(&e);
-    count_active(r);
-    struct kv_config kc = {.page_tokens = PAGE_TOKENS, .max_seqs = (uint32_t)o->batch + 2,
-                           .max_seq_tokens = (uint32_t)max_len, .huge_pages = true};
-    kc.planes = model_planes(r->model, &kc.n_planes);
-    uint64_t page = 4096;
-    for (uint32_t i = 0; i < kc.n_planes; i++)
-        page += (uint64_t)kc.planes[i].row_bytes * PAGE_TOKENS + kc.planes[i].align;
-    kc.pool_bytes = page * (uint64_t)(o->batch + 2) * (uint64_t)(max_len / PAGE_TOKENS + 2);
-    if (kv_open(&kc, &r->kv, &e) < 0 || model_bind_cache(r->model, r->kv, &e) < 0)
-        return fail(&e);
-    r->logits = malloc((size_t)o->batch * (size_t)r->ck->config.vocab_size * sizeof(float));
-    if (!r->logits) {
-        err_set(&e, ERR_NOMEM, "out of memory");
-        return fail(&e);
-    }
+    for (size_t i = 0; i < sizeof(conf) / sizeof(conf[0]); i++)
+        if (!strcmp(conf[i].key, key))
+            return atoi(conf[i].value);
     return 0;
 }
 
-static void rig_close(struct bench_rig *r)
+const char *bench_cache_type_name(int i)
 {
-    free(r->logits);
-    model_free(&r->model);
-    if (r->kv)
-        kv_close(&r->kv);
-    pool_free(&r->pool);
-    checkpoint_close(&r->ck);
-}
-
-static void must(int r, const char *what)
-{
-    if (r < 0) {
-        fprintf(stderr, "latent-bench: %s: %s\n", what, err_name(r));
-        exit(1);
-    }
-}
-
-static int32_t token_of(const struct bench_rig *r, uint64_t n)
-{
-    n = (n + 1) * 0x9e3779b97f4a7c15ull;
-    return (int32_t)((n >> 33) % (uint64_t)r->ck->config.vocab_size);
-}
-
-/* Appends n made-up tokens in chunks. */
-static void fill(struct bench_rig *r, struct kv_seq *seq, int n, uint64_t salt, int n_logits)
-{
-    int32_t tokens[MAX_BATCH];
-    for (int at = 0; at < n;) {
-        int m = n - at < CHUNK ? n - at : CHUNK;
-        int32_t pos = (int32_t)kv_seq_length(seq);
-        for (int i = 0; i < m; i++)
-            tokens[i] = token_of(r, salt * 1000003u + (uint64_t)(pos + i));
-        must(kv_seq_reserve(r->kv, seq, (uint32_t)m), "cache");
-        struct forward_seq s = {kv_seq_pages(seq, NULL), pos, m, tokens,
-                                at + m == n ? n_logits : 0};
-        struct forward_batch b = {1, &s, r->logits};
-        kv_step_begin(r->kv);
-        must(model_forward(r->model, &b), "forward");
-        kv_seq_commit(r->kv, seq, tokens, (uint32_t)m);
-        kv_step_end(r->kv);
-        at += m;
-    }
-}
-
-/* Bytes that a step of n sequences must read: every touched weight once, and each one's rows. */
-static double step_bytes(const struct bench_rig *r, int n, int64_t cache_tokens)
-{
-    const struct model_config *c = &r->ck->config;
-    double bytes = (double)r->active_bytes;
-    for (int i = c->first_k_dense_replace; c->n_routed_experts && i < c->num_hidden_layers; i++) {
-        const struct ffn_tensors *x = r->ck->layers[i].experts;
-        if (!x)
-            continue;
-        double each = (double)(x->gate.n_bytes + x->up.n_bytes + x->down.n_bytes), miss = 1.0;
-        for (int k = 0; k < n; k++)
-            miss *= 1.0 - (double)c->num_experts_per_tok / c->n_routed_experts;
-        bytes += each * (c->n_routed_experts * (1.0 - miss) - c->num_experts_per_tok);
-    }
-    uint32_t n_planes;
-    const struct kv_plane *p = model_planes(r->model, &n_planes);
-    for (uint32_t i = 0; i < n_planes; i++)
-        bytes += (double)cache_tokens * p[i].row_bytes / p[i].tokens_per_row;
-    return bytes;
-}
-
-/* n sequences decode `tokens` each, behind `context` tokens of which `shared` are common. */
-static void decode(struct bench_rig *r, const char *mode, int n, int context, int shared)
-{
-    const struct bench_options *o = r->o;
-    double rate[BENCH_MAX_REPEAT];
-    struct kv_seq **seq = calloc((size_t)n, sizeof(*seq)), *root = NULL;
-    struct forward_seq *fs = calloc((size_t)n, sizeof(*fs));
-    int32_t *tok = calloc((size_t)n, sizeof(*tok));
-    char params[96];
-    if (!seq || !fs || !tok)
-        exit(1);
-    must(kv_seq_new(r->kv, 0, &root), "cache");
-    fill(r, root, shared, 0, 0);
-    for (int i = 0; i < n; i++) {
-        must(kv_seq_fork(r->kv, root, &seq[i]), "cache");
-        fill(r, seq[i], context - shared, (uint64_t)i + 1, 0);
-    }
-    for (int rep = 0; rep < o->repeat; rep++) {
-        int64_t t0 = clock_now_ns();
-        for (int t = 0; t < o->tokens; t++) {
-            for (int i = 0; i < n; i++) {
-                must(kv_seq_reserve(r->kv, seq[i], 1), "cache");
-                tok[i] = token_of(r, (uint64_t)(i * 7919 + t + rep * 31));
-                fs[i] = (struct forward_seq){kv_seq_pages(seq[i], NULL),
-                                             (int32_t)kv_seq_length(seq[i]), 1, &tok[i], 1};
-            }
-            struct forward_batch b = {n, fs, r->logits};
-            kv_step_begin(r->kv);
-            must(model_forward(r->model, &b), "forward");
-            for (int i = 0; i < n; i++)
-                kv_seq_commit(r->kv, seq[i], &tok[i], 1);
-            kv_step_end(r->kv);
-        }
-        rate[rep] = (double)n * o->tokens * 1e9 / (double)(clock_now_ns() - t0);
-        for (int i = 0; i < n; i++)
-            must(kv_seq_truncate(r->kv, seq[i], (uint32_t)context), "cache");
-    }
-    int64_t rows = (int64_t)n * (context - shared + o->tokens / 2) + shared;
-    double bound = n * r->read_bytes_per_s / step_bytes(r, n, rows);
-    double by_macs = r->macs_per_s / (double)r->active_weights;
-    snprintf(params, sizeof(params), "batch %d context %d shared %d", n, context, shared);
-    bench_row(r, mode, params, bench_median(rate, o->repeat), "tokens/s",
-              by_macs < bound ? by_macs : bound);
-    for (int i = 0; i < n; i++)
-        kv_seq_free(r->kv, &seq[i]);
-    kv_seq_free(r->kv, &root);
-    free(seq);
-    free(fs);
-    free(tok);
-}
-
-static void prefill(struct bench_rig *r)
-{
-    const struct bench_options *o = r->o;
-    const struct model_config *c = &r->ck->config;
-    double rate[BENCH_MAX_REPEAT];
-    char params[96];
-    for (int rep = 0; rep < o->repeat; rep++) {
-        struct kv_seq *seq = NULL;
-        must(kv_seq_new(r->kv, (uint64_t)rep + 77, &seq), "cache");
-        fill(r, seq, o->context, 5, 0);
-        int64_t t0 = clock_now_ns();
-        fill(r, seq, o->tokens, 5, 1);
-        rate[rep] = (double)o->tokens * 1e9 / (double)(clock_now_ns() - t0);
-        kv_seq_free(r->kv, &seq);
-    }
-    /* Weights, and absorbed attention over half the new tokens and all of the old, per token. */
-    double head = (double)r->ck->output.ne[0] * (double)r->ck->output.ne[1];
-    double macs = (double)r->active_weights - head +
-                  (double)c->num_hidden_layers * c->num_attention_heads *
-                      (2.0 * c->kv_lora_rank + c->qk_rope_head_dim) *
-                      (o->context + o->tokens / 2.0);
-    snprintf(params, sizeof(params), "tokens %d context %d", o->tokens, o->context);
-    bench_row(r, "prefill", params, bench_median(rate, o->repeat), "tokens/s", r->macs_per_s / macs);
+    static char name[32];
+    const char *s = cache_types();
+    for (; i > 0 && s; i--)
+        s = strchr(s, ' ') ? strchr(s, ' ') + 1 : NULL;
+    if (!s)
+        return NULL;
+    snprintf(name, sizeof(name), "%.*s", (int)strcspn(s, " "), s);
+    return name;
 }
 
 static void usage(FILE *f)
 {
+    fprintf(f, "usage: latent-bench MODE [--model PATH] [options]\n\n");
+    for (int i = 0; i < N_MODES; i++)
+        fprintf(f, "  %-8s  %s\n", modes[i].name, modes[i].help);
     fprintf(f,
-            "usage: latent-bench MODE --model PATH [options]\n\n"
-            "  decode    one sequence (or --batch) decodes --tokens behind --context tokens\n"
-            "  batch     the same for 1, 2, 4 ... --batch sequences\n"
-            "  shared    --batch sequences decode behind a common prefix of --shared tokens\n"
-            "  prefill   --tokens prompt tokens behind --context tokens\n\n"
-            "  --batch N (1)  --context N (0)  --tokens N (64; prefill: 512)  --shared N (0)\n"
-            "  --cache-type bf16|f32|int8|fp8  --cpu LEVEL  --threads N  --repeat N (5)  --json\n\n"
-            "Each line shows the median of --repeat runs beside the machine's bound: weights and\n"
-            "rows over the read bandwidth, or multiply-adds over the level's product peak,\n"
-            "whichever is slower; both are measured at start.\n");
+            "\nLists, as 1,4,16; every combination is measured after one load of the model:\n"
+            "  --batch N (1; batch: 16; serve: 1,32)   --context N (0; serve: 256; kernels: 16384)\n"
+            "  --tokens N (32; prefill: 512; serve: 64)   --shared N (0; shared: 1024)\n"
+            "and with a load for each:\n"
+            "  --cpu LEVEL (the best here)   --threads N (all that this process may use)\n\n"
+            "  --cache-type %s (the first)   --chunk N (%d) prompt tokens of a step\n"
+            "  --repeat N (5) measurements after a warm-up   --kernel NAME (all) kernel or weight type\n"
+            "  --profile   shares of products, attention and the rest of a step's time\n"
+            "  --json      one object: machine, model, rows\n\n"
+            "A row is the median, with least and most, beside its bound: the bytes that must be read once\n"
+            "(touched weights, cache rows, those of a common prefix once) over the read bandwidth, or\n"
+            "multiply-adds over the peak of the level's unit, whichever takes longer. Integer weights count\n"
+            "against the int8 peak, float weights and attention against the better of float32 and bfloat16;\n"
+            "attention counts as absorbed or decompressed, whichever is less. Bandwidth and peaks are\n"
+            "measured at the start with the same threads: huge pages read in order, and loops of\n"
+            "nothing but the unit's instruction on registers. The ratio is value over bound, for a time\n"
+            "bound over value.\n",
+            cache_types(), bench_conf_int("prefill_chunk"));
 }
 
-static int parse_int(const char *name, const char *s, int min, int max)
+static bool parse_number(const char *s, const char *end, int min, int max, int *ret)
 {
-    char *end;
-    long v = strtol(s, &end, 10);
-    if (*end || end == s || v < min || v > max) {
-        fprintf(stderr, "latent-bench: --%s must be an integer in %d..%d, not \"%s\"\n", name, min,
-                max, s);
-        exit(1);
+    char *stop;
+    long v = strtol(s, &stop, 10);
+    if (stop == s || stop != end || v < min || v > max)
+        return false;
+    *ret = (int)v;
+    return true;
+}
+
+/* Ends the program with a message when it is wrong. */
+static void parse_list(const char *name, const char *s, int min, int max, struct bench_list *ret)
+{
+    for (ret->n = 0;; s++) {
+        const char *end = s + strcspn(s, ",");
+        if (ret->n == BENCH_MAX_LIST || !parse_number(s, end, min, max, &ret->v[ret->n])) {
+            fprintf(stderr, "latent-bench: --%s takes at most %d integers in %d..%d, not \"%s\"\n", name,
+                    BENCH_MAX_LIST, min, max, s);
+            exit(1);
+        }
+        ret->n++;
+        s = end;
+        if (!*s)
+            return;
     }
-    return (int)v;
+}
+
+static void parse_levels(const char *s, struct bench_list *ret)
+{
+    for (ret->n = 0;; s++) {
+        char name[16] = "";
+        size_t n = strcspn(s, ",");
+        snprintf(name, sizeof(name), "%.*s", (int)n, s);
+        int level = cpu_level_parse(name);
+        if (level < 0 || ret->n == BENCH_MAX_LIST) {
+            fprintf(stderr, "latent-bench: --cpu is generic, avx2, avx512, amx or neon, not \"%s\"\n", name);
+            exit(1);
+        }
+        if (!kern_level_built((enum cpu_level)level)) {
+            fprintf(stderr, "latent-bench: --cpu %s: this machine, or this build, has at most %s\n", name,
+                    cpu_level_name(kern_table(cpu_detect())->level));
+            exit(1);
+        }
+        ret->v[ret->n++] = level;
+        s += n;
+        if (!*s)
+            return;
+    }
+}
+
+static int parse_cache_type(const char *s)
+{
+    for (int i = 0; bench_cache_type_name(i); i++)
+        if (!strcmp(bench_cache_type_name(i), s))
+            return i;
+    fprintf(stderr, "latent-bench: --cache-type is one of %s\n", cache_types());
+    exit(1);
+}
+
+static void sort_list(struct bench_list *l)
+{
+    for (int i = 1; i < l->n; i++)
+        for (int j = i; j > 0 && l->v[j - 1] > l->v[j]; j--) {
+            int t = l->v[j];
+            l->v[j] = l->v[j - 1];
+            l->v[j - 1] = t;
+        }
+}
+
+static void default_to(struct bench_list *l, int a, int b)
+{
+    if (l->n == 0) {
+        l->v[l->n++] = a;
+        if (b)
+            l->v[l->n++] = b;
+    }
+}
+
+static void fill_in(struct bench_options *o, enum bench_mode mode)
+{
+    default_to(&o->context, mode == MODE_SERVE ? 256 : mode == MODE_KERNELS ? 16384 : 0, 0);
+    default_to(&o->tokens, mode == MODE_PREFILL ? 512 : mode == MODE_SERVE ? 64 : 32, 0);
+    default_to(&o->shared, mode == MODE_SHARED ? 1024 : 0, 0);
+    default_to(&o->batch, mode == MODE_BATCH || mode == MODE_SHARED ? 16 : 1, mode == MODE_SERVE ? 32 : 0);
+    default_to(&o->threads, mode == MODE_KERNELS ? 1 : pool_default_threads(), 0);
+    if (mode == MODE_BATCH && o->batch.n == 1) {
+        int most = o->batch.v[0];
+        o->batch.n = 0;
+        for (int n = 1; n < most && o->batch.n < BENCH_MAX_LIST - 1; n *= 2)
+            o->batch.v[o->batch.n++] = n;
+        o->batch.v[o->batch.n++] = most;
+    }
+    if (o->levels.n == 0 && mode == MODE_KERNELS) {
+        for (int l = CPU_GENERIC + 1; l < CPU_LEVEL_MAX; l++)
+            if (kern_level_built((enum cpu_level)l))
+                o->levels.v[o->levels.n++] = l;
+    }
+    if (o->levels.n == 0)
+        o->levels.v[o->levels.n++] = (int)kern_table(cpu_detect())->level;
+    sort_list(&o->context); /* longer contexts grow out of shorter ones */
+    if (!o->chunk)
+        o->chunk = bench_conf_int("prefill_chunk");
+}
+
+static int run_all(const struct bench_options *o, enum bench_mode mode, struct err *e)
+{
+    int r = 0;
+    for (int l = 0; r == 0 && l < o->levels.n; l++)
+        for (int t = 0; r == 0 && t < o->threads.n; t++) {
+            struct bench_machine m;
+            if ((r = bench_machine_measure(o->threads.v[t], (enum cpu_level)o->levels.v[l], &m, e)) < 0)
+                return r;
+            bench_report_machine(&m);
+            r = mode == MODE_KERNELS ? bench_kernels_run(o, &m, e)
+                : mode == MODE_SERVE ? bench_serve_run(o, &m, e)
+                                     : bench_model_run(o, mode, modes[mode].name, &m, e);
+        }
+    return r;
 }
 
 int main(int argc, char **argv)
 {
-    struct bench_options o = {.level = cpu_detect(), .threads = pool_default_threads(), .batch = 1,
-                              .repeat = 5};
+    struct bench_options o = {.repeat = 5};
+    struct bench_list one;
     static const struct option longs[] = {
         {"model", 1, 0, 'm'},   {"batch", 1, 0, 'b'},      {"context", 1, 0, 'c'},
         {"tokens", 1, 0, 't'},  {"shared", 1, 0, 's'},     {"repeat", 1, 0, 'r'},
         {"threads", 1, 0, 'n'}, {"cache-type", 1, 0, 'y'}, {"cpu", 1, 0, 'u'},
+        {"chunk", 1, 0, 'k'},   {"kernel", 1, 0, 'e'},     {"profile", 0, 0, 'p'},
         {"json", 0, 0, 'j'},    {"help", 0, 0, 'h'},       {0, 0, 0, 0},
     };
-    int opt, level, cache_type;
+    int opt;
     while ((opt = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
         switch (opt) {
         case 'm': o.model = optarg; break;
-        case 'b': o.batch = parse_int("batch", optarg, 1, MAX_BATCH); break;
-        case 'c': o.context = parse_int("context", optarg, 0, 1 << 20); break;
-        case 't': o.tokens = parse_int("tokens", optarg, 1, 1 << 20); break;
-        case 's': o.shared = parse_int("shared", optarg, 0, 1 << 20); break;
-        case 'r': o.repeat = parse_int("repeat", optarg, 1, BENCH_MAX_REPEAT); break;
-        case 'n': o.threads = parse_int("threads", optarg, 1, 1024); break;
+        case 'b': parse_list("batch", optarg, 1, MAX_BATCH, &o.batch); break;
+        case 'c': parse_list("context", optarg, 0, MAX_TOKENS, &o.context); break;
+        case 't': parse_list("tokens", optarg, 1, MAX_TOKENS, &o.tokens); break;
+        case 's': parse_list("shared", optarg, 0, MAX_TOKENS, &o.shared); break;
+        case 'n': parse_list("threads", optarg, 1, 1024, &o.threads); break;
+        case 'r':
+            parse_list("repeat", optarg, 1, BENCH_MAX_REPEAT, &one);
+            o.repeat = one.v[0];
+            break;
+        case 'k':
+            parse_list("chunk", optarg, 1, 65536, &one);
+            o.chunk = one.v[0];
+            break;
+        case 'e': o.kernel = optarg; break;
+        case 'p': o.profile = true; break;
         case 'j': o.json = true; break;
-        case 'y':
-            if ((cache_type = cache_type_parse(optarg)) < 0) {
-                fprintf(stderr, "latent-bench: --cache-type is one of bf16 f32 int8 fp8\n");
-                return 1;
-            }
-            o.cache_type = (enum cache_type)cache_type;
-            break;
-        case 'u':
-            if ((level = cpu_level_parse(optarg)) < 0) {
-                fprintf(stderr, "latent-bench: --cpu is generic, avx2, avx512, amx or neon\n");
-                return 1;
-            }
-            o.level = (enum cpu_level)level;
-            break;
+        case 'y': o.cache_type = parse_cache_type(optarg); break;
+        case 'u': parse_levels(optarg, &o.levels); break;
         case 'h': usage(stdout); return 0;
         default: usage(stderr); return 1;
         }
     }
-    const char *mode = optind < argc ? argv[optind] : "";
-    bool is_prefill = !strcmp(mode, "prefill"), is_decode = !strcmp(mode, "decode");
-    bool is_batch = !strcmp(mode, "batch"), is_shared = !strcmp(mode, "shared");
-    if (!o.model || optind + 1 != argc || !(is_prefill || is_decode || is_batch || is_shared)) {
+    int mode = 0;
+    while (optind < argc && mode < N_MODES && strcmp(modes[mode].name, argv[optind]))
+        mode++;
+    if (optind + 1 != argc || mode == N_MODES || (!o.model && mode != MODE_KERNELS)) {
         usage(stderr);
         return 1;
     }
-    if (!o.tokens)
-        o.tokens = is_prefill ? 512 : 64;
-    if (o.shared > o.context)
-        o.context = o.shared;
-    if (!is_shared && o.shared) {
+    if (mode != MODE_SHARED && o.shared.n > 0) {
         fprintf(stderr, "latent-bench: --shared belongs to mode shared\n");
         return 1;
     }
-    struct bench_rig r;
-    if (rig_open(&r, &o))
+    fill_in(&o, (enum bench_mode)mode);
+    for (int i = 0; mode == MODE_SERVE && i < o.context.n; i++)
+        if (o.context.v[i] < 1) {
+            fprintf(stderr, "latent-bench: serve needs prompts: --context of at least 1\n");
+            return 1;
+        }
+    struct err e = {0};
+    bench_report_begin(&o);
+    if (run_all(&o, (enum bench_mode)mode, &e) < 0) {
+        fprintf(stderr, "latent-bench: %s\n", e.text);
         return 1;
-    if (o.json)
-        printf("{\"machine\":{\"cpu\":\"%s\",\"level\":\"%s\",\"threads\":%d,\"read_gb_s\":%.2f,"
-               "\"product_gmac_s\":%.1f},\"model\":{\"name\":\"%s\",\"active_bytes\":%llu},\"rows\":[",
-               cpu_brand(), cpu_level_name(o.level), o.threads, r.read_bytes_per_s / 1e9,
-               r.macs_per_s / 1e9, r.ck->config.name, (unsigned long long)r.active_bytes);
-    else
-        printf("%s, %s, %d threads: reads %.1f GB/s, int8 products %.0f GMAC/s\n"
-               "%s: %.1f MB of weights active per token\n",
-               cpu_brand(), cpu_level_name(o.level), o.threads, r.read_bytes_per_s / 1e9,
-               r.macs_per_s / 1e9, r.ck->config.name, (double)r.active_bytes / 1e6);
-    if (is_prefill)
-        prefill(&r);
-    else if (is_batch)
-        for (int n = 1; n < 2 * o.batch; n *= 2)
-            decode(&r, mode, n < o.batch ? n : o.batch, o.context, 0);
-    else
-        decode(&r, mode, o.batch, o.context, o.shared);
-    if (o.json)
-        printf("]}\n");
-    rig_close(&r);
+    }
+    bench_report_end();
     return 0;
 }

@@ -459,6 +459,7 @@ void paged_attention(struct paged_work *w, const struct step *step, const struct
                      size_t plane_offset, const struct paged_choice *choices, const float *q,
                      float *out)
 {
+    int64_t start = profile_start(step->profile);
     w->step = step;
     w->set = set;
     w->plane_offset = plane_offset;
@@ -473,4 +474,5 @@ void paged_attention(struct paged_work *w, const struct step *step, const struct
             ;
         run_round(w, i, j);
     }
+    profile_stop(step->profile, PROFILE_ATTENTION, start);
 }

@@ -5,7 +5,7 @@
  * plain C and the level on the same guarded inputs. EXACT rows must agree bit for bit, FMA rows stay
  * within the bound, which follows from the number of roundings and the sum of the terms' sizes. The
  * products and attention are also run in pieces: a level's answer may not depend on the cutting.
- * A kernel added to kern.def without a check here does not compile. `--bench [TYPE]` times instead.
+ * A kernel added to kern.def without a check here does not compile.
  * LATENT_TEST_CASES=N makes exactly N cases of each kernel at each level. Plain C's lines then hold a
  * digest wherever no function of libm takes part: of the same seed it is the same on every machine. */
 #include "config.h"
@@ -648,14 +648,12 @@ START_TEST(test_sizes)
 }
 END_TEST
 
-int main(int argc, char **argv)
+int main(void)
 {
     const char *s = getenv("LATENT_TEST_SEED");
     checker_seed = s ? strtoull(s, NULL, 10) : (unsigned long long)time(NULL);
     const char *n = getenv("LATENT_TEST_CASES");
     fixed_cases = n ? atoi(n) : 0;
-    if (argc > 1 && strcmp(argv[1], "--bench") == 0)
-        return bench_kernels(argc > 2 ? argv[2] : NULL);
 #ifdef EMULATED
     if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) {
         printf("1..0 # SKIP the emulation is compiled for AVX2\n");

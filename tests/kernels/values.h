@@ -24,8 +24,4 @@ void values_blocks(void *dst, const struct format *f, int n_blocks);
 double values_f16(const void *p);
 double values_bf16(const void *p);
 
-/* bench.c: times each kernel at each level and prints a table; products only of the type `only`, which
- * alone is then timed, or of all (NULL). */
-int bench_kernels(const char *only);
-
 #endif

@@ -18,7 +18,7 @@ engine/attention|base/|kvcache/kvcache\.h$|engine/
 engine|base/|kvcache/kvcache\.h$|engine/
 api|base/|api/|engine/engine\.h$|engine/tokenizer/tokenizer\.h$
 server|base/|server/|api/api\.h$|engine/engine\.h$
-tools|base/|tools/|kvcache/kvcache\.h$|engine/
+tools|base/|tools/|kvcache/kvcache\.h$|engine/|server/conf\.def$
 EOF
 }
 

@@ -1,0 +1,104 @@
+// tests/integration/bench.mjs - latent-bench measures each mode on the shipped model: rows with their
+// parameters, a value beside its bound, and what the parts of a row say about each other. No speed is judged.
+import { assert, done, path, test, top_builddir, top_srcdir } from './harness.mjs'
+import { spawnSync } from 'node:child_process'
+
+const model = path.join(top_srcdir, 'models/latent-mini.q8_0.gguf')
+
+function bench(mode, ...args) {
+    const run = spawnSync(path.join(top_builddir, 'latent-bench'), [mode, ...args], { encoding: 'utf8' })
+    return run
+}
+
+function rows(mode, ...args) {
+    const run = bench(mode, '--json', '--threads', '2', '--repeat', '2', ...args)
+    assert.equal(run.status, 0, run.stderr)
+    const all = JSON.parse(run.stdout)
+    assert.ok(all.machine.name && all.machine.cores > 0)
+    for (const b of all.machine.bounds) {
+        assert.ok(b.read_gb_s > 0)
+        if (b.cpu !== 'generic') assert.ok(b.int8_gmac_s > 0 && b.float32_gmac_s > 0)
+    }
+    for (const r of all.rows) {
+        assert.equal(r.mode, mode)
+        assert.ok(r.value > 0 && r.unit && r.cpu)
+        if (r.min) assert.ok(r.min <= r.value && r.value <= r.max)
+        if (r.bound) {
+            const ratio = r.unit === 'ms' ? r.bound / r.value : r.value / r.bound
+            assert.ok(Math.abs(ratio / r.ratio - 1) < 1e-3)
+            assert.match(r.limit, /^(memory|arithmetic)$/)
+        }
+    }
+    return all
+}
+
+const of_model = ['--model', model, '--tokens', '2']
+const pick = (list, ...keys) => list.map((r) => keys.map((k) => r[k]))
+
+await test('decode: every combination of the lists, contexts ascending', () => {
+    const all = rows('decode', ...of_model, '--context', '300,0', '--batch', '1,3')
+    assert.deepEqual(pick(all.rows, 'context', 'batch'), [[0, 1], [0, 3], [300, 1], [300, 3]])
+    assert.ok(all.rows.every((r) => r.bound > 0 && r.threads === 2))
+    assert.ok(all.rows[2].bound < all.rows[0].bound, 'a context costs')
+    assert.ok(all.rows[1].bound > all.rows[0].bound, 'a batch shares weights')
+    assert.equal(all.model.name, 'latent-mini')
+})
+
+await test('batch: powers of two up to the size', () => {
+    const all = rows('batch', ...of_model, '--batch', '5')
+    assert.deepEqual(pick(all.rows, 'batch'), [[1], [2], [4], [5]])
+})
+
+await test('shared: a common prefix is paid once', () => {
+    const { rows: [r] } = rows('shared', ...of_model, '--batch', '4', '--shared', '600')
+    const { rows: [own] } = rows('decode', ...of_model, '--batch', '4', '--context', '600')
+    assert.equal(r.context, 600)
+    assert.equal(r.shared, 600)
+    assert.equal(own.shared, 0)
+})
+
+await test('prefill: depth and chunk; a profile adds up', () => {
+    const all = rows('prefill', '--model', model, '--tokens', '70', '--context', '0,40', '--chunk', '32', '--profile')
+    assert.deepEqual(pick(all.rows, 'tokens', 'context', 'chunk'), [[70, 0, 32], [70, 40, 32]])
+    for (const { profile: p } of all.rows) {
+        assert.ok(p.products > 0 && p.attention > 0 && p.rest > 0)
+        assert.ok(Math.abs(p.products + p.attention + p.rest - 1) < 1e-3)
+    }
+})
+
+await test('threads: a row for each count, with bounds of its own', () => {
+    const all = rows('decode', ...of_model, '--threads', '1,2')
+    assert.deepEqual(pick(all.rows, 'threads'), [[1], [2]])
+    assert.deepEqual(pick(all.machine.bounds, 'threads'), [[1], [2]])
+})
+
+await test('serve: output, first token, between tokens', () => {
+    const all = rows('serve', '--model', model, '--batch', '3', '--context', '20', '--tokens', '4')
+    assert.deepEqual(pick(all.rows, 'measure', 'unit'), [['output', 'tokens/s'], ['first token', 'ms'], ['between tokens', 'ms']])
+    assert.ok(all.rows.every((r) => r.batch === 3 && r.context === 20 && r.tokens === 4))
+})
+
+await test('kernels: one kernel, one weight type', () => {
+    assert.deepEqual(pick(rows('kernels', '--kernel', 'rms_norm').rows, 'kernel', 'unit').slice(0, 1), [['rms_norm', 'us']])
+    const types = rows('kernels', '--kernel', 'Q4_0', '--cpu', 'generic').rows
+    assert.deepEqual(pick(types, 'kernel', 'rows'), [['product', 1], ['product', 8], ['product', 32], ['product', 256], ['pack', 0]])
+})
+
+await test('what is wrong is said', () => {
+    for (const [args, text] of [
+        [['decode'], /usage/], [['fly', '--model', model], /usage/],
+        [['decode', '--model', model, '--batch', '1,x'], /--batch takes/],
+        [['decode', '--model', model, '--shared', '8'], /--shared belongs/],
+        [['decode', '--model', model, '--cpu', 'abacus'], /--cpu is/],
+        [['decode', '--model', model, '--cache-type', 'f7'], /--cache-type is/],
+        [['serve', '--model', model, '--context', '0'], /at least 1/],
+        [['decode', '--model', '/nonexistent.gguf'], /nonexistent/],
+    ]) {
+        const run = bench(...args)
+        assert.equal(run.status, 1, args.join(' '))
+        assert.match(run.stderr, text)
+    }
+    assert.equal(bench('--help').status, 0)
+})
+
+await done()

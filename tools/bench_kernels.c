@@ -1,0 +1,311 @@
+/* tools/bench_kernels.c - mode kernels: how fast each kernel is on one core. A kernel added to kern.def
+ * without a line here does not compile. */
+#include "config.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "engine/kernels/kern.h"
+#include "engine/pool.h"
+#include "tools/bench.h"
+#include "tools/bench_around.h"
+#include "tools/bench_time.h"
+
+enum { N_IN = 2048, ROWS = 64, DK = 576, DV = 512, GROUPS = 1 };
+
+static struct {
+    void *act, *rows, *packed, *piece;
+    float *x, *y, *scratch, *q, *m, *l, *acc, *m2, *l2, *acc2;
+    int32_t limit[GROUPS * KERN_LANES], places[N_IN];
+} d;
+
+static void time_act_q8(const struct kernels *k)
+{
+    k->act_q8(d.x, N_IN, d.act);
+}
+
+static void time_attn_block(const struct kernels *k)
+{
+    struct attn_block b = {
+        .rows = d.rows, .row_bytes = DK * 2, .row_type = TT_BF16, .n_rows = ROWS, .dk = DK, .dv = DV,
+        .n_groups = GROUPS, .q = d.q, .limit = d.limit, .m = d.m, .l = d.l, .acc = d.acc,
+        .scratch = d.scratch,
+    };
+    k->attn_block(&b);
+}
+
+static void time_attn_merge(const struct kernels *k)
+{
+    k->attn_merge(GROUPS, DV, d.m, d.l, d.acc, d.m2, d.l2, d.acc2);
+}
+
+static struct attn_piece piece_of(enum tensor_type type)
+{
+    static const unsigned char *pages[1];
+    pages[0] = d.rows;
+    return (struct attn_piece){
+        .pages = pages, .page_tokens = ROWS, .n_rows = ROWS,
+        .format = {type, DK, DK - DV, kern_row_bytes(type, DK, DK - DV)}, .dk = DK, .dv = DV,
+        .n_groups = GROUPS, .q = d.packed, .limit = d.limit, .m = d.m2, .l = d.l2, .o = d.acc2,
+        .o_stride = DV, .scratch = d.piece,
+    };
+}
+
+static void time_attn_pack(const struct kernels *k)
+{
+    const float *q[KERN_LANES];
+    for (int i = 0; i < KERN_LANES; i++)
+        q[i] = d.q + i * DK;
+    k->attn_pack(q, DK, 0.1f, d.packed);
+}
+
+static void time_attn_piece(const struct kernels *k)
+{
+    struct attn_piece p = piece_of(TT_BF16);
+    time_attn_pack(k);
+    k->attn_piece(&p);
+}
+
+static void time_attn_fold(const struct kernels *k)
+{
+    k->attn_fold(DV, d.m, d.l, d.acc, d.m2[0], d.l2[0], d.acc2);
+}
+
+static void time_row_store(const struct kernels *k)
+{
+    struct row_format f = {TT_I8, DK, DK - DV, kern_row_bytes(TT_I8, DK, DK - DV)};
+    k->row_store(&f, d.q, d.packed);
+}
+
+static void time_rms_norm(const struct kernels *k)
+{
+    k->rms_norm(d.x, d.scratch, N_IN, 1e-6f, d.y);
+}
+
+static void time_silu_mul(const struct kernels *k)
+{
+    k->silu_mul(d.x, d.scratch, N_IN, d.y);
+}
+
+static void time_axpy(const struct kernels *k)
+{
+    k->axpy(0.5f, d.x, N_IN, d.y);
+}
+
+static void time_f32_to_bf16(const struct kernels *k)
+{
+    k->f32_to_bf16(d.x, N_IN, d.y);
+}
+
+static void time_max_logsumexp(const struct kernels *k)
+{
+    float max, lse;
+    k->max_logsumexp(d.x, N_IN, &max, &lse);
+}
+
+static void time_lane_max(const struct kernels *k)
+{
+    k->lane_max(d.x, N_IN, d.y);
+}
+
+static void time_collect(const struct kernels *k)
+{
+    k->collect(d.x, N_IN, 0.9f, INFINITY, d.places);
+}
+
+static void time_soft_weights(const struct kernels *k)
+{
+    k->soft_weights(d.x, N_IN, 1.0f, 1.0f, d.y);
+}
+
+static void time_sum_from(const struct kernels *k)
+{
+    int count;
+    d.y[0] = k->sum_from(d.x, N_IN, 0.5f, &count);
+}
+
+static void time_rotate(const struct kernels *k)
+{
+    k->rotate(d.x, d.scratch, 32, 1, d.y);
+}
+
+static void time_index_scores(const struct kernels *k)
+{
+    struct index_block b = {
+        .rows = d.rows, .row_bytes = DK * 2, .row_type = TT_BF16, .n_rows = ROWS, .dim = 128,
+        .n_groups = 4, .q = d.q, .w = d.x, .scores = d.y, .scratch = d.scratch,
+    };
+    k->index_scores(&b);
+}
+
+static void row_time(const struct kernels *k, const char *name, double us)
+{
+    struct bench_row row = {.mode = "kernels",
+                            .fields = {{"kernel", name, 0}, {"cpu", cpu_level_name(k->level), 0},
+                                       {"values", NULL, N_IN}},
+                            .unit = "us", .value = us};
+    bench_report_row(&row);
+}
+
+/* --- products ---------------------------------------------------------------------------------- */
+
+enum { P_IN = 2048, P_ROWS = 256, P_NEAR = 256, P_FAR_BYTES = 96 << 20 };
+
+static struct {
+    kern_mul_fn *mul;
+    unsigned char *w, *file;
+    size_t row_bytes; /* of the file */
+    enum tensor_type type;
+    int n_out, m;
+    const void *x[P_ROWS];
+    float *y[P_ROWS];
+} p;
+
+static void time_product(const struct kernels *k)
+{
+    (void)k;
+    p.mul(p.w, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.x, p.y, p.m);
+}
+
+static void time_pack(const struct kernels *k)
+{
+    struct kern_source src = {.rows = p.file, .row_bytes = p.row_bytes};
+    (void)k;
+    kern_pack(p.type, &src, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.w);
+}
+
+static void row_product(const struct kernels *k, const char *type, const char *kernel, int m, double value,
+                        const char *unit, double bound, const char *limit)
+{
+    struct bench_row row = {.mode = "kernels",
+                            .fields = {{"kernel", kernel, 0}, {"weights", type, 0}, {"rows", NULL, m},
+                                       {"cpu", cpu_level_name(k->level), 0}},
+                            .unit = unit, .value = value, .bound = bound, .limit = limit};
+    bench_report_row(&row);
+}
+
+/* One row reads weights from memory; with more rows they stay in the caches. */
+static void one_type(const struct tensor_type_info *t, const struct bench_machine *m)
+{
+    static const int rows[] = {8, 32, 256};
+    const struct kernels *k = kern_table(m->level);
+    enum tensor_type type = t->type;
+    size_t group = kern_group_bytes(type, P_IN);
+    int far = (int)(P_FAR_BYTES / group) * KERN_LANES;
+    double peak = kern_act_is_q8(type) ? bench_integer_peak(m) : bench_float_peak(m);
+    p.type = type;
+    p.mul = kern_mul(k, type);
+    p.row_bytes = tensor_row_bytes(type, P_IN);
+    p.n_out = far;
+    if (kern_act_is_q8(type))
+        k->act_q8(d.x, P_IN, d.act);
+    for (int i = 0; i < P_ROWS; i++)
+        p.x[i] = kern_act_is_q8(type) ? d.act : d.x;
+    double pack = bench_microseconds(time_pack, k);
+    p.m = 1;
+    double t1 = bench_microseconds(time_product, k);
+    row_product(k, t->name, "product", 1, (double)(far / KERN_LANES) * (double)group / t1 / 1000, "GB/s",
+                m->read / 1e9, "memory");
+    p.n_out = P_NEAR;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        p.m = rows[i];
+        double us = bench_microseconds(time_product, k);
+        row_product(k, t->name, "product", p.m, (double)p.m * P_NEAR * P_IN / us / 1000, "GMAC/s", peak / 1e9,
+                    "arithmetic");
+    }
+    row_product(k, t->name, "pack", 0, (double)far * (double)p.row_bytes / pack / 1000, "GB/s", 0, NULL);
+}
+
+static void products(const struct bench_machine *m, const char *only)
+{
+    static const enum tensor_type types[] = {
+#define KERN(name, ret, args, check_class)
+#define KERN_MUL(name, type) type,
+#include "engine/kernels/kern.def"
+#undef KERN
+    };
+    size_t most = P_FAR_BYTES / P_IN * 8;
+    p.w = bench_memory(P_FAR_BYTES);
+    p.file = bench_memory((size_t)P_FAR_BYTES + 4096);
+    /* Read as half-precision scales these bytes are 0.07 to 0.11: nothing overflows, nothing is denormal. */
+    for (size_t i = 0; i < P_FAR_BYTES; i++)
+        p.file[i] = (unsigned char)(0x2c + i % 3);
+    for (int i = 0; i < P_ROWS; i++)
+        p.y[i] = bench_memory((i == 0 ? most : P_NEAR) * sizeof(float));
+    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
+        const struct tensor_type_info *t = tensor_type_info((uint32_t)types[i]);
+        if (t && (!only || !strcmp(only, t->name)))
+            one_type(t, m);
+    }
+    free(p.w), free(p.file);
+    for (int i = 0; i < P_ROWS; i++)
+        free(p.y[i]);
+}
+
+/* What handing a job to all threads costs, and waiting for them. */
+static int barrier(const struct bench_machine *m, struct err *e)
+{
+    struct pool *pool;
+    int threads = pool_default_threads(), r;
+    if (threads < 2)
+        return 0;
+    if ((r = pool_new(threads, 1, &pool, e)) < 0)
+        return r;
+    for (int shares = 0; shares < 2; shares++) {
+        struct bench_row row = {.mode = "kernels",
+                                .fields = {{"kernel", shares ? "barrier of shares" : "barrier", 0},
+                                           {"cpu", cpu_level_name(m->level), 0}, {"threads", NULL, threads}},
+                                .unit = "us", .value = bench_barrier_ns(pool, shares) / 1000};
+        bench_report_row(&row);
+    }
+    pool_free(&pool);
+    return 0;
+}
+
+int bench_kernels_run(const struct bench_options *o, const struct bench_machine *m, struct err *e)
+{
+    static const struct {
+        const char *name;
+        void (*time)(const struct kernels *);
+    } rows[] = {
+#define KERN(name, ret, args, check_class) {#name, time_##name},
+#define KERN_MUL(name, type)
+#include "engine/kernels/kern.def"
+#undef KERN
+    };
+    const struct kernels *k = kern_table(m->level);
+    int r = 0;
+    d.act = bench_memory(kern_act_bytes(TT_Q8_0, N_IN));
+    d.rows = bench_memory((size_t)ROWS * DK * 2);
+    d.packed = bench_memory(kern_attn_query_bytes(DK) + 4096);
+    d.piece = bench_memory(kern_attn_scratch_bytes(DK, DK, DV));
+    d.x = bench_memory(N_IN * 4);
+    d.y = bench_memory(N_IN * 4);
+    d.scratch = bench_memory(kern_attn_scratch_floats(DK, ROWS) * 4);
+    d.q = bench_memory((size_t)GROUPS * KERN_LANES * DK * 4);
+    d.m = bench_memory(GROUPS * 64);
+    d.l = bench_memory(GROUPS * 64);
+    d.acc = bench_memory((size_t)GROUPS * DV * 64);
+    d.m2 = bench_memory(GROUPS * 64);
+    d.l2 = bench_memory(GROUPS * 64);
+    d.acc2 = bench_memory((size_t)GROUPS * DV * 64);
+    for (int i = 0; i < GROUPS * KERN_LANES; i++)
+        d.limit[i] = ROWS;
+    for (size_t i = 0; i < (size_t)ROWS * DK; i++)
+        ((uint16_t *)d.rows)[i] = (uint16_t)(0x3c00 + i % 64);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++)
+        if (!o->kernel || !strcmp(o->kernel, rows[i].name))
+            row_time(k, rows[i].name, bench_microseconds(rows[i].time, k));
+    products(m, o->kernel);
+    if (!o->kernel || !strcmp(o->kernel, "attention"))
+        bench_attention(m, o->context.v[0]);
+    if (!o->kernel || !strcmp(o->kernel, "barrier"))
+        r = barrier(m, e);
+    free(d.act), free(d.rows), free(d.packed), free(d.piece), free(d.x), free(d.y);
+    free(d.scratch), free(d.q);
+    free(d.m), free(d.l), free(d.acc), free(d.m2), free(d.l2), free(d.acc2);
+    return r;
+}
