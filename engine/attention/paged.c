@@ -310,13 +310,22 @@ static bool run_piece(const struct paged_work *w, const struct thread_scratch *t
     return true;
 }
 
+/* Whether the outputs of some lanes lie one behind the other. */
+static bool are_neighbours(const struct paged_work *w, int lane0, int n)
+{
+    int first = lane0 / w->shape.n_heads, last = (lane0 + n - 1) / w->shape.n_heads;
+    for (int i = first; i < last; i++)
+        if (w->stack.slots[i + 1].row != w->stack.slots[i].row + 1)
+            return false;
+    return true;
+}
+
 /* The pieces of an item in order. */
 static void walk(const struct paged_work *w, const struct thread_scratch *ts, const struct item *it)
 {
     size_t dv = (size_t)w->shape.dv;
     /* The first piece of lanes whose outputs are neighbours is the sum as it stands. */
-    bool direct = lane_at(w, it->lane0 + it->n_lanes - 1) - lane_at(w, it->lane0) ==
-                  (size_t)it->n_lanes - 1;
+    bool direct = are_neighbours(w, it->lane0, it->n_lanes);
     if (it->p0 == 0)
         start_lanes(w, it->lane0, it->n_lanes);
     for (int p = it->p0; p < it->p1; p++) {
