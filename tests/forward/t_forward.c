@@ -307,15 +307,18 @@ START_TEST(test_reference_long)
 }
 END_TEST
 
-START_TEST(test_bf16_rows)
+START_TEST(test_rounded_rows)
 {
-    /* Rounding rows to 8 bits of mantissa moves logits, but not far. Dense: a router near a tie may
-     * choose another expert, which is another function. */
+    /* Rounding rows to 8 bits of mantissa, or to 8 bits, moves logits, but not far. Dense: a router near a
+     * tie may choose another expert, which is another function. */
+    static const enum cache_type types[] = {CACHE_BF16, CACHE_INT8, CACHE_FP8};
+    static const double bounds[] = {0.1, 0.2, 0.8}; /* a third of it is usual */
     struct model_config c = base;
+    c.kv_lora_rank += c.kv_lora_rank % 2;
     c.n_routed_experts = 0;
     c.num_experts_per_tok = 0;
     c.n_shared_experts = 0;
-    compare_with_reference(&c, 1, 0.1, CACHE_BF16);
+    compare_with_reference(&c, 1, bounds[_i], types[_i]);
 }
 END_TEST
 
@@ -323,6 +326,7 @@ START_TEST(test_bit_for_bit)
 {
     enum { N = 1100 }; /* over two piece boundaries */
     enum cpu_level level = (enum cpu_level)(_i / N_KINDS);
+    enum cache_type type = (enum cache_type)(_i % 4);
     struct model_config c = config_of(_i % N_KINDS);
     struct tiny t;
     int32_t tokens[N];
@@ -335,11 +339,11 @@ START_TEST(test_bit_for_bit)
     float *a = malloc(n * sizeof(float)), *b = malloc(n * sizeof(float));
     tiny_new(&t, &c, 1, seed);
     fill_tokens(tokens, N, c.vocab_size);
-    run_prompt(&t.ck, level, 1, CACHE_BF16, tokens, N, MAX_ROWS, a);
+    run_prompt(&t.ck, level, 1, type, tokens, N, MAX_ROWS, a);
     const int chunks[] = {1, 0, 7, 33};
     for (int k = 0; k < (_i % N_KINDS == PLAIN ? 4 : 2); k++) {
         memset(b, 0, n * sizeof(float));
-        run_prompt(&t.ck, level, 1 + k, CACHE_BF16, tokens, N, chunks[k], b);
+        run_prompt(&t.ck, level, 1 + k, type, tokens, N, chunks[k], b);
         ck_assert_msg(memcmp(a, b, n * sizeof(float)) == 0, "chunks of %d, %d threads (seed %llu)",
                       chunks[k], 1 + k, seed);
     }
@@ -354,6 +358,7 @@ START_TEST(test_batched)
 {
     enum { SEQS = 5, N = 90 };
     enum cpu_level level = (enum cpu_level)(_i / N_KINDS);
+    enum cache_type type = (enum cache_type)(_i % 4);
     struct model_config c = config_of(_i % N_KINDS);
     struct tiny t;
     struct rig r;
@@ -368,9 +373,9 @@ START_TEST(test_batched)
     tiny_new(&t, &c, 0, seed);
     for (int s = 0; s < SEQS; s++) {
         fill_tokens(tokens[s], N, c.vocab_size);
-        run_prompt(&t.ck, level, 2, CACHE_BF16, tokens[s], N, 11, alone + (size_t)s * N * vocab);
+        run_prompt(&t.ck, level, 2, type, tokens[s], N, 11, alone + (size_t)s * N * vocab);
     }
-    rig_open(&r, &t.ck, level, 2, CACHE_BF16);
+    rig_open(&r, &t.ck, level, 2, type);
     for (int s = 0; s < SEQS; s++)
         ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq[s]), 0);
     for (;;) {
@@ -531,7 +536,7 @@ int main(void)
     tcase_add_loop_test(tc, test_mixed_types, 0, 4);
     tcase_add_loop_test(tc, test_reference_variants, 0, 8);
     tcase_add_test(tc, test_reference_long);
-    tcase_add_test(tc, test_bf16_rows);
+    tcase_add_loop_test(tc, test_rounded_rows, 0, 3);
     tcase_add_loop_test(tc, test_bit_for_bit, 0, CPU_LEVEL_MAX * N_KINDS);
     tcase_add_loop_test(tc, test_batched, 0, CPU_LEVEL_MAX * N_KINDS);
     tcase_add_loop_test(tc, test_shared_prefix, 0, N_KINDS);
