@@ -27,21 +27,6 @@ static void time_act_q8(const struct kernels *k)
     k->act_q8(d.x, N_IN, d.act);
 }
 
-static void time_attn_block(const struct kernels *k)
-{
-    struct attn_block b = {
-        .rows = d.rows, .row_bytes = DK * 2, .row_type = TT_BF16, .n_rows = ROWS, .dk = DK, .dv = DV,
-        .n_groups = GROUPS, .q = d.q, .limit = d.limit, .m = d.m, .l = d.l, .acc = d.acc,
-        .scratch = d.scratch,
-    };
-    k->attn_block(&b);
-}
-
-static void time_attn_merge(const struct kernels *k)
-{
-    k->attn_merge(GROUPS, DV, d.m, d.l, d.acc, d.m2, d.l2, d.acc2);
-}
-
 static struct attn_piece piece_of(enum tensor_type type)
 {
     static const unsigned char *pages[1];
@@ -284,7 +269,7 @@ int bench_kernels_run(const struct bench_options *o, const struct bench_machine 
     d.piece = bench_memory(kern_attn_scratch_bytes(DK, DK, DV));
     d.x = bench_memory(N_IN * 4);
     d.y = bench_memory(N_IN * 4);
-    d.scratch = bench_memory(kern_attn_scratch_floats(DK, ROWS) * 4);
+    d.scratch = bench_memory(kern_index_scratch_floats(DK, ROWS) * 4);
     d.q = bench_memory((size_t)GROUPS * KERN_LANES * DK * 4);
     d.m = bench_memory(GROUPS * 64);
     d.l = bench_memory(GROUPS * 64);

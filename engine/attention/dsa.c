@@ -212,7 +212,7 @@ static int dsa_work_new(const struct model_config *c, const struct step_limits *
         !w->choices || !w->px || !w->py || !w->scratch)
         goto fail;
     for (int t = 0; t < lim->n_threads; t++) {
-        size_t n = kern_attn_scratch_floats(c->index_head_dim, (int)lim->page_tokens);
+        size_t n = kern_index_scratch_floats(c->index_head_dim, (int)lim->page_tokens);
         if (!(w->scratch[t] = bytes_new(w, n * f)))
             goto fail;
     }

@@ -206,65 +206,6 @@ static float element(enum tensor_type type, const unsigned char *row, int i)
     return f32_of_bf16(((const uint16_t *)(const void *)row)[i]);
 }
 
-static void attn_block(const struct attn_block *b)
-{
-    float *key = b->scratch, *score = b->scratch + b->dk + b->dv;
-    float *value = key + b->dk;
-    const unsigned char *rows = b->rows;
-    for (int g = 0; g < b->n_groups; g++) {
-        const float *q = b->q + (size_t)g * (size_t)b->dk * KERN_LANES;
-        float *acc = b->acc + (size_t)g * (size_t)b->dv * KERN_LANES;
-        for (int i = 0; i < KERN_LANES; i++) {
-            int n = b->limit[g * KERN_LANES + i];
-            float *m = &b->m[g * KERN_LANES + i], *l = &b->l[g * KERN_LANES + i];
-            n = n > b->n_rows ? b->n_rows : n;
-            if (n <= 0)
-                continue;
-            float max = *m;
-            for (int t = 0; t < n; t++) {
-                for (int d = 0; d < b->dk; d++)
-                    key[d] = element(b->row_type, rows + (size_t)t * b->row_bytes, b->k_off + d);
-                score[t] = 0.0f;
-                for (int d = 0; d < b->dk; d++)
-                    score[t] += q[(size_t)d * KERN_LANES + (size_t)i] * key[d];
-                max = score[t] > max ? score[t] : max;
-            }
-            float c = *m == -INFINITY ? 0.0f : expf(*m - max);
-            *m = max;
-            *l *= c;
-            for (int r = 0; r < b->dv; r++)
-                acc[(size_t)r * KERN_LANES + (size_t)i] *= c;
-            for (int t = 0; t < n; t++) {
-                float p = expf(score[t] - max);
-                *l += p;
-                for (int r = 0; r < b->dv; r++)
-                    value[r] = element(b->row_type, rows + (size_t)t * b->row_bytes, b->v_off + r);
-                for (int r = 0; r < b->dv; r++)
-                    acc[(size_t)r * KERN_LANES + (size_t)i] += p * value[r];
-            }
-        }
-    }
-}
-
-static void attn_merge(int n_groups, int dv, float *m1, float *l1, float *acc1, const float *m2,
-                       const float *l2, const float *acc2)
-{
-    for (int i = 0; i < n_groups * KERN_LANES; i++) {
-        size_t base = (size_t)(i / KERN_LANES) * (size_t)dv * KERN_LANES + (size_t)(i % KERN_LANES);
-        if (l2[i] == 0.0f)
-            continue;
-        bool empty = l1[i] == 0.0f;
-        float m = !empty && m1[i] > m2[i] ? m1[i] : m2[i];
-        float c1 = empty ? 0.0f : expf(m1[i] - m), c2 = empty ? 1.0f : expf(m2[i] - m);
-        m1[i] = m;
-        l1[i] = l1[i] * c1 + l2[i] * c2;
-        for (int r = 0; r < dv; r++) {
-            size_t at = base + (size_t)r * KERN_LANES;
-            acc1[at] = acc1[at] * c1 + acc2[at] * c2;
-        }
-    }
-}
-
 static void f32_to_bf16(const float *x, int n, void *dst)
 {
     uint16_t *d = dst;

@@ -47,28 +47,6 @@
 
 #define KERN_LANES 16 /* outputs per group, and query lanes per attention group, at every level */
 
-/* One block of cache rows against some groups of 16 query lanes; the core of nearly every attention
- * mechanism. A lane is one (query token, head). For lane i of group g and row t of the block, with
- * t < limit[16 g + i]:
- *     s = sum over d ascending, float32: q[g][d][i] * key_t[d]        (q is pre-scaled)
- * then, with m' = max(m, max_t s) and c = exp(m - m') (0 when m is -inf):
- *     l = l c + sum_t exp(s_t - m');  acc[r] = acc[r] c + sum_t exp(s_t - m') value_t[r]
- * in order of t. Lanes with limit <= 0 keep m, l, acc bit for bit. key = row[k_off .. k_off + dk),
- * value = row[v_off .. v_off + dv), in elements. */
-struct attn_block {
-    const void *rows;      /* row 0 of the block; 64-byte aligned pages, rows row_bytes apart */
-    size_t row_bytes;
-    enum tensor_type row_type; /* TT_BF16 or TT_F32 */
-    int n_rows;            /* 1 .. 1024; all initialised */
-    int dk, dv, k_off, v_off;
-    int n_groups;
-    const float *q;        /* [n_groups][dk][16] */
-    const int32_t *limit;  /* [n_groups * 16]: rows of this block that the lane may see */
-    float *m, *l;          /* [n_groups][16]; start: -INFINITY, 0 */
-    float *acc;            /* [n_groups][dv][16]; start: 0 */
-    float *scratch;        /* kern_attn_scratch_floats(row elements, n_rows) */
-};
-
 /* One block of index keys against the heads of one query: the lightning indexer (DeepSeek-V3.2). For row
  * t, with lanes i over heads 16 g + i:
  *     lane_i = sum over g ascending of w[g][i] max(0, sum over d ascending of q[g][d][i] * row_t[d])
@@ -82,7 +60,7 @@ struct index_block {
     const float *q;        /* [n_groups][dim][16] */
     const float *w;        /* [n_groups][16] */
     float *scores;         /* [n_rows] */
-    float *scratch;        /* kern_attn_scratch_floats(dim, n_rows) */
+    float *scratch;        /* kern_index_scratch_floats(dim, n_rows) */
 };
 
 /* How a cache row lies in memory. TT_F32, TT_BF16: elems values, nothing else. TT_I8, TT_F8_E4M3 (8-bit rows):
@@ -166,7 +144,7 @@ void kern_pack(enum tensor_type type, const struct kern_source *src, int n_out, 
 void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r, float *dst);
 /* Bytes of one prepared activation row of n_in values for weights of this type (64-multiple). */
 size_t kern_act_bytes(enum tensor_type type, int n_in);
-size_t kern_attn_scratch_floats(int row_elems, int n_rows);
+size_t kern_index_scratch_floats(int dim, int n_rows);
 /* Values that lane_max takes together: 64 of each lane. */
 #define KERN_STRETCH 1024
 static inline int kern_stretches(int n)

@@ -40,10 +40,10 @@ size_t kern_act_bytes(enum tensor_type type, int n_in)
     return (n + 63) & ~(size_t)63;
 }
 
-size_t kern_attn_scratch_floats(int row_elems, int n_rows)
+size_t kern_index_scratch_floats(int dim, int n_rows)
 {
     /* Rows as float32, and the scores of one group of lanes. */
-    size_t row = ((size_t)row_elems + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1);
+    size_t row = ((size_t)dim + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1);
     return row * ((size_t)n_rows + 1) + (size_t)n_rows * KERN_LANES + KERN_LANES;
 }
 

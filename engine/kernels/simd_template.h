@@ -183,7 +183,7 @@ static void mul_f8_e4m3(const void *w, int n_out, int n_in, int g0, int g1, cons
     }
 }
 
-/* --- attention --------------------------------------------------------------------------------- */
+/* --- index keys -------------------------------------------------------------------------------- */
 
 INLINE void row_to_f32(enum tensor_type type, const unsigned char *row, int lo, int hi, float *dst)
 {
@@ -218,119 +218,6 @@ INLINE void score_tile(const float *q, const float *key, size_t stride, int dk, 
     UNROLL
     for (int t = 0; t < tokens; t++)
         v16_store(score + (size_t)t * KERN_LANES, s[t]);
-}
-
-INLINE void value_tile(const float *p, const float *value, size_t stride, int n_rows, v16 c,
-                       int rescale, float *acc, const int elems)
-{
-    v16 a[VALUE_TILE];
-    UNROLL
-    for (int r = 0; r < elems; r++) {
-        a[r] = v16_load(acc + (size_t)r * KERN_LANES);
-        if (rescale)
-            a[r] = v16_mul(a[r], c);
-    }
-    for (int t = 0; t < n_rows; t++) {
-        v16 pt = v16_load(p + (size_t)t * KERN_LANES);
-        UNROLL
-        for (int r = 0; r < elems; r++)
-            a[r] = v16_fma(v16_set1(value[(size_t)t * stride + (size_t)r]), pt, a[r]);
-    }
-    UNROLL
-    for (int r = 0; r < elems; r++)
-        v16_store(acc + (size_t)r * KERN_LANES, a[r]);
-}
-
-/* One group of lanes against the block's rows as float32. */
-INLINE void attn_group(const struct attn_block *b, const float *rows, size_t stride, int lo, int g,
-                       float *score)
-{
-    const int32_t *limit = b->limit + g * KERN_LANES;
-    const float *q = b->q + (size_t)g * (size_t)b->dk * KERN_LANES;
-    const float *key = rows + (b->k_off - lo), *value = rows + (b->v_off - lo);
-    float *acc = b->acc + (size_t)g * (size_t)b->dv * KERN_LANES;
-    float *m_at = b->m + g * KERN_LANES, *l_at = b->l + g * KERN_LANES;
-    int least = limit[0], most = limit[0], t = 0, r = 0;
-    for (int i = 1; i < KERN_LANES; i++) {
-        least = limit[i] < least ? limit[i] : least;
-        most = limit[i] > most ? limit[i] : most;
-    }
-    int n = most < b->n_rows ? most : b->n_rows;
-    if (n <= 0)
-        return;
-    for (; t + SCORE_TILE <= n; t += SCORE_TILE)
-        score_tile(q, key + (size_t)t * stride, stride, b->dk, score + (size_t)t * KERN_LANES,
-                   SCORE_TILE);
-    for (; t + 4 <= n; t += 4)
-        score_tile(q, key + (size_t)t * stride, stride, b->dk, score + (size_t)t * KERN_LANES, 4);
-    for (; t < n; t++)
-        score_tile(q, key + (size_t)t * stride, stride, b->dk, score + (size_t)t * KERN_LANES, 1);
-
-    v16 none = v16_set1(-INFINITY), m = v16_load(m_at), max = m;
-    for (t = 0; t < n; t++) {
-        v16 s = v16_load(score + (size_t)t * KERN_LANES);
-        if (t >= least) {
-            s = v16_select_limit(limit, t, s, none);
-            v16_store(score + (size_t)t * KERN_LANES, s);
-        }
-        max = v16_max(s, max);
-    }
-    /* A lane that saw nothing yet has m = -inf: its old sums count for nothing, and -inf - -inf must
-     * not become NaN. */
-    v16 c = v16_select_eq(m, none, v16_set1(0.0f), v16_exp(v16_sub(m, max)));
-    v16 safe = v16_select_eq(max, none, v16_set1(0.0f), max);
-    v16 l = v16_mul(v16_load(l_at), c);
-    for (t = 0; t < n; t++) {
-        v16 p = v16_exp(v16_sub(v16_load(score + (size_t)t * KERN_LANES), safe));
-        v16_store(score + (size_t)t * KERN_LANES, p);
-        l = v16_add(l, p);
-    }
-    v16_store(m_at, max);
-    v16_store(l_at, l);
-    int rescale = !v16_all_eq(c, v16_set1(1.0f));
-    for (; r + VALUE_TILE <= b->dv; r += VALUE_TILE)
-        value_tile(score, value + r, stride, n, c, rescale, acc + (size_t)r * KERN_LANES, VALUE_TILE);
-    for (; r < b->dv; r++)
-        value_tile(score, value + r, stride, n, c, rescale, acc + (size_t)r * KERN_LANES, 1);
-}
-
-static void attn_block(const struct attn_block *b)
-{
-    int lo = b->k_off < b->v_off ? b->k_off : b->v_off;
-    int hi = b->k_off + b->dk > b->v_off + b->dv ? b->k_off + b->dk : b->v_off + b->dv;
-    size_t stride = ((size_t)(hi - lo) + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1);
-    float *rows = b->scratch, *score = rows + stride * (size_t)b->n_rows;
-    for (int t = 0; t < b->n_rows; t++)
-        row_to_f32(b->row_type, (const unsigned char *)b->rows + (size_t)t * b->row_bytes, lo, hi,
-                   rows + (size_t)t * stride);
-    for (int g = 0; g < b->n_groups; g++)
-        attn_group(b, rows, stride, lo, g, score);
-}
-
-static void attn_merge(int n_groups, int dv, float *m1, float *l1, float *acc1, const float *m2,
-                       const float *l2, const float *acc2)
-{
-    v16 zero = v16_set1(0.0f), one = v16_set1(1.0f);
-    for (int g = 0; g < n_groups; g++) {
-        v16 ma = v16_load(m1 + g * KERN_LANES), la = v16_load(l1 + g * KERN_LANES);
-        v16 mb = v16_load(m2 + g * KERN_LANES), lb = v16_load(l2 + g * KERN_LANES);
-        if (v16_all_eq(lb, zero))
-            continue;
-        /* An empty side takes no part: its m is replaced by the other's, its factor by 0. */
-        v16 xa = v16_select_eq(la, zero, mb, ma), xb = v16_select_eq(lb, zero, xa, mb);
-        v16 m = v16_max(xa, xb);
-        v16 ca = v16_select_eq(la, zero, zero, v16_exp(v16_sub(xa, m)));
-        v16 cb = v16_select_eq(lb, zero, zero, v16_exp(v16_sub(xb, m)));
-        v16 keep = v16_select_eq(lb, zero, one, ca); /* nothing to add: bit for bit as it was */
-        v16_store(m1 + g * KERN_LANES, v16_select_eq(lb, zero, ma, m));
-        v16_store(l1 + g * KERN_LANES, v16_fma(lb, cb, v16_mul(la, keep)));
-        size_t base = (size_t)g * (size_t)dv * KERN_LANES;
-        for (int r = 0; r < dv; r++) {
-            size_t at = base + (size_t)r * KERN_LANES;
-            v16 a = v16_mul(v16_load(acc1 + at), keep);
-            v16_store(acc1 + at, v16_fma(v16_load(acc2 + at), cb, a));
-        }
-    }
 }
 
 /* --- rows -------------------------------------------------------------------------------------- */
@@ -466,8 +353,6 @@ INLINE void set_template_kernels(struct kernels *t)
     t->mul_f16 = mul_f16;
     t->mul_bf16 = mul_bf16;
     t->mul_f8_e4m3 = mul_f8_e4m3;
-    t->attn_block = attn_block;
-    t->attn_merge = attn_merge;
     t->rms_norm = rms_norm;
     t->silu_mul = silu_mul;
     t->axpy = axpy;

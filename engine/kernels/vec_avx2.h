@@ -35,7 +35,6 @@ static inline void va_transpose(const float *src, size_t stride, float *dst, siz
 #include <immintrin.h>
 
 #define SCORE_TILE 4
-#define VALUE_TILE 4
 #define ROW_TILE 4
 #define GROUP_TILE 4
 #define ATTN_LANES 4 /* of a tile of attention: twelve sums, three vectors, one scalar */
@@ -105,14 +104,6 @@ static inline int v16_all_eq(v16 x, v16 y)
 {
     return _mm256_movemask_ps(_mm256_cmp_ps(x.a, y.a, _CMP_EQ_OQ)) == 0xff &&
            _mm256_movemask_ps(_mm256_cmp_ps(x.b, y.b, _CMP_EQ_OQ)) == 0xff;
-}
-static inline v16 v16_select_limit(const int32_t *limit, int t, v16 x, v16 y)
-{
-    __m256i n = _mm256_set1_epi32(t);
-    __m256i l0 = _mm256_loadu_si256((const __m256i *)limit);
-    __m256i l1 = _mm256_loadu_si256((const __m256i *)(limit + 8));
-    return V16(_mm256_blendv_ps(y.a, x.a, _mm256_castsi256_ps(_mm256_cmpgt_epi32(l0, n))),
-               _mm256_blendv_ps(y.b, x.b, _mm256_castsi256_ps(_mm256_cmpgt_epi32(l1, n))));
 }
 static inline __m256 v8_of_bf16(__m128i h)
 {

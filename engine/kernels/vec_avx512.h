@@ -38,7 +38,6 @@ static inline void va_transpose(const float *src, size_t stride, float *dst, siz
 #include <immintrin.h>
 
 #define SCORE_TILE 16 /* tokens whose scores are in flight: registers allow 31 */
-#define VALUE_TILE 16 /* value elements in flight */
 #define ROW_TILE 8    /* activation rows of a float product */
 #define GROUP_TILE 4  /* weight groups of a one-row product, to cover FMA latency */
 #define ATTN_LANES 8  /* of a tile of attention: 24 sums, three vectors, one scalar */
@@ -78,12 +77,6 @@ static inline v16 v16_select_eq(v16 a, v16 b, v16 x, v16 y)
 static inline int v16_all_eq(v16 a, v16 b)
 {
     return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ) == 0xffff;
-}
-/* lane i: limit[i] > t ? x : y */
-static inline v16 v16_select_limit(const int32_t *limit, int t, v16 x, v16 y)
-{
-    __m512i l = _mm512_loadu_si512(limit);
-    return _mm512_mask_blend_ps(_mm512_cmpgt_epi32_mask(l, _mm512_set1_epi32(t)), y, x);
 }
 static inline v16 v16_load_bf16(const void *p)
 {

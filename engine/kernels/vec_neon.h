@@ -13,7 +13,6 @@
 
 /* 16 of 32 registers hold sums: as many as cover the latency of four FMA pipes. */
 #define SCORE_TILE 4
-#define VALUE_TILE 4
 #define ROW_TILE 4
 #define GROUP_TILE 4
 
@@ -93,15 +92,6 @@ static inline int v16_all_eq(v16 x, v16 y)
     uint32x4_t ab = vandq_u32(vceqq_f32(x.a, y.a), vceqq_f32(x.b, y.b));
     uint32x4_t cd = vandq_u32(vceqq_f32(x.c, y.c), vceqq_f32(x.d, y.d));
     return vminvq_u32(vandq_u32(ab, cd)) != 0;
-}
-/* lane i: limit[i] > t ? x : y */
-static inline v16 v16_select_limit(const int32_t *limit, int t, v16 x, v16 y)
-{
-    int32x4_t n = vdupq_n_s32(t);
-    return V16(vbslq_f32(vcgtq_s32(vld1q_s32(limit), n), x.a, y.a),
-               vbslq_f32(vcgtq_s32(vld1q_s32(limit + 4), n), x.b, y.b),
-               vbslq_f32(vcgtq_s32(vld1q_s32(limit + 8), n), x.c, y.c),
-               vbslq_f32(vcgtq_s32(vld1q_s32(limit + 12), n), x.d, y.d));
 }
 static inline float32x4_t v4_of_bf16(uint16x4_t h) { return vreinterpretq_f32_u32(vshll_n_u16(h, 16)); }
 /* 16-bit values may lie at any address: loaded as bytes */

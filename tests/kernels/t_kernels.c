@@ -94,24 +94,9 @@ float *random_floats(int n)
 #include "engine/kernels/kern.def"
 #undef KERN
 
-/* --- attention --------------------------------------------------------------------------------- */
+/* --- index keys -------------------------------------------------------------------------------- */
 
-#define MAX_GROUPS 5
-
-struct sums {
-    float *m, *l, *acc;
-};
-
-static struct sums sums_new(int groups, int dv)
-{
-    struct sums s = {guard_new((size_t)groups * 64, 64), guard_new((size_t)groups * 64, 64),
-                     guard_new((size_t)groups * (size_t)dv * 64, 64)};
-    for (int i = 0; i < groups * KERN_LANES; i++)
-        s.m[i] = -INFINITY;
-    return s;
-}
-
-static double row_value(const struct attn_block *b, int t, int i)
+static double row_value(const struct index_block *b, int t, int i)
 {
     const unsigned char *row = (const unsigned char *)b->rows + (size_t)t * b->row_bytes;
     float f;
@@ -119,211 +104,6 @@ static double row_value(const struct attn_block *b, int t, int i)
         return values_bf16(row + 2 * (size_t)i);
     memcpy(&f, row + 4 * (size_t)i, 4);
     return (double)f;
-}
-
-static void random_block(struct attn_block *b, int groups, int32_t *limit)
-{
-    int elems = 0;
-    bool small = values_below(3) == 0;
-    b->row_type = values_below(2) ? TT_BF16 : TT_F32;
-    b->n_rows = 1 + values_below(small ? 5 : 70);
-    b->dk = 1 + values_below(small ? 5 : 70);
-    b->dv = 1 + values_below(small ? 5 : 70);
-    b->k_off = values_below(2) ? 0 : values_below(40);
-    b->v_off = values_below(2) ? 0 : values_below(40);
-    elems = b->k_off + b->dk > b->v_off + b->dv ? b->k_off + b->dk : b->v_off + b->dv;
-    b->row_bytes = (size_t)(elems + values_below(3)) * (b->row_type == TT_BF16 ? 2 : 4);
-    b->n_groups = groups;
-    b->scratch = guard_new(kern_attn_scratch_floats(elems, b->n_rows) * sizeof(float), 64);
-    b->limit = limit;
-}
-
-static void random_rows(struct attn_block *b, int32_t *limit)
-{
-    int lanes = b->n_groups * KERN_LANES, kind = values_below(4);
-    int n = (int)(b->row_bytes / (b->row_type == TT_BF16 ? 2 : 4)) * b->n_rows;
-    unsigned char *rows = guard_new(b->row_bytes * (size_t)b->n_rows, 64);
-    float *q = guard_new((size_t)lanes * (size_t)b->dk * sizeof(float), 64);
-    if (b->row_type == TT_BF16)
-        values_half(rows, n, true);
-    else
-        values_fill((float *)(void *)rows, n);
-    values_fill(q, lanes * b->dk);
-    b->rows = rows;
-    b->q = q;
-    for (int i = 0; i < lanes; i++)
-        limit[i] = kind == 0   ? b->n_rows
-                   : kind == 1 ? values_below(b->n_rows + 1)
-                   : kind == 2 ? values_below(2) * b->n_rows
-                               : values_below(3 * b->n_rows) - b->n_rows;
-}
-
-/* One lane in float64, from the sums that plain C had before. Returns false when the scores are too
- * uncertain for a bound to mean anything. */
-static bool lane_answer(const struct attn_block *b, int lane, double m0, double l0,
-                        const float *acc0, double *m, double *l, double *l_bound, double *acc,
-                        double *acc_bound)
-{
-    double score[80], uncertain = 0, max = m0, size[80];
-    int g = lane / KERN_LANES, i = lane % KERN_LANES;
-    int n = b->limit[lane] < b->n_rows ? b->limit[lane] : b->n_rows;
-    const float *q = b->q + (size_t)g * (size_t)b->dk * KERN_LANES + i;
-    for (int t = 0; t < n; t++) {
-        double s = 0, sum = 0;
-        for (int d = 0; d < b->dk; d++) {
-            double term = (double)q[(size_t)d * KERN_LANES] * row_value(b, t, b->k_off + d);
-            s += term;
-            sum += fabs(term);
-        }
-        score[t] = s;
-        uncertain = fmax(uncertain, (b->dk + 2) * EPS * sum + b->dk * 3e-45);
-        max = fmax(max, s);
-    }
-    for (int t = 0; t < n; t++) /* the difference to the largest is rounded too */
-        uncertain = fmax(uncertain, EPS * fmin(fabs(score[t] - max), 200.0) + EPS * fabs(max));
-    if (!(uncertain < 0.2))
-        return false;
-    double c = isinf(m0) ? 0.0 : exp(m0 - max), rel = 6 * uncertain + (n + 16) * EPS;
-    if (!isinf(m0))
-        rel += EPS * fmin(fabs(m0 - max), 200.0);
-    *m = max;
-    *l = l0 * c;
-    for (int r = 0; r < b->dv; r++) {
-        double a = isinf(m0) ? 0.0 : (double)acc0[(size_t)r * KERN_LANES];
-        acc[r] = a * c;
-        size[r] = fabs(a) * c;
-        acc_bound[r] = fabs(a) * 2e-38; /* exp is 0 below -87.3 */
-    }
-    *l_bound = l0 * 2e-38;
-    for (int t = 0; t < n; t++) {
-        double p = exp(score[t] - max);
-        *l += p;
-        *l_bound += 2e-38;
-        for (int r = 0; r < b->dv; r++) {
-            double v = row_value(b, t, b->v_off + r);
-            acc[r] += p * v;
-            size[r] += p * fabs(v);
-            acc_bound[r] += fabs(v) * 2e-38 + 3e-45;
-        }
-    }
-    *l_bound += rel * *l;
-    for (int r = 0; r < b->dv; r++)
-        acc_bound[r] = size[r] > 3e38 ? INFINITY : acc_bound[r] + rel * size[r];
-    return true;
-}
-
-static void check_attn_block(void)
-{
-    struct attn_block b = {0};
-    int32_t limit[MAX_GROUPS * KERN_LANES];
-    int groups = 1 + values_below(MAX_GROUPS), lanes = groups * KERN_LANES;
-    random_block(&b, groups, limit);
-    struct sums got = sums_new(groups, b.dv), def = sums_new(groups, b.dv);
-    struct sums alone = sums_new(groups, b.dv), old = sums_new(groups, b.dv);
-    size_t n_acc = (size_t)lanes * (size_t)b.dv, row = (size_t)b.dv * KERN_LANES;
-    double m, l, l_bound, acc[80], acc_bound[80];
-    for (int round = 0; round < 3; round++) {
-        random_rows(&b, limit);
-        memcpy(old.m, def.m, (size_t)lanes * 4);
-        memcpy(old.l, def.l, (size_t)lanes * 4);
-        memcpy(old.acc, def.acc, n_acc * 4);
-        /* the level goes on from what plain C has, so that one block is judged at a time */
-        memcpy(got.m, def.m, (size_t)lanes * 4);
-        memcpy(got.l, def.l, (size_t)lanes * 4);
-        memcpy(got.acc, def.acc, n_acc * 4);
-        memcpy(alone.m, def.m, (size_t)lanes * 4);
-        memcpy(alone.l, def.l, (size_t)lanes * 4);
-        memcpy(alone.acc, def.acc, n_acc * 4);
-        struct attn_block bg = b, bd = b;
-        bg.m = got.m, bg.l = got.l, bg.acc = got.acc;
-        bd.m = def.m, bd.l = def.l, bd.acc = def.acc;
-        level->attn_block(&bg);
-        generic->attn_block(&bd);
-        check_guards();
-        bool wild = false;
-        for (int i = 0; i < lanes; i++) {
-            size_t base = (size_t)(i / KERN_LANES) * row + (size_t)(i % KERN_LANES);
-            if (limit[i] <= 0) {
-                bool kept = got.m[i] == old.m[i] && got.l[i] == old.l[i];
-                for (int r = 0; r < b.dv; r++)
-                    kept = kept && same_floats(&got.acc[base + (size_t)r * KERN_LANES],
-                                               &old.acc[base + (size_t)r * KERN_LANES], 1);
-                if (!kept)
-                    FAIL("lane %d sees nothing, but its sums changed", i);
-                continue;
-            }
-            if (!lane_answer(&b, i, (double)old.m[i], (double)old.l[i], old.acc + base, &m, &l,
-                             &l_bound, acc, acc_bound)) {
-                wild = true;
-                continue;
-            }
-            double m_bound = 0.2;
-            check_floats("m", &got.m[i], &def.m[i], &m, &m_bound, 1);
-            check_floats("l", &got.l[i], &def.l[i], &l, &l_bound, 1);
-            for (int r = 0; r < b.dv; r++)
-                check_floats("acc", &got.acc[base + (size_t)r * KERN_LANES],
-                             &def.acc[base + (size_t)r * KERN_LANES], &acc[r], &acc_bound[r], 1);
-        }
-        if (wild)
-            break; /* sums may be infinite from here on */
-        for (int g = 0; g < groups; g++) {
-            struct attn_block one = b;
-            one.n_groups = 1;
-            one.q = b.q + (size_t)g * (size_t)b.dk * KERN_LANES;
-            one.limit = limit + g * KERN_LANES;
-            one.m = alone.m + g * KERN_LANES;
-            one.l = alone.l + g * KERN_LANES;
-            one.acc = alone.acc + (size_t)g * row;
-            level->attn_block(&one);
-        }
-        if (!same_floats(alone.m, got.m, (size_t)lanes) ||
-            !same_floats(alone.l, got.l, (size_t)lanes) || !same_floats(alone.acc, got.acc, n_acc))
-            FAIL("groups one by one differ");
-    }
-}
-
-static void check_attn_merge(void)
-{
-    int groups = 1 + values_below(MAX_GROUPS), dv = 1 + values_below(70), lanes = groups * KERN_LANES;
-    struct sums a = sums_new(groups, dv), b = sums_new(groups, dv), d = sums_new(groups, dv);
-    struct sums *fill[] = {&a, &b};
-    int empty = 1 + values_below(6);
-    for (int k = 0; k < 2; k++)
-        for (int i = 0; i < lanes; i++) {
-            if (values_below(empty) == 0)
-                continue; /* m -inf, l 0, acc 0: nothing seen */
-            fill[k]->m[i] = values_uniform() * (values_below(4) ? 20.0f : 200.0f);
-            fill[k]->l[i] = 1.0f + fabsf(values_uniform()) * 100.0f;
-            for (int r = 0; r < dv; r++)
-                fill[k]->acc[(i / KERN_LANES * dv + r) * KERN_LANES + i % KERN_LANES] =
-                    values_uniform() * 50.0f;
-        }
-    struct sums old = sums_new(groups, dv);
-    size_t n_acc = (size_t)lanes * (size_t)dv;
-    memcpy(old.m, a.m, (size_t)lanes * 4), memcpy(d.m, a.m, (size_t)lanes * 4);
-    memcpy(old.l, a.l, (size_t)lanes * 4), memcpy(d.l, a.l, (size_t)lanes * 4);
-    memcpy(old.acc, a.acc, n_acc * 4), memcpy(d.acc, a.acc, n_acc * 4);
-    level->attn_merge(groups, dv, a.m, a.l, a.acc, b.m, b.l, b.acc);
-    generic->attn_merge(groups, dv, d.m, d.l, d.acc, b.m, b.l, b.acc);
-    check_guards();
-    for (int i = 0; i < lanes; i++) {
-        bool none1 = old.l[i] == 0.0f, none2 = b.l[i] == 0.0f;
-        double m1 = (double)old.m[i], m2 = (double)b.m[i], m = fmax(m1, m2);
-        double c1 = none1 ? 0.0 : none2 ? 1.0 : exp(m1 - m), c2 = none2 ? 0.0 : none1 ? 1.0 : exp(m2 - m);
-        double rel = 16 * EPS + EPS * fmin(none1 || none2 ? 0.0 : fabs(m1 - m2), 400.0);
-        double l1 = (double)old.l[i], l2 = (double)b.l[i], l = l1 * c1 + l2 * c2;
-        double bound = none1 || none2 ? 0.0 : rel * l + 2e-38 * (l1 + l2);
-        if (a.m[i] != (none1 ? b.m[i] : none2 ? old.m[i] : (float)m) || a.m[i] != d.m[i])
-            FAIL("m of lane %d is %a, not %a", i, (double)a.m[i], m);
-        check_floats("l", &a.l[i], &d.l[i], &l, &bound, 1);
-        for (int r = 0; r < dv; r++) {
-            size_t at = (size_t)((i / KERN_LANES * dv + r) * KERN_LANES + i % KERN_LANES);
-            double x1 = (double)old.acc[at], x2 = (double)b.acc[at], want = x1 * c1 + x2 * c2;
-            double size = fabs(x1) * c1 + fabs(x2) * c2;
-            double in = none1 || none2 ? 0.0 : rel * size + 2e-38 * (fabs(x1) + fabs(x2));
-            check_floats("acc", &a.acc[at], &d.acc[at], &want, &in, 1);
-        }
-    }
 }
 
 static void check_index_scores(void)
@@ -351,7 +131,7 @@ static void check_index_scores(void)
     b.rows = rows;
     b.q = q;
     b.w = w;
-    b.scratch = guard_new(kern_attn_scratch_floats(b.dim, b.n_rows) * sizeof(float), 64);
+    b.scratch = guard_new(kern_index_scratch_floats(b.dim, b.n_rows) * sizeof(float), 64);
     float *got = floats(b.n_rows), *def = floats(b.n_rows), *alone = floats(b.n_rows);
     struct index_block bg = b, bd = b;
     bg.scores = got;
@@ -359,13 +139,12 @@ static void check_index_scores(void)
     level->index_scores(&bg);
     generic->index_scores(&bd);
     check_guards();
-    struct attn_block as_rows = {.rows = rows, .row_bytes = b.row_bytes, .row_type = b.row_type};
     for (int t = 0; t < b.n_rows; t++) {
         double want = 0, bound = 0, biggest = 0;
         for (int h = 0; h < heads; h++) {
             double s = 0, sum = 0, weight = (double)w[h];
             for (int d = 0; d < b.dim; d++) {
-                double x = row_value(&as_rows, t, d) *
+                double x = row_value(&b, t, d) *
                            (double)q[(h / KERN_LANES * b.dim + d) * KERN_LANES + h % KERN_LANES];
                 s += x;
                 sum += fabs(x);
