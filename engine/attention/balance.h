@@ -9,7 +9,7 @@
 
 struct balance_plan {
     int32_t n_parts; /* parts of about equally many lane groups, at most ATTN_MAX_GROUPS each */
-    bool spread;     /* each piece of a part is an item of its own */
+    bool spread;     /* the pieces of a part are items of their own */
 };
 
 struct balance_job {

@@ -4,7 +4,7 @@
  * result will be: a lane's output row holds its values, not yet divided by l; m and l stand beside them.
  * A segment continues the sums of the rounds before. There are two ways to do one, and which is taken is a
  * question of balance only (balance.h): in a row, an item owning some lanes and walking the pieces; or
- * spread, an item being some lanes and one piece whose result goes to a bounded store, and a second job
+ * spread, an item being some lanes and a few pieces whose results go to a bounded store, and a second job
  * folding the store into the sums in order. What does not fit the store follows in further waves. */
 #include "config.h"
 
@@ -25,12 +25,12 @@
 /* Lanes of one item of the fold. */
 #define FOLD_LANES 8
 
-/* Some lanes of a segment; lanes are numbered slot * heads + head. */
+/* Some lanes of a segment and some of its pieces; lanes are numbered slot * heads + head. */
 struct item {
     int32_t segment;
     int32_t lane0, n_lanes;
     int32_t p0, p1;
-    int32_t partial; /* place in the store of its first lane; -1: folded on the way */
+    int32_t partial; /* place in the store of its first lane and piece; -1: folded on the way */
 };
 
 struct fold {
@@ -275,15 +275,17 @@ static bool run_piece(const struct paged_work *w, const struct thread_scratch *t
     const struct paged_choice *chosen = stack__choice(&w->stack, span);
     const unsigned char *gathered = ts->gathered;
     int32_t limit[CALL_LANES];
-    int n_groups = groups_of(it->n_lanes), n_rows = 0;
+    int n_groups = groups_of(it->n_lanes), most = 0; /* rows from here on that a lane sees */
 
     for (int i = 0; i < n_groups * KERN_LANES; i++) {
         limit[i] = i < it->n_lanes ? slot_of(w, it->lane0 + i)->seen - t0 : 0;
-        n_rows = limit[i] > n_rows ? limit[i] : n_rows;
+        most = limit[i] > most ? limit[i] : most;
     }
-    if (n_rows == 0)
+    if (most == 0)
         return false;
-    n_rows = n_rows > ATTN_PIECE ? ATTN_PIECE : n_rows;
+    int n_rows = most < ATTN_PIECE ? most : ATTN_PIECE;
+    /* The item's next piece, which the kernel may fetch meanwhile. */
+    int n_ahead = chosen || piece + 1 == it->p1 ? 0 : most - n_rows;
     if (chosen)
         gather(w, sp, chosen->positions + t0, n_rows, ts->gathered);
     struct attn_piece p = {
@@ -292,6 +294,7 @@ static bool run_piece(const struct paged_work *w, const struct thread_scratch *t
         .page_tokens = chosen ? ATTN_PIECE : (int)w->step->page_tokens,
         .first = chosen ? 0 : t0,
         .n_rows = n_rows,
+        .n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE,
         .format = s->format,
         .dk = s->dk,
         .dv = s->dv,
@@ -354,9 +357,11 @@ static void attend_item(void *arg, int index, int thread)
         walk(w, ts, it);
         return;
     }
-    float *m = w->partial_m + it->partial, *l = w->partial_l + it->partial;
-    if (!run_piece(w, ts, it, it->p0, m, l, w->partials + (size_t)it->partial * (size_t)w->shape.dv))
-        memset(l, 0, (size_t)it->n_lanes * sizeof(*l));
+    size_t at = (size_t)it->partial;
+    for (int p = it->p0; p < it->p1; p++, at += (size_t)groups_of(it->n_lanes) * KERN_LANES)
+        if (!run_piece(w, ts, it, p, w->partial_m + at, w->partial_l + at,
+                       w->partials + at * (size_t)w->shape.dv))
+            memset(w->partial_l + at, 0, (size_t)it->n_lanes * sizeof(float));
 }
 
 static void fold_item(void *arg, int index, int thread)
@@ -394,8 +399,19 @@ static void add_in_a_row(struct paged_work *w, const struct item *it)
     w->items[w->n_items++] = *it;
 }
 
-/* One item a piece, as many at a time as there is room for. */
-static void add_spread(struct paged_work *w, const struct item *it)
+/* How many pieces in a row an item takes when n are spread: more than one where that costs no balance, as
+ * the kernel may then fetch the next one ahead. */
+static int run_length(int n, int n_threads)
+{
+    int least = (n + n_threads - 1) / n_threads, length = n / (2 * n_threads);
+    for (; length > 1; length--)
+        if (((n + length - 1) / length + n_threads - 1) / n_threads * length <= least)
+            return length;
+    return 1;
+}
+
+/* Items of `length` pieces, as many at a time as there is room for. */
+static void add_spread(struct paged_work *w, const struct item *it, int length)
 {
     int stride = groups_of(it->n_lanes) * KERN_LANES;
     int n_folds = (it->n_lanes + FOLD_LANES - 1) / FOLD_LANES;
@@ -417,12 +433,12 @@ static void add_spread(struct paged_work *w, const struct item *it)
                 .partial = w->n_partials + lane,
                 .stride = stride,
             };
-        for (int i = 0; i < n; i++, p++) {
+        for (int end = p + n; p < end;) {
             struct item one = *it;
             one.p0 = p;
-            one.p1 = p + 1;
+            one.p1 = p = p + length < end ? p + length : end;
             one.partial = w->n_partials;
-            w->n_partials += stride;
+            w->n_partials += stride * (one.p1 - one.p0);
             w->items[w->n_items++] = one;
         }
     }
@@ -433,7 +449,7 @@ static void add_segment(struct paged_work *w, int segment, const struct balance_
 {
     const struct stack_segment *g = &w->stack.segments[segment];
     int lane0 = g->slot0 * w->shape.n_heads, n_lanes = g->n_slots * w->shape.n_heads;
-    int n_groups = groups_of(n_lanes);
+    int n_groups = groups_of(n_lanes), length = run_length((g->p1 - g->p0) * plan->n_parts, w->n_threads);
     for (int i = plan->n_parts - 1; i >= 0; i--) {
         int from = (int)((int64_t)n_groups * i / plan->n_parts) * KERN_LANES;
         int to = (int)((int64_t)n_groups * (i + 1) / plan->n_parts) * KERN_LANES;
@@ -441,7 +457,7 @@ static void add_segment(struct paged_work *w, int segment, const struct balance_
                           .partial = -1};
         it.n_lanes = (to < n_lanes ? to : n_lanes) - from;
         if (plan->spread)
-            add_spread(w, &it);
+            add_spread(w, &it, length);
         else
             add_in_a_row(w, &it);
     }
