@@ -13,7 +13,10 @@
  *
  * Beside v16_*, a level's vec_*.h gives v16_load_i8, v16_store_i8, v16_store_f8, and may give `va`, the
  * vector of the products, when a v16 is not one register: VA (its lanes) with va_*, va_transpose (VA rows of
- * VA values turned around) and the size of a tile, ATTN_LANES x ATTN_VECS, sums that fit the registers. */
+ * VA values turned around), va_transpose_bf16 (the same from bfloat16) and the size of a tile, ATTN_LANES x
+ * ATTN_VECS, sums that fit the registers. */
+#include <stdbool.h>
+
 #include "engine/kernels/kern_internal.h"
 
 #ifndef VA
@@ -34,6 +37,10 @@ INLINE void va_transpose(const float *src, size_t stride, float *dst, size_t dst
             dst[(size_t)i * dst_stride + (size_t)j] = src[(size_t)j * stride + (size_t)i];
 }
 #endif
+#ifndef VA_BF16 /* bfloat16 that va_transpose_bf16 takes of each row; 0: there is none */
+#define VA_BF16 0
+#define va_transpose_bf16(rows, at, dst, dst_stride) ((void)0)
+#endif
 
 #define ATTN_PANEL (ATTN_VECS * VA) /* columns of a tile */
 /* Steps of the score product over one panel of keys, which then stays in the first-level cache for all lanes */
@@ -41,6 +48,22 @@ INLINE void va_transpose(const float *src, size_t stride, float *dst, size_t dst
 #define ATTN_MAX_LANES (ATTN_MAX_GROUPS * KERN_LANES)
 
 enum attn_start { ATTN_ZERO, ATTN_ADD, ATTN_SCALE };
+
+INLINE void attn_step(const float *const *x, int k, const float *b, va sum[][ATTN_VECS], const int lanes,
+                      const int vecs)
+{
+    va y[ATTN_VECS];
+    UNROLL
+    for (int v = 0; v < vecs; v++)
+        y[v] = va_load(b + v * VA);
+    UNROLL
+    for (int l = 0; l < lanes; l++) {
+        va s = va_set1(x[l][k]);
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            sum[l][v] = va_fma(s, y[v], sum[l][v]);
+    }
+}
 
 /* c[l] (+)= sum over k of a[l][k] b[k]: `lanes` rows of scalars against `vecs` vectors, all sums in registers. */
 INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
@@ -71,19 +94,14 @@ INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, in
                 sum[l][v] = va_mul(sum[l][v], va_set1(scale[l]));
         }
     }
-    for (int k = 0; k < n; k++, b += b_stride) {
-        va y[ATTN_VECS];
+    int k = 0;
+    for (; k + 4 <= n; k += 4, b += 4 * b_stride) {
         UNROLL
-        for (int v = 0; v < vecs; v++)
-            y[v] = va_load(b + v * VA);
-        UNROLL
-        for (int l = 0; l < lanes; l++) {
-            va s = va_set1(x[l][k]);
-            UNROLL
-            for (int v = 0; v < vecs; v++)
-                sum[l][v] = va_fma(s, y[v], sum[l][v]);
-        }
+        for (int i = 0; i < 4; i++)
+            attn_step(x, k + i, b + (size_t)i * b_stride, sum, lanes, vecs);
     }
+    for (; k < n; k++, b += b_stride)
+        attn_step(x, k, b, sum, lanes, vecs);
     UNROLL
     for (int l = 0; l < lanes; l++) {
         UNROLL
@@ -167,7 +185,8 @@ struct attn_lanes {
 
 struct attn_work {
     const struct attn_piece *p;
-    int lo, hi;           /* elements that count */
+    int lo, hi;           /* elements of a row that become float32 as they lie */
+    bool keys_bf16;       /* keys are turned around as they are in the cache: only values are needed so */
     size_t stride;        /* of rows */
     float *rows;          /* [ATTN_ROWS][stride] */
     float *keys;          /* by panels of ATTN_PANEL rows: [dk][ATTN_PANEL], dk rounded up */
@@ -192,19 +211,32 @@ INLINE void attn_prefetch(const struct attn_work *w, int t)
         __builtin_prefetch(row + at, 0, 2);
 }
 
-/* Rows [t0, t0 + n) as float32, both ways. */
+/* Rows [t0, t0 + n) as float32, both ways. Keys of a panel are turned around column by column, so that its
+ * lines are written whole; rows that its last vector lacks are some others', seen by nobody. */
 static void attn_convert(struct attn_work *w, int t0, int n)
 {
     const struct attn_piece *p = w->p;
-    const int key = p->k_off - w->lo;
-    for (int t = 0; t < n; t += VA) {
-        int end = t + VA < n ? t + VA : n;
-        for (int i = t; i < end; i++)
-            attn_row_f32(&p->format, attn_row(p, t0 + i), w->lo, w->hi, w->rows + (size_t)i * w->stride);
-        const float *from = w->rows + (size_t)t * w->stride + key;
-        float *to = w->keys + (size_t)(t / ATTN_PANEL) * w->panel_floats + t % ATTN_PANEL;
+    for (int t = 0; t < n; t += ATTN_PANEL) {
+        int rows = n - t < ATTN_PANEL ? n - t : ATTN_PANEL, vecs = (rows + VA - 1) / VA;
+        const unsigned char *from[ATTN_PANEL];
+        float *f32 = w->rows + (size_t)t * w->stride;
+        float *to = w->keys + (size_t)(t / ATTN_PANEL) * w->panel_floats;
+        for (int i = 0; i < vecs * VA; i++)
+            from[i] = attn_row(p, t0 + t + (i < rows ? i : rows - 1));
+        for (int i = 0; i < rows; i++)
+            attn_row_f32(&p->format, from[i], w->lo, w->hi, f32 + (size_t)i * w->stride);
+        if (w->keys_bf16) {
+            for (int d = 0; d < p->dk; d += VA_BF16)
+                for (int v = 0; v < vecs; v++)
+                    va_transpose_bf16(from + v * VA, 2 * (size_t)(p->k_off + d),
+                                      to + (size_t)d * ATTN_PANEL + v * VA, ATTN_PANEL);
+            continue;
+        }
+        f32 += p->k_off - w->lo;
         for (int d = 0; d < p->dk; d += VA)
-            va_transpose(from + d, w->stride, to + (size_t)d * ATTN_PANEL, ATTN_PANEL);
+            for (int v = 0; v < vecs; v++)
+                va_transpose(f32 + (size_t)(v * VA) * w->stride + d, w->stride,
+                             to + (size_t)d * ATTN_PANEL + v * VA, ATTN_PANEL);
     }
 }
 
@@ -334,8 +366,9 @@ static void attn_piece(const struct attn_piece *p)
     struct attn_work w = {.p = p};
     int k_end = p->k_off + p->dk, v_end = p->v_off + p->dv, most = 0;
     attn_lanes_list(&w);
-    w.lo = (p->k_off < p->v_off ? p->k_off : p->v_off) & ~(KERN_LANES - 1);
-    w.hi = k_end > v_end ? k_end : v_end;
+    w.keys_bf16 = VA_BF16 && p->format.type == TT_BF16 && p->dk % (VA_BF16 + !VA_BF16) == 0;
+    w.lo = (w.keys_bf16 || p->v_off < p->k_off ? p->v_off : p->k_off) & ~(KERN_LANES - 1);
+    w.hi = w.keys_bf16 || v_end > k_end ? v_end : k_end;
     /* Room for a vector beyond the end; an odd number of cache lines, so that columns spread over the sets. */
     w.stride = (((size_t)(w.hi - w.lo) + 2 * KERN_LANES - 2) / KERN_LANES | 1) * KERN_LANES;
     w.panel_floats = (((size_t)p->dk + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1)) * ATTN_PANEL;

@@ -4,33 +4,6 @@
 
 #ifndef __AVX2__
 #error "compile with the AVX2 flags"
-/* --- one register, for attn_template.h */
-#define VA 8
-typedef __m256 va;
-static inline va va_load(const float *p) { return _mm256_loadu_ps(p); }
-static inline void va_store(float *p, va v) { _mm256_storeu_ps(p, v); }
-static inline va va_set1(float x) { return _mm256_set1_ps(x); }
-static inline va va_mul(va x, va y) { return _mm256_mul_ps(x, y); }
-static inline va va_fma(va x, va y, va z) { return _mm256_fmadd_ps(x, y, z); }
-static inline __m256 v8_halves(const float *lo, const float *hi)
-{
-    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lo)), _mm_loadu_ps(hi), 1);
-}
-static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
-{
-    for (int half = 0; half < 2; half++, src += 4, dst += 4 * dst_stride) {
-        __m256 r0 = v8_halves(src, src + 4 * stride), r1 = v8_halves(src + stride, src + 5 * stride);
-        __m256 r2 = v8_halves(src + 2 * stride, src + 6 * stride);
-        __m256 r3 = v8_halves(src + 3 * stride, src + 7 * stride);
-        __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
-        __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
-        _mm256_storeu_ps(dst, _mm256_shuffle_ps(a, c, 0x44));
-        _mm256_storeu_ps(dst + dst_stride, _mm256_shuffle_ps(a, c, 0xee));
-        _mm256_storeu_ps(dst + 2 * dst_stride, _mm256_shuffle_ps(b, d, 0x44));
-        _mm256_storeu_ps(dst + 3 * dst_stride, _mm256_shuffle_ps(b, d, 0xee));
-    }
-}
-
 #endif
 #include <immintrin.h>
 
@@ -216,7 +189,7 @@ static inline void va_store(float *p, va v) { _mm256_storeu_ps(p, v); }
 static inline va va_set1(float x) { return _mm256_set1_ps(x); }
 static inline va va_mul(va x, va y) { return _mm256_mul_ps(x, y); }
 static inline va va_fma(va x, va y, va z) { return _mm256_fmadd_ps(x, y, z); }
-static inline __m256 v8_halves(const float *lo, const float *hi)
+static inline __m256 v8_halves(const void *lo, const void *hi)
 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lo)), _mm_loadu_ps(hi), 1);
 }
@@ -232,6 +205,29 @@ static inline void va_transpose(const float *src, size_t stride, float *dst, siz
         _mm256_storeu_ps(dst + dst_stride, _mm256_shuffle_ps(a, c, 0xee));
         _mm256_storeu_ps(dst + 2 * dst_stride, _mm256_shuffle_ps(b, d, 0x44));
         _mm256_storeu_ps(dst + 3 * dst_stride, _mm256_shuffle_ps(b, d, 0xee));
+    }
+}
+/* A pair of values is turned around as one, then parted. */
+#define VA_BF16 16
+static inline void v8_part_bf16(__m256 pairs, float *dst, size_t dst_stride)
+{
+    __m256i v = _mm256_castps_si256(pairs);
+    _mm256_storeu_ps(dst, _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)));
+    _mm256_storeu_ps(dst + dst_stride,
+                     _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000))));
+}
+static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at, float *dst,
+                                     size_t dst_stride)
+{
+    for (int half = 0; half < 2; half++, at += 16, dst += 8 * dst_stride) {
+        __m256 r0 = v8_halves(rows[0] + at, rows[4] + at), r1 = v8_halves(rows[1] + at, rows[5] + at);
+        __m256 r2 = v8_halves(rows[2] + at, rows[6] + at), r3 = v8_halves(rows[3] + at, rows[7] + at);
+        __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
+        __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
+        v8_part_bf16(_mm256_shuffle_ps(a, c, 0x44), dst, dst_stride);
+        v8_part_bf16(_mm256_shuffle_ps(a, c, 0xee), dst + 2 * dst_stride, dst_stride);
+        v8_part_bf16(_mm256_shuffle_ps(b, d, 0x44), dst + 4 * dst_stride, dst_stride);
+        v8_part_bf16(_mm256_shuffle_ps(b, d, 0xee), dst + 6 * dst_stride, dst_stride);
     }
 }
 

@@ -4,36 +4,6 @@
 
 #ifndef __AVX512F__
 #error "compile with the AVX-512 flags"
-/* --- for attn_template.h */
-#define VA 16
-typedef __m512 va;
-static inline va va_load(const float *p) { return _mm512_loadu_ps(p); }
-static inline void va_store(float *p, va v) { _mm512_storeu_ps(p, v); }
-static inline va va_set1(float x) { return _mm512_set1_ps(x); }
-static inline va va_mul(va x, va y) { return _mm512_mul_ps(x, y); }
-static inline va va_fma(va x, va y, va z) { return _mm512_fmadd_ps(x, y, z); }
-/* Four values each of rows 0, 4, 8, 12 after p. Inserting from memory needs no shuffle. */
-static inline __m512 v16_quarters(const float *p, size_t stride)
-{
-    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 4 * stride), 1);
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 8 * stride), 2);
-    return _mm512_insertf32x4(v, _mm_loadu_ps(p + 12 * stride), 3);
-}
-static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
-{
-    for (int quarter = 0; quarter < 4; quarter++, src += 4, dst += 4 * dst_stride) {
-        __m512 r0 = v16_quarters(src, stride), r1 = v16_quarters(src + stride, stride);
-        __m512 r2 = v16_quarters(src + 2 * stride, stride), r3 = v16_quarters(src + 3 * stride, stride);
-        __m512 a = _mm512_unpacklo_ps(r0, r1), b = _mm512_unpackhi_ps(r0, r1);
-        __m512 c = _mm512_unpacklo_ps(r2, r3), d = _mm512_unpackhi_ps(r2, r3);
-        _mm512_storeu_ps(dst, _mm512_shuffle_ps(a, c, 0x44));
-        _mm512_storeu_ps(dst + dst_stride, _mm512_shuffle_ps(a, c, 0xee));
-        _mm512_storeu_ps(dst + 2 * dst_stride, _mm512_shuffle_ps(b, d, 0x44));
-        _mm512_storeu_ps(dst + 3 * dst_stride, _mm512_shuffle_ps(b, d, 0xee));
-    }
-}
-
 #endif
 #include <immintrin.h>
 
@@ -150,25 +120,54 @@ static inline void va_store(float *p, va v) { _mm512_storeu_ps(p, v); }
 static inline va va_set1(float x) { return _mm512_set1_ps(x); }
 static inline va va_mul(va x, va y) { return _mm512_mul_ps(x, y); }
 static inline va va_fma(va x, va y, va z) { return _mm512_fmadd_ps(x, y, z); }
-/* Four values each of rows 0, 4, 8, 12 after p. Inserting from memory needs no shuffle. */
-static inline __m512 v16_quarters(const float *p, size_t stride)
+/* 128 bits each of four rows. Inserting from memory needs no shuffle. */
+static inline __m512 v16_quarters(const void *a, const void *b, const void *c, const void *d)
 {
-    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(p));
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 4 * stride), 1);
-    v = _mm512_insertf32x4(v, _mm_loadu_ps(p + 8 * stride), 2);
-    return _mm512_insertf32x4(v, _mm_loadu_ps(p + 12 * stride), 3);
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(a));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(b), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(c), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(d), 3);
+}
+static inline __m512 v16_rows(const float *p, size_t stride)
+{
+    return v16_quarters(p, p + 4 * stride, p + 8 * stride, p + 12 * stride);
 }
 static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
 {
     for (int quarter = 0; quarter < 4; quarter++, src += 4, dst += 4 * dst_stride) {
-        __m512 r0 = v16_quarters(src, stride), r1 = v16_quarters(src + stride, stride);
-        __m512 r2 = v16_quarters(src + 2 * stride, stride), r3 = v16_quarters(src + 3 * stride, stride);
+        __m512 r0 = v16_rows(src, stride), r1 = v16_rows(src + stride, stride);
+        __m512 r2 = v16_rows(src + 2 * stride, stride), r3 = v16_rows(src + 3 * stride, stride);
         __m512 a = _mm512_unpacklo_ps(r0, r1), b = _mm512_unpackhi_ps(r0, r1);
         __m512 c = _mm512_unpacklo_ps(r2, r3), d = _mm512_unpackhi_ps(r2, r3);
         _mm512_storeu_ps(dst, _mm512_shuffle_ps(a, c, 0x44));
         _mm512_storeu_ps(dst + dst_stride, _mm512_shuffle_ps(a, c, 0xee));
         _mm512_storeu_ps(dst + 2 * dst_stride, _mm512_shuffle_ps(b, d, 0x44));
         _mm512_storeu_ps(dst + 3 * dst_stride, _mm512_shuffle_ps(b, d, 0xee));
+    }
+}
+/* A pair of values is turned around as one, then parted. */
+#define VA_BF16 32
+static inline void v16_part_bf16(__m512 pairs, float *dst, size_t dst_stride)
+{
+    __m512i v = _mm512_castps_si512(pairs);
+    _mm512_storeu_ps(dst, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
+    _mm512_storeu_ps(dst + dst_stride,
+                     _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000))));
+}
+static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at, float *dst,
+                                     size_t dst_stride)
+{
+    for (int quarter = 0; quarter < 4; quarter++, at += 16, dst += 8 * dst_stride) {
+        __m512 r0 = v16_quarters(rows[0] + at, rows[4] + at, rows[8] + at, rows[12] + at);
+        __m512 r1 = v16_quarters(rows[1] + at, rows[5] + at, rows[9] + at, rows[13] + at);
+        __m512 r2 = v16_quarters(rows[2] + at, rows[6] + at, rows[10] + at, rows[14] + at);
+        __m512 r3 = v16_quarters(rows[3] + at, rows[7] + at, rows[11] + at, rows[15] + at);
+        __m512 a = _mm512_unpacklo_ps(r0, r1), b = _mm512_unpackhi_ps(r0, r1);
+        __m512 c = _mm512_unpacklo_ps(r2, r3), d = _mm512_unpackhi_ps(r2, r3);
+        v16_part_bf16(_mm512_shuffle_ps(a, c, 0x44), dst, dst_stride);
+        v16_part_bf16(_mm512_shuffle_ps(a, c, 0xee), dst + 2 * dst_stride, dst_stride);
+        v16_part_bf16(_mm512_shuffle_ps(b, d, 0x44), dst + 4 * dst_stride, dst_stride);
+        v16_part_bf16(_mm512_shuffle_ps(b, d, 0xee), dst + 6 * dst_stride, dst_stride);
     }
 }
 
