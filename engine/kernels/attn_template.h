@@ -11,7 +11,7 @@
  * Order of sums of a lane, fixed: scores over elements, values over rows, each in sequence; the weights' sum
  * in 16 parts (row t to part t % 16). Blocks start at row 0 of the piece, so that nothing depends on others.
  *
- * Beside v16_*, a level's vec_*.h gives v16_load_i8, v16_store_i8, v16_store_f8, and may give `va`, the
+ * Beside v16_*, a level's vec_*.h gives v16_hmax, v16_load_i8, v16_store_i8, v16_store_f8, and may give `va`, the
  * vector of the products, when a v16 is not one register: VA (its lanes) with va_*, va_transpose (VA rows of
  * VA values turned around), va_transpose_bf16 (the same from bfloat16) and the size of a tile, ATTN_LANES x
  * ATTN_VECS, sums that fit the registers. */
@@ -23,7 +23,7 @@
 #define VA KERN_LANES
 #define ATTN_LANES 2
 #define ATTN_VECS 3
-#define ATTN_ROWS 48 /* multiple of 16 and of ATTN_PANEL */
+#define ATTN_ROWS 48 /* of a block: a multiple of ATTN_PANEL */
 typedef v16 va;
 #define va_load v16_load
 #define va_store v16_store
@@ -45,6 +45,7 @@ INLINE void va_transpose(const float *src, size_t stride, float *dst, size_t dst
 #define ATTN_PANEL (ATTN_VECS * VA) /* columns of a tile */
 /* Steps of the score product over one panel of keys, which then stays in the first-level cache for all lanes */
 #define ATTN_STEPS (4608 / ATTN_PANEL)
+#define ATTN_SCORES ((ATTN_ROWS + KERN_LANES - 1) / KERN_LANES * KERN_LANES) /* of a lane */
 #define ATTN_MAX_LANES (ATTN_MAX_GROUPS * KERN_LANES)
 
 enum attn_start { ATTN_ZERO, ATTN_ADD, ATTN_SCALE };
@@ -194,8 +195,9 @@ struct attn_work {
     int n_live, n_tiles;
     int lane[ATTN_MAX_LANES], limit[ATTN_MAX_LANES];
     struct attn_lanes tiles[ATTN_MAX_LANES];
+    const struct attn_lanes *tile_of[ATTN_MAX_LANES];
     const float *q[ATTN_MAX_LANES];
-    float *score[ATTN_MAX_LANES]; /* ATTN_ROWS each: scores, then weights */
+    float *score[ATTN_MAX_LANES]; /* ATTN_SCORES each: scores, then weights */
     float *sums[ATTN_MAX_LANES];  /* 16 parts of l */
     float *o[ATTN_MAX_LANES], *o_tail[ATTN_MAX_LANES]; /* tail: the values of a last vector that is not full */
     float m[ATTN_MAX_LANES], scale[ATTN_MAX_LANES];
@@ -263,46 +265,51 @@ static void attn_scores(struct attn_work *w, int t0, int n)
     }
 }
 
-INLINE float attn_max(v16 v)
+/* Rows of the block that the lane's tile works on. */
+INLINE int attn_columns(const struct attn_work *w, int lane, int t0, int n)
 {
-    float lane[KERN_LANES], max;
-    v16_store(lane, v);
-    max = lane[0];
-    for (int i = 1; i < KERN_LANES; i++)
-        max = lane[i] > max ? lane[i] : max;
-    return max;
+    int most = w->tile_of[lane]->most - t0;
+    return most < n ? most : n;
 }
 
-/* Scores of live lane i become weights: the first n, the others up to `columns` 0. */
-INLINE void attn_weights(struct attn_work *w, int i, int n, int columns)
+/* Scores of the block's rows become weights. Largest scores first, then what old sums are scaled by for
+ * sixteen lanes at a time, then the weights: none waits for another. */
+static void attn_weights(struct attn_work *w, int t0, int n)
 {
     static const float index[KERN_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float *s = w->score[i];
-    v16 none = v16_set1(-INFINITY), max = none, l = v16_load(w->sums[i]);
-    for (int t = 0; t < columns; t += KERN_LANES) {
-        v16 x = v16_load(s + t);
-        if (n - t < KERN_LANES) {
-            x = v16_select_lt(v16_load(index), v16_set1((float)(n - t)), x, none);
-            v16_store(s + t, x);
+    const v16 none = v16_set1(-INFINITY);
+    float top[ATTN_MAX_LANES];
+    for (int i = 0; i < w->n_live; i++) {
+        int seen = w->limit[i] - t0 < n ? w->limit[i] - t0 : n;
+        const int columns = attn_columns(w, i, t0, n);
+        v16 max = none;
+        for (int t = 0; t < columns; t += KERN_LANES) {
+            v16 x = v16_load(w->score[i] + t);
+            if (seen - t < KERN_LANES) {
+                x = v16_select_lt(v16_load(index), v16_set1((float)(seen - t)), x, none);
+                v16_store(w->score[i] + t, x);
+            }
+            max = v16_max(x, max);
         }
-        max = v16_max(x, max);
+        top[i] = v16_hmax(max);
     }
-    float top = attn_max(max), c = 1.0f;
-    if (top > w->m[i]) {
-        float all[KERN_LANES];
-        v16_store(all, v16_exp(v16_set1(w->m[i] - top))); /* 0 at first, when m is -inf */
-        c = all[0];
-        w->m[i] = top;
-        l = v16_mul(l, v16_set1(c));
+    for (int i = w->n_live; i % KERN_LANES; i++)
+        top[i] = w->m[i] = 0.0f;
+    for (int i = 0; i < w->n_live; i += KERN_LANES) {
+        v16 old = v16_load(w->m + i), m = v16_max(v16_load(top + i), old);
+        v16_store(w->m + i, m); /* old is -inf at first; both are when a lane saw nothing but that */
+        v16_store(w->scale + i, v16_select_eq(old, m, v16_set1(1.0f), v16_exp(v16_sub(old, m))));
     }
-    v16 m = v16_set1(w->m[i]);
-    for (int t = 0; t < columns; t += KERN_LANES) {
-        v16 p = v16_exp(v16_sub(v16_load(s + t), m));
-        v16_store(s + t, p);
-        l = v16_add(l, p);
+    for (int i = 0; i < w->n_live; i++) {
+        const int columns = attn_columns(w, i, t0, n);
+        v16 m = v16_set1(w->m[i]), l = v16_mul(v16_load(w->sums[i]), v16_set1(w->scale[i]));
+        for (int t = 0; t < columns; t += KERN_LANES) {
+            v16 x = v16_exp(v16_sub(v16_load(w->score[i] + t), m));
+            v16_store(w->score[i] + t, x);
+            l = v16_add(l, x);
+        }
+        v16_store(w->sums[i], l);
     }
-    v16_store(w->sums[i], l);
-    w->scale[i] = c;
 }
 
 static void attn_values(struct attn_work *w, int t0, int n, int next)
@@ -356,7 +363,7 @@ static void attn_lanes_list(struct attn_work *w)
         l->first = i;
         l->n = left >= ATTN_LANES ? ATTN_LANES : left >= 4 ? 4 : left >= 2 ? 2 : 1;
         l->most = 0;
-        for (; i < l->first + l->n; i++)
+        for (; i < l->first + l->n; w->tile_of[i++] = l)
             l->most = w->limit[i] > l->most ? w->limit[i] : l->most;
     }
 }
@@ -375,14 +382,14 @@ static void attn_piece(const struct attn_piece *p)
     w.rows = p->scratch;
     w.keys = w.rows + ATTN_ROWS * w.stride;
     float *per_lane = w.keys + ATTN_ROWS / ATTN_PANEL * w.panel_floats;
-    for (int i = 0; i < w.n_live; i++, per_lane += ATTN_ROWS + 2 * KERN_LANES) {
+    for (int i = 0; i < w.n_live; i++, per_lane += ATTN_SCORES + 2 * KERN_LANES) {
         const int lane = w.lane[i];
         w.q[i] = (const float *)(const void *)((const unsigned char *)p->q +
                                                (size_t)(lane / KERN_LANES) * kern_attn_query_bytes(p->dk)) +
                  (size_t)(lane % KERN_LANES) * (size_t)p->dk;
         w.o[i] = p->o + (size_t)lane * p->o_stride;
         w.score[i] = per_lane;
-        w.sums[i] = per_lane + ATTN_ROWS;
+        w.sums[i] = per_lane + ATTN_SCORES;
         w.o_tail[i] = w.sums[i] + KERN_LANES;
         w.m[i] = -INFINITY;
         v16_store(w.sums[i], v16_set1(0.0f));
@@ -392,11 +399,7 @@ static void attn_piece(const struct attn_piece *p)
         int n = most - t0 < ATTN_ROWS ? most - t0 : ATTN_ROWS;
         attn_convert(&w, t0, n);
         attn_scores(&w, t0, n);
-        for (int i = 0; i < w.n_tiles; i++) {
-            const struct attn_lanes *l = &w.tiles[i];
-            for (int j = l->first; l->most > t0 && j < l->first + l->n; j++)
-                attn_weights(&w, j, w.limit[j] - t0, l->most - t0 < n ? l->most - t0 : n);
-        }
+        attn_weights(&w, t0, n);
         attn_values(&w, t0, n, t0 + n);
     }
     int tail = p->dv % VA;
@@ -469,7 +472,7 @@ INLINE float row_bytes_store(enum tensor_type type, const float *x, int n, unsig
         v16 v = attn_load_some(x + i, n - i), size = v16_select_lt(v, zero, v16_sub(zero, v), v);
         max = v16_select_lt(max, size, size, max); /* false for NaN */
     }
-    float most = attn_max(max);
+    float most = v16_hmax(max);
     most = most > 3.0e38f ? 3.0e38f : most;
     float scale = most / top, inv = scale > 0.0f ? 1.0f / scale : 0.0f;
     if (inv > 3.0e38f)

@@ -12,7 +12,7 @@
 #define GROUP_TILE 4
 #define ATTN_LANES 4 /* of a tile of attention: twelve sums, three vectors, one scalar */
 #define ATTN_VECS 3
-#define ATTN_ROWS 48
+#define ATTN_ROWS 72
 
 typedef struct {
     __m256 a, b;
@@ -48,6 +48,13 @@ static inline v16 v16_fma(v16 x, v16 y, v16 z)
     return V16(_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b));
 }
 static inline v16 v16_max(v16 x, v16 y) { return V16(_mm256_max_ps(x.a, y.a), _mm256_max_ps(x.b, y.b)); }
+static inline float v16_hmax(v16 x)
+{
+    __m256 m = _mm256_max_ps(x.a, x.b);
+    __m128 h = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+    return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+}
 static inline v16 v16_min(v16 x, v16 y) { return V16(_mm256_min_ps(x.a, y.a), _mm256_min_ps(x.b, y.b)); }
 static inline v16 v16_round(v16 x)
 {
