@@ -10,7 +10,7 @@
 
 #include "tests/kernels/checker.h"
 
-#define MAX_LANES (5 * KERN_LANES)
+#define MAX_LANES (ATTN_MAX_GROUPS * KERN_LANES)
 #define MAX_ELEMS 640
 #define MAX_PAGES 64
 
@@ -44,6 +44,12 @@ static double decode(const struct row_format *f, const unsigned char *row, int i
     return (row[i] & 0x80 ? -x : x) * (double)v;
 }
 
+static const unsigned char *row_at(const struct attn_piece *p, int t)
+{
+    int u = p->first + t;
+    return p->pages[u / p->page_tokens] + p->offset + (size_t)(u % p->page_tokens) * p->format.row_bytes;
+}
+
 static enum tensor_type random_type(void)
 {
     static const enum tensor_type types[] = {TT_BF16, TT_BF16, TT_F32, TT_I8, TT_F8_E4M3};
@@ -53,10 +59,13 @@ static enum tensor_type random_type(void)
 /* Shapes that models have, and odd ones. */
 static void random_shape(struct attn_piece *p)
 {
-    static const int shapes[][4] = {{576, 512, 0, 0}, {288, 256, 0, 0}, {320, 256, 0, 0},
-                                    {192, 128, 0, 192}, {48, 32, 0, 0}, {80, 64, 0, 0}, {128, 128, 128, 0}};
+    /* dk, dv, k_off, v_off: latent rows, keys beside values in both orders, half a head shared */
+    static const int shapes[][4] = {{576, 512, 0, 0},   {288, 256, 0, 0},   {320, 256, 0, 0},
+                                    {192, 128, 0, 192}, {48, 32, 0, 0},     {80, 64, 0, 0},
+                                    {128, 128, 128, 0}, {128, 128, 64, 0},  {96, 64, 32, 0},
+                                    {64, 64, 0, 64},    {256, 256, 256, 0}, {320, 256, 256, 0}};
     if (values_below(3)) {
-        const int *s = shapes[values_below(7)];
+        const int *s = shapes[values_below(12)];
         p->dk = s[0], p->dv = s[1], p->k_off = s[2], p->v_off = s[3];
     } else {
         p->dk = 1 + values_below(100), p->dv = 1 + values_below(100);
@@ -71,37 +80,53 @@ static void random_shape(struct attn_piece *p)
                           (size_t)values_below(2) * 64;
 }
 
-static void random_piece(void)
+/* Rows of one kind: any values; all equal, so all scores; growing, so that the largest score keeps moving;
+ * large, so that scores are far apart and most weights vanish. */
+static void random_rows(struct attn_piece *p)
 {
-    static const int page_sizes[] = {16, 32, 64, 256, 7};
-    struct attn_piece *p = &c.p;
-    memset(p, 0, sizeof(*p));
-    random_shape(p);
-    p->page_tokens = page_sizes[values_below(5)];
-    p->first = values_below(3) ? 0 : values_below(p->page_tokens);
-    p->n_rows = 1 + values_below(values_below(8) ? 70 : ATTN_PIECE);
-    if (p->page_tokens == 7 && p->n_rows > 300)
-        p->n_rows = 300;
-    p->offset = (size_t)values_below(3) * 64;
-    p->n_groups = 1 + values_below(values_below(3) ? 2 : MAX_LANES / KERN_LANES);
-    int n_pages = (p->first + p->n_rows - 1) / p->page_tokens + 1;
-    float row[MAX_ELEMS], size = values_below(4) ? 1.0f : 30.0f;
-    for (int i = 0; i < n_pages; i++) {
-        size_t bytes = p->offset + (size_t)p->page_tokens * p->format.row_bytes;
-        c.pages[i] = guard_new(bytes, 64);
-        memset(c.pages[i], 0xff, bytes); /* what nobody may see: NaN */
-    }
-    p->pages = (const unsigned char *const *)c.pages;
+    float row[MAX_ELEMS], base = values_below(4) ? 1.0f : 30.0f;
+    int kind = values_below(6);
     for (int t = 0; t < p->n_rows; t++) {
-        int u = p->first + t;
-        unsigned char *at = c.pages[u / p->page_tokens] + p->offset +
-                            (size_t)(u % p->page_tokens) * p->format.row_bytes;
-        for (int i = 0; i < p->format.elems; i++)
+        float size = kind == 1 ? base * (float)(t + 1) / (float)p->n_rows : kind == 2 ? 3000.0f : base;
+        unsigned char *at = (unsigned char *)(uintptr_t)row_at(p, t);
+        for (int i = 0; i < p->format.elems && (kind || t == 0); i++)
             row[i] = values_uniform() * size;
         generic->row_store(&p->format, row, at);
         for (int i = 0; i < p->format.elems; i++)
             c.rows[t][i] = decode(&p->format, at, i);
     }
+}
+
+/* Pages of p's rows, cut some way. */
+static void random_pages(struct attn_piece *p, unsigned char **pages)
+{
+    static const int page_sizes[] = {16, 32, 64, 256, 7, ATTN_PIECE};
+    p->page_tokens = page_sizes[values_below(6)];
+    if (p->page_tokens == 7 && p->n_rows > 300)
+        p->page_tokens = 16;
+    p->first = values_below(3) ? 0 : values_below(p->page_tokens);
+    p->offset = (size_t)values_below(3) * 64;
+    int n_pages = (p->first + p->n_rows - 1) / p->page_tokens + 1;
+    for (int i = 0; i < n_pages; i++) {
+        size_t bytes = p->offset + (size_t)p->page_tokens * p->format.row_bytes;
+        pages[i] = guard_new(bytes, 64);
+        memset(pages[i], 0xff, bytes); /* what nobody may see: NaN */
+    }
+    p->pages = (const unsigned char *const *)pages;
+}
+
+static void random_piece(void)
+{
+    struct attn_piece *p = &c.p;
+    memset(p, 0, sizeof(*p));
+    random_shape(p);
+    p->n_rows = values_below(12) == 0 ? ATTN_PIECE
+                                      : 1 + values_below(values_below(8) ? 150 : ATTN_PIECE);
+    p->n_groups = 1 + values_below(values_below(3) ? 2 : 5);
+    if (p->dk + p->dv < 100 && values_below(8) == 0)
+        p->n_groups = ATTN_MAX_GROUPS;
+    random_pages(p, c.pages);
+    random_rows(p);
     c.scale = 1.0f / sqrtf((float)p->dk) * (values_below(4) ? 1.0f : 8.0f);
     int lanes = p->n_groups * KERN_LANES;
     for (int i = 0; i < lanes; i++) {
@@ -195,6 +220,48 @@ static void lane_answer(int lane, double *ret_m, double *ret_l, double *o, doubl
         o_bound[r] = o_bound[r] * (w_err + half) + 1e-30;
 }
 
+static void check_same_lane(const struct result *a, int i, const struct result *b, int j, const char *what)
+{
+    size_t dv = (size_t)c.p.dv;
+    if (a->m[i] != b->m[j] || a->l[i] != b->l[j] ||
+        !same_floats(a->o + (size_t)i * dv, b->o + (size_t)j * dv, dv))
+        FAIL("lane %d %s, as lane %d, differs (%d rows, limit %d)", j, what, i, c.p.n_rows, c.p.limit[j]);
+}
+
+/* A lane alone, elsewhere among empty ones, with no more rows than it sees: the same bits. */
+static void check_lane_alone(const struct result *got)
+{
+    struct attn_piece one = c.p;
+    int lane = values_below(one.n_groups * KERN_LANES), to = values_below(KERN_LANES);
+    int32_t limit[KERN_LANES] = {0};
+    float *q[KERN_LANES] = {0};
+    if (c.p.limit[lane] <= 0)
+        return;
+    limit[to] = c.p.limit[lane];
+    q[to] = c.q[lane];
+    one.n_groups = 1;
+    one.limit = limit;
+    one.n_rows = limit[to] < one.n_rows ? limit[to] : one.n_rows;
+    struct result alone = run(level, &one, q, 777.0f);
+    check_same_lane(&alone, to, got, lane, "alone");
+}
+
+/* The same rows, cut into other pages, with other bytes around them. */
+static void check_other_pages(const struct result *got)
+{
+    static unsigned char *pages[MAX_PAGES];
+    struct attn_piece other = c.p;
+    if (values_below(4))
+        return;
+    random_pages(&other, pages);
+    for (int t = 0; t < other.n_rows; t++)
+        memcpy((unsigned char *)(uintptr_t)row_at(&other, t), row_at(&c.p, t), other.format.row_bytes);
+    struct result again = run(level, &other, c.q, 3.0f);
+    for (int i = 0; i < other.n_groups * KERN_LANES; i++)
+        if (other.limit[i] > 0)
+            check_same_lane(&again, i, got, i, "in other pages");
+}
+
 void check_attn_piece(void)
 {
     random_piece();
@@ -225,24 +292,8 @@ void check_attn_piece(void)
     }
     free(o);
 
-    /* A lane alone, elsewhere among empty ones, with no more rows than it sees: the same bits. */
-    int lane = values_below(lanes), to = values_below(KERN_LANES);
-    if (p->limit[lane] > 0) {
-        struct attn_piece one = *p;
-        int32_t limit[KERN_LANES] = {0};
-        float *q[KERN_LANES] = {0};
-        limit[to] = p->limit[lane];
-        q[to] = c.q[lane];
-        one.n_groups = 1;
-        one.limit = limit;
-        one.n_rows = p->limit[lane] < p->n_rows ? p->limit[lane] : p->n_rows;
-        struct result alone = run(level, &one, q, 777.0f);
-        if (alone.m[to] != got.m[lane] || alone.l[to] != got.l[lane] ||
-            !same_floats(alone.o + (size_t)to * (size_t)p->dv, got.o + (size_t)lane * (size_t)p->dv,
-                         (size_t)p->dv))
-            FAIL("lane %d alone, as lane %d, differs (%d rows, limit %d)", lane, to, p->n_rows,
-                 p->limit[lane]);
-    }
+    check_lane_alone(&got);
+    check_other_pages(&got);
 }
 
 /* Queries are packed as each level likes; what counts is checked with the piece. Here: guards only. */
