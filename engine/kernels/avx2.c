@@ -14,16 +14,18 @@
 
 #include "engine/kernels/quants_template.h"
 
-MUL_QUANTS(mul_q8_0_rows, TT_Q8_0)
+/* How far ahead weights are fetched: the hardware's own streams stop at page ends. */
+#define Q8_PREFETCH 2048
 
-/* Few rows, without unpacking first: every weight is used as it is loaded. The same values bit for bit. */
+/* Up to four rows against the two halves of a group: each weight and each broadcast of an activation is loaded
+ * once for all of them. In one half at a time, as quants_template.h has it, loads are the limit. */
 INLINE void q8_tile(const unsigned char *wg, int n_out, int n_in, int g, const void *const *x,
                     float *const *y, const int rows)
 {
     const __m256i ones = _mm256_set1_epi16(1);
-    v16 acc[2];
-    const float *dx[2];
-    const int8_t *qx[2];
+    v16 acc[4];
+    const float *dx[4];
+    const int8_t *qx[4];
     UNROLL
     for (int i = 0; i < rows; i++) {
         dx[i] = act_scales(x[i]);
@@ -32,22 +34,26 @@ INLINE void q8_tile(const unsigned char *wg, int n_out, int n_in, int g, const v
     }
     for (int b = 0; b < n_in / Q8_BLOCK; b++) {
         const unsigned char *blk = wg + (size_t)b * Q8_GROUP_BLOCK;
-        __m256i sum[2][2];
+        __m256i sum[4][2];
         UNROLL
         for (int i = 0; i < rows; i++)
             sum[i][0] = sum[i][1] = _mm256_setzero_si256();
         for (int k = 0; k < 8; k++) {
+            const unsigned char *at = blk + 32 + 64 * k;
+            __m256i w[2], size[2];
+            _mm_prefetch((const char *)at + Q8_PREFETCH, _MM_HINT_T0);
             UNROLL
             for (int h = 0; h < 2; h++) {
-                __m256i w = _mm256_loadu_si256((const __m256i *)(const void *)(blk + 32 + 64 * k + 32 * h));
-                __m256i aw = _mm256_abs_epi8(w);
+                w[h] = _mm256_loadu_si256((const __m256i *)(const void *)(at + 32 * h));
+                size[h] = _mm256_abs_epi8(w[h]);
+            }
+            UNROLL
+            for (int i = 0; i < rows; i++) {
+                __m256i x4 = quad(qx[i] + b * Q8_BLOCK, k);
                 UNROLL
-                for (int i = 0; i < rows; i++) {
-                    int32_t quad;
-                    memcpy(&quad, qx[i] + b * Q8_BLOCK + 4 * k, 4);
-                    __m256i v = _mm256_sign_epi8(_mm256_set1_epi32(quad), w);
-                    __m256i p = _mm256_madd_epi16(_mm256_maddubs_epi16(aw, v), ones);
-                    sum[i][h] = _mm256_add_epi32(sum[i][h], p);
+                for (int h = 0; h < 2; h++) {
+                    __m256i pairs = _mm256_maddubs_epi16(size[h], _mm256_sign_epi8(x4, w[h]));
+                    sum[i][h] = _mm256_add_epi32(sum[i][h], _mm256_madd_epi16(pairs, ones));
                 }
             }
         }
@@ -68,16 +74,16 @@ static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const v
 {
     size_t group_bytes = quant_group_bytes(TT_Q8_0, n_in);
     const unsigned char *wg = (const unsigned char *)w + (size_t)g0 * group_bytes;
-    if (m > 4) {
-        mul_q8_0_rows(w, n_out, n_in, g0, g1, x, y, m);
-        return;
-    }
     for (int g = g0; g < g1; g++, wg += group_bytes) {
         int i = 0;
-        for (; i + 2 <= m; i += 2)
-            q8_tile(wg, n_out, n_in, g, x + i, y + i, 2);
-        if (i < m)
-            q8_tile(wg, n_out, n_in, g, x + i, y + i, 1);
+        for (; i + 4 <= m; i += 4)
+            q8_tile(wg, n_out, n_in, g, x + i, y + i, 4);
+        switch (m - i) {
+        case 3: q8_tile(wg, n_out, n_in, g, x + i, y + i, 3); break;
+        case 2: q8_tile(wg, n_out, n_in, g, x + i, y + i, 2); break;
+        case 1: q8_tile(wg, n_out, n_in, g, x + i, y + i, 1); break;
+        default: break;
+        }
     }
 }
 
