@@ -35,6 +35,7 @@ static void build_tables(void)
         if (level == CPU_AMX && have == CPU_AVX512 && cpu_level_available(CPU_AMX)) {
             kern__init_amx_products(&t);
             kern__init_amx_attention(&t);
+            kern__init_amx_index(&t);
             have = CPU_AMX;
         }
 #endif

@@ -8,9 +8,10 @@
 void kern__init_generic(struct kernels *t); /* sets every field */
 void kern__init_avx2(struct kernels *t);
 void kern__init_avx512(struct kernels *t);
-/* The AMX level in two parts: products and attention. */
+/* The AMX level in parts: products, attention, index keys. */
 void kern__init_amx_products(struct kernels *t);
 void kern__init_amx_attention(struct kernels *t);
+void kern__init_amx_index(struct kernels *t);
 void kern__init_neon(struct kernels *t);
 
 #define INLINE static inline __attribute__((always_inline))

@@ -37,7 +37,7 @@ LIBS_KERN_SIMD += libkern_avx512.a
 endif
 if HAVE_SIMD_AMX
 noinst_LIBRARIES += libkern_amx.a
-libkern_amx_a_SOURCES = %D%/amx_attn.c %D%/amx_mul.c %D%/amx.h %D%/amx_rows.h %D%/amx_tiles.h
+libkern_amx_a_SOURCES = %D%/amx_attn.c %D%/amx_index.c %D%/amx_mul.c %D%/amx.h %D%/amx_rows.h %D%/amx_tiles.h
 libkern_amx_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AMX_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_amx.a
 endif
@@ -47,6 +47,6 @@ libkern_neon_a_SOURCES = %D%/neon.c
 libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(SIMD_NEON_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_neon.a
 endif
-EXTRA_DIST += %D%/amx.h %D%/amx_rows.h %D%/amx_tiles.h %D%/amx_attn.c %D%/amx_mul.c %D%/avx2.c %D%/avx512.c %D%/neon.c
+EXTRA_DIST += %D%/amx.h %D%/amx_rows.h %D%/amx_tiles.h %D%/amx_attn.c %D%/amx_index.c %D%/amx_mul.c %D%/avx2.c %D%/avx512.c %D%/neon.c
 
 libengine_a_SOURCES += engine/pool.c engine/pool.h

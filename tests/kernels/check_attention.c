@@ -188,7 +188,9 @@ static void lane_answer(int lane, double *ret_m, double *ret_l, double *o, doubl
     const struct attn_piece *p = &c.p;
     int n = p->limit[lane] < p->n_rows ? p->limit[lane] : p->n_rows;
     static double s[ATTN_PIECE];
-    double m = -INFINITY, l = 0, err = 0, half = rounds_operands() ? ldexp(1, -8) : 0;
+    double m = -INFINITY, l = 0, err = 0, half = 0;
+    if (rounds_operands()) /* of queries or weights; of rows that are not bfloat16 as they lie */
+        half = p->format.type == TT_BF16 ? ldexp(1, -8) : ldexp(1.01, -7);
     for (int t = 0; t < n; t++) {
         double sum = 0, size = 0;
         for (int d = 0; d < p->dk && c.q[lane]; d++) {
@@ -198,7 +200,6 @@ static void lane_answer(int lane, double *ret_m, double *ret_l, double *o, doubl
         }
         s[t] = sum;
         m = fmax(m, sum);
-        /* both operands rounded, by at most half a unit of bfloat16 each */
         err = fmax(err, size * ((p->dk + 3) * EPS + half));
     }
     for (int r = 0; r < p->dv; r++)
