@@ -30,6 +30,7 @@
 #ifndef VALUE_STEPS
 #define VALUE_STEPS 8
 #endif
+#define SCORE_STEPS 6                 /* of a run of score products */
 
 struct group {
     int index;               /* of the call */
@@ -51,12 +52,12 @@ struct call {
     struct group groups[ATTN_MAX_GROUPS]; /* those that see something */
     struct unit units[ATTN_MAX_GROUPS];
     size_t key_stride, value_stride; /* bytes of the copies of a block's rows */
-    uint16_t *keys, *values;
+    unsigned char *keys, *values; /* of two blocks */
     unsigned char *columns;  /* [v_columns], VALUE_COLUMN apart */
     unsigned char *weights;  /* of two units */
     float *scores;           /* [n_groups][ATTN_PIECE][16] */
     float *out;              /* [UNIT][16][16 v_columns] */
-    int far, ahead;          /* next rows to fetch of this call and of the next */
+    int ahead;               /* next row to fetch for the next call */
 };
 
 /* --- queries ----------------------------------------------------------------------------------- */
@@ -100,45 +101,52 @@ static void fetch_rows(const struct attn_piece *p, int lo, int hi)
 /* One block of rows: where its keys and values are. */
 struct block {
     struct operand keys[2];                /* 16 rows each */
-    const unsigned char *values[BLOCK];    /* v_columns * 16 of bfloat16 each */
+    const unsigned char *values[BLOCK];    /* v_columns * 16 of bfloat16 each; NULL: zeros */
     unsigned char *to;                     /* its step in column 0 */
 };
 
-static void block_open(const struct call *c, int b, struct block *blk)
+/* Where 16 rows from t0 are left operands as they lie. */
+static int keys_lie_well(const struct call *c, int t0)
+{
+    const struct attn_piece *p = c->p;
+    return p->format.type == TT_BF16 && p->dk % 32 == 0 &&
+           (p->first + t0) % p->page_tokens + 16 <= p->page_tokens;
+}
+
+/* Rows [lo, hi) of block b, copied where they are not operands as they lie. */
+static void block_rows(const struct call *c, int b, struct block *blk, int lo, int hi)
 {
     const struct attn_piece *p = c->p;
     const struct row_format *f = &p->format;
-    int plain = f->type == TT_BF16 && p->dk % 32 == 0;
     int inside = p->v_off >= p->k_off && p->v_off + p->dv <= p->k_off + p->dk;
+    unsigned char *keys = c->keys + (size_t)(b % 2) * BLOCK * c->key_stride;
+    unsigned char *values = c->values + (size_t)(b % 2) * BLOCK * c->value_stride;
     blk->to = c->columns + (size_t)b * TILE_BYTES;
-    for (int i = 0; i < 2; i++) {
-        int t0 = b * BLOCK + 16 * i, in_page = (p->first + t0) % p->page_tokens + 16 <= p->page_tokens;
-        int n = c->n - t0 < 16 ? c->n - t0 : 16;
-        struct operand *o = &blk->keys[i];
-        if (n <= 0) {
+    for (int i = lo; i < hi; i++) {
+        int t = b * BLOCK + i, t0 = t - i % 16, well = keys_lie_well(c, t0);
+        struct operand *o = &blk->keys[i / 16];
+        if (t0 >= c->n) {
             *o = blk->keys[0]; /* nobody looks at these scores */
-        } else if (plain && in_page) {
-            *o = (struct operand){attn_row(p, t0) + 2 * (size_t)p->k_off, f->row_bytes, 64};
-        } else {
-            unsigned char *at = (unsigned char *)c->keys + (size_t)(16 * i) * c->key_stride;
-            *o = (struct operand){at, c->key_stride, 64};
-            for (int r = 0; r < n; r++)
-                row_to_bf16(f, attn_row(p, t0 + r), p->k_off, p->k_off + p->dk,
-                            (uint16_t *)(void *)(at + (size_t)r * c->key_stride));
+        } else if (i % 16 == 0) {
+            *o = (struct operand){keys + (size_t)i * c->key_stride, c->key_stride, 64};
+            if (well)
+                *o = (struct operand){attn_row(p, t0) + 2 * (size_t)p->k_off, f->row_bytes, 64};
         }
-        for (int r = 0; r < 16; r++) {
-            int t = t0 + r;
-            if (t >= c->n) {
-                blk->values[16 * i + r] = NULL;
-            } else if (f->type == TT_BF16 && p->dv % 32 == 0) {
-                blk->values[16 * i + r] = attn_row(p, t) + 2 * (size_t)p->v_off;
-            } else if (f->type != TT_BF16 && inside && p->dv % 32 == 0) {
-                blk->values[16 * i + r] = o->at + (size_t)r * o->stride + 2 * (size_t)(p->v_off - p->k_off);
-            } else {
-                unsigned char *at = (unsigned char *)c->values + (size_t)(16 * i + r) * c->value_stride;
-                row_to_bf16(f, attn_row(p, t), p->v_off, p->v_off + p->dv, (uint16_t *)(void *)at);
-                blk->values[16 * i + r] = at;
-            }
+        blk->values[i] = NULL;
+        if (t >= c->n)
+            continue;
+        const unsigned char *row = attn_row(p, t);
+        unsigned char *key = keys + (size_t)i * c->key_stride;
+        if (!well)
+            row_to_bf16(f, row, p->k_off, p->k_off + p->dk, (uint16_t *)(void *)key);
+        if (f->type == TT_BF16 && p->dv % 32 == 0) {
+            blk->values[i] = row + 2 * (size_t)p->v_off;
+        } else if (f->type != TT_BF16 && inside && p->dv % 32 == 0) {
+            blk->values[i] = key + 2 * (size_t)(p->v_off - p->k_off);
+        } else {
+            unsigned char *value = values + (size_t)i * c->value_stride;
+            row_to_bf16(f, row, p->v_off, p->v_off + p->dv, (uint16_t *)(void *)value);
+            blk->values[i] = value;
         }
     }
 }
@@ -164,61 +172,87 @@ static void block_values(const struct call *c, const struct block *blk, int lo, 
 
 /* --- scores ------------------------------------------------------------------------------------ */
 
+/* Vector work and fetching beside the scores of a block, cut into slices. */
+struct beside {
+    int b, n_blocks;
+    struct block *now, *next;
+    int near, near_n, far, far_n; /* rows to fetch */
+    int done, slice, n_slices;
+};
+
+static void beside_slice(const struct call *c, struct beside *s)
+{
+    int i = s->done, j = ++s->slice, n = s->n_slices;
+    s->done = j;
+    fetch_rows(c->p, s->near + s->near_n * i / n, s->near + s->near_n * j / n);
+    fetch_rows(c->p, s->far + s->far_n * i / n, s->far + s->far_n * j / n);
+    block_values(c, s->now, 16 * i / n, 16 * j / n);
+    if (s->b + 1 < s->n_blocks)
+        block_rows(c, s->b + 1, s->next, BLOCK * i / n, BLOCK * j / n);
+}
+
 /* Scores of one block for a unit. */
-static void score_unit(const struct call *c, const struct unit *u, const struct block *blk, int b)
+static void score_unit(const struct call *c, const struct unit *u, struct beside *s)
 {
     struct operand q[UNIT];
+    const struct operand *keys = s->now->keys;
     float *to[2 * UNIT];
     static const size_t stride[2 * UNIT] = {64, 64, 64, 64, 64, 64};
     size_t query = kern_attn_query_bytes(c->p->dk);
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
         q[i] = (struct operand){(const unsigned char *)c->p->q + (size_t)g->index * query, 64, TILE_BYTES};
-        to[i] = c->scores + (size_t)(u->first + i) * GROUP_SCORES + (size_t)b * BLOCK * KERN_LANES;
+        to[i] = c->scores + (size_t)(u->first + i) * GROUP_SCORES + (size_t)s->b * BLOCK * KERN_LANES;
         to[u->n + i] = to[i] + 16 * KERN_LANES;
     }
     tiles_fence();
-    switch (u->n) {
-    case 1:
-        sums_clear(2);
-        multiply_2x1(blk->keys, q, 0, c->k_steps);
-        sums_store(2, to, stride);
-        break;
-    case 2:
-        sums_clear(4);
-        multiply_2x2(blk->keys, q, 0, c->k_steps);
-        sums_store(4, to, stride);
-        break;
-    default:
-        sums_clear(6);
-        multiply_2x3(blk->keys, q, 0, c->k_steps);
-        sums_store(6, to, stride);
+    sums_clear(6);
+    for (int k = 0; k < c->k_steps; k += SCORE_STEPS) {
+        int n = c->k_steps - k < SCORE_STEPS ? c->k_steps - k : SCORE_STEPS;
+        if (u->n == 1)
+            multiply_2x1(keys, q, k, n);
+        else if (u->n == 2)
+            multiply_2x2(keys, q, k, n);
+        else
+            multiply_2x3(keys, q, k, n);
+        beside_slice(c, s);
     }
+    if (u->n == 1)
+        sums_store(2, to, stride);
+    else if (u->n == 2)
+        sums_store(4, to, stride);
+    else
+        sums_store(6, to, stride);
     tiles_fence();
 }
 
 static void score_all(struct call *c)
 {
-    int n_blocks = (c->n + BLOCK - 1) / BLOCK, half = c->n / 2;
-    struct block blk;
-    fetch_rows(c->p, BLOCK, 2 * BLOCK < half ? 2 * BLOCK : half);
-    c->far = half;
+    int n_blocks = (c->n + BLOCK - 1) / BLOCK, half = c->n / 2, far = half;
+    int runs = (c->k_steps + SCORE_STEPS - 1) / SCORE_STEPS;
+    struct block blocks[2];
+    fetch_rows(c->p, 0, 2 * BLOCK < half ? 2 * BLOCK : half);
+    block_rows(c, 0, &blocks[0], 0, BLOCK);
     for (int b = 0; b < n_blocks; b++) {
+        struct beside s = {.b = b, .n_blocks = n_blocks, .now = &blocks[b % 2], .next = &blocks[(b + 1) % 2],
+                           .n_slices = c->n_units * runs};
         /* Rows of the first half soon enough, if the call before has not; those of the second early, at an
          * even pace. */
         int near = (b + 2) * BLOCK, near_end = near + BLOCK < half ? near + BLOCK : half;
         int far_end = half + (b + 1) * (c->n - half) / (n_blocks > 4 ? n_blocks - 2 : n_blocks);
         far_end = far_end < c->n ? far_end : c->n;
-        int near_n = near_end > near ? near_end - near : 0, far = c->far, far_n = far_end - far;
-        block_open(c, b, &blk);
+        s.near = near, s.near_n = near_end > near ? near_end - near : 0;
+        s.far = far, s.far_n = far_end - far;
         for (int u = 0; u < c->n_units; u++) {
-            fetch_rows(c->p, near + near_n * u / c->n_units, near + near_n * (u + 1) / c->n_units);
-            fetch_rows(c->p, far + far_n * u / c->n_units, far + far_n * (u + 1) / c->n_units);
-            block_values(c, &blk, 16 * u / c->n_units, 16 * (u + 1) / c->n_units);
             if (b * BLOCK < c->units[u].seen)
-                score_unit(c, &c->units[u], &blk, b);
+                score_unit(c, &c->units[u], &s);
+            s.slice = (u + 1) * runs;
         }
-        c->far = far_end;
+        if (s.done < s.n_slices) {
+            s.slice = s.n_slices - 1;
+            beside_slice(c, &s);
+        }
+        far = far_end;
     }
 }
 
@@ -359,6 +393,15 @@ static void value_run(const struct call *c, const struct unit *u, const unsigned
     tiles_fence();
 }
 
+/* The first half of the next call's rows is fetched at an even pace beside the weights of the first unit (stage
+ * 0) and the results of each: stage `stage` is at run `run` of `runs`. */
+static void fetch_ahead(struct call *c, int stage, int run, int runs)
+{
+    int end = c->p->n_ahead / 2 * (stage * runs + run) / ((c->n_units + 1) * runs);
+    fetch_rows(c->p, c->p->n_rows + c->ahead, c->p->n_rows + end);
+    c->ahead = end;
+}
+
 /* The results of a unit, the weights of the next one on the way. */
 static void value_unit(struct call *c, int index, struct weighing *next)
 {
@@ -375,15 +418,11 @@ static void value_unit(struct call *c, int index, struct weighing *next)
         stride[i] = 4 * (g->direct ? p->o_stride : room);
     }
     int runs = (u->steps + VALUE_STEPS - 1) / VALUE_STEPS * c->v_columns / 2;
-    int slice = (next->end - next->next + runs - 1) / runs;
-    int fetch_end = p->n_ahead / 2 * (index + 1) / c->n_units;
-    int fetch = (fetch_end - c->ahead + runs - 1) / runs;
+    int slice = (next->end - next->next + runs - 1) / runs, run = 0;
     for (int k = 0; k < u->steps; k += VALUE_STEPS) {
         int n = u->steps - k < VALUE_STEPS ? u->steps - k : VALUE_STEPS;
         for (int j = 0; j < c->v_columns; j += 2) {
-            int to = c->ahead + fetch < fetch_end ? c->ahead + fetch : fetch_end;
-            fetch_rows(p, p->n_rows + c->ahead, p->n_rows + to);
-            c->ahead = to;
+            fetch_ahead(c, index + 1, ++run, runs);
             value_run(c, u, weights, j, k, n, out, stride);
             weigh(c, next, slice);
         }
@@ -407,10 +446,14 @@ static void value_all(struct call *c)
             w.next = 0;
             w.end = w.u->n * w.u->steps;
         }
-        if (u == 0)
-            weigh(c, &w, w.end); /* nothing to do it beside */
-        else
+        if (u > 0) {
             value_unit(c, u - 1, &w);
+            continue;
+        }
+        while (w.next < w.end) { /* nothing to do it beside */
+            fetch_ahead(c, 0, w.next + 1, w.end);
+            weigh(c, &w, 1);
+        }
     }
 }
 
@@ -467,14 +510,14 @@ static void open_scratch(struct call *c)
     at += (size_t)c->n_groups * GROUP_SCORES * sizeof(float);
     c->out = (float *)(void *)at;
     at += (size_t)UNIT * KERN_LANES * (size_t)c->v_columns * KERN_LANES * sizeof(float);
-    c->keys = (uint16_t *)(void *)at;
-    at += BLOCK * c->key_stride;
-    c->values = (uint16_t *)(void *)at;
+    c->keys = at;
+    at += 2 * BLOCK * c->key_stride;
+    c->values = at;
     /* what lies beyond the elements of copied rows counts as zero */
     if (c->p->dk % 32)
-        memset(c->keys, 0, BLOCK * c->key_stride);
+        memset(c->keys, 0, 2 * BLOCK * c->key_stride);
     if (c->p->dv % 32)
-        memset(c->values, 0, BLOCK * c->value_stride);
+        memset(c->values, 0, 2 * BLOCK * c->value_stride);
 }
 
 static void attn_piece(const struct attn_piece *p)
