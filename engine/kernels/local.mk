@@ -15,6 +15,7 @@ libkern_a_SOURCES = \
 	%D%/quants_avx512.h \
 	%D%/quants_neon.h \
 	%D%/quants_template.h \
+	%D%/quants_unpack.h \
 	%D%/simd_template.h \
 	%D%/small_template.h \
 	%D%/vec_avx2.h \
@@ -35,9 +36,17 @@ libkern_avx512_a_SOURCES = %D%/avx512.c
 libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_avx512.a
 endif
+amx_sources = \
+	%D%/amx.h \
+	%D%/amx_attn.c \
+	%D%/amx_index.c \
+	%D%/amx_mul.c \
+	%D%/amx_mul.h \
+	%D%/amx_rows.h \
+	%D%/amx_tiles.h
 if HAVE_SIMD_AMX
 noinst_LIBRARIES += libkern_amx.a
-libkern_amx_a_SOURCES = %D%/amx_attn.c %D%/amx_index.c %D%/amx_mul.c %D%/amx.h %D%/amx_rows.h %D%/amx_tiles.h
+libkern_amx_a_SOURCES = $(amx_sources)
 libkern_amx_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AMX_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_amx.a
 endif
@@ -47,6 +56,6 @@ libkern_neon_a_SOURCES = %D%/neon.c
 libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(SIMD_NEON_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_neon.a
 endif
-EXTRA_DIST += %D%/amx.h %D%/amx_rows.h %D%/amx_tiles.h %D%/amx_attn.c %D%/amx_index.c %D%/amx_mul.c %D%/avx2.c %D%/avx512.c %D%/neon.c
+EXTRA_DIST += $(amx_sources) %D%/avx2.c %D%/avx512.c %D%/neon.c
 
 libengine_a_SOURCES += engine/pool.c engine/pool.h

@@ -6,7 +6,7 @@
  * k a lane, and met by every activation row of the tile; unpacking is shared by up to QUANT_TILE rows.
  * With one row all sums live in registers. Integers are exact, and each output gets its float32 additions
  * in the order of kern.h, so results depend neither on the tile nor, beyond contraction, on the level. */
-#include "engine/kernels/quant_layout.h"
+#include "engine/kernels/quants_unpack.h"
 
 #define QUANT_TILE 32
 #define HALVES (KERN_LANES / VI_LANES)
@@ -18,61 +18,6 @@ struct quant_scales {
     struct subs s;  /* integer scales of halves */
     vi mins;        /* integer minima of halves, pairs of int16 */
 };
-
-/* Bits [from, from + n) of each byte to [to, to + n), others 0. */
-INLINE vi move_bits(vi v, const int from, const int to, const int n)
-{
-    vi mask = vi_set1_8(((1 << n) - 1) << to);
-    if (from > to)
-        v = vi_srl16(v, from - to);
-    else if (from < to)
-        v = vi_sll16(v, to - from);
-    return vi_and(v, mask);
-}
-
-/* The unsigned integers of a block, or the signed ones of int8 and IQ4; p: behind its side scales. */
-INLINE void quant_unpack(const struct quant_layout l, const unsigned char *p, vi w[8])
-{
-    const unsigned char *b2 = p + l.n4 * QUANT_WORD, *b1 = b2 + l.b2 * QUANT_WORD;
-    const int at2 = l.n4 ? 4 : 0, at1 = at2 + (l.b2 ? 2 : 0);
-    if (l.b8) {
-        UNROLL
-        for (int q = 0; q < 8; q++)
-            w[q] = vi_load(p + q * QUANT_WORD);
-        return;
-    }
-    if (l.n4) {
-        UNROLL
-        for (int j = 0; j < 4; j++) {
-            vi v = vi_load(p + j * QUANT_WORD);
-            w[j] = move_bits(v, 0, 0, 4);
-            w[j + 4] = move_bits(v, 4, 0, 4);
-        }
-    }
-    if (l.b2) {
-        UNROLL
-        for (int j = 0; j < 2; j++) {
-            vi v = vi_load(b2 + j * QUANT_WORD);
-            UNROLL
-            for (int q = 0; q < 4; q++) {
-                vi bits = move_bits(v, 2 * q, at2, 2);
-                w[4 * j + q] = l.n4 ? vi_or(w[4 * j + q], bits) : bits;
-            }
-        }
-    }
-    if (l.b1) {
-        vi v = vi_load(b1);
-        UNROLL
-        for (int q = 0; q < 8; q++)
-            w[q] = vi_or(w[q], move_bits(v, q, at1, 1));
-    }
-    if (l.table) {
-        vi table = vi_table16(quant_iq4_table);
-        UNROLL
-        for (int q = 0; q < 8; q++)
-            w[q] = vi_lookup(table, w[q]);
-    }
-}
 
 /* Scales of block b: head and side at the rows in hand. d and m of the super-block are given. */
 INLINE void quant_scales_read(const struct quant_layout l, const unsigned char *side, const int half,
