@@ -163,7 +163,7 @@ INLINE void tile_products(const struct quant_layout l, const int8_t *a, const st
                           const int groups, struct item *it)
 {
     int e = 0;
-    tile_fence();
+    tiles_fence();
     if (is_split(l)) {
         for (; e < n; e++) {
             LEFT(4, e, 0);
@@ -375,7 +375,7 @@ static void configure(const struct quant_layout l, int rows)
         c.rows[t] = (uint8_t)(t < 6 ? (rows <= HALF ? HALF : KERN_LANES) : bytes / 4);
         c.colsb[t] = (uint16_t)(t < 4 || t > 5 ? QUANT_WORD : bytes);
     }
-    tile_fence();
+    tiles_fence();
     _tile_loadconfig(&c);
 }
 
@@ -438,6 +438,7 @@ MUL_QUANTS(mul_iq4_xs, TT_IQ4_XS)
 void kern__init_amx_products(struct kernels *t)
 {
     below = *t;
+    kern__init_amx_halves(t);
     t->mul_q8_0 = mul_q8_0;
     t->mul_q4_0 = mul_q4_0;
     t->mul_q4_1 = mul_q4_1;

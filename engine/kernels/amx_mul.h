@@ -1,4 +1,4 @@
-/* engine/kernels/amx_mul.h - what both files of AMX products need. All static. */
+/* engine/kernels/amx_mul.h - what both files of AMX products need. All static but where said. */
 #ifndef LATENT_ENGINE_KERNELS_AMX_MUL_H
 #define LATENT_ENGINE_KERNELS_AMX_MUL_H
 
@@ -7,13 +7,9 @@
 #include "engine/kernels/amx.h"
 #include "engine/kernels/vec_avx512.h"
 
-#define ALIGN64 __attribute__((aligned(64)))
+void kern__init_amx_halves(struct kernels *t); /* amx_mul_bf16.c */
 
-/* The compiler does not know that tile instructions read memory: what they read must be written before. */
-INLINE void tile_fence(void)
-{
-    __asm__ volatile("" ::: "memory");
-}
+#define ALIGN64 __attribute__((aligned(64)))
 
 /* Sixteen outputs of group g of a row; the last group may have fewer. */
 INLINE v16 load_lanes(const float *y, int g, int n_out)

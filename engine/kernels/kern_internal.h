@@ -17,8 +17,9 @@ void kern__init_neon(struct kernels *t);
 #define INLINE static inline __attribute__((always_inline))
 
 /* Before each loop over a tile: only when all of them are unrolled do the sums live in registers, and -O2
- * alone stops at small tiles. */
-#ifdef __clang__
+ * alone stops at small tiles. Emulated levels (tests) do without. */
+#ifdef UNROLL
+#elif defined(__clang__)
 #define UNROLL _Pragma("unroll")
 #else
 #define UNROLL _Pragma("GCC unroll 16")

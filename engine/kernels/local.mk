@@ -42,6 +42,7 @@ amx_sources = \
 	%D%/amx_index.c \
 	%D%/amx_mul.c \
 	%D%/amx_mul.h \
+	%D%/amx_mul_bf16.c \
 	%D%/amx_rows.h \
 	%D%/amx_tiles.h
 if HAVE_SIMD_AMX

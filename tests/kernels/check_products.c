@@ -5,7 +5,10 @@
  * (their own rounding is act_q8's business), integers are exact, so each block of 32 gives one term, or
  * two with a minimum, each rounded twice, and as many additions; every one of these errs by at most half
  * an EPS of the sum of the terms' sizes. Float types: one term and one addition per value; FP8 adds up
- * blocks of 128 first. */
+ * blocks of 128 first. A level that takes bfloat16 rows gets values that are bfloat16: float32 for plain C,
+ * so that the same bound holds, but for subnormal numbers, which it takes as zero.
+ *
+ * Then the rows are multiplied again in other company and the groups in other pieces: bits must be the same. */
 #include "config.h"
 
 #include <math.h>
@@ -15,9 +18,9 @@
 #include "tests/kernels/checker.h"
 #include "tests/kernels/formats.h"
 
-#define MAX_M 40
+#define MAX_M 150
 #define MAX_OUT 200
-#define MAX_IN 1024
+#define MAX_IN 2560
 
 struct product {
     const struct format *format;
@@ -27,6 +30,7 @@ struct product {
     unsigned char *packed;
     float *xf[MAX_M];
     const void *x[MAX_M]; /* as the kernel wants them */
+    const void *def_x[MAX_M]; /* and plain C */
     float *got[MAX_M], *def[MAX_M];
 };
 
@@ -65,6 +69,18 @@ static void random_rows(struct product *p)
     }
 }
 
+/* Row i as the level wants it: bfloat16, zeros up to a multiple of 32. Its float32 become the same values. */
+static void to_bf16(struct product *p, int i)
+{
+    size_t n = (size_t)p->n_in, bytes = (2 * n + 63) & ~(size_t)63;
+    uint16_t *h = guard_new(bytes, 64);
+    memset(h, 0, bytes);
+    generic->f32_to_bf16(p->xf[i], p->n_in, h);
+    for (size_t k = 0; k < n; k++)
+        p->xf[i][k] = (float)values_bf16(&h[k]);
+    p->x[i] = h;
+}
+
 static void random_product(struct product *p, enum tensor_type type)
 {
     memset(p, 0, sizeof(*p));
@@ -76,6 +92,12 @@ static void random_product(struct product *p, enum tensor_type type)
               : type == TT_F8_E4M3 ? 1 + values_below(300)
                            : 1 + values_below(130);
     p->m = 1 + values_below(values_below(2) ? 9 : values_below(3) ? 20 : MAX_M);
+    if (values_below(40) == 0) { /* beyond what a kernel keeps at a time */
+        p->m = 1 + values_below(MAX_M);
+        p->n_out = 1 + values_below(40);
+        p->n_in = elems > 1 ? MAX_IN / 256 * 256 - elems * values_below(512 / elems)
+                            : 900 + values_below(MAX_IN - 900);
+    }
     int groups = (p->n_out + KERN_LANES - 1) / KERN_LANES;
     p->g0 = values_below(3) ? 0 : values_below(groups);
     p->g1 = values_below(3) ? groups : p->g0 + values_below(groups - p->g0 + 1);
@@ -91,7 +113,10 @@ static void random_product(struct product *p, enum tensor_type type)
             void *a = guard_new(kern_act_bytes(type, p->n_in), 64);
             generic->act_q8(p->xf[i], p->n_in, a);
             p->x[i] = a;
+        } else if (kern_act_form(level, type) == ACT_BF16) {
+            to_bf16(p, i);
         }
+        p->def_x[i] = elems > 1 ? p->x[i] : p->xf[i];
         p->got[i] = floats(p->n_out);
         p->def[i] = floats(p->n_out);
         for (int k = 0; k < p->n_out; k++)
@@ -175,16 +200,19 @@ static double float_answer(const struct product *p, const struct format_value *v
                            double *ret_bound)
 {
     bool f8 = p->format->type == TT_F8_E4M3;
-    double sum = 0, size = 0, inner = 0, top = 1;
+    bool flush = kern_act_form(level, p->format->type) == ACT_BF16;
+    double sum = 0, size = 0, inner = 0, top = 1, lost = 0;
     for (int k = 0; k < p->n_in; k++) {
         double scale = f8 ? v[k].min : 1.0, term = v[k].scale * (double)p->xf[i][k];
         sum += scale * term;
         size += isnan(term) ? 0 : fabs(scale * term);
         inner += isnan(term) ? 0 : fabs(term);
+        if (flush && !isnan(term))
+            lost += fabs(scale) * 1.2e-38 * (2 + fabs(v[k].scale) + fabs((double)p->xf[i][k]));
         top = fmax(top, fabs(scale));
     }
     int additions = f8 ? (p->n_in < 128 ? p->n_in : 128) + p->n_in / 128 + 1 : p->n_in;
-    *ret_bound = (additions + 4) * EPS * size + p->n_in * (f8 ? 1e-42 * top : 3e-45);
+    *ret_bound = (additions + 4) * EPS * size + p->n_in * (f8 ? 1e-42 * top : 3e-45) + lost;
     if (size > 1e38 || inner > 1e38)
         *ret_bound = INFINITY;
     return sum;
@@ -196,7 +224,7 @@ void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def)
     static struct format_value v[MAX_IN];
     struct product p;
     random_product(&p, type);
-    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.def, p.m);
+    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.def_x, p.def, p.m);
     mul(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.got, p.m);
     check_guards();
     int first = p.g0 * KERN_LANES, end = p.g1 * KERN_LANES;
@@ -217,16 +245,20 @@ void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def)
     }
     for (int i = 0; i < p.m; i++)
         check_floats("y", p.got[i], p.def[i], want[i], bound[i], p.n_out);
-    /* one row and some groups at a time, from the back */
-    for (int i = p.m; i-- > 0;) {
-        float *y = floats(p.n_out);
+    /* one row or some and some groups at a time, from the back */
+    for (int i = p.m, rows; i > 0; i -= rows) {
+        rows = values_below(2) ? 1 : 1 + values_below(i);
+        float *y[MAX_M];
+        for (int r = 0; r < rows; r++)
+            y[r] = floats(p.n_out);
         for (int g = p.g1; g > p.g0;) {
             int n = 1 + values_below(g - p.g0);
-            mul(p.packed, p.n_out, p.n_in, g - n, g, &p.x[i], &y, 1);
+            mul(p.packed, p.n_out, p.n_in, g - n, g, &p.x[i - rows], y, rows);
             g -= n;
         }
-        if (end > first && !same_floats(y + first, p.got[i] + first, (size_t)(end - first)))
-            FAIL("row %d of %d alone differs", i, p.m);
+        for (int r = 0; r < rows && end > first; r++)
+            if (!same_floats(y[r] + first, p.got[i - rows + r] + first, (size_t)(end - first)))
+                FAIL("row %d of %d differs among %d", i - rows + r, p.m, rows);
     }
     check_guards();
 }

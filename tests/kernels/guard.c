@@ -9,7 +9,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define MAX_BLOCKS 512
+#define MAX_BLOCKS 1024
 #define SLACK 128 /* bytes checked before a block; behind it all up to the forbidden page */
 #define PATTERN 0xa5
 #define PAGE_BYTES 4096u
