@@ -31,8 +31,7 @@ void check_lane_max(void)
 {
     int n = some_length(), m = kern_stretches(n) * KERN_LANES;
     float *x = values_below(2) ? random_floats(n) : few_values(n);
-    for (int k = values_below(4) ? 0 : 1 + values_below(5); k > 0; k--)
-        x[values_below(n)] = values_special();
+    values_spoil(x, n, values_below(4) ? 0 : 1 + values_below(5));
     float *got = floats(m), *def = floats(m);
     int finite = level->lane_max(x, n, got), want = generic->lane_max(x, n, def);
     check_guards();
@@ -61,8 +60,7 @@ void check_collect(void)
 {
     int n = some_length();
     float *x = values_below(2) ? random_floats(n) : few_values(n);
-    for (int k = values_below(3); k > 0; k--)
-        x[values_below(n)] = values_special();
+    values_spoil(x, n, values_below(3));
     float least = values_below(8) ? x[values_below(n)] : -INFINITY;
     float below = values_below(2) ? INFINITY : x[values_below(n)];
     int32_t *got = guard_new((size_t)n * 4, 4), *def = guard_new((size_t)n * 4, 4);
