@@ -254,7 +254,7 @@ static void attn_scores(struct attn_work *w, int t0, int n)
                 int vecs = (l->most - t0 - t + VA - 1) / VA;
                 if (vecs <= 0)
                     continue;
-                const float *q[ATTN_LANES];
+                const float *q[ATTN_LANES] = {0};
                 for (int j = 0; j < l->n; j++)
                     q[j] = w->q[l->first + j] + d;
                 attn_tile_any(q, panel + (size_t)d * ATTN_PANEL, ATTN_PANEL, steps, w->score + l->first,

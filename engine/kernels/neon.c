@@ -7,6 +7,8 @@
 
 #include "engine/kernels/simd_template.h"
 
+#include "engine/kernels/attn_template.h"
+
 #include "engine/kernels/small_template.h"
 
 #include "engine/kernels/quants_neon.h"
@@ -153,6 +155,7 @@ static void act_q8(const float *x, int n, void *dst)
 void kern__init_neon(struct kernels *t)
 {
     set_template_kernels(t);
+    set_attention_kernels(t);
     set_small_kernels(t);
     set_quant_kernels(t);
     t->mul_q8_0 = mul_q8_0;

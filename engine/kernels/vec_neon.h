@@ -15,6 +15,9 @@
 #define SCORE_TILE 4
 #define ROW_TILE 4
 #define GROUP_TILE 4
+#define ATTN_LANES 8 /* of a tile of attention: 24 sums, three vectors, one scalar */
+#define ATTN_VECS 3
+#define ATTN_ROWS 48
 
 typedef struct {
     float32x4_t a, b, c, d;
@@ -127,6 +130,42 @@ static inline v16 v16_load_f8(const void *p)
     int8x16_t v = vld1q_s8((const int8_t *)p);
     return v16_of_f16(v8_f8_as_f16(vget_low_s8(v)), v8_f8_as_f16(vget_high_s8(v)));
 }
+static inline v16 v16_load_i8(const void *p)
+{
+    int8x16_t v = vld1q_s8((const int8_t *)p);
+    int16x8_t lo = vmovl_s8(vget_low_s8(v)), hi = vmovl_high_s8(v);
+    return V16(vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_high_s16(lo)),
+               vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_high_s16(hi)));
+}
+/* The low bytes of sixteen words. */
+static inline void v16_store_low8(void *p, uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
+{
+    uint16x8_t lo = vcombine_u16(vmovn_u32(a), vmovn_u32(b)), hi = vcombine_u16(vmovn_u32(c), vmovn_u32(d));
+    vst1q_u8((uint8_t *)p, vcombine_u8(vmovn_u16(lo), vmovn_u16(hi)));
+}
+static inline uint32x4_t v4_i8_bits(float32x4_t x) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(x)); }
+/* Values in -128 .. 127, to nearest even. */
+static inline void v16_store_i8(void *p, v16 v)
+{
+    v16_store_low8(p, v4_i8_bits(v.a), v4_i8_bits(v.b), v4_i8_bits(v.c), v4_i8_bits(v.d));
+}
+static inline uint32x4_t v4_f8_bits(float32x4_t x)
+{
+    uint32x4_t u = vreinterpretq_u32_f32(x), sign = vandq_u32(vshrq_n_u32(u, 24), vdupq_n_u32(0x80));
+    u = vandq_u32(u, vdupq_n_u32(0x7fffffff));
+    /* below 2^-6 a multiple of 2^-9: the grid of the sum with 2^14 */
+    float32x4_t grid = vaddq_f32(vreinterpretq_f32_u32(u), vdupq_n_f32(16384.0f));
+    uint32x4_t small = vsubq_u32(vreinterpretq_u32_f32(grid), vdupq_n_u32(0x46800000));
+    uint32x4_t odd = vandq_u32(vshrq_n_u32(u, 20), vdupq_n_u32(1));
+    uint32x4_t r = vaddq_u32(vaddq_u32(u, odd), vdupq_n_u32(0x7ffffu - (120u << 23)));
+    uint32x4_t is_small = vcltq_u32(u, vdupq_n_u32(0x3c800000));
+    return vorrq_u32(sign, vbslq_u32(is_small, small, vshrq_n_u32(r, 20)));
+}
+/* FP8 e4m3 of values in [-448, 448], to nearest even. */
+static inline void v16_store_f8(void *p, v16 v)
+{
+    v16_store_low8(p, v4_f8_bits(v.a), v4_f8_bits(v.b), v4_f8_bits(v.c), v4_f8_bits(v.d));
+}
 /* round to nearest even; NaN made quiet */
 static inline uint16x4_t v4_bf16_bits(float32x4_t x)
 {
@@ -175,5 +214,33 @@ static inline float32x4_t v4_flip_even(float32x4_t x)
     return vreinterpretq_f32_u32(veorq_u32(vreinterpretq_u32_f32(x), sign));
 }
 static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z) { return v16_fma(x, y, V16_MAP1(v4_flip_even, z)); }
+
+/* --- one register, for attn_template.h */
+#define VA 4
+typedef float32x4_t va;
+static inline va va_load(const float *p) { return vld1q_f32(p); }
+static inline void va_store(float *p, va v) { vst1q_f32(p, v); }
+static inline va va_set1(float x) { return vdupq_n_f32(x); }
+static inline va va_mul(va x, va y) { return vmulq_f32(x, y); }
+static inline va va_fma(va x, va y, va z) { return vfmaq_f32(z, x, y); }
+static inline float32x4_t v4_low_halves(float32x4_t x, float32x4_t y)
+{
+    return vcombine_f32(vget_low_f32(x), vget_low_f32(y));
+}
+static inline float32x4_t v4_high_halves(float32x4_t x, float32x4_t y)
+{
+    return vcombine_f32(vget_high_f32(x), vget_high_f32(y));
+}
+static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+{
+    float32x4_t r0 = vld1q_f32(src), r1 = vld1q_f32(src + stride);
+    float32x4_t r2 = vld1q_f32(src + 2 * stride), r3 = vld1q_f32(src + 3 * stride);
+    float32x4_t a = vtrn1q_f32(r0, r1), b = vtrn2q_f32(r0, r1);
+    float32x4_t c = vtrn1q_f32(r2, r3), d = vtrn2q_f32(r2, r3);
+    vst1q_f32(dst, v4_low_halves(a, c));
+    vst1q_f32(dst + dst_stride, v4_low_halves(b, d));
+    vst1q_f32(dst + 2 * dst_stride, v4_high_halves(a, c));
+    vst1q_f32(dst + 3 * dst_stride, v4_high_halves(b, d));
+}
 
 #endif
