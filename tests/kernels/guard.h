@@ -10,8 +10,8 @@
 void *guard_new(size_t n_bytes, size_t align);
 /* Blocks whose surroundings were written since they were made. */
 int guard_damaged(void);
-/* Of the contents of all blocks, joined to `start`. Every word that could be a NaN counts as one and the same:
- * which NaN an operation gives is up to the machine. */
+/* Of the contents of all blocks, joined to `start`. Every word that could be a NaN counts as one and
+ * the same: which NaN an operation gives is up to the machine. */
 uint64_t guard_digest(uint64_t start);
 void guard_reset(void);
 

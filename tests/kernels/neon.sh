@@ -10,7 +10,7 @@ build=${top_builddir:-.}
 cc=aarch64-linux-gnu-gcc
 emulator=qemu-aarch64
 for tool in $cc $emulator; do
-    if ! command -v $tool >/dev/null 2>&1; then
+    if ! command -v "$tool" >/dev/null 2>&1; then
         echo "1..0 # SKIP $tool is not installed"
         exit 0
     fi
