@@ -273,6 +273,7 @@ static void prefill_row(struct rig *r, int tokens, int context)
                                          &limit);
     struct bench_row row = {
         .fields = {{"tokens", NULL, tokens}, {"context", NULL, context}, {"chunk", NULL, r->chunk},
+                   {"work_bytes", NULL, (int64_t)model_workspace_bytes(r->model)},
                    {"cache_type", bench_cache_type_name(r->o->cache_type), 0},
                    {"cpu", cpu_level_name(r->machine->level), 0},
                    {"threads", NULL, r->machine->threads}},

@@ -9,7 +9,7 @@ if (!files.length) {
     console.error('usage: plot.mjs OUT_DIR FILE.json...')
     process.exit(1)
 }
-const W = 640, H = 400, LEFT = 64, RIGHT = 150, TOP = 40, BOTTOM = 48
+const W = 680, H = 400, LEFT = 64, RIGHT = 190, TOP = 40, BOTTOM = 48
 const COLOURS = ['#1f5fa8', '#c44e1c', '#2e8540', '#7a3e9d', '#8a6d00', '#00838a']
 
 const machines = new Set()
@@ -78,24 +78,24 @@ function lines(list, x, names) {
     return [...found].map(([name, points]) => ({ name, points: [...points.values()].sort((a, b) => a.x - b.x) }))
 }
 
-const most = Math.max(0, ...rows.map((r) => r.threads ?? 0))
-const all_threads = rows.filter((r) => r.threads === most)
+const several = new Set(rows.map((r) => r.threads).filter(Boolean)).size > 1
+const on = (r) => (several ? `${r.threads} threads` : '')
 const decodes = rows.filter((r) => r.mode === 'decode' || r.mode === 'batch')
 const batch_of = (r) => (r.batch > 1 ? `${r.batch} sequences` : '')
 
 chart('decode-context.svg', {
     title: 'Decoding one sequence', x_label: 'tokens of context', y_label: 'tokens a second',
-    series: lines(decodes.filter((r) => r.batch === 1 && r.threads === most), 'context', ['cpu', 'cache_type']),
+    series: lines(decodes.filter((r) => r.batch === 1), 'context', ['cpu', 'cache_type', on]),
 })
 chart('prefill-context.svg', {
     title: 'A prompt of 512 tokens behind a context', x_label: 'tokens of context', y_label: 'tokens a second',
-    series: lines(all_threads.filter((r) => r.mode === 'prefill' && r.tokens === 512), 'context', ['cpu', 'cache_type']),
+    series: lines(rows.filter((r) => r.mode === 'prefill' && r.tokens === 512), 'context', ['cpu', 'cache_type', on]),
 })
 chart('decode-batch.svg', {
     title: 'Decoding many sequences, tokens of all', x_label: 'sequences', y_label: 'tokens a second', log_x: true,
     series: [
-        ...lines(decodes.filter((r) => r.context > 0 && r.threads === most), 'batch', ['cpu', (r) => `${r.context} each`]),
-        ...lines(all_threads.filter((r) => r.mode === 'shared'), 'batch', ['cpu', (r) => `${r.shared} shared`]),
+        ...lines(decodes.filter((r) => r.context > 0), 'batch', ['cpu', 'cache_type', (r) => `${r.context} each`, on]),
+        ...lines(rows.filter((r) => r.mode === 'shared'), 'batch', ['cpu', 'cache_type', (r) => `${r.shared} shared`, on]),
     ],
 })
 const by_threads = (list, names) => lines(list, 'threads', names)
