@@ -131,6 +131,7 @@ TILES static void tiles_on(void)
         config.colsb[i] = 64;
         config.rows[i] = 16;
     }
+    __asm__ volatile("" : : "r"(&config) : "memory"); /* the intrinsic names only its first bytes */
     _tile_loadconfig(&config);
     _tile_zero(0);
     _tile_zero(1);
@@ -226,7 +227,7 @@ AVX512 static uint64_t avx512_read(const void *p, size_t n_bytes, size_t ahead)
 
 enum { SUMS_NEON = 16 };
 
-__attribute__((target("+dotprod"))) static int64_t neon_i8(int64_t turns)
+__attribute__((target("arch=armv8.2-a+dotprod"))) static int64_t neon_i8(int64_t turns)
 {
     int32x4_t s[SUMS_NEON];
     int8x16_t a = vdupq_n_s8(1), b = a;
