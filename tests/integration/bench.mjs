@@ -42,6 +42,12 @@ await test('decode: every combination of the lists, contexts ascending', () => {
     assert.ok(all.rows[2].bound < all.rows[0].bound, 'a context costs')
     assert.ok(all.rows[1].bound > all.rows[0].bound, 'a batch shares weights')
     assert.equal(all.model.name, 'latent-mini')
+    // one sequence: every active weight and the rows so far, once
+    const bytes = (r) => all.model.active_bytes + (r.context + 1) * all.model.cache_bytes_a_token
+    for (const r of all.rows.filter((r) => r.batch === 1 && r.limit === 'memory')) {
+        const bound = all.machine.bounds[0].read_gb_s * 1e9 / (bytes(r) + all.model.cache_bytes_a_token)
+        assert.ok(Math.abs(bound / r.bound - 1) < 1e-4, `${r.bound}, not ${bound}`)
+    }
 })
 
 await test('batch: powers of two up to the size', () => {
