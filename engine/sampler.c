@@ -346,28 +346,39 @@ static int32_t pick_top_k(const struct sampler *s, struct sampler_scratch *sc, c
     return k ? draw_few(s, sc->c + (n - k), k, index) : -1;
 }
 
-/* What top_p leaves: weights from the returned bound on, those of others set to 0. The bound is narrowed by
- * halves until few weights lie between what is too little and what is enough. */
+/* What top_p leaves: weights from the returned bound on, those of others set to 0. The bound is narrowed,
+ * about in proportion to the sums at both ends, until few weights lie between too little and enough. */
 static float cut_top_p(struct sampler_scratch *sc, float top_p)
 {
     const struct kernels *k = sc->kern;
     int vocab = sc->vocab_size, n_enough, n_short = 0, n;
-    float enough = LEAST_WEIGHT, too_high = 2.0f, next = 0x1p-6f;
-    double target = (double)top_p * (double)k->sum_from(sc->weights, vocab, enough, &n_enough), mass = 0;
-    while (n_enough - n_short > FEW && next > enough && next < too_high) {
-        double sum = (double)k->sum_from(sc->weights, vocab, next, &n);
-        if (sum >= target) {
+    double sum = (double)k->sum_from(sc->weights, vocab, LEAST_WEIGHT, &n_enough);
+    double target = sum * (double)top_p, mass = 0;
+    /* All that is below it cannot be as much as may be left out. */
+    float enough = (float)((sum - target) / vocab * 0.99), too_high = 2.0f, next;
+    enough = enough > LEAST_WEIGHT ? enough : LEAST_WEIGHT;
+    while (n_enough - n_short > FEW) {
+        double part = (sum - target) / (sum - mass);
+        part = part < 0.25 ? 0.25 : part > 0.75 ? 0.75 : part;
+        next = enough * powf(too_high / enough, (float)part);
+        if (!(next > enough && next < too_high)) {
+            next = sqrtf(enough * too_high);
+            if (!(next > enough && next < too_high))
+                break;
+        }
+        double from = (double)k->sum_from(sc->weights, vocab, next, &n);
+        if (from >= target) {
             enough = next;
             n_enough = n;
+            sum = from;
         } else {
             too_high = next;
             n_short = n;
-            mass = sum;
+            mass = from;
         }
-        next = sqrtf(enough * too_high);
     }
     int m = k->collect(sc->weights, vocab, enough, too_high, sc->ids);
-    bool equal = n_enough - n_short > FEW; /* no bound between them: the lower ids go first */
+    bool equal = m > FEW; /* no bound between them: the lower ids go first */
     for (int i = 0; i < m; i++)
         sc->c[i] = (struct candidate){sc->weights[sc->ids[i]], sc->ids[i]};
     if (equal) {
