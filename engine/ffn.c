@@ -403,8 +403,12 @@ static void sum_identity(const struct ffn_work *w, int row, float *y)
         weight += w->weights[s];
         any = true;
     }
+    if (!any) {
+        memset(y, 0, (size_t)hidden * sizeof(float));
+        return;
+    }
     for (int i = 0; i < hidden; i++)
-        y[i] = any ? y[i] * weight : 0.0f;
+        y[i] *= weight;
 }
 
 static void sum_rows(void *arg, int r0, int r1, int thread)

@@ -87,7 +87,7 @@ static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const v
     }
 }
 
-static void act_q8(const float *x, int n, void *dst)
+static void act_q8_blocks(const float *x, int n, int b0, int b1, void *dst)
 {
     float *d = dst, *t = (float *)dst + (size_t)(n / Q8_BLOCK) * 11;
     int16_t *h = (int16_t *)dst + (size_t)(n / Q8_BLOCK) * 20;
@@ -95,7 +95,7 @@ static void act_q8(const float *x, int n, void *dst)
     int8_t *q = (int8_t *)dst + (size_t)(n / Q8_BLOCK) * 8;
     const __m256 magnitude = _mm256_castsi256_ps(_mm256_set1_epi32(0x7fffffff));
     const __m256 top = _mm256_set1_ps(127.0f), bottom = _mm256_set1_ps(-127.0f);
-    for (int b = 0; b < n / Q8_BLOCK; b++) {
+    for (int b = b0; b < b1; b++) {
         __m256 v[4], max = _mm256_setzero_ps();
         __m256i z[4];
         UNROLL
@@ -128,6 +128,8 @@ static void act_q8(const float *x, int n, void *dst)
         t[b] = d[b] * (float)(first + second);
     }
 }
+
+#include "engine/kernels/act_template.h"
 
 void kern__init_avx2(struct kernels *t)
 {

@@ -111,14 +111,14 @@ static void mul_q8_0(const void *w, int n_out, int n_in, int g0, int g1, const v
         i += q8_rows(wg, group_bytes, n_out, n_in, g, x + i, y + i, m - i, 1);
 }
 
-static void act_q8(const float *x, int n, void *dst)
+static void act_q8_blocks(const float *x, int n, int b0, int b1, void *dst)
 {
     float *d = dst, *t = (float *)dst + (size_t)(n / Q8_BLOCK) * 11;
     int16_t *h = (int16_t *)dst + (size_t)(n / Q8_BLOCK) * 20;
     int32_t *s = (int32_t *)dst + n / Q8_BLOCK;
     int8_t *q = (int8_t *)dst + (size_t)(n / Q8_BLOCK) * 8;
     const __m512 top = _mm512_set1_ps(127.0f), bottom = _mm512_set1_ps(-127.0f);
-    for (int b = 0; b < n / Q8_BLOCK; b++) {
+    for (int b = b0; b < b1; b++) {
         __m512 v[2], max = _mm512_setzero_ps();
         int sum = 0;
         for (int i = 0; i < 2; i++) {
@@ -142,6 +142,8 @@ static void act_q8(const float *x, int n, void *dst)
         t[b] = d[b] * (float)sum;
     }
 }
+
+#include "engine/kernels/act_template.h"
 
 void kern__init_avx512(struct kernels *t)
 {

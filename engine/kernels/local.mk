@@ -2,6 +2,7 @@
 noinst_LIBRARIES += libkern.a
 libkern_a_SOURCES = \
 	%D%/attn_template.h \
+	%D%/act_template.h \
 	%D%/generic.c \
 	%D%/kern.c \
 	%D%/kern.def \
