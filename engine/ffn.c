@@ -459,11 +459,11 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
     w->out = out;
     n_slots = n_slots_of(w);
 
-    rows_run(step->pool, rows, norm_rows, w);
+    rows_run_light(step->pool, rows, 3 * c->hidden_size, norm_rows, w);
     if (!l->dense) {
         w->list[0] = (struct product){&l->router, w->px, w->py_gate, rows};
         products_run(step->products, w->list, 1);
-        rows_run(step->pool, rows, choose_rows, w);
+        rows_run_light(step->pool, rows, router_experts(c) * w->top_k, choose_rows, w);
         sort_slots(w, n_slots);
     }
     n_routed = n_routed_slots(w);
@@ -496,5 +496,5 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
     if (l->main.gate.packed)
         w->list[n++] = (struct product){&l->main.down, w->px + n_routed, w->py_gate + n_routed, rows};
     products_run(step->products, w->list, n);
-    rows_run(step->pool, rows, sum_rows, w);
+    rows_run_light(step->pool, rows, (w->top_k + 3) * c->hidden_size, sum_rows, w);
 }

@@ -115,5 +115,9 @@ const void *act_view(const struct kernels *k, enum tensor_type type, const float
 
 /* Runs fn(arg, r0, r1, thread) over rows [0, n), in parallel when there are enough of them. */
 void rows_run(struct pool *pool, int n, void (*fn)(void *arg, int r0, int r1, int thread), void *arg);
+/* The same where a row is little work: about `values` floats are read or written for each. What takes less
+ * time than handing it out runs where it is. */
+void rows_run_light(struct pool *pool, int n, int values,
+                    void (*fn)(void *arg, int r0, int r1, int thread), void *arg);
 
 #endif

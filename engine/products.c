@@ -29,6 +29,8 @@ static const int macs_per_byte[CPU_LEVEL_MAX] = {
 #define PASS_ROWS 128
 #define PASS_BYTES ((size_t)256 << 10)
 #define ROWS_PER_JOB_MIN 4
+/* Floats that row jobs go through in a few microseconds, several times what a job costs. */
+#define LIGHT_VALUES 16384
 
 int products_init(struct products *p, const struct kernels *kern, struct pool *pool,
                   int max_products)
@@ -214,4 +216,13 @@ void rows_run(struct pool *pool, int n, void (*fn)(void *arg, int r0, int r1, in
     for (int t = 0; t <= n_threads; t++)
         first[t] = (int)((int64_t)j.n_items * t / n_threads);
     pool_run_shares(pool, first, rows_item, &j);
+}
+
+void rows_run_light(struct pool *pool, int n, int values,
+                    void (*fn)(void *arg, int r0, int r1, int thread), void *arg)
+{
+    if (n > 0 && (int64_t)n * values < LIGHT_VALUES)
+        fn(arg, 0, n, 0);
+    else
+        rows_run(pool, n, fn, arg);
 }

@@ -121,12 +121,12 @@ int bench_sampling(struct pool *pool, const struct kernels *kern, int n_seqs, in
         const char *name;
         struct sampling_params p;
     } rows[BENCH_SAMPLINGS] = {
-        {"greedy", {.top_p = 1}},
-        {"temperature 1", {.temperature = 1, .top_p = 1}},
-        {"top_k 40", {.temperature = 1, .top_p = 1, .top_k = 40}},
-        {"top_p 0.95", {.temperature = 1, .top_p = 0.95f}},
-        {"top_k 40, top_p 0.95", {.temperature = 1, .top_p = 0.95f, .top_k = 40}},
-        {"min_p 0.05", {.temperature = 1, .top_p = 1, .min_p = 0.05f}},
+        {"sampling: greedy", {.top_p = 1}},
+        {"sampling: temperature 1", {.temperature = 1, .top_p = 1}},
+        {"sampling: top_k 40", {.temperature = 1, .top_p = 1, .top_k = 40}},
+        {"sampling: top_p 0.95", {.temperature = 1, .top_p = 0.95f}},
+        {"sampling: top_k 40, top_p 0.95", {.temperature = 1, .top_p = 0.95f, .top_k = 40}},
+        {"sampling: min_p 0.05", {.temperature = 1, .top_p = 1, .min_p = 0.05f}},
     };
     struct sampling s = {.kern = kern, .n_seqs = n_seqs, .vocab = vocab, .n_threads = pool_threads(pool)};
     s.logits = malloc((size_t)n_seqs * (size_t)vocab * sizeof(float));

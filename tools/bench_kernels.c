@@ -250,6 +250,29 @@ static int barrier(const struct bench_machine *m, struct err *e)
     return 0;
 }
 
+/* Choosing a token for each of 64 sequences over a large vocabulary. */
+static int sampling(const struct bench_machine *m, struct err *e)
+{
+    enum { SEQS = 64, VOCAB = 160000 };
+    struct bench_sampling found[BENCH_SAMPLINGS];
+    struct pool *pool;
+    int threads = pool_default_threads(), r = pool_new(threads, 1, &pool, e);
+    if (r < 0)
+        return r;
+    if (bench_sampling(pool, kern_table(m->level), SEQS, VOCAB, found) < 0)
+        r = err_set(e, ERR_NOMEM, "out of memory for the logits of %d sequences", SEQS);
+    for (int i = 0; i < BENCH_SAMPLINGS && r == 0; i++) {
+        struct bench_row row = {.mode = "kernels",
+                                .fields = {{"kernel", found[i].name, 0}, {"cpu", cpu_level_name(m->level), 0},
+                                           {"threads", NULL, threads}, {"sequences", NULL, SEQS},
+                                           {"vocab", NULL, VOCAB}},
+                                .unit = "us", .value = found[i].us};
+        bench_report_row(&row);
+    }
+    pool_free(&pool);
+    return r;
+}
+
 int bench_kernels_run(const struct bench_options *o, const struct bench_machine *m, struct err *e)
 {
     static const struct {
@@ -289,6 +312,8 @@ int bench_kernels_run(const struct bench_options *o, const struct bench_machine 
         bench_attention(m, o->context.v[0]);
     if (!o->kernel || !strcmp(o->kernel, "barrier"))
         r = barrier(m, e);
+    if (r == 0 && (!o->kernel || !strcmp(o->kernel, "sampling")))
+        r = sampling(m, e);
     free(d.act), free(d.rows), free(d.packed), free(d.piece), free(d.x), free(d.y);
     free(d.scratch), free(d.q);
     free(d.m), free(d.l), free(d.acc), free(d.m2), free(d.l2), free(d.acc2);

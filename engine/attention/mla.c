@@ -463,7 +463,7 @@ void mla__rows(const void *layer, void *work, const struct attention_args *a)
 
     w->layer = l;
     w->args = a;
-    rows_run(st->pool, all->n_rows, norm_rows, w);
+    rows_run_light(st->pool, all->n_rows, 3 * c->hidden_size, norm_rows, w);
     for (int i = 0; i < all->n_rows; i++)
         w->py[i] = w->kv + (size_t)i * (size_t)mla_row_elems(c);
     for (int i = 0; i < act->n_rows; i++) {
@@ -476,7 +476,7 @@ void mla__rows(const void *layer, void *work, const struct attention_args *a)
     w->list[0] = (struct product){&l->kv_a, w->px, w->py, all->n_rows};
     w->list[1] = (struct product){query_in(l), qx, qy, act->n_rows};
     products_run(st->products, w->list, 2);
-    rows_run(st->pool, all->n_rows, store_rows, w);
+    rows_run_light(st->pool, all->n_rows, 4 * mla_row_elems(c), store_rows, w);
 }
 
 void mla__queries(void *work)
@@ -487,7 +487,7 @@ void mla__queries(void *work)
     const struct model_config *c = st->config;
     const struct row_set *act = w->args->active;
     if (c->q_lora_rank > 0) {
-        rows_run(st->pool, act->n_rows, q_lora_rows, w);
+        rows_run_light(st->pool, act->n_rows, 3 * c->q_lora_rank, q_lora_rows, w);
         for (int i = 0; i < act->n_rows; i++)
             w->py[i] = w->q + (size_t)i * query_width(c);
         w->list[0] = (struct product){&l->q_b, w->px, w->py, act->n_rows};
@@ -508,13 +508,14 @@ void mla__outputs(void *work)
     struct mla_work *w = work;
     const struct mla_layer *l = w->layer;
     const struct step *st = w->args->step;
+    const struct model_config *c = st->config;
     const struct row_set *act = w->args->active;
-    rows_run(st->pool, act->n_rows, z_head_rows, w);
+    rows_run_light(st->pool, act->n_rows, 2 * c->num_attention_heads * c->kv_lora_rank, z_head_rows, w);
     head_products(w, l->w_uv);
-    rows_run(st->pool, act->n_rows, out_rows, w);
+    rows_run_light(st->pool, act->n_rows, 2 * c->num_attention_heads * c->v_head_dim, out_rows, w);
     w->list[0] = (struct product){&l->o, w->px, w->py, act->n_rows};
     products_run(st->products, w->list, 1);
-    rows_run(st->pool, act->n_rows, residual_rows, w);
+    rows_run_light(st->pool, act->n_rows, 3 * c->hidden_size, residual_rows, w);
 }
 
 static void mla_run(const void *layer, void *work, const struct attention_args *a)
