@@ -237,6 +237,8 @@ static void fold_lane(const struct paged_work *w, int lane, float m, float l, co
     w->step->kern->attn_fold(w->shape.dv, &w->m[lane], &w->l[lane], lane_out(w, lane), m, l, o);
 }
 
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+
 /* Divides by l where no piece is left. */
 static void finish_lanes(const struct paged_work *w, int lane0, int n, int p1)
 {
@@ -244,7 +246,10 @@ static void finish_lanes(const struct paged_work *w, int lane0, int n, int p1)
         if (slot_of(w, i)->pieces != p1)
             continue;
         float *o = lane_out(w, i), inv = 1.0f / w->l[i];
-        for (int r = 0; r < w->shape.dv; r++)
+        int r = 0;
+        for (; r + 4 <= w->shape.dv; r += 4)
+            *(four *)(o + r) *= inv;
+        for (; r < w->shape.dv; r++)
             o[r] *= inv;
     }
 }
