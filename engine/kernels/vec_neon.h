@@ -71,6 +71,11 @@ static inline float32x4_t v4_max(float32x4_t x, float32x4_t y) { return vbslq_f3
 static inline float32x4_t v4_min(float32x4_t x, float32x4_t y) { return vbslq_f32(vcltq_f32(x, y), x, y); }
 static inline v16 v16_max(v16 x, v16 y) { return V16_MAP2(v4_max, x, y); }
 static inline v16 v16_min(v16 x, v16 y) { return V16_MAP2(v4_min, x, y); }
+/* The largest lane; no NaN. */
+static inline float v16_hmax(v16 x)
+{
+    return vmaxvq_f32(vmaxq_f32(vmaxq_f32(x.a, x.b), vmaxq_f32(x.c, x.d)));
+}
 static inline v16 v16_round(v16 x) { return V16_MAP1(vrndnq_f32, x); }
 /* x * 2^n for integral n in -126 .. 127 */
 static inline float32x4_t v4_scale2(float32x4_t x, float32x4_t n)
@@ -223,24 +228,39 @@ static inline void va_store(float *p, va v) { vst1q_f32(p, v); }
 static inline va va_set1(float x) { return vdupq_n_f32(x); }
 static inline va va_mul(va x, va y) { return vmulq_f32(x, y); }
 static inline va va_fma(va x, va y, va z) { return vfmaq_f32(z, x, y); }
-static inline float32x4_t v4_low_halves(float32x4_t x, float32x4_t y)
+/* Rows become columns. */
+static inline void v4_transpose(const float32x4_t r[4], float32x4_t ret[4])
 {
-    return vcombine_f32(vget_low_f32(x), vget_low_f32(y));
-}
-static inline float32x4_t v4_high_halves(float32x4_t x, float32x4_t y)
-{
-    return vcombine_f32(vget_high_f32(x), vget_high_f32(y));
+    float32x4_t a = vtrn1q_f32(r[0], r[1]), b = vtrn2q_f32(r[0], r[1]);
+    float32x4_t c = vtrn1q_f32(r[2], r[3]), d = vtrn2q_f32(r[2], r[3]);
+    ret[0] = vcombine_f32(vget_low_f32(a), vget_low_f32(c));
+    ret[1] = vcombine_f32(vget_low_f32(b), vget_low_f32(d));
+    ret[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
+    ret[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
 }
 static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
 {
-    float32x4_t r0 = vld1q_f32(src), r1 = vld1q_f32(src + stride);
-    float32x4_t r2 = vld1q_f32(src + 2 * stride), r3 = vld1q_f32(src + 3 * stride);
-    float32x4_t a = vtrn1q_f32(r0, r1), b = vtrn2q_f32(r0, r1);
-    float32x4_t c = vtrn1q_f32(r2, r3), d = vtrn2q_f32(r2, r3);
-    vst1q_f32(dst, v4_low_halves(a, c));
-    vst1q_f32(dst + dst_stride, v4_low_halves(b, d));
-    vst1q_f32(dst + 2 * dst_stride, v4_high_halves(a, c));
-    vst1q_f32(dst + 3 * dst_stride, v4_high_halves(b, d));
+    float32x4_t row[4] = {vld1q_f32(src), vld1q_f32(src + stride), vld1q_f32(src + 2 * stride),
+                          vld1q_f32(src + 3 * stride)};
+    float32x4_t column[4];
+    v4_transpose(row, column);
+    for (int i = 0; i < 4; i++)
+        vst1q_f32(dst + (size_t)i * dst_stride, column[i]);
+}
+/* A pair of values is turned around as one, then parted. */
+#define VA_BF16 8
+static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at, float *dst,
+                                     size_t dst_stride)
+{
+    float32x4_t row[4], pair[4];
+    for (int i = 0; i < 4; i++)
+        row[i] = vreinterpretq_f32_u8(vld1q_u8(rows[i] + at));
+    v4_transpose(row, pair);
+    for (int i = 0; i < 4; i++, dst += 2 * dst_stride) {
+        uint32x4_t v = vreinterpretq_u32_f32(pair[i]);
+        vst1q_f32(dst, vreinterpretq_f32_u32(vshlq_n_u32(v, 16)));
+        vst1q_f32(dst + dst_stride, vreinterpretq_f32_u32(vandq_u32(v, vdupq_n_u32(0xffff0000))));
+    }
 }
 
 #endif
