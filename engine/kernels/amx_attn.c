@@ -1,17 +1,18 @@
-/* engine/kernels/amx_attn.c - attention over a piece of the context on AMX tiles, operands in bfloat16.
+/* engine/kernels/amx_attn.c - attention over a piece of the context on AMX tiles, in bfloat16.
  *
- * Groups of lanes are taken in units of two (or one, or three, when their number is odd). First all scores,
- * a block of 32 rows after the other: the rows as they lie are the left operand, the packed queries the
- * right one; the block's values are put away as right operands ("pairs of rows side by side") while its rows
- * are in the nearest cache. Then, unit by unit: weights exp(s - m) as left operands, and their product with the
- * values. Vector work is cut into slices between runs of tile products, so that the processor does both at
- * a time: values beside scores, one unit's weights beside the products of the unit before. Rows are fetched
+ * Groups of lanes are taken in units of two (or one, or three, when their number is odd). First all
+ * scores, a block of 32 rows after the other: the rows as they lie are the left operand, the packed
+ * queries the right one; the block's values are put away as right operands (pairs of rows side by
+ * side) while its rows are in the nearest cache. Then, unit by unit: weights exp(s - m) as left
+ * operands, and their product with the values. Vector work is cut into slices between runs of tile
+ * products, so that the processor does both at a time: the values of a block and the copies of the
+ * next one beside scores, one unit's weights beside the products of the unit before. Rows are fetched
  * ahead all the while, those of the next call (n_ahead) too.
  *
- * Scores are in units of log 2. A step of the value product takes 32 rows; pair r of it is rows r and 16 + r,
- * which spares a shuffle. What a lane does not see has weight 0 and adds 0 exactly, so that its sums are the
- * same whatever its unit. Rows beyond the last that any lane sees count as zeros among the values; as keys
- * they may be anything, as each score depends on its own row only. */
+ * Scores are in units of log 2. A step of the value product takes 32 rows; pair r of it is rows r and
+ * 16 + r, which spares a shuffle. What a lane does not see has weight 0 and adds 0 exactly, so that its
+ * sums are the same whatever its unit. Rows beyond the last that any lane sees count as zeros among
+ * the values; as keys they may be anything, as each score depends on its own row only. */
 #include "config.h"
 
 #include <math.h>
@@ -26,11 +27,9 @@
 #define GROUP_WEIGHTS ((size_t)MAX_STEPS * TILE_BYTES)
 /* One column of value tiles; a line more, for columns would else meet in the same sets of the caches. */
 #define VALUE_COLUMN ((size_t)MAX_STEPS * TILE_BYTES + 64)
-/* Steps of a run of value products: its operands stay in the nearest cache. */
-#ifndef VALUE_STEPS
-#define VALUE_STEPS 8
-#endif
 #define SCORE_STEPS 6                 /* of a run of score products */
+/* Steps of a run of value products: what it takes from the weights stays in the nearest cache. */
+#define VALUE_STEPS 8
 
 struct group {
     int index;               /* of the call */
@@ -393,8 +392,8 @@ static void value_run(const struct call *c, const struct unit *u, const unsigned
     tiles_fence();
 }
 
-/* The first half of the next call's rows is fetched at an even pace beside the weights of the first unit (stage
- * 0) and the results of each: stage `stage` is at run `run` of `runs`. */
+/* The first half of the next call's rows is fetched at an even pace beside the weights of the first
+ * unit (stage 0) and the results of each: `stage` is at `run` of `runs`. */
 static void fetch_ahead(struct call *c, int stage, int run, int runs)
 {
     int end = c->p->n_ahead / 2 * (stage * runs + run) / ((c->n_units + 1) * runs);

@@ -1,8 +1,9 @@
 /* engine/kernels/amx_index.c - scores of index keys on AMX tiles.
  *
- * Scores choose rows, so nothing is rounded: keys are bfloat16, and a query value is the sum of three bfloat16
- * exactly (its leading 8 bits, the next 8, the rest), each a right operand of its own. Sums are float32 in the
- * order of the tiles. Keys of another type, and very long ones, go the way of the level below. */
+ * Scores choose rows, so nothing is rounded: keys are bfloat16, and a query value is the sum of three
+ * bfloat16 exactly (its leading 8 bits, the next 8, the rest), each a right operand of its own. Sums
+ * are float32 in the order of the tiles. Keys of another type, and very long ones, go the way of the
+ * level below. */
 #include "config.h"
 
 #include "engine/kernels/amx_tiles.h"

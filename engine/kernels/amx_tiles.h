@@ -1,9 +1,9 @@
-/* engine/kernels/amx_tiles.h - products of bfloat16 tiles for amx_attn.c. All static.
+/* engine/kernels/amx_tiles.h - products of bfloat16 tiles for attention and index keys. All static.
  *
- * A left operand is 16 rows of 32 elements; a right one 16 pairs of rows of 16 elements, the two of a pair
- * side by side. Each function adds to its sums a run of n products, one operand being so many bytes after
- * the last, and per sum in the same order, whatever the shape. Tiles 0 to 5 hold sums, 6 and 7 operands (4 to 7
- * where four sums are enough). */
+ * A left operand is 16 rows of 32 elements; a right one 16 pairs of rows of 16 elements, the two of a
+ * pair side by side. Each function adds to its sums a run of n products, one operand being so many
+ * bytes after the last, and per sum in the same order, whatever the shape. Tiles 0 to 5 hold sums, 6
+ * and 7 operands (4 to 7 where four sums are enough). */
 #ifndef LATENT_ENGINE_KERNELS_AMX_TILES_H
 #define LATENT_ENGINE_KERNELS_AMX_TILES_H
 

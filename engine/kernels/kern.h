@@ -57,8 +57,8 @@
  * t, with lanes i over heads 16 g + i:
  *     lane_i = sum over g ascending of w[g][i] max(0, sum over d ascending of q[g][d][i] * row_t[d])
  *     scores[t] = sum over i ascending of lane_i                                    (all float32)
- * Lanes without a head have w = 0 and q = 0. A NaN product counts as 0. Operands and sums of the inner product
- * that are subnormal may count as 0. */
+ * Lanes without a head have w = 0 and q = 0. A NaN product counts as 0. Subnormal operands and sums of
+ * the inner product may count as 0. */
 struct index_block {
     const void *rows;      /* row 0 of the block; rows row_bytes apart */
     size_t row_bytes;

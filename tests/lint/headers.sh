@@ -14,6 +14,10 @@ for header in $(cd "$src" && find base kvcache engine api server tools tests -na
     n=$((n + 1))
     simd=
     case $header in
+    *amx*)
+        simd=${LINT_SIMD_AMX:-}
+        [ -n "$simd" ] || { echo "ok $n - $header # SKIP the compiler has no AMX"; continue; }
+        ;;
     *avx512*)
         simd=${LINT_SIMD_AVX512:-}
         [ -n "$simd" ] || { echo "ok $n - $header # SKIP the compiler has no AVX-512"; continue; }
