@@ -98,7 +98,7 @@ struct attn_piece {
     size_t offset;         /* 64-aligned, as pages are */
     int page_tokens, first;
     int n_rows;            /* 1 .. ATTN_PIECE; all initialised and finite where a lane sees them */
-    int n_ahead;           /* a hint: rows after these, on the same pages, that the next call takes; 0 is fine */
+    int n_ahead;           /* a hint: rows after these, on the same pages, of the next call; or 0 */
     struct row_format format;
     int dk, dv, k_off, v_off;
     int n_groups;          /* 1 .. ATTN_MAX_GROUPS */
