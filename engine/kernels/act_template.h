@@ -14,6 +14,7 @@ static inline int act_q8_four(const float *x, int n, int b, void *dst)
     const __m128 most = _mm_set1_ps(3.0e38f);
     __m128i m[4];
     __m256i sums[4];
+    float by[4];
     x += (size_t)b * Q8_BLOCK;
     UNROLL
     for (int i = 0; i < 4; i++) {
@@ -34,9 +35,10 @@ static inline int act_q8_four(const float *x, int n, int b, void *dst)
     __m128 inv = _mm_div_ps(_mm_set1_ps(1.0f), dv);
     inv = _mm_and_ps(inv, _mm_cmple_ps(inv, most)); /* a scale of 0, or too small to invert */
     _mm_storeu_ps(d, dv);
+    _mm_storeu_ps(by, inv);
     UNROLL
     for (int i = 0; i < 4; i++) {
-        __m256 scale = _mm256_broadcastss_ps(_mm_castsi128_ps(_mm_srli_si128(_mm_castps_si128(inv), 4 * i)));
+        __m256 scale = _mm256_set1_ps(by[i]);
         __m256i z[4];
         UNROLL
         for (int j = 0; j < 4; j++)

@@ -1,20 +1,20 @@
 /* engine/kernels/attn_template.h - attention over a piece of the context, one source for every level with
  * vectors. Included after vec_*.h and simd_template.h; everything is static.
  *
- * The piece is taken ATTN_ROWS rows at a time. Such a block is converted to float32 once for all lanes,
- * row by row for the values and once more turned around ([element][row]) for the keys. With both at hand the
- * two products are one: attn_tile, in which lanes are rows of scalars and vectors run along tokens (scores)
- * or along value elements. So a lane costs the same whether one or two hundred share the call, and none is
- * ever computed for nothing. Between blocks the largest score so far is kept for each lane, and its sums are
- * scaled when that grows.
+ * The piece is taken ATTN_ROWS rows at a time. Of such a block a panel is made float32 at a time, small enough
+ * for the first-level cache: some keys turned around ([element][row]), or some elements of all values ([row]
+ * [element]); it then meets all lanes. With that the two products are one: attn_tile, in which lanes are rows
+ * of scalars and vectors run along tokens (scores) or along value elements. So a lane costs the same whether
+ * one or two hundred share the call, and none is ever computed for nothing. Between blocks the largest score
+ * so far is kept for each lane, and its sums are scaled when that grows.
  *
  * Order of sums of a lane, fixed: scores over elements, values over rows, each in sequence; the weights' sum
  * in 16 parts (row t to part t % 16). Blocks start at row 0 of the piece, so that nothing depends on others.
  *
  * Beside v16_*, a level's vec_*.h gives v16_hmax, v16_load_i8, v16_store_i8, v16_store_f8, and may give `va`, the
- * vector of the products, when a v16 is not one register: VA (its lanes) with va_*, va_transpose (VA rows of
- * VA values turned around), va_transpose_bf16 (the same from bfloat16) and the size of a tile, ATTN_LANES x
- * ATTN_VECS, sums that fit the registers. */
+ * vector of the products, when a v16 is not one register: VA (its lanes) with va_*, va_transpose (VA values
+ * of VA rows turned around), va_transpose_bf16 (the same of VA_BF16 bfloat16) and the size of a tile,
+ * ATTN_LANES x ATTN_VECS, sums that fit the registers. */
 #include <stdbool.h>
 
 #include "engine/kernels/kern_internal.h"
@@ -30,11 +30,12 @@ typedef v16 va;
 #define va_set1 v16_set1
 #define va_mul v16_mul
 #define va_fma v16_fma
-INLINE void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+#define va_load_bf16 v16_load_bf16
+INLINE void va_transpose(const unsigned char *const *rows, size_t at, float *dst, size_t dst_stride)
 {
     for (int i = 0; i < VA; i++)
         for (int j = 0; j < VA; j++)
-            dst[(size_t)i * dst_stride + (size_t)j] = src[(size_t)j * stride + (size_t)i];
+            memcpy(&dst[(size_t)i * dst_stride + (size_t)j], rows[j] + at + 4 * i, 4);
 }
 #endif
 #ifndef VA_BF16 /* bfloat16 that va_transpose_bf16 takes of each row; 0: there is none */
@@ -186,12 +187,14 @@ struct attn_lanes {
 
 struct attn_work {
     const struct attn_piece *p;
-    int lo, hi;           /* elements of a row that become float32 as they lie */
-    bool keys_bf16;       /* keys are turned around as they are in the cache: only values are needed so */
-    size_t stride;        /* of rows */
+    bool bf16;            /* rows are read as they lie, in bfloat16; else float32 */
+    bool direct;          /* rows are read from the cache; else all that counts is first made float32 */
+    int lo, hi;           /* if not: those elements, lo being the first of `rows` */
+    size_t stride;
     float *rows;          /* [ATTN_ROWS][stride] */
-    float *keys;          /* by panels of ATTN_PANEL rows: [dk][ATTN_PANEL], dk rounded up */
-    size_t panel_floats;
+    float *panel;         /* [steps or rows][ATTN_PANEL] */
+    int k_at, v_at;       /* where keys and values begin in what is read, in elements */
+    const unsigned char *from[ATTN_ROWS + ATTN_PANEL]; /* the block's rows; then its last, to fill a panel */
     int n_live, n_tiles;
     int lane[ATTN_MAX_LANES], limit[ATTN_MAX_LANES];
     struct attn_lanes tiles[ATTN_MAX_LANES];
@@ -213,42 +216,76 @@ INLINE void attn_prefetch(const struct attn_work *w, int t)
         __builtin_prefetch(row + at, 0, 2);
 }
 
-/* Rows [t0, t0 + n) as float32, both ways. Keys of a panel are turned around column by column, so that its
- * lines are written whole; rows that its last vector lacks are some others', seen by nobody. */
-static void attn_convert(struct attn_work *w, int t0, int n)
+/* Finds rows [t0, t0 + n), or makes them float32. */
+static void attn_rows(struct attn_work *w, int t0, int n)
 {
     const struct attn_piece *p = w->p;
-    for (int t = 0; t < n; t += ATTN_PANEL) {
-        int rows = n - t < ATTN_PANEL ? n - t : ATTN_PANEL, vecs = (rows + VA - 1) / VA;
-        const unsigned char *from[ATTN_PANEL];
-        float *f32 = w->rows + (size_t)t * w->stride;
-        float *to = w->keys + (size_t)(t / ATTN_PANEL) * w->panel_floats;
-        for (int i = 0; i < vecs * VA; i++)
-            from[i] = attn_row(p, t0 + t + (i < rows ? i : rows - 1));
-        for (int i = 0; i < rows; i++)
-            attn_row_f32(&p->format, from[i], w->lo, w->hi, f32 + (size_t)i * w->stride);
-        if (w->keys_bf16) {
-            for (int d = 0; d < p->dk; d += VA_BF16)
-                for (int v = 0; v < vecs; v++)
-                    va_transpose_bf16(from + v * VA, 2 * (size_t)(p->k_off + d),
-                                      to + (size_t)d * ATTN_PANEL + v * VA, ATTN_PANEL);
+    for (int t = 0; t < n; t++) {
+        w->from[t] = attn_row(p, t0 + t);
+        if (w->direct)
             continue;
-        }
-        f32 += p->k_off - w->lo;
-        for (int d = 0; d < p->dk; d += VA)
-            for (int v = 0; v < vecs; v++)
-                va_transpose(f32 + (size_t)(v * VA) * w->stride + d, w->stride,
-                             to + (size_t)d * ATTN_PANEL + v * VA, ATTN_PANEL);
+        float *to = w->rows + (size_t)t * w->stride;
+        attn_row_f32(&p->format, w->from[t], w->lo, w->hi, to);
+        w->from[t] = (const unsigned char *)to;
     }
+    for (int t = n; t < n + ATTN_PANEL; t++)
+        w->from[t] = w->from[n - 1];
+}
+
+/* Elements [d, d + steps) of the keys from row t on, turned around. Rows beyond the block's are its last again:
+ * nobody sees their scores. */
+static void attn_pack_keys(const struct attn_work *w, int t, int d, int steps, int vecs)
+{
+    const unsigned char *const *from = w->from + t;
+    if (w->bf16) {
+        for (int i = 0; i < steps; i += VA_BF16 + !VA_BF16)
+            for (int v = 0; v < vecs; v++)
+                va_transpose_bf16(from + v * VA, 2 * (size_t)(w->k_at + d + i),
+                                  w->panel + (size_t)i * ATTN_PANEL + v * VA, ATTN_PANEL);
+        return;
+    }
+    for (int i = 0; i < steps; i += VA)
+        for (int v = 0; v < vecs; v++)
+            va_transpose(from + v * VA, 4 * (size_t)(w->k_at + d + i),
+                         w->panel + (size_t)i * ATTN_PANEL + v * VA, ATTN_PANEL);
+}
+
+/* `vecs` vectors of the values of n rows, from element r on; those of the next panel are fetched, as no
+ * hardware follows so many rows. */
+INLINE void attn_pack_vecs(const struct attn_work *w, size_t at, int n, const bool bf16, const int vecs)
+{
+    const size_t next = (size_t)(bf16 ? 2 : 4) * 2 * ATTN_PANEL;
+    float *to = w->panel;
+    for (int t = 0; t < n; t++, to += ATTN_PANEL) {
+        const unsigned char *row = w->from[t] + at;
+        for (size_t line = next / 2; line < next; line += 64)
+            __builtin_prefetch(row + (line + 64 < next ? line + 63 : next - 1));
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            va_store(to + v * VA, bf16 ? va_load_bf16(row + 2 * VA * v)
+                                       : va_load((const float *)(const void *)row + VA * v));
+    }
+}
+
+static void attn_pack_values(const struct attn_work *w, int r, int n, int vecs)
+{
+    size_t at = (size_t)(w->v_at + r) * (w->bf16 ? 2 : 4);
+    if (w->bf16 && vecs == ATTN_VECS)
+        attn_pack_vecs(w, at, n, true, ATTN_VECS);
+    else if (w->bf16)
+        attn_pack_vecs(w, at, n, true, vecs);
+    else
+        attn_pack_vecs(w, at, n, false, vecs);
 }
 
 static void attn_scores(struct attn_work *w, int t0, int n)
 {
     const int dk = w->p->dk;
     for (int t = 0; t < n; t += ATTN_PANEL) {
-        const float *panel = w->keys + (size_t)(t / ATTN_PANEL) * w->panel_floats;
+        int columns = n - t < ATTN_PANEL ? n - t : ATTN_PANEL;
         for (int d = 0; d < dk; d += ATTN_STEPS) {
             int steps = dk - d < ATTN_STEPS ? dk - d : ATTN_STEPS;
+            attn_pack_keys(w, t, d, steps, (columns + VA - 1) / VA);
             for (int i = 0; i < w->n_tiles; i++) {
                 const struct attn_lanes *l = &w->tiles[i];
                 int vecs = (l->most - t0 - t + VA - 1) / VA;
@@ -257,9 +294,8 @@ static void attn_scores(struct attn_work *w, int t0, int n)
                 const float *q[ATTN_LANES] = {0};
                 for (int j = 0; j < l->n; j++)
                     q[j] = w->q[l->first + j] + d;
-                attn_tile_any(q, panel + (size_t)d * ATTN_PANEL, ATTN_PANEL, steps, w->score + l->first,
-                              (size_t)t, d ? ATTN_ADD : ATTN_ZERO, NULL, l->n,
-                              vecs < ATTN_VECS ? vecs : ATTN_VECS);
+                attn_tile_any(q, w->panel, ATTN_PANEL, steps, w->score + l->first, (size_t)t,
+                              d ? ATTN_ADD : ATTN_ZERO, NULL, l->n, vecs < ATTN_VECS ? vecs : ATTN_VECS);
             }
         }
     }
@@ -315,7 +351,6 @@ static void attn_weights(struct attn_work *w, int t0, int n)
 static void attn_values(struct attn_work *w, int t0, int n, int next)
 {
     const struct attn_piece *p = w->p;
-    const float *values = w->rows + (p->v_off - w->lo);
     enum attn_start start[ATTN_MAX_LANES];
     int vecs = p->dv / VA, tail = p->dv % VA;
     for (int i = 0; i < w->n_tiles; i++) {
@@ -327,20 +362,22 @@ static void attn_values(struct attn_work *w, int t0, int n, int next)
     for (int r = 0; r < vecs + (tail != 0); r += ATTN_VECS) {
         for (; next < t0 + n + (n * (r + ATTN_VECS) + vecs) / (vecs + 1); next++)
             attn_prefetch(w, next);
+        int whole = vecs - r < ATTN_VECS ? vecs - r : ATTN_VECS;
+        bool last = whole < ATTN_VECS && tail; /* a vector that is not full, with a place of its own */
+        attn_pack_values(w, r * VA, n, whole + last);
         for (int i = 0; i < w->n_tiles; i++) {
             const struct attn_lanes *l = &w->tiles[i];
-            int rows = l->most - t0 < n ? l->most - t0 : n, whole = vecs - r;
+            int rows = l->most - t0 < n ? l->most - t0 : n;
             if (rows <= 0)
                 continue;
             const float *const *weights = (const float *const *)w->score + l->first;
-            const float *b = values + (size_t)r * VA, *c = w->scale + l->first;
-            whole = whole < ATTN_VECS ? whole : ATTN_VECS;
+            const float *c = w->scale + l->first;
             if (whole > 0)
-                attn_tile_any(weights, b, w->stride, rows, w->o + l->first, (size_t)r * VA, start[i], c, l->n,
-                              whole);
-            if (whole < ATTN_VECS && tail && r + whole == vecs)
-                attn_tile_any(weights, b + whole * VA, w->stride, rows, w->o_tail + l->first, 0, start[i], c,
-                              l->n, 1);
+                attn_tile_any(weights, w->panel, ATTN_PANEL, rows, w->o + l->first, (size_t)r * VA, start[i], c,
+                              l->n, whole);
+            if (last)
+                attn_tile_any(weights, w->panel + whole * VA, ATTN_PANEL, rows, w->o_tail + l->first, 0,
+                              start[i], c, l->n, 1);
         }
     }
 }
@@ -373,15 +410,18 @@ static void attn_piece(const struct attn_piece *p)
     struct attn_work w = {.p = p};
     int k_end = p->k_off + p->dk, v_end = p->v_off + p->dv, most = 0;
     attn_lanes_list(&w);
-    w.keys_bf16 = VA_BF16 && p->format.type == TT_BF16 && p->dk % (VA_BF16 + !VA_BF16) == 0;
-    w.lo = (w.keys_bf16 || p->v_off < p->k_off ? p->v_off : p->k_off) & ~(KERN_LANES - 1);
-    w.hi = w.keys_bf16 || v_end > k_end ? v_end : k_end;
+    /* Whole vectors can be read from the cache as they lie. */
+    w.bf16 = VA_BF16 && p->format.type == TT_BF16 && p->dk % (VA_BF16 + !VA_BF16) == 0 && p->dv % VA == 0;
+    w.direct = w.bf16 || (p->format.type == TT_F32 && p->dk % VA == 0 && p->dv % VA == 0);
+    w.lo = w.direct ? 0 : (p->v_off < p->k_off ? p->v_off : p->k_off) & ~(KERN_LANES - 1);
+    w.hi = v_end > k_end ? v_end : k_end;
+    w.k_at = p->k_off - w.lo;
+    w.v_at = p->v_off - w.lo;
     /* Room for a vector beyond the end; an odd number of cache lines, so that columns spread over the sets. */
     w.stride = (((size_t)(w.hi - w.lo) + 2 * KERN_LANES - 2) / KERN_LANES | 1) * KERN_LANES;
-    w.panel_floats = (((size_t)p->dk + KERN_LANES - 1) & ~(size_t)(KERN_LANES - 1)) * ATTN_PANEL;
-    w.rows = p->scratch;
-    w.keys = w.rows + ATTN_ROWS * w.stride;
-    float *per_lane = w.keys + ATTN_ROWS / ATTN_PANEL * w.panel_floats;
+    w.panel = p->scratch;
+    float *per_lane = w.panel + (ATTN_STEPS + VA > ATTN_ROWS ? ATTN_STEPS + VA : ATTN_ROWS) * ATTN_PANEL;
+    w.rows = per_lane + (size_t)w.n_live * (ATTN_SCORES + 2 * KERN_LANES);
     for (int i = 0; i < w.n_live; i++, per_lane += ATTN_SCORES + 2 * KERN_LANES) {
         const int lane = w.lane[i];
         w.q[i] = (const float *)(const void *)((const unsigned char *)p->q +
@@ -397,7 +437,7 @@ static void attn_piece(const struct attn_piece *p)
     }
     for (int t0 = 0; t0 < most; t0 += ATTN_ROWS) {
         int n = most - t0 < ATTN_ROWS ? most - t0 : ATTN_ROWS;
-        attn_convert(&w, t0, n);
+        attn_rows(&w, t0, n);
         attn_scores(&w, t0, n);
         attn_weights(&w, t0, n);
         attn_values(&w, t0, n, t0 + n);

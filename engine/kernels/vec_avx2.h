@@ -194,18 +194,18 @@ typedef __m256 va;
 static inline va va_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void va_store(float *p, va v) { _mm256_storeu_ps(p, v); }
 static inline va va_set1(float x) { return _mm256_set1_ps(x); }
+static inline va va_load_bf16(const void *p) { return v8_of_bf16(_mm_loadu_si128((const __m128i *)p)); }
 static inline va va_mul(va x, va y) { return _mm256_mul_ps(x, y); }
 static inline va va_fma(va x, va y, va z) { return _mm256_fmadd_ps(x, y, z); }
 static inline __m256 v8_halves(const void *lo, const void *hi)
 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lo)), _mm_loadu_ps(hi), 1);
 }
-static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+static inline void va_transpose(const unsigned char *const *rows, size_t at, float *dst, size_t dst_stride)
 {
-    for (int half = 0; half < 2; half++, src += 4, dst += 4 * dst_stride) {
-        __m256 r0 = v8_halves(src, src + 4 * stride), r1 = v8_halves(src + stride, src + 5 * stride);
-        __m256 r2 = v8_halves(src + 2 * stride, src + 6 * stride);
-        __m256 r3 = v8_halves(src + 3 * stride, src + 7 * stride);
+    for (int half = 0; half < 2; half++, at += 16, dst += 4 * dst_stride) {
+        __m256 r0 = v8_halves(rows[0] + at, rows[4] + at), r1 = v8_halves(rows[1] + at, rows[5] + at);
+        __m256 r2 = v8_halves(rows[2] + at, rows[6] + at), r3 = v8_halves(rows[3] + at, rows[7] + at);
         __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
         __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
         _mm256_storeu_ps(dst, _mm256_shuffle_ps(a, c, 0x44));

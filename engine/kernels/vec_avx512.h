@@ -119,6 +119,7 @@ typedef __m512 va;
 static inline va va_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void va_store(float *p, va v) { _mm512_storeu_ps(p, v); }
 static inline va va_set1(float x) { return _mm512_set1_ps(x); }
+static inline va va_load_bf16(const void *p) { return v16_load_bf16(p); }
 static inline va va_mul(va x, va y) { return _mm512_mul_ps(x, y); }
 static inline va va_fma(va x, va y, va z) { return _mm512_fmadd_ps(x, y, z); }
 /* 128 bits each of four rows. Inserting from memory needs no shuffle. */
@@ -129,15 +130,13 @@ static inline __m512 v16_quarters(const void *a, const void *b, const void *c, c
     v = _mm512_insertf32x4(v, _mm_loadu_ps(c), 2);
     return _mm512_insertf32x4(v, _mm_loadu_ps(d), 3);
 }
-static inline __m512 v16_rows(const float *p, size_t stride)
+static inline void va_transpose(const unsigned char *const *rows, size_t at, float *dst, size_t dst_stride)
 {
-    return v16_quarters(p, p + 4 * stride, p + 8 * stride, p + 12 * stride);
-}
-static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
-{
-    for (int quarter = 0; quarter < 4; quarter++, src += 4, dst += 4 * dst_stride) {
-        __m512 r0 = v16_rows(src, stride), r1 = v16_rows(src + stride, stride);
-        __m512 r2 = v16_rows(src + 2 * stride, stride), r3 = v16_rows(src + 3 * stride, stride);
+    for (int quarter = 0; quarter < 4; quarter++, at += 16, dst += 4 * dst_stride) {
+        __m512 r0 = v16_quarters(rows[0] + at, rows[4] + at, rows[8] + at, rows[12] + at);
+        __m512 r1 = v16_quarters(rows[1] + at, rows[5] + at, rows[9] + at, rows[13] + at);
+        __m512 r2 = v16_quarters(rows[2] + at, rows[6] + at, rows[10] + at, rows[14] + at);
+        __m512 r3 = v16_quarters(rows[3] + at, rows[7] + at, rows[11] + at, rows[15] + at);
         __m512 a = _mm512_unpacklo_ps(r0, r1), b = _mm512_unpackhi_ps(r0, r1);
         __m512 c = _mm512_unpacklo_ps(r2, r3), d = _mm512_unpackhi_ps(r2, r3);
         _mm512_storeu_ps(dst, _mm512_shuffle_ps(a, c, 0x44));
