@@ -19,7 +19,7 @@ struct ffn_block {
 
 struct ffn_layer {
     bool dense;
-    unsigned readers;          /* who reads the input, as a set (matrix.h) */
+    bool int8_in;              /* some matrix reads the input as int8; others may read float32 */
     struct ffn_block main;     /* dense, or the shared expert (no matrices when there is none) */
     struct ffn_block *experts; /* [n_routed_experts] */
     int n_experts;
@@ -62,10 +62,10 @@ static int block_pack(struct ffn_block *b, const struct ffn_tensors *t, struct p
     return matrix_pack(&b->down, &t->down, pool, lp, e);
 }
 
-/* Who of a block reads the layer's input (matrix.h). */
-static unsigned readers_of(const struct ffn_block *b)
+/* Some matrix of the list that reads the layer's input takes the int8 form. */
+static bool reads_int8(const struct ffn_block *b)
 {
-    return b->gate.packed ? act_readers(b->gate.type) | act_readers(b->up.type) : 0;
+    return b->gate.packed && (act_is_quantised(b->gate.type) || act_is_quantised(b->up.type));
 }
 
 /* All gates, then all others of a kind: as they lie in GGUF files. */
@@ -84,7 +84,7 @@ static int experts_pack(struct ffn_layer *l, const struct ffn_tensors *t, struct
     int r = matrix_pack_list(list, 3 * n, pool, lp, e);
     free(list);
     for (int i = 0; r == 0 && i < n; i++)
-        l->readers |= readers_of(&l->experts[i]);
+        l->int8_in |= reads_int8(&l->experts[i]);
     return r;
 }
 
@@ -108,22 +108,6 @@ static float *vector_copy(const struct tensor *t)
     return v;
 }
 
-/* A choice hangs on small differences: halves are kept as float32, so that no level rounds what they meet. */
-static int router_pack(struct ffn_layer *l, const struct tensor *t, struct pool *pool,
-                       const struct load_progress *lp, struct err *e)
-{
-    if (t->type != TT_F16 && t->type != TT_BF16)
-        return matrix_pack(&l->router, t, pool, lp, e);
-    float *rows = malloc((size_t)t->ne[0] * (size_t)t->ne[1] * sizeof(*rows));
-    if (!rows)
-        return err_set(e, ERR_NOMEM, "out of memory while loading a feed-forward layer");
-    for (int64_t i = 0; i < t->ne[1]; i++)
-        tensor_row_f32(t, i, rows + (size_t)i * (size_t)t->ne[0]);
-    int r = matrix_pack_f32(&l->router, t->name, rows, (int)t->ne[1], (int)t->ne[0], TT_F32, e);
-    free(rows);
-    return r;
-}
-
 int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, bool dense,
                   struct pool *pool, const struct load_progress *lp, struct ffn_layer **ret,
                   struct err *e)
@@ -139,7 +123,7 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
     if (dense) {
         if ((r = block_pack(&l->main, &t->dense, pool, lp, e)) < 0)
             goto fail;
-        l->readers = readers_of(&l->main);
+        l->int8_in = reads_int8(&l->main);
         *ret = l;
         return 0;
     }
@@ -149,11 +133,11 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
         goto nomem;
     if (t->router_bias.data && !(l->router_bias = vector_copy(&t->router_bias)))
         goto nomem;
-    if ((r = router_pack(l, &t->router, pool, lp, e)) < 0)
+    if ((r = matrix_pack(&l->router, &t->router, pool, lp, e)) < 0)
         goto fail;
     if (c->n_shared_experts > 0 && (r = block_pack(&l->main, &t->shared, pool, lp, e)) < 0)
         goto fail;
-    l->readers = act_readers(l->router.type) | readers_of(&l->main);
+    l->int8_in = act_is_quantised(l->router.type) || reads_int8(&l->main);
     if ((r = experts_pack(l, t->experts, pool, lp, e)) < 0)
         goto fail;
     *ret = l;
@@ -217,7 +201,7 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
         w->main_width = c->intermediate_size > shared ? c->intermediate_size : shared;
     size_t slots = rows * (size_t)w->top_k, n = rows + slots;
     w->norm = bytes_new(w, rows * hidden * f);
-    w->norm_act = bytes_new(w, rows * act_room_all(c->hidden_size));
+    w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
     w->logits = bytes_new(w, rows * (size_t)router_experts(c) * f);
     w->experts = bytes_new(w, slots * sizeof(int32_t));
     w->weights = bytes_new(w, slots * f);
@@ -225,7 +209,7 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
     w->first = bytes_new(w, ((size_t)router_experts(c) + 1) * sizeof(int32_t));
     w->gate = bytes_new(w, mid_floats(w, rows) * f);
     w->up = bytes_new(w, mid_floats(w, rows) * f);
-    /* A prepared row is half as large as the float row it comes from, but for its alignment. */
+    /* An int8 row needs less than the float row it comes from, but for its alignment. */
     w->mid_act = bytes_new(w, mid_floats(w, rows) * 2 + n * 128);
     w->down = bytes_new(w, n * hidden * f);
     w->px = calloc(n + 1, sizeof(*w->px));
@@ -322,10 +306,12 @@ static void norm_rows(void *arg, int r0, int r1, int thread)
         float *n = w->norm + (size_t)i * hidden;
         st->kern->rms_norm(st->x + (size_t)w->set->rows[i] * hidden, l->norm, c->hidden_size,
                            c->rms_norm_eps, n);
-        void *act = w->norm_act + (size_t)i * act_room_all(c->hidden_size);
-        act_fill(st->kern, l->readers, n, c->hidden_size, act);
+        if (l->int8_in)
+            st->kern->act_q8(n, c->hidden_size,
+                             w->norm_act + (size_t)i * act_room(c->hidden_size));
         if (!l->dense) {
-            w->px[i] = act_view(st->kern, l->router.type, n, c->hidden_size, act);
+            w->px[i] = act_view(l->router.type, n,
+                                w->norm_act + (size_t)i * act_room(c->hidden_size));
             w->py_gate[i] = w->logits + (size_t)i * (size_t)router_experts(c);
         }
     }
@@ -473,9 +459,9 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
         size_t row = (size_t)(i < n_routed ? mid / w->top_k : i - n_routed);
         const struct ffn_block *b = i < n_routed ? &l->experts[w->experts[mid]] : &l->main;
         const float *x = w->norm + row * hidden;
-        const void *act = w->norm_act + row * act_room_all(c->hidden_size);
-        w->px[i] = act_view(step->kern, b->gate.type, x, c->hidden_size, act);
-        w->px_up[i] = act_view(step->kern, b->up.type, x, c->hidden_size, act);
+        const void *int8 = w->norm_act + row * act_room(c->hidden_size);
+        w->px[i] = act_view(b->gate.type, x, int8);
+        w->px_up[i] = act_view(b->up.type, x, int8);
         w->py_gate[i] = w->gate + mid_offset(w, mid, n_slots);
         w->py_up[i] = w->up + mid_offset(w, mid, n_slots);
     }

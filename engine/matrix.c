@@ -225,60 +225,16 @@ void matrix_row_f32(const struct matrix *m, int r, float *dst)
 
 /* --- activations ------------------------------------------------------------------------------- */
 
-static size_t q8_room(int n)
-{
-    return n > 0 && n % 32 == 0 ? kern_act_bytes(TT_Q8_0, n) : 0;
-}
-
-static size_t bf16_room(int n)
-{
-    return n > 0 ? ((size_t)n * 2 + 63) & ~(size_t)63 : 0;
-}
-
 size_t act_room(int n)
 {
-    return bf16_room(n); /* int8 rows with their scales are smaller */
-}
-
-size_t act_room_all(int n)
-{
-    return q8_room(n) + bf16_room(n);
-}
-
-unsigned act_readers(enum tensor_type type)
-{
-    return kern_act_is_q8(type) ? ACT_READ_QUANTS : type == TT_F32 ? 0 : ACT_READ_HALVES;
-}
-
-static void fill_bf16(const struct kernels *k, const float *x, int n, void *dst)
-{
-    k->f32_to_bf16(x, n, dst);
-    memset((char *)dst + 2 * (size_t)n, 0, bf16_room(n) - 2 * (size_t)n);
+    return n > 0 && n % 32 == 0 ? kern_act_bytes(TT_Q8_0, n) : 0;
 }
 
 const void *act_prepare(const struct kernels *k, enum tensor_type type, const float *x, int n,
                         void *dst)
 {
-    switch (kern_act_form(k, type)) {
-    case ACT_F32: return x;
-    case ACT_Q8: k->act_q8(x, n, dst); break;
-    case ACT_BF16: fill_bf16(k, x, n, dst); break;
-    }
+    if (!act_is_quantised(type))
+        return x;
+    k->act_q8(x, n, dst);
     return dst;
-}
-
-void act_fill(const struct kernels *k, unsigned readers, const float *x, int n, void *dst)
-{
-    if (readers & ACT_READ_QUANTS)
-        k->act_q8(x, n, dst);
-    if ((readers & ACT_READ_HALVES) && kern_act_form(k, TT_BF16) == ACT_BF16)
-        fill_bf16(k, x, n, (char *)dst + q8_room(n));
-}
-
-const void *act_view(const struct kernels *k, enum tensor_type type, const float *x, int n,
-                     const void *prepared)
-{
-    enum act_form form = kern_act_form(k, type);
-    return form == ACT_F32 ? (const void *)x
-                           : (const char *)prepared + (form == ACT_BF16 ? q8_room(n) : 0);
 }

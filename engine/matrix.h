@@ -92,26 +92,22 @@ void products_run(struct products *p, const struct product *list, int n);
 /* How products_run divides a list: fills pieces and first, returns the number of pieces. */
 int products_cut(struct products *p, const struct product *list, int n);
 
-/* Activations come in the forms of kern_act_form: float32 as they are, quantised to int8, or bfloat16. A row
- * that one matrix reads, or several of one type: act_prepare. A row with readers of several types: act_fill
- * prepares every form that they need, act_view answers the one for a type. */
-
-/* Who reads a row, as a set: types whose rows may have to be prepared. */
-#define ACT_READ_QUANTS 1u
-#define ACT_READ_HALVES 2u /* F16, BF16, F8_E4M3 */
-unsigned act_readers(enum tensor_type type);
-/* Room for a prepared row of n values: in one form, or in all that exist. 64-aligned; 0 when n is. */
+/* Activations come in two forms: float32 as they are, or quantised to int8 (act_q8). */
+static inline bool act_is_quantised(enum tensor_type type)
+{
+    return kern_act_is_q8(type);
+}
+/* The form of a row that weights of `type` read, given both: what goes into product.x. */
+static inline const void *act_view(enum tensor_type type, const float *x, const void *quantised)
+{
+    return act_is_quantised(type) ? quantised : (const void *)x;
+}
+/* Room for a quantised row of n values, 64-aligned; 0 when n has no quantised form. */
 size_t act_room(int n);
-size_t act_room_all(int n);
-/* Prepares one float32 row for weights of `type` in dst (act_room(n) bytes), or answers x itself. Returns
- * what goes into product.x. */
+/* Prepares one float32 row for weights of `type`: quantises into dst (act_room(n) bytes), or answers
+ * x itself. Returns what goes into product.x. */
 const void *act_prepare(const struct kernels *k, enum tensor_type type, const float *x, int n,
                         void *dst);
-/* Prepares one float32 row in dst (act_room_all(n) bytes) for a set of readers. */
-void act_fill(const struct kernels *k, unsigned readers, const float *x, int n, void *dst);
-/* What weights of `type` read, which was among the readers of act_fill: goes into product.x. */
-const void *act_view(const struct kernels *k, enum tensor_type type, const float *x, int n,
-                     const void *prepared);
 
 /* Runs fn(arg, r0, r1, thread) over rows [0, n), in parallel when there are enough of them. */
 void rows_run(struct pool *pool, int n, void (*fn)(void *arg, int r0, int r1, int thread), void *arg);

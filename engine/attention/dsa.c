@@ -172,7 +172,7 @@ static void dsa_work_free(void *p)
 
 static size_t act_stride(const struct model_config *c)
 {
-    size_t x = act_room_all(c->hidden_size), q = act_room(c->q_lora_rank);
+    size_t x = act_room(c->hidden_size), q = act_room(c->q_lora_rank);
     return x > q ? x : q;
 }
 
@@ -239,7 +239,7 @@ static int dsa_max_products(const struct model_config *c)
 
 /* --- what the indexer sees --------------------------------------------------------------------- */
 
-/* x in the forms that ik and iw read. */
+/* The quantised form of x where ik or iw reads it. */
 static void x_rows(void *arg, int r0, int r1, int thread)
 {
     struct dsa_work *w = arg;
@@ -249,9 +249,9 @@ static void x_rows(void *arg, int r0, int r1, int thread)
     for (int i = r0; i < r1; i++) {
         const float *x = mla__normed(w->mla) + (size_t)i * (size_t)c->hidden_size;
         unsigned char *act = w->act + (size_t)i * act_stride(c);
-        act_fill(st->kern, act_readers(w->layer->ik.type) | act_readers(w->layer->iw.type), x,
-                 c->hidden_size, act);
-        w->px[i] = act_view(st->kern, w->layer->ik.type, x, c->hidden_size, act);
+        if (act_is_quantised(w->layer->ik.type) || act_is_quantised(w->layer->iw.type))
+            st->kern->act_q8(x, c->hidden_size, act);
+        w->px[i] = act_view(w->layer->ik.type, x, act);
         w->py[i] = w->ik + (size_t)i * (size_t)c->index_head_dim;
     }
 }
@@ -324,8 +324,8 @@ static void index_queries(struct dsa_work *w, int n)
     size_t heads = (size_t)c->index_n_heads, dim = (size_t)c->index_head_dim;
     for (int i = 0; i < n; i++) {
         size_t row = (size_t)w->args->active->rows[w->sparse[i].row];
-        w->px[i] = act_view(st->kern, l->iw.type, mla__normed(w->mla) + row * (size_t)c->hidden_size,
-                            c->hidden_size, w->act + row * act_stride(c));
+        w->px[i] = act_view(l->iw.type, mla__normed(w->mla) + row * (size_t)c->hidden_size,
+                            w->act + row * act_stride(c));
         w->py[i] = w->iw + (size_t)i * heads;
     }
     struct product p = {&l->iw, w->px, w->py, n};

@@ -260,7 +260,7 @@ static int mla_work_new(const struct model_config *c, const struct step_limits *
     w->max_rows = lim->max_rows;
     w->format = s.format;
     w->norm = bytes_new(w, rows * (size_t)c->hidden_size * f);
-    w->norm_act = bytes_new(w, rows * act_room_all(c->hidden_size));
+    w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
     w->q_lora = bytes_new(w, rows * (size_t)(c->q_lora_rank + 1) * f);
     w->q_act = bytes_new(w, rows * act_room(c->q_lora_rank));
     w->kv = bytes_new(w, rows * (size_t)mla_row_elems(c) * f);
@@ -324,10 +324,10 @@ static void norm_rows(void *arg, int r0, int r1, int thread)
         float *n = w->norm + (size_t)i * (size_t)hidden;
         st->kern->rms_norm(st->x + (size_t)i * (size_t)hidden, w->args->norm_w, hidden,
                            st->config->rms_norm_eps, n);
-        unsigned char *act = w->norm_act + (size_t)i * act_room_all(hidden);
-        act_fill(st->kern, act_readers(w->layer->kv_a.type) | act_readers(query_in(w->layer)->type), n,
-                 hidden, act);
-        w->px[i] = act_view(st->kern, w->layer->kv_a.type, n, hidden, act);
+        unsigned char *act = w->norm_act + (size_t)i * act_room(hidden);
+        if (act_is_quantised(w->layer->kv_a.type) || act_is_quantised(query_in(w->layer)->type))
+            st->kern->act_q8(n, hidden, act);
+        w->px[i] = act_view(w->layer->kv_a.type, n, act);
     }
 }
 
@@ -468,8 +468,8 @@ void mla__rows(const void *layer, void *work, const struct attention_args *a)
         w->py[i] = w->kv + (size_t)i * (size_t)mla_row_elems(c);
     for (int i = 0; i < act->n_rows; i++) {
         size_t row = (size_t)act->rows[i];
-        qx[i] = act_view(st->kern, query_in(l)->type, w->norm + row * (size_t)c->hidden_size,
-                         c->hidden_size, w->norm_act + row * act_room_all(c->hidden_size));
+        qx[i] = act_view(query_in(l)->type, w->norm + row * (size_t)c->hidden_size,
+                         w->norm_act + row * act_room(c->hidden_size));
         qy[i] = c->q_lora_rank > 0 ? w->q_lora + (size_t)i * (size_t)c->q_lora_rank
                                    : w->q + (size_t)i * query_width(c);
     }

@@ -1,7 +1,9 @@
 /* engine/kernels/amx_mul_bf16.c - products of F16, BF16 and FP8 weights on AMX tiles of bfloat16, for any
  * number of rows: what an output's sum is does not depend on it (kern.h).
  *
- * A step is 32 k: one right operand of 1 KB for each group, in which two k of an output lie side by side.
+ * Activations stay float32 to within 2^-16: each is two bfloat16, both multiplied, which the tiles do faster than
+ * vectors multiply one float32. A step is 32 k: one right operand of 1 KB for each group, in which two k of an
+ * output lie side by side.
  * Packed weights lie k by k, so each step is shuffled into a buffer in L1, two steps ahead of its use, while the
  * tiles work; with few rows this runs at the speed of memory. FP8 becomes bfloat16 there, exactly, and F16 two of
  * them. Up to 16 rows: four groups at a time, to have four sums in flight. More: tiles in pairs against two
@@ -13,6 +15,7 @@
 #include "engine/kernels/amx_mul.h"
 
 #define STEP 32             /* k */
+#define HALVES 2            /* of an activation */
 #define PART 1024           /* bytes of a right operand */
 #define AHEAD 2             /* steps */
 #define RING_BYTES 32768    /* shuffled weights */
@@ -23,7 +26,7 @@
 #define FETCH_BYTES 3072
 
 struct call {
-    const unsigned char *a; /* left operands: [tiles][steps][lanes][64 bytes] */
+    const unsigned char *a; /* left operands: [tiles][steps][halves][lanes][64 bytes] */
     int rows, lanes, tiles; /* lanes: rows of a tile */
     int s0, s1, steps;      /* the panel's, of all */
     bool resume;            /* go on from the sums in y */
@@ -71,6 +74,14 @@ INLINE __m512i pair_of_f32(__m512 even, __m512 odd)
 {
     return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_srli_epi32(_mm512_castps_si512(even), 16),
                                    _mm512_castps_si512(odd));
+}
+
+/* The upper halves of a, then those of b, as 32 bfloat16. */
+INLINE __m512i halves_of(__m512i a, __m512i b)
+{
+    const __m512i order = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+                                           25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
+    return _mm512_permutex2var_epi16(a, order, b);
 }
 
 INLINE __m512 cut_off(__m512 v)
@@ -122,32 +133,40 @@ INLINE void shuffle_groups(enum tensor_type type, const struct call *c, int g, i
                      dst + j * parts_of(type) * PART);
 }
 
-/* Sums of one or two tiles of rows (tiles 0, 1 and 2, 3) and two groups, or of one tile and four. */
-INLINE void step_products(enum tensor_type type, const unsigned char *a0, const unsigned char *a1,
+/* Sums of one or two tiles of rows (tiles 0, 1 and 2, 3) and two groups, or of one tile and four; second: how
+ * far behind the first halves of the rows the second ones are. */
+INLINE void step_products(enum tensor_type type, const unsigned char *a0, const unsigned char *a1, size_t second,
                           const unsigned char *b, const int pair, const int groups)
 {
     const int parts = parts_of(type);
     tiles_fence();
-    _tile_loadd(4, a0, 64);
-    if (pair)
-        _tile_loadd(5, a1, 64);
     UNROLL
     for (int p = 0; p < parts; p++, b += PART) {
         _tile_loadd(6, b, 64);
-        _tile_dpbf16ps(0, 4, 6);
-        if (pair)
-            _tile_dpbf16ps(2, 5, 6);
-        if (groups >= 2) {
+        if (groups >= 2)
             _tile_loadd(7, b + parts * PART, 64);
-            _tile_dpbf16ps(1, 4, 7);
+        UNROLL
+        for (int h = 0; h < 2; h++) {
+            _tile_loadd(4, a0 + (size_t)h * second, 64);
             if (pair)
+                _tile_loadd(5, a1 + (size_t)h * second, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            if (groups >= 2)
+                _tile_dpbf16ps(1, 4, 7);
+            if (pair)
+                _tile_dpbf16ps(2, 5, 6);
+            if (pair && groups >= 2)
                 _tile_dpbf16ps(3, 5, 7);
         }
         if (groups == 4) {
             _tile_loadd(6, b + 2 * parts * PART, 64);
-            _tile_dpbf16ps(2, 4, 6);
             _tile_loadd(7, b + 3 * parts * PART, 64);
-            _tile_dpbf16ps(3, 4, 7);
+            UNROLL
+            for (int h = 0; h < 2; h++) {
+                _tile_loadd(5, a0 + (size_t)h * second, 64);
+                _tile_dpbf16ps(2, 5, 6);
+                _tile_dpbf16ps(3, 5, 7);
+            }
         }
     }
     tiles_fence();
@@ -211,7 +230,7 @@ INLINE void f8_scale(const struct call *c, float *acc, int g, int block, const i
 INLINE void run_steps(enum tensor_type type, const struct call *c, int g, int tile, int s0, int s1, bool fresh,
                       const int pair, const int groups)
 {
-    const size_t step_bytes = (size_t)c->lanes * 64, tile_bytes = step_bytes * (size_t)(c->s1 - c->s0);
+    const size_t second = (size_t)c->lanes * 64, step_bytes = HALVES * second, tile_bytes = step_bytes * (size_t)(c->s1 - c->s0);
     const unsigned char *a = c->a + (size_t)tile * tile_bytes + (size_t)(s0 - c->s0) * step_bytes;
     float *acc = c->acc + tile * groups * UNIT;
     if (type == TT_F8_E4M3 || (s0 == 0 && !c->resume))
@@ -223,7 +242,7 @@ INLINE void run_steps(enum tensor_type type, const struct call *c, int g, int ti
     for (int s = s0; s < s1; s++, a += step_bytes) {
         if (fresh && s + AHEAD < s1)
             shuffle_groups(type, c, g, s + AHEAD, groups);
-        step_products(type, a, a + tile_bytes, ring_at(type, c, s, groups), pair, groups);
+        step_products(type, a, a + tile_bytes, second, ring_at(type, c, s, groups), pair, groups);
         if (type == TT_F8_E4M3 && ((s + 1) % F8_STEPS == 0 || s + 1 == c->steps))
             f8_scale(c, acc, g, s / F8_STEPS, pair, groups);
     }
@@ -254,15 +273,39 @@ INLINE void run_groups(enum tensor_type type, const struct call *c, int g, const
                         g + j, c->n_out);
 }
 
+/* Sixteen values as two bfloat16 each, in the upper halves of the results; infinities and NaN have no rest. */
+INLINE void split_row(__m512 x, __m512i *first, __m512i *rest)
+{
+    const __m512i top = _mm512_set1_epi32((int)0xffff0000), all = _mm512_set1_epi32(0x7f800000);
+    __m512i bits = _mm512_castps_si512(x);
+    __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
+    __mmask16 some = _mm512_cmpneq_epi32_mask(_mm512_and_si512(bits, all), all);
+    *first = _mm512_and_si512(_mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x400000)), top);
+    __m512i r = _mm512_castps_si512(_mm512_sub_ps(x, _mm512_castsi512_ps(*first)));
+    /* to nearest: the rest is below 2^-7 of a finite value, so rounding up cannot overflow */
+    *rest = _mm512_maskz_and_epi32(some, _mm512_add_epi32(r, _mm512_set1_epi32(0x8000)), top);
+}
+
+/* The rows' values in two halves; zeros behind the last value and where there is no row. */
 static void fill_panel(const struct call *c, const void *const *x, unsigned char *panel)
 {
-    size_t steps = (size_t)(c->s1 - c->s0), step_bytes = (size_t)c->lanes * 64;
+    const size_t second = (size_t)c->lanes * 64;
     for (int i = 0; i < c->tiles * c->lanes; i++) {
-        unsigned char *to = panel + (size_t)(i / c->lanes) * steps * step_bytes + (size_t)(i % c->lanes) * 64;
-        const unsigned char *from = i < c->rows ? (const unsigned char *)x[i] + (size_t)c->s0 * 64 : NULL;
-        for (size_t s = 0; s < steps; s++)
-            _mm512_store_si512(to + s * step_bytes,
-                               from ? _mm512_loadu_si512(from + s * 64) : _mm512_setzero_si512());
+        unsigned char *to = panel + (size_t)(i / c->lanes) * (size_t)(c->s1 - c->s0) * HALVES * second +
+                            (size_t)(i % c->lanes) * 64;
+        for (int s = c->s0; s < c->s1; s++, to += HALVES * second) {
+            int left = i < c->rows ? c->n_in - s * STEP : 0;
+            const float *from = (const float *)x[i < c->rows ? i : 0] + s * STEP;
+            __m512i a[2], b[2];
+            UNROLL
+            for (int h = 0; h < 2; h++) {
+                int n = left - 16 * h;
+                __mmask16 m = (__mmask16)(n >= 16 ? 0xffff : n > 0 ? (1u << n) - 1u : 0);
+                split_row(_mm512_maskz_loadu_ps(m, m ? from + 16 * h : from), &a[h], &b[h]);
+            }
+            _mm512_store_si512(to, halves_of(a[0], a[1]));
+            _mm512_store_si512(to + second, halves_of(b[0], b[1]));
+        }
     }
 }
 
@@ -288,17 +331,12 @@ INLINE void mul_tiles(enum tensor_type type, size_t group_bytes, const void *w, 
         c.rows = m - r < MAX_ROWS ? m - r : MAX_ROWS;
         c.lanes = c.rows < KERN_LANES ? c.rows : KERN_LANES;
         c.tiles = (c.rows + KERN_LANES - 1) / KERN_LANES;
-        int range = PANEL_BYTES / (c.tiles * c.lanes * 64) / F8_STEPS * F8_STEPS;
-        if (c.rows == 1) { /* as it lies */
-            c.a = x[r];
-            range = c.steps;
-        }
+        int range = PANEL_BYTES / (c.tiles * c.lanes * 64 * HALVES) / F8_STEPS * F8_STEPS;
         configure(c.lanes);
         for (c.s0 = 0; c.s0 < c.steps; c.s0 = c.s1) {
             c.s1 = c.steps - c.s0 < range ? c.steps : c.s0 + range;
             c.resume = c.s0 > 0;
-            if (c.rows > 1)
-                fill_panel(&c, x + r, panel);
+            fill_panel(&c, x + r, panel);
             int g = g0;
             for (; c.tiles == 1 && g + 4 <= g1; g += 4)
                 run_groups(type, &c, g, 4);

@@ -74,13 +74,6 @@ kern_mul_fn *kern_mul(const struct kernels *k, enum tensor_type type)
     }
 }
 
-enum act_form kern_act_form(const struct kernels *k, enum tensor_type type)
-{
-    if (kern_act_is_q8(type))
-        return ACT_Q8;
-    return k->level == CPU_AMX && type != TT_F32 ? ACT_BF16 : ACT_F32;
-}
-
 int kern_weight_type_ok(enum tensor_type type)
 {
     return kern_mul(kern_table(CPU_GENERIC), type) != NULL;

@@ -18,9 +18,7 @@
  *     others:          per 32 or 256 k the scales of 16 rows, then their integers, four k of each row
  *                      side by side; quant_layout.h describes it. About the file's size (kern_group_bytes).
  *
- * Activations. Float types take float32 rows as they are, but for F16, BF16 and F8_E4M3 at the level
- * amx: there rows are bfloat16 (f32_to_bf16), with zeros up to a multiple of 32 (kern_act_form). All other
- * types take rows prepared by act_q8:
+ * Activations. Float types take float32 rows as they are. All others take rows prepared by act_q8:
  *     float d[n/32]; int32_t s[n/32]; int8_t q[n]; int16_t h[n/16]; float t[n/32]
  *     with d = max|x| / 127, q = round to nearest even of x (1/d) in [-127, 127], h = sum of q over each
  *     16, s = -128 times the sum over each 32 (what an unsigned weight w + 128 adds too much),
@@ -38,10 +36,10 @@
  *     Q2_K                         y += (s0 dot0 + s1 dot1) * (d * dx);
  *                                  y -= (min0 h0 + min1 h1) * (dmin * dx)
  * where s, min are the integer scales of the file, and d s, dmin min are exact in float32.
- * At the level amx, over bfloat16 rows: a = sum over each 32 k, even and odd ones apart, each in sequence, and
- * then both added; BF16: y += a; F8_E4M3: y += scale * (sum of a of a block of 128); F16: a weight is
- * two bfloat16, of which the second is what the first lacks: y += a of the first ones; y += a of the second
- * ones. Subnormal bfloat16 and float32 count as zero there.
+ * At the level amx, for F16, BF16 and F8_E4M3: x is two bfloat16, x1 its upper half cut off and x2 the rest rounded,
+ * together within 2^-16 of it; a weight is one, or two for F16, exactly. For each 32 k and each pair of parts:
+ * a = sum over k, even and odd ones apart, each in sequence, and then both added; y += a, for F8_E4M3 after
+ * each 128 k: y += scale * (sum of a). Subnormal parts and float32 count as zero there.
  */
 #ifndef LATENT_ENGINE_KERNELS_KERN_H
 #define LATENT_ENGINE_KERNELS_KERN_H
@@ -130,11 +128,8 @@ kern_mul_fn *kern_mul(const struct kernels *k, enum tensor_type type);
 
 /* 1 when weights of this type have product kernels. */
 int kern_weight_type_ok(enum tensor_type type);
-/* 1 when the type is quantised: its products take rows prepared by act_q8, at every level. */
+/* 1 when the product takes rows prepared by act_q8; 0: float32 rows. */
 int kern_act_is_q8(enum tensor_type type);
-/* What a product with weights of this type takes at a table's level. */
-enum act_form { ACT_F32, ACT_Q8, ACT_BF16 };
-enum act_form kern_act_form(const struct kernels *k, enum tensor_type type);
 size_t kern_group_bytes(enum tensor_type type, int n_in);
 /* Bytes of a packed [n_out, n_in] matrix. */
 size_t kern_packed_bytes(enum tensor_type type, int n_out, int n_in);
@@ -152,7 +147,7 @@ void kern_pack(enum tensor_type type, const struct kern_source *src, int n_out, 
 /* Row r of a packed matrix as float32: the values of the file's row, but for FP8 blocks that hold a NaN,
  * which are NaN altogether. */
 void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r, float *dst);
-/* Bytes of one activation row of n_in values for weights of this type, enough at every level (64-multiple). */
+/* Bytes of one prepared activation row of n_in values for weights of this type (64-multiple). */
 size_t kern_act_bytes(enum tensor_type type, int n_in);
 size_t kern_index_scratch_floats(int dim, int n_rows);
 /* Values that lane_max takes together: 64 of each lane. */

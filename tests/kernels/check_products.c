@@ -5,8 +5,7 @@
  * (their own rounding is act_q8's business), integers are exact, so each block of 32 gives one term, or
  * two with a minimum, each rounded twice, and as many additions; every one of these errs by at most half
  * an EPS of the sum of the terms' sizes. Float types: one term and one addition per value; FP8 adds up
- * blocks of 128 first. A level that takes bfloat16 rows gets values that are bfloat16: float32 for plain C,
- * so that the same bound holds, but for subnormal numbers, which it takes as zero.
+ * blocks of 128 first. The level amx keeps 16 bits of an activation and takes subnormal parts as zero.
  *
  * Then the rows are multiplied again in other company and the groups in other pieces: bits must be the same. */
 #include "config.h"
@@ -30,7 +29,6 @@ struct product {
     unsigned char *packed;
     float *xf[MAX_M];
     const void *x[MAX_M]; /* as the kernel wants them */
-    const void *def_x[MAX_M]; /* and plain C */
     float *got[MAX_M], *def[MAX_M];
 };
 
@@ -69,18 +67,6 @@ static void random_rows(struct product *p)
     }
 }
 
-/* Row i as the level wants it: bfloat16, zeros up to a multiple of 32. Its float32 become the same values. */
-static void to_bf16(struct product *p, int i)
-{
-    size_t n = (size_t)p->n_in, bytes = (2 * n + 63) & ~(size_t)63;
-    uint16_t *h = guard_new(bytes, 64);
-    memset(h, 0, bytes);
-    generic->f32_to_bf16(p->xf[i], p->n_in, h);
-    for (size_t k = 0; k < n; k++)
-        p->xf[i][k] = (float)values_bf16(&h[k]);
-    p->x[i] = h;
-}
-
 static void random_product(struct product *p, enum tensor_type type)
 {
     memset(p, 0, sizeof(*p));
@@ -113,10 +99,7 @@ static void random_product(struct product *p, enum tensor_type type)
             void *a = guard_new(kern_act_bytes(type, p->n_in), 64);
             generic->act_q8(p->xf[i], p->n_in, a);
             p->x[i] = a;
-        } else if (kern_act_form(level, type) == ACT_BF16) {
-            to_bf16(p, i);
         }
-        p->def_x[i] = elems > 1 ? p->x[i] : p->xf[i];
         p->got[i] = floats(p->n_out);
         p->def[i] = floats(p->n_out);
         for (int k = 0; k < p->n_out; k++)
@@ -200,7 +183,7 @@ static double float_answer(const struct product *p, const struct format_value *v
                            double *ret_bound)
 {
     bool f8 = p->format->type == TT_F8_E4M3;
-    bool flush = kern_act_form(level, p->format->type) == ACT_BF16;
+    bool flush = level->level == CPU_AMX && p->format->type != TT_F32;
     double sum = 0, size = 0, inner = 0, top = 1, lost = 0;
     for (int k = 0; k < p->n_in; k++) {
         double scale = f8 ? v[k].min : 1.0, term = v[k].scale * (double)p->xf[i][k];
@@ -212,7 +195,7 @@ static double float_answer(const struct product *p, const struct format_value *v
         top = fmax(top, fabs(scale));
     }
     int additions = f8 ? (p->n_in < 128 ? p->n_in : 128) + p->n_in / 128 + 1 : p->n_in;
-    *ret_bound = (additions + 4) * EPS * size + p->n_in * (f8 ? 1e-42 * top : 3e-45) + lost;
+    *ret_bound = (additions + 4) * EPS * size + (flush ? 0x1p-16 * size : 0) + p->n_in * (f8 ? 1e-42 * top : 3e-45) + lost;
     if (size > 1e38 || inner > 1e38)
         *ret_bound = INFINITY;
     return sum;
@@ -224,7 +207,7 @@ void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def)
     static struct format_value v[MAX_IN];
     struct product p;
     random_product(&p, type);
-    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.def_x, p.def, p.m);
+    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.def, p.m);
     mul(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.got, p.m);
     check_guards();
     int first = p.g0 * KERN_LANES, end = p.g1 * KERN_LANES;
