@@ -28,6 +28,8 @@ static const int macs_per_byte[CPU_LEVEL_MAX] = {
  * weights that stay there while the rows take turns. */
 #define PASS_ROWS 128
 #define PASS_BYTES ((size_t)256 << 10)
+/* Tile kernels copy the activations of a call: more groups share that, in the caches of machines with tiles. */
+#define TILE_PASS_BYTES ((size_t)1 << 20)
 #define ROWS_PER_JOB_MIN 4
 /* Floats that row jobs go through in a few microseconds, several times what a job costs. */
 #define LIGHT_VALUES 16384
@@ -162,7 +164,8 @@ static void product_item(void *arg, int item, int thread)
     kern_mul_fn *mul = kern_mul(j->p->kern, w->type);
     int step = pc->g1 - pc->g0;
     if (pc->r1 - pc->r0 > PASS_ROWS) {
-        int some = (int)(PASS_BYTES / (w->n_bytes / (size_t)matrix_groups(w))) & ~1;
+        size_t bytes = j->p->kern->level == CPU_AMX ? TILE_PASS_BYTES : PASS_BYTES;
+        int some = (int)(bytes / (w->n_bytes / (size_t)matrix_groups(w))) & ~1;
         step = some < 2 ? 2 : some;
     }
     for (int g = pc->g0; g < pc->g1; g += step) {

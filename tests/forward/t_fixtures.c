@@ -3,6 +3,8 @@
  *
  * At the generic level every logit lies within 2e-3 of the reference logits' standard deviation; at each
  * level of this machine the mean KL divergence is below 1e-4; the greedy ids are equal at all of them.
+ * Rounding to bfloat16, in the cache or of the operands of attention at the level amx, may choose another
+ * expert: then single logits are further off, here and there.
  * DeepSeek-V3.2's logits are compared in t_sparse.c: the reference breaks ties between index scores in a
  * way that depends on the tokens that follow, which float64 there repeats and no engine should. */
 #include "config.h"
@@ -244,7 +246,7 @@ START_TEST(levels)
             continue;
         snprintf(what, sizeof(what), "%s, %s", folders[_i], cpu_level_name((enum cpu_level)level));
         open_folder(&r, folders[_i], (enum cpu_level)level, CACHE_F32);
-        check_logits(&r, &g, 13, ties(_i) ? 1.0 : 2e-2, what);
+        check_logits(&r, &g, 13, ties(_i) || level == CPU_AMX ? 1.0 : 2e-2, what);
         check_greedy(&r, &g, what);
         rig_close(&r);
         snprintf(what, sizeof(what), "%s, %s, bfloat16 cache", folders[_i],
