@@ -29,7 +29,8 @@ void pool_run(struct pool *p, int n_items, void (*fn)(void *arg, int item, int t
  * thread reads in one job it mostly reads in the next, from its own caches and its own node's memory. */
 void pool_run_shares(struct pool *p, const int *first, void (*fn)(void *arg, int item, int thread),
                      void *arg);
-/* CPUs that the calling thread may use (affinity and cgroup quota), at least 1: ask before pool_new binds it. */
+/* CPUs that the calling thread may use (affinity and cgroup quota), at least 1: ask before pool_new binds
+ * it. */
 int pool_default_threads(void);
 
 #endif
