@@ -1,20 +1,22 @@
-/* engine/kernels/attn_template.h - attention over a piece of the context, one source for every level with
- * vectors. Included after vec_*.h and simd_template.h; everything is static.
+/* engine/kernels/attn_template.h - attention over a piece of the context, one source for every
+ * level with vectors. Included after vec_*.h and simd_template.h; everything is static.
  *
- * The piece is taken ATTN_ROWS rows at a time. Of such a block a panel is made float32 at a time, small enough
- * for the first-level cache: some keys turned around ([element][row]), or some elements of all values ([row]
- * [element]); it then meets all lanes. With that the two products are one: attn_tile, in which lanes are rows
- * of scalars and vectors run along tokens (scores) or along value elements. So a lane costs the same whether
- * one or two hundred share the call, and none is ever computed for nothing. Between blocks the largest score
- * so far is kept for each lane, and its sums are scaled when that grows.
+ * The piece is taken ATTN_ROWS rows at a time. Of such a block a panel is made float32 at a
+ * time, small enough for the first-level cache: some keys turned around ([element][row]), or
+ * some elements of all values ([row][element]); it then meets all lanes. With that the two
+ * products are one: attn_tile, in which lanes are rows of scalars and vectors run along tokens
+ * (scores) or along value elements. So a lane costs the same whether one or two hundred share
+ * the call, and none is ever computed for nothing. Between blocks the largest score so far is
+ * kept for each lane, and its sums are scaled when that grows.
  *
- * Order of sums of a lane, fixed: scores over elements, values over rows, each in sequence; the weights' sum
- * in 16 parts (row t to part t % 16). Blocks start at row 0 of the piece, so that nothing depends on others.
+ * Order of sums of a lane, fixed: scores over elements, values over rows, each in sequence;
+ * the weights' sum in 16 parts (row t to part t % 16). Blocks start at row 0 of the piece, so
+ * that nothing depends on others.
  *
- * Beside v16_*, a level's vec_*.h gives v16_hmax, v16_load_i8, v16_store_i8, v16_store_f8, and may give `va`, the
- * vector of the products, when a v16 is not one register: VA (its lanes) with va_*, va_transpose (VA values
- * of VA rows turned around), va_transpose_bf16 (the same of VA_BF16 bfloat16) and the size of a tile,
- * ATTN_LANES x ATTN_VECS, sums that fit the registers. */
+ * Beside v16_*, a level's vec_*.h gives v16_hmax, v16_load_i8, v16_store_i8, v16_store_f8, and
+ * may give `va`, the vector of the products, when a v16 is not one register: VA (its lanes) with
+ * va_*, va_transpose (VA values of VA rows turned around), va_transpose_bf16 (the same of
+ * VA_BF16 bfloat16) and the size of a tile, ATTN_LANES x ATTN_VECS, sums that fit the registers. */
 #include <stdbool.h>
 
 #include "engine/kernels/kern_internal.h"
@@ -44,7 +46,8 @@ INLINE void va_transpose(const unsigned char *const *rows, size_t at, float *dst
 #endif
 
 #define ATTN_PANEL (ATTN_VECS * VA) /* columns of a tile */
-/* Steps of the score product over one panel of keys, which then stays in the first-level cache for all lanes */
+/* Steps of the score product over one panel of keys, which then stays in the first-level cache
+ * for all lanes */
 #define ATTN_STEPS (4608 / ATTN_PANEL)
 #define ATTN_SCORES ((ATTN_ROWS + KERN_LANES - 1) / KERN_LANES * KERN_LANES) /* of a lane */
 #define ATTN_MAX_LANES (ATTN_MAX_GROUPS * KERN_LANES)
@@ -67,7 +70,8 @@ INLINE void attn_step(const float *const *x, int k, const float *b, va sum[][ATT
     }
 }
 
-/* c[l] (+)= sum over k of a[l][k] b[k]: `lanes` rows of scalars against `vecs` vectors, all sums in registers. */
+/* c[l] (+)= sum over k of a[l][k] b[k]: `lanes` rows of scalars against `vecs` vectors, all sums
+ * in registers. */
 INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
                       size_t c_at, enum attn_start start, const float *scale, const int lanes, const int vecs)
 {
@@ -137,7 +141,8 @@ static void attn_tile_any(const float *const *a, const float *b, size_t b_stride
         attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, 1);
 }
 
-/* --- rows as float32 --------------------------------------------------------------------------- */
+/* --- rows as float32
+ * --------------------------------------------------------------------------- */
 
 /* Sixteen values of `size` bytes each, the first n of them read; `rest` is for the others. */
 INLINE const void *attn_some(const unsigned char *p, int n, size_t size, unsigned char *rest)
@@ -178,7 +183,8 @@ INLINE void attn_row_f32(const struct row_format *f, const unsigned char *row, i
     }
 }
 
-/* --- a piece ----------------------------------------------------------------------------------- */
+/* --- a piece
+ * ----------------------------------------------------------------------------------- */
 
 /* Some live lanes that share tiles; their numbers among the live ones are first, first + 1, ... */
 struct attn_lanes {
@@ -194,7 +200,8 @@ struct attn_work {
     float *rows;          /* [ATTN_ROWS][stride] */
     float *panel;         /* [steps or rows][ATTN_PANEL] */
     int k_at, v_at;       /* where keys and values begin in what is read, in elements */
-    const unsigned char *from[ATTN_ROWS + ATTN_PANEL]; /* the block's rows; then its last, to fill a panel */
+    /* the block's rows; then its last, to fill a panel */
+    const unsigned char *from[ATTN_ROWS + ATTN_PANEL];
     int n_live, n_tiles;
     int lane[ATTN_MAX_LANES], limit[ATTN_MAX_LANES];
     struct attn_lanes tiles[ATTN_MAX_LANES];
@@ -202,7 +209,8 @@ struct attn_work {
     const float *q[ATTN_MAX_LANES];
     float *score[ATTN_MAX_LANES]; /* ATTN_SCORES each: scores, then weights */
     float *sums[ATTN_MAX_LANES];  /* 16 parts of l */
-    float *o[ATTN_MAX_LANES], *o_tail[ATTN_MAX_LANES]; /* tail: the values of a last vector that is not full */
+    float *o[ATTN_MAX_LANES];
+    float *o_tail[ATTN_MAX_LANES]; /* the values of a last vector that is not full */
     float m[ATTN_MAX_LANES], scale[ATTN_MAX_LANES];
 };
 
@@ -232,8 +240,8 @@ static void attn_rows(struct attn_work *w, int t0, int n)
         w->from[t] = w->from[n - 1];
 }
 
-/* Elements [d, d + steps) of the keys from row t on, turned around. Rows beyond the block's are its last again:
- * nobody sees their scores. */
+/* Elements [d, d + steps) of the keys from row t on, turned around. Rows beyond the block's are
+ * its last again: nobody sees their scores. */
 static void attn_pack_keys(const struct attn_work *w, int t, int d, int steps, int vecs)
 {
     const unsigned char *const *from = w->from + t;
@@ -250,8 +258,8 @@ static void attn_pack_keys(const struct attn_work *w, int t, int d, int steps, i
                          w->panel + (size_t)i * ATTN_PANEL + v * VA, ATTN_PANEL);
 }
 
-/* `vecs` vectors of the values of n rows, from element r on; those of the next panel are fetched, as no
- * hardware follows so many rows. */
+/* `vecs` vectors of the values of n rows, from element r on; those of the next panel are
+ * fetched, as no hardware follows so many rows. */
 INLINE void attn_pack_vecs(const struct attn_work *w, size_t at, int n, const bool bf16, const int vecs)
 {
     const size_t next = (size_t)(bf16 ? 2 : 4) * 2 * ATTN_PANEL;
@@ -308,8 +316,8 @@ INLINE int attn_columns(const struct attn_work *w, int lane, int t0, int n)
     return most < n ? most : n;
 }
 
-/* Scores of the block's rows become weights. Largest scores first, then what old sums are scaled by for
- * sixteen lanes at a time, then the weights: none waits for another. */
+/* Scores of the block's rows become weights. Largest scores first, then what old sums are scaled
+ * by for sixteen lanes at a time, then the weights: none waits for another. */
 static void attn_weights(struct attn_work *w, int t0, int n)
 {
     static const float index[KERN_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
@@ -373,8 +381,8 @@ static void attn_values(struct attn_work *w, int t0, int n, int next)
             const float *const *weights = (const float *const *)w->score + l->first;
             const float *c = w->scale + l->first;
             if (whole > 0)
-                attn_tile_any(weights, w->panel, ATTN_PANEL, rows, w->o + l->first, (size_t)r * VA, start[i], c,
-                              l->n, whole);
+                attn_tile_any(weights, w->panel, ATTN_PANEL, rows, w->o + l->first,
+                              (size_t)r * VA, start[i], c, l->n, whole);
             if (last)
                 attn_tile_any(weights, w->panel + whole * VA, ATTN_PANEL, rows, w->o_tail + l->first, 0,
                               start[i], c, l->n, 1);
@@ -411,16 +419,19 @@ static void attn_piece(const struct attn_piece *p)
     int k_end = p->k_off + p->dk, v_end = p->v_off + p->dv, most = 0;
     attn_lanes_list(&w);
     /* Whole vectors can be read from the cache as they lie. */
-    w.bf16 = VA_BF16 && p->format.type == TT_BF16 && p->dk % (VA_BF16 + !VA_BF16) == 0 && p->dv % VA == 0;
+    w.bf16 = VA_BF16 && p->format.type == TT_BF16 && p->dk % (VA_BF16 + !VA_BF16) == 0 &&
+             p->dv % VA == 0;
     w.direct = w.bf16 || (p->format.type == TT_F32 && p->dk % VA == 0 && p->dv % VA == 0);
     w.lo = w.direct ? 0 : (p->v_off < p->k_off ? p->v_off : p->k_off) & ~(KERN_LANES - 1);
     w.hi = v_end > k_end ? v_end : k_end;
     w.k_at = p->k_off - w.lo;
     w.v_at = p->v_off - w.lo;
-    /* Room for a vector beyond the end; an odd number of cache lines, so that columns spread over the sets. */
+    /* Room for a vector beyond the end; an odd number of cache lines, so that columns spread
+     * over the sets. */
     w.stride = (((size_t)(w.hi - w.lo) + 2 * KERN_LANES - 2) / KERN_LANES | 1) * KERN_LANES;
     w.panel = p->scratch;
-    float *per_lane = w.panel + (ATTN_STEPS + VA > ATTN_ROWS ? ATTN_STEPS + VA : ATTN_ROWS) * ATTN_PANEL;
+    float *per_lane =
+        w.panel + (ATTN_STEPS + VA > ATTN_ROWS ? ATTN_STEPS + VA : ATTN_ROWS) * ATTN_PANEL;
     w.rows = per_lane + (size_t)w.n_live * (ATTN_SCORES + 2 * KERN_LANES);
     for (int i = 0; i < w.n_live; i++, per_lane += ATTN_SCORES + 2 * KERN_LANES) {
         const int lane = w.lane[i];
@@ -491,11 +502,13 @@ static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l
     for (; r + KERN_LANES <= dv; r += KERN_LANES)
         v16_store(o1 + r, v16_fma(v16_load(o2 + r), c2, v16_mul(v16_load(o1 + r), c1)));
     if (r < dv)
-        v16_store_n(o1 + r, v16_fma(v16_load_n(o2 + r, dv - r), c2, v16_mul(v16_load_n(o1 + r, dv - r), c1)),
-                    dv - r);
+        v16_store_n(
+            o1 + r,
+            v16_fma(v16_load_n(o2 + r, dv - r), c2, v16_mul(v16_load_n(o1 + r, dv - r), c1)), dv - r);
 }
 
-/* --- storing rows ------------------------------------------------------------------------------ */
+/* --- storing rows
+ * ------------------------------------------------------------------------------ */
 
 INLINE v16 attn_load_some(const float *x, int n)
 {

@@ -17,8 +17,9 @@
 /* How far ahead weights are fetched: the hardware's own streams stop at page ends. */
 #define Q8_PREFETCH 2048
 
-/* Up to four rows against the two halves of a group: each weight and each broadcast of an activation is loaded
- * once for all of them. In one half at a time, as quants_template.h has it, loads are the limit. */
+/* Up to four rows against the two halves of a group: each weight and each broadcast of an activation
+ * is loaded once for all of them. In one half at a time, as quants_template.h has it, loads are the
+ * limit. */
 INLINE void q8_tile(const unsigned char *wg, int n_out, int n_in, int g, const void *const *x,
                     float *const *y, const int rows)
 {

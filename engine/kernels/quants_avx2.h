@@ -97,8 +97,9 @@ INLINE vi dot_subs(const vi *w, const int8_t *x, const struct subs *s, const int
     return _mm256_add_epi32(a, b);
 }
 
-/* Signed weights: their size times an activation that took their sign. -128 has the size 128. Taking the
- * size again for each row is cheaper than a second load: eight weights and eight sizes outgrow the registers. */
+/* Signed weights: their size times an activation that took their sign. -128 has the size 128. Taking
+ * the size again for each row is cheaper than a second load: eight weights and eight sizes outgrow
+ * the registers. */
 struct signed_w {
     char none;
 };

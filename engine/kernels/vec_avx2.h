@@ -133,7 +133,8 @@ static inline void v16_store_i8(void *p, v16 v)
 }
 static inline __m256i v8_f8_bits(__m256 x)
 {
-    __m256i u = _mm256_castps_si256(x), sign = _mm256_and_si256(_mm256_srli_epi32(u, 24), _mm256_set1_epi32(0x80));
+    __m256i u = _mm256_castps_si256(x);
+    __m256i sign = _mm256_and_si256(_mm256_srli_epi32(u, 24), _mm256_set1_epi32(0x80));
     u = _mm256_and_si256(u, _mm256_set1_epi32(0x7fffffff));
     /* below 2^-6 a multiple of 2^-9: the grid of the sum with 2^14 */
     __m256 grid = _mm256_add_ps(_mm256_castsi256_ps(u), _mm256_set1_ps(16384.0f));
