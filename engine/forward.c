@@ -53,6 +53,7 @@ struct model {
     int n_mechanisms;
     struct rope rope;
     struct step_limits limits;
+    struct scratch scratch;
     int max_logit_rows, max_position;
     enum tensor_type row_type;
     struct layer *layers;
@@ -222,7 +223,7 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
         l->attn_norm = vector_copy(&t->attn_norm);
         if (!l->attn_norm)
             return err_set(e, ERR_NOMEM, "out of memory while loading the model");
-        if ((r = ops->layer_new(c, t, m->pool, &lp, &l->attention, e)) < 0 ||
+        if ((r = ops->layer_new(c, t, &m->limits, m->pool, &lp, &l->attention, e)) < 0 ||
             (r = load_ffn(m, l, t, &lp, e)) < 0)
             return r;
         m->weight_bytes += ops->layer_bytes(l->attention);
@@ -263,13 +264,15 @@ static int make_work(struct model *m, struct err *e)
         r = ERR_NOMEM;
     for (int i = 0; r == 0 && i < m->n_mechanisms; i++)
         r = m->mechanisms[i].ops->work_new(c, &m->limits, &m->mechanisms[i].work);
+    if (r == 0 && !(m->scratch.base = zalloc64(m->scratch.n_bytes)))
+        r = ERR_NOMEM;
     if (r < 0)
         return err_set(e, ERR_NOMEM, "out of memory for the work space of %d tokens a step",
                        m->limits.max_rows);
     for (size_t i = 0; i < rows; i++)
         m->all_rows[i] = (int32_t)i;
     m->step_bytes = rows * (hidden + 2 * half) * f + logit_rows * hidden * f +
-                    ffn_work_bytes(m->ffn_work) + (m->shortcut ? rows * hidden * f : 0);
+                    m->scratch.n_bytes + ffn_work_bytes(m->ffn_work) + (m->shortcut ? rows * hidden * f : 0);
     for (int i = 0; i < m->n_mechanisms; i++)
         m->step_bytes += m->mechanisms[i].ops->work_bytes(m->mechanisms[i].work);
     return 0;
@@ -299,6 +302,8 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
         .max_position = opt->max_position,
         .page_tokens = opt->page_tokens,
         .row_type = m->row_type,
+        .decompressed = opt->decompressed,
+        .scratch = &m->scratch,
     };
     m->max_logit_rows = opt->max_logit_rows;
     m->max_position = opt->max_position;
@@ -343,6 +348,7 @@ void model_free(struct model **mp)
     products_done(&m->products);
     ffn_work_free(m->ffn_work);
     free(m->shortcut);
+    free(m->scratch.base);
     free(m->x);
     free(m->rope_cos);
     free(m->rope_sin);
@@ -409,7 +415,8 @@ static int check_batch(const struct model *m, const struct forward_batch *b)
     for (int i = 0; i < b->n_seqs; i++) {
         const struct forward_seq *s = &b->seqs[i];
         if (s->n_tokens < 1 || s->n_logits < 0 || s->n_logits > s->n_tokens || s->position < 0 ||
-            (int64_t)s->position + s->n_tokens > m->max_position)
+            (int64_t)s->position + s->n_tokens > m->max_position ||
+            (s->decompressed && !m->limits.decompressed))
             return ERR_INVAL;
         for (int t = 0; t < s->n_tokens; t++)
             if (s->tokens[t] < 0 || s->tokens[t] >= m->config.vocab_size)
@@ -428,10 +435,10 @@ static void lay_out(struct model *m, const struct forward_batch *b, struct row_s
     for (int i = 0; i < b->n_seqs; i++) {
         const struct forward_seq *s = &b->seqs[i];
         int skip = s->n_tokens - s->n_logits;
-        m->all_spans[i] = (struct span){s->pages, s->position, s->n_tokens, row};
+        m->all_spans[i] = (struct span){s->pages, s->position, s->n_tokens, row, s->decompressed};
         if (s->n_logits > 0)
             m->active_spans[n_active_spans++] =
-                (struct span){s->pages, s->position + skip, s->n_logits, n_active};
+                (struct span){s->pages, s->position + skip, s->n_logits, n_active, s->decompressed};
         for (int t = 0; t < s->n_tokens; t++, row++) {
             m->positions[row] = s->position + t;
             m->row_tokens[row] = &s->tokens[t];

@@ -30,6 +30,7 @@ struct model_options {
     int max_logit_rows;   /* rows of logits of one forward call */
     int max_seqs;         /* sequences of one forward call */
     int max_position;     /* positions served; at most the model's max_position_embeddings */
+    bool decompressed;    /* sequences may be marked so in a batch; costs memory for weights */
     /* Called now and then while weights are packed; fraction 0..1. May be NULL. Returning non-zero
      * stops the load with ERR_CANCELED. */
     int (*progress)(void *arg, float fraction);
@@ -54,6 +55,8 @@ struct forward_seq {
     int32_t n_tokens;            /* >= 1 */
     const int32_t *tokens;       /* each in [0, vocab_size) */
     int32_t n_logits;            /* logits for the last n_logits of them: 0 .. n_tokens */
+    bool decompressed;           /* compute these tokens' latent attention in that scheme: the logits and the
+                                  * rows differ in rounding, so who shares rows must ask for the same */
 };
 
 struct forward_batch {

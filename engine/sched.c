@@ -570,7 +570,7 @@ static int compute(struct sched *s)
         p->first_row = row;
         row += p->n_logits;
         s->batch[i] = (struct forward_seq){kv_seq_pages(p->q->kv, NULL), position, p->n_tokens,
-                                           p->q->tokens + position, p->n_logits};
+                                           p->q->tokens + position, p->n_logits, false};
     }
     struct forward_batch batch = {s->n_plan, s->batch, s->logits};
     return s->c.forward(s->c.model, &batch);

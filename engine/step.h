@@ -3,6 +3,7 @@
 #ifndef LATENT_ENGINE_STEP_H
 #define LATENT_ENGINE_STEP_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include "engine/kernels/kern.h"
 #include "engine/matrix.h"
@@ -17,6 +18,7 @@ struct span {
     int32_t position;            /* of its first token */
     int32_t n_tokens;
     int32_t first;               /* index of its first token in the list of rows it belongs to */
+    bool decompressed;           /* latent attention over multiplied-out heads (mla_decompressed.h) */
 };
 
 /* The rows of a step, or those of them that a later part still needs. */
@@ -46,12 +48,25 @@ static inline float model_residual_scale(const struct model_config *c)
     return c->residual_scale == 0.0f ? 1.0f : c->residual_scale;
 }
 
+/* Memory that parts of a layer use one after the other: nobody finds there what he left in an earlier call of
+ * his. Parts ask while their work space is made; it is there when they run. */
+struct scratch {
+    unsigned char *base; /* 64-aligned */
+    size_t n_bytes;      /* the most that anybody asked for */
+};
+static inline void scratch_need(struct scratch *s, size_t n_bytes)
+{
+    s->n_bytes = n_bytes > s->n_bytes ? n_bytes : s->n_bytes;
+}
+
 /* Limits that work space is allocated for. */
 struct step_limits {
     int max_rows, max_seqs, n_threads;
     int max_position; /* positions of one sequence */
     uint32_t page_tokens;
     enum tensor_type row_type;
+    bool decompressed; /* spans may say so */
+    struct scratch *scratch;
 };
 
 #endif

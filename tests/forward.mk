@@ -1,7 +1,7 @@
 ## tests of the forward pass: random tiny models against a reference, checkpoints of every family against
 ## transformers, and the shipped model
-check_PROGRAMS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged
-TESTS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged
+check_PROGRAMS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged tests/t_scheme
+TESTS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged tests/t_scheme
 tests_t_forward_SOURCES = %D%/forward/t_forward.c %D%/forward/tiny.c %D%/forward/tiny.h
 tests_t_forward_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_forward_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
@@ -18,4 +18,7 @@ tests_t_sparse_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 tests_t_paged_SOURCES = %D%/forward/t_paged.c
 tests_t_paged_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_paged_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+tests_t_scheme_SOURCES = %D%/forward/t_scheme.c %D%/forward/tiny.c %D%/forward/tiny.h
+tests_t_scheme_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_scheme_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 EXTRA_DIST += %D%/data/latent-mini-golden.json %D%/data/hf

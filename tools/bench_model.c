@@ -117,7 +117,7 @@ static void compute(struct rig *r, struct kv_seq *seq, int n, int chunk, uint64_
         int m = n - at < chunk ? n - at : chunk;
         must(kv_seq_reserve(r->kv, seq, (uint32_t)m), "cache");
         struct forward_seq s = {kv_seq_pages(seq, NULL), first + at, m, tokens + at,
-                                logits && at + m == n};
+                                logits && at + m == n, false};
         struct forward_batch b = {1, &s, r->logits};
         kv_step_begin(r->kv);
         must(model_forward(r->model, &b), "forward");
@@ -162,7 +162,8 @@ static void decode_steps(struct rig *r, struct group *g, int n, int steps, int s
             must(kv_seq_reserve(r->kv, g->seq[i], 1), "cache");
             g->tok[i] = token_of(r, (uint64_t)(i * 7919 + t + salt * 31));
             g->fs[i] = (struct forward_seq){kv_seq_pages(g->seq[i], NULL),
-                                            (int32_t)kv_seq_length(g->seq[i]), 1, &g->tok[i], 1};
+                                            (int32_t)kv_seq_length(g->seq[i]), 1, &g->tok[i], 1,
+                                            false};
         }
         struct forward_batch b = {n, g->fs, r->logits};
         kv_step_begin(r->kv);

@@ -30,11 +30,12 @@ struct attention_ops {
     /* Fills in the streams of a layer, at most ATTENTION_MAX_PLANES, and returns how many. */
     int (*planes)(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret);
     /* Packs the layer's weights. Errors name the tensor. *ret is freed by layer_free. */
-    int (*layer_new)(const struct model_config *c, const struct layer_tensors *t, struct pool *pool,
-                     const struct load_progress *lp, void **ret, struct err *e);
+    int (*layer_new)(const struct model_config *c, const struct layer_tensors *t,
+                     const struct step_limits *lim, struct pool *pool, const struct load_progress *lp,
+                     void **ret, struct err *e);
     void (*layer_free)(void *layer); /* NULL-safe */
     uint64_t (*layer_bytes)(const void *layer);
-    /* Work space for one step, shared by all layers; ERR_NOMEM. */
+    /* Work space for one step, shared by all layers, beside what it asks of lim->scratch; ERR_NOMEM. */
     int (*work_new)(const struct model_config *c, const struct step_limits *lim, void **ret);
     void (*work_free)(void *work);
     uint64_t (*work_bytes)(const void *work);

@@ -112,10 +112,19 @@ static float *vector_copy(const struct tensor *t)
     return v;
 }
 
-static int dsa_layer_new(const struct model_config *c, const struct layer_tensors *t,
-                         struct pool *pool, const struct load_progress *lp, void **ret,
-                         struct err *e)
+/* The rows that a token chooses are its own: nothing to multiply out for many. */
+static struct step_limits absorbed(const struct step_limits *lim)
 {
+    struct step_limits l = *lim;
+    l.decompressed = false;
+    return l;
+}
+
+static int dsa_layer_new(const struct model_config *c, const struct layer_tensors *t,
+                         const struct step_limits *lim, struct pool *pool,
+                         const struct load_progress *lp, void **ret, struct err *e)
+{
+    struct step_limits narrow = absorbed(lim);
     struct dsa_layer *l = calloc(1, sizeof(*l));
     int r = ERR_NOMEM;
     if (!l)
@@ -124,7 +133,7 @@ static int dsa_layer_new(const struct model_config *c, const struct layer_tensor
     l->ik_norm_bias = vector_copy(&t->index_k_norm_bias);
     if (!l->ik_norm || !l->ik_norm_bias)
         err_set(e, r, "out of memory while loading an attention layer");
-    else if ((r = attention_mla.layer_new(c, t, pool, lp, &l->mla, e)) == 0 &&
+    else if ((r = attention_mla.layer_new(c, t, &narrow, pool, lp, &l->mla, e)) == 0 &&
              (r = matrix_pack(&l->iq, &t->index_q, pool, lp, e)) == 0 &&
              (r = matrix_pack(&l->ik, &t->index_k, pool, lp, e)) == 0)
         r = matrix_pack(&l->iw, &t->index_weights, pool, lp, e);
@@ -183,7 +192,7 @@ static int dsa_work_new(const struct model_config *c, const struct step_limits *
         return ERR_NOMEM;
     size_t rows = (size_t)lim->max_rows, f = sizeof(float), dim = (size_t)c->index_head_dim;
     size_t heads = (size_t)c->index_n_heads, spans = rows + (size_t)lim->max_seqs;
-    struct step_limits wide = *lim; /* tokens that choose are spans of their own */
+    struct step_limits wide = absorbed(lim); /* tokens that choose are spans of their own */
     wide.max_seqs = (int)spans;
     w->n_groups = (c->index_n_heads + KERN_LANES - 1) / KERN_LANES;
     w->piece = lim->page_tokens > SCORE_PIECE ? (int)lim->page_tokens : SCORE_PIECE;
@@ -429,6 +438,7 @@ static int lay_out(struct dsa_work *w, struct row_set *ret)
     int topk = w->args->step->config->index_topk, n = 0, n_sparse = 0;
     for (int i = 0; i < act->n_spans; i++) {
         struct span sp = act->spans[i];
+        sp.decompressed = false;
         int dense = topk - sp.position; /* tokens at its beginning that see all */
         dense = dense < 0 ? 0 : dense > sp.n_tokens ? sp.n_tokens : dense;
         if (dense > 0) {
@@ -438,7 +448,7 @@ static int lay_out(struct dsa_work *w, struct row_set *ret)
         }
         for (int t = dense; t < sp.n_tokens; t++) {
             const int32_t *chosen = w->chosen + (size_t)n_sparse * (size_t)topk; /* to be filled */
-            w->spans[n] = (struct span){sp.pages, sp.position + t, 1, sp.first + t};
+            w->spans[n] = (struct span){sp.pages, sp.position + t, 1, sp.first + t, false};
             w->choices[n++] = (struct paged_choice){chosen, topk};
             w->sparse[n_sparse++] = (struct sparse_row){sp.first + t, i, sp.position + t + 1};
         }
@@ -458,12 +468,10 @@ static void dsa_run(const void *layer, void *work, const struct attention_args *
     index_keys(w);
     if (a->active->n_rows == 0)
         return;
-    mla__queries(w->mla);
     int n_sparse = lay_out(w, &set);
     if (n_sparse > 0)
         choose_rows(w, n_sparse);
     mla__attend(w->mla, &set, w->choices);
-    mla__outputs(w->mla);
 }
 
 const struct attention_ops attention_dsa = {

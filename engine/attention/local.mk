@@ -4,6 +4,7 @@ libengine_a_SOURCES += \
 	%D%/balance.c %D%/balance.h \
 	%D%/dsa.c %D%/topk.c %D%/topk.h \
 	%D%/mla.c %D%/mla.h \
+	%D%/mla_decompressed.c %D%/mla_decompressed.h \
 	%D%/paged.c %D%/paged.h \
 	%D%/stack.c %D%/stack.h \
 	engine/ffn.c engine/ffn.h \

@@ -1,4 +1,4 @@
-/* engine/attention/mla.c - multi-head latent attention (DeepSeek-V2, arXiv 2405.04434), absorbed.
+/* engine/attention/mla.c - multi-head latent attention (DeepSeek-V2, arXiv 2405.04434).
  *
  *     cq = RMSNorm(x W_qa)                       q_h = [q_nope_h | q_pe_h] = cq W_qb,h
  *     [c | k_pe] = x W_kva     c = RMSNorm(c)    q_pe_h, k_pe rotated by their position
@@ -6,11 +6,17 @@
  *     q'_h = [q_nope_h W_UK,h | q_pe_h]          scale = (nope + rope)^-0.5 * mscale^2
  *     z_h = softmax(q'_h . row) c                o_h = z_h W_UV,h        y = [o_1 .. o_H] W_o
  *
- * Key = whole row, value = its first kv_lora_rank elements. W_UK^T and W_UV are kept per head. Factors
- * of the latents (mla_scale_q_lora, mla_scale_kv_lora) are folded into the weights of their norms. */
+ * Key = whole row, value = its first kv_lora_rank elements: this is the absorbed scheme. Spans that say so
+ * go by the other one, in which the rows are multiplied out (mla_decompressed.h) and attended by q_h itself.
+ * W_UK^T and W_UV are kept per head, W_UK only where the second scheme may be asked for. Factors of the
+ * latents (mla_scale_q_lora, mla_scale_kv_lora) are folded into the weights of their norms.
+ *
+ * Rows go to the cache all at once; queries, attention and outputs follow a part of the rows at a time,
+ * since what belongs to a row and a head is large. The parts change no result. */
 #include "config.h"
 
 #include "engine/attention/mla.h"
+#include "engine/attention/mla_decompressed.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -21,33 +27,48 @@ struct mla_layer {
     struct matrix q_a, q_b;    /* otherwise */
     struct matrix kv_a, o;
     struct matrix *w_uk, *w_uv; /* [heads]: nope -> kv_lora_rank, kv_lora_rank -> v_head_dim */
+    struct matrix *w_k;         /* [heads]: kv_lora_rank -> nope; NULL: absorbed only */
     float *q_a_norm, *kv_a_norm;
     int n_heads;
 };
 
 struct mla_work {
     struct paged_work *paged;
+    struct decompressed_work *decompressed; /* NULL: absorbed only */
+    struct decompressed_shape shape;
+    const struct model_config *config;
+    const struct scratch *scratch;
     int max_rows;
+    int part_rows[2];          /* rows of a part: absorbed, decompressed */
     struct row_format format;
     uint64_t n_bytes;
+    struct span *spans;        /* of a part */
+    const void **px;           /* row pointers of the products in hand */
+    float **py;
+    struct product *list;
+    /* In the step's scratch, all rows: */
     float *norm;               /* [rows][hidden] normalised residual */
     unsigned char *norm_act;   /* prepared for kv_a and q */
     float *q_lora, *kv;        /* [rows][q_lora_rank], [rows][kv_lora_rank + rope] */
     unsigned char *q_act;      /* prepared q_lora */
-    float *q;                  /* [rows][heads][nope + rope] */
+    /* and behind them those of a part: */
+    float *q;                  /* [rows][heads][nope + rope], then [rows][heads][v_head_dim] outputs */
     float *q_abs;              /* [rows][heads][kv_lora_rank + rope] */
     unsigned char *head_act;   /* prepared q_nope, then prepared z, per row and head */
     float *z;                  /* [rows][heads][kv_lora_rank] */
-    float *out;                /* [rows][heads][v_head_dim] */
+    unsigned char *packed;     /* queries of the decompressed scheme */
     unsigned char *out_act;
     float *y;                  /* [rows][hidden] */
-    const void **px;           /* row pointers of the products in hand */
-    float **py;
-    struct product *list;
     /* the call in hand */
     const struct mla_layer *layer;
     const struct attention_args *args;
+    struct row_set part;
+    int part_first;            /* active row that the part begins with */
 };
+
+/* Bytes that a part's rows may take, unless that were fewer rows than the least. */
+#define PART_BYTES ((size_t)32 << 20)
+static const int least_rows[2] = {64, 512};
 
 static int mla_row_elems(const struct model_config *c)
 {
@@ -82,9 +103,12 @@ static void mla_layer_free(void *p)
             matrix_done(&l->w_uk[h]);
         if (l->w_uv)
             matrix_done(&l->w_uv[h]);
+        if (l->w_k)
+            matrix_done(&l->w_k[h]);
     }
     free(l->w_uk);
     free(l->w_uv);
+    free(l->w_k);
     free(l->q_a_norm);
     free(l->kv_a_norm);
     free(l);
@@ -95,54 +119,62 @@ static uint64_t mla_layer_bytes(const void *p)
     const struct mla_layer *l = p;
     uint64_t n = l->q_proj.n_bytes + l->q_a.n_bytes + l->q_b.n_bytes + l->kv_a.n_bytes + l->o.n_bytes;
     for (int h = 0; h < l->n_heads; h++)
-        n += l->w_uk[h].n_bytes + l->w_uv[h].n_bytes;
+        n += l->w_uk[h].n_bytes + l->w_uv[h].n_bytes + (l->w_k ? l->w_k[h].n_bytes : 0);
     return n;
 }
 
-/* W_UK of one head out of the unsplit kv_b, transposed: rows of kv_b are outputs. */
-static int pack_uk_transposed(const struct model_config *c, const struct tensor *kv_b, int head,
-                              struct matrix *ret, struct err *e)
+/* n rows of a tensor from row r0 on as the columns of a matrix. */
+static int pack_transposed(const struct tensor *from, int64_t r0, int n, bool keep_bf16, struct matrix *ret,
+                           struct err *e)
 {
-    int nope = c->qk_nope_head_dim, rank = c->kv_lora_rank;
-    int64_t r0 = (int64_t)head * (nope + c->v_head_dim);
-    float *row = malloc((size_t)rank * sizeof(float));
-    float *t = malloc((size_t)rank * (size_t)nope * sizeof(float));
+    int width = (int)from->ne[0];
+    float *row = malloc((size_t)width * sizeof(float));
+    float *t = malloc((size_t)width * (size_t)n * sizeof(float));
     int r = ERR_NOMEM;
     if (row && t) {
-        for (int i = 0; i < nope; i++) {
-            tensor_row_f32(kv_b, r0 + i, row);
-            for (int j = 0; j < rank; j++)
-                t[(size_t)j * (size_t)nope + (size_t)i] = row[j];
+        for (int i = 0; i < n; i++) {
+            tensor_row_f32(from, r0 + i, row);
+            for (int j = 0; j < width; j++)
+                t[(size_t)j * (size_t)n + (size_t)i] = row[j];
         }
-        r = matrix_pack_f32(ret, kv_b->name, t, rank, nope,
-                            matrix_store_type(kv_b->type, t, (size_t)rank * (size_t)nope), e);
+        enum tensor_type type = matrix_store_type(from->type, t, (size_t)width * (size_t)n);
+        if (keep_bf16 && type != from->type)
+            type = TT_BF16;
+        r = matrix_pack_f32(ret, from->name, t, width, n, type, e);
     } else {
-        err_set(e, r, "tensor %s: out of memory", kv_b->name);
+        err_set(e, r, "tensor %s: out of memory", from->name);
     }
     free(row);
     free(t);
     return r;
 }
 
+/* Both directions of W_UK, and W_UV. In a kv_b as folders have it rows are outputs, nope and value of a head
+ * after each other; GGUF has W_UK^T (k_b) and W_UV apart. What has to be turned is stored anew: quantised
+ * types in 16 bits, for W_k bf16, since its products are rounded to that anyway. */
 static int pack_heads(struct mla_layer *l, const struct model_config *c,
                       const struct layer_tensors *t, struct pool *pool,
                       const struct load_progress *lp, struct err *e)
 {
+    int nope = c->qk_nope_head_dim, r;
     for (int h = 0; h < l->n_heads; h++) {
-        int r;
+        struct tensor uk, uv;
         if (t->kv_b.data) {
-            struct tensor uv = tensor_rows(
-                &t->kv_b, (int64_t)h * (c->qk_nope_head_dim + c->v_head_dim) + c->qk_nope_head_dim,
-                c->v_head_dim);
-            if ((r = pack_uk_transposed(c, &t->kv_b, h, &l->w_uk[h], e)) < 0 ||
-                (r = matrix_pack(&l->w_uv[h], &uv, pool, lp, e)) < 0)
+            int64_t row = (int64_t)h * (nope + c->v_head_dim);
+            uk = tensor_rows(&t->kv_b, row, nope);
+            uv = tensor_rows(&t->kv_b, row + nope, c->v_head_dim);
+            if ((r = pack_transposed(&t->kv_b, row, nope, false, &l->w_uk[h], e)) < 0 ||
+                (l->w_k && (r = matrix_pack(&l->w_k[h], &uk, pool, lp, e)) < 0))
                 return r;
         } else {
-            struct tensor uk = tensor_slice(&t->k_b, h), uv = tensor_slice(&t->v_b, h);
+            uk = tensor_slice(&t->k_b, h);
+            uv = tensor_slice(&t->v_b, h);
             if ((r = matrix_pack(&l->w_uk[h], &uk, pool, lp, e)) < 0 ||
-                (r = matrix_pack(&l->w_uv[h], &uv, pool, lp, e)) < 0)
+                (l->w_k && (r = pack_transposed(&uk, 0, (int)uk.ne[1], true, &l->w_k[h], e)) < 0))
                 return r;
         }
+        if ((r = matrix_pack(&l->w_uv[h], &uv, pool, lp, e)) < 0)
+            return r;
     }
     return 0;
 }
@@ -160,8 +192,8 @@ static float *latent_norm(const struct tensor *t, float factor)
 }
 
 static int mla_layer_new(const struct model_config *c, const struct layer_tensors *t,
-                         struct pool *pool, const struct load_progress *lp, void **ret,
-                         struct err *e)
+                         const struct step_limits *lim, struct pool *pool,
+                         const struct load_progress *lp, void **ret, struct err *e)
 {
     struct mla_layer *l = calloc(1, sizeof(*l));
     int r = ERR_NOMEM;
@@ -170,8 +202,10 @@ static int mla_layer_new(const struct model_config *c, const struct layer_tensor
     l->n_heads = c->num_attention_heads;
     l->w_uk = calloc((size_t)l->n_heads, sizeof(*l->w_uk));
     l->w_uv = calloc((size_t)l->n_heads, sizeof(*l->w_uv));
+    if (lim->decompressed)
+        l->w_k = calloc((size_t)l->n_heads, sizeof(*l->w_k));
     l->kv_a_norm = latent_norm(&t->kv_a_norm, c->mla_scale_kv_lora);
-    if (!l->w_uk || !l->w_uv || !l->kv_a_norm)
+    if (!l->w_uk || !l->w_uv || (lim->decompressed && !l->w_k) || !l->kv_a_norm)
         goto fail;
     if (c->q_lora_rank > 0) {
         l->q_a_norm = latent_norm(&t->q_a_norm, c->mla_scale_q_lora);
@@ -211,18 +245,8 @@ static void mla_work_free(void *p)
     if (!w)
         return;
     paged_work_free(w->paged);
-    free(w->norm);
-    free(w->norm_act);
-    free(w->q_lora);
-    free(w->kv);
-    free(w->q_act);
-    free(w->q);
-    free(w->q_abs);
-    free(w->head_act);
-    free(w->z);
-    free(w->out);
-    free(w->out_act);
-    free(w->y);
+    decompressed__work_free(w->decompressed);
+    free(w->spans);
     free(w->px);
     free(w->py);
     free(w->list);
@@ -241,13 +265,71 @@ static size_t head_act_bytes(const struct model_config *c)
     return a > b ? a : b;
 }
 
+/* Pieces of the scratch, one after the other; without a base only their sizes count. */
+struct place {
+    unsigned char *base;
+    size_t used;
+};
+
+static void *take(struct place *p, size_t n_bytes)
+{
+    void *at = p->base ? p->base + p->used : NULL;
+    p->used += (n_bytes + 63) & ~(size_t)63;
+    return at;
+}
+
+static void place_all(struct mla_work *w, struct place *p)
+{
+    const struct model_config *c = w->config;
+    size_t rows = (size_t)w->max_rows, f = sizeof(float);
+    w->norm = take(p, rows * (size_t)c->hidden_size * f);
+    w->norm_act = take(p, rows * act_room(c->hidden_size));
+    w->q_lora = take(p, rows * (size_t)c->q_lora_rank * f);
+    w->q_act = take(p, rows * act_room(c->q_lora_rank));
+    w->kv = take(p, rows * (size_t)mla_row_elems(c) * f);
+}
+
+static void place_part(struct mla_work *w, struct place *p, bool decompressed, int n_rows, int n_spans)
+{
+    const struct model_config *c = w->config;
+    size_t heads = (size_t)c->num_attention_heads, rows = (size_t)n_rows, rh = rows * heads;
+    size_t f = sizeof(float), v = (size_t)c->v_head_dim, hd = (size_t)head_dim(c);
+    w->q = take(p, rh * (v > hd ? v : hd) * f);
+    if (decompressed) {
+        w->packed = take(p, decompressed__query_bytes(&w->shape, n_rows, n_spans));
+    } else {
+        w->q_abs = take(p, rh * (size_t)mla_row_elems(c) * f);
+        w->head_act = take(p, rh * head_act_bytes(c));
+        w->z = take(p, rh * (size_t)c->kv_lora_rank * f);
+    }
+    w->out_act = take(p, rows * act_room(c->num_attention_heads * c->v_head_dim));
+    w->y = take(p, rows * (size_t)c->hidden_size * f);
+}
+
+/* Sizes of the parts, and the scratch they ask for. */
+static void plan_parts(struct mla_work *w, const struct step_limits *lim)
+{
+    size_t most = 0;
+    for (int d = 0; d < (lim->decompressed ? 2 : 1); d++) {
+        struct place one = {0}, part = {0};
+        place_part(w, &one, d == 1, KERN_LANES, 0);
+        size_t n = PART_BYTES / one.used * KERN_LANES;
+        n = n < (size_t)least_rows[d] ? (size_t)least_rows[d] : n;
+        w->part_rows[d] = n < (size_t)lim->max_rows ? (int)n : lim->max_rows;
+        place_part(w, &part, d == 1, w->part_rows[d], lim->max_seqs);
+        most = part.used > most ? part.used : most;
+    }
+    struct place all = {0};
+    place_all(w, &all);
+    scratch_need(lim->scratch, all.used + most);
+}
+
 static int mla_work_new(const struct model_config *c, const struct step_limits *lim, void **ret)
 {
     struct mla_work *w = calloc(1, sizeof(*w));
     if (!w)
         return ERR_NOMEM;
     size_t rows = (size_t)lim->max_rows, heads = (size_t)c->num_attention_heads;
-    size_t rh = rows * heads, f = sizeof(float);
     struct paged_shape s = {
         .n_heads = c->num_attention_heads,
         .dk = mla_row_elems(c),
@@ -257,27 +339,30 @@ static int mla_work_new(const struct model_config *c, const struct step_limits *
         .format = row_format_of(c, lim->row_type),
         .scale = rope_score_scale(c) / sqrtf((float)head_dim(c)),
     };
+    w->config = c;
+    w->scratch = lim->scratch;
     w->max_rows = lim->max_rows;
     w->format = s.format;
-    w->norm = bytes_new(w, rows * (size_t)c->hidden_size * f);
-    w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
-    w->q_lora = bytes_new(w, rows * (size_t)(c->q_lora_rank + 1) * f);
-    w->q_act = bytes_new(w, rows * act_room(c->q_lora_rank));
-    w->kv = bytes_new(w, rows * (size_t)mla_row_elems(c) * f);
-    w->q = bytes_new(w, rh * (size_t)head_dim(c) * f);
-    w->q_abs = bytes_new(w, rh * (size_t)mla_row_elems(c) * f);
-    w->head_act = bytes_new(w, rh * head_act_bytes(c));
-    w->z = bytes_new(w, rh * (size_t)c->kv_lora_rank * f);
-    w->out = bytes_new(w, rh * (size_t)c->v_head_dim * f);
-    w->out_act = bytes_new(w, rows * act_room(c->num_attention_heads * c->v_head_dim));
-    w->y = bytes_new(w, rows * (size_t)c->hidden_size * f);
-    size_t n_ptr = rh > 2 * rows ? rh : 2 * rows;
-    w->px = calloc(n_ptr, sizeof(*w->px));
-    w->py = calloc(n_ptr, sizeof(*w->py));
-    w->list = calloc(heads + 2, sizeof(*w->list));
-    if (!w->norm || !w->norm_act || !w->q_lora || !w->q_act || !w->kv || !w->q || !w->q_abs ||
-        !w->head_act || !w->z || !w->out || !w->out_act || !w->y || !w->px || !w->py || !w->list ||
-        paged_work_new(&s, lim, &w->paged) < 0) {
+    w->shape = (struct decompressed_shape){
+        .n_heads = c->num_attention_heads,
+        .rank = c->kv_lora_rank,
+        .nope = c->qk_nope_head_dim,
+        .rope = c->qk_rope_head_dim,
+        .v = c->v_head_dim,
+        .format = s.format,
+        .scale = s.scale,
+    };
+    plan_parts(w, lim);
+    struct step_limits part = *lim;
+    part.max_rows = w->part_rows[0];
+    size_t rh = (size_t)part.max_rows * heads, n_ptr = rh > 2 * rows ? rh : 2 * rows;
+    w->spans = bytes_new(w, (size_t)lim->max_seqs * sizeof(*w->spans));
+    w->px = bytes_new(w, n_ptr * sizeof(*w->px));
+    w->py = bytes_new(w, n_ptr * sizeof(*w->py));
+    w->list = bytes_new(w, (heads + 2) * sizeof(*w->list));
+    if (!w->spans || !w->px || !w->py || !w->list || paged_work_new(&s, &part, &w->paged) < 0 ||
+        (lim->decompressed &&
+         decompressed__work_new(&w->shape, lim, w->part_rows[1], &w->decompressed) < 0)) {
         mla_work_free(w);
         return ERR_NOMEM;
     }
@@ -288,7 +373,8 @@ static int mla_work_new(const struct model_config *c, const struct step_limits *
 static uint64_t mla_work_bytes(const void *p)
 {
     const struct mla_work *w = p;
-    return w->n_bytes + paged_work_bytes(w->paged);
+    return w->n_bytes + paged_work_bytes(w->paged) +
+           (w->decompressed ? decompressed__work_bytes(w->decompressed) : 0);
 }
 
 static int mla_max_products(const struct model_config *c)
@@ -362,6 +448,23 @@ static void q_lora_rows(void *arg, int r0, int r1, int thread)
     }
 }
 
+/* Rotates q_pe where it is. */
+static void q_rotate_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    const struct model_config *c = st->config;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        int row = w->part.rows[i];
+        for (int h = 0; h < c->num_attention_heads; h++)
+            rope_apply(st->kern, st->rope, angles(st->rope_cos, st, row), angles(st->rope_sin, st, row),
+                       w->q + ((size_t)i * (size_t)c->num_attention_heads + (size_t)h) *
+                                  (size_t)head_dim(c) +
+                           c->qk_nope_head_dim);
+    }
+}
+
 /* Rotates q_pe into its place behind q', and prepares q_nope for W_UK. Pointers are ordered by head,
  * then row, as the products take them. */
 static void q_head_rows(void *arg, int r0, int r1, int thread)
@@ -369,7 +472,7 @@ static void q_head_rows(void *arg, int r0, int r1, int thread)
     struct mla_work *w = arg;
     const struct step *st = w->args->step;
     const struct model_config *c = st->config;
-    const struct row_set *set = w->args->active;
+    const struct row_set *set = &w->part;
     int heads = c->num_attention_heads, elems = mla_row_elems(c);
     size_t act_bytes = head_act_bytes(c);
     (void)thread;
@@ -396,7 +499,7 @@ static void z_head_rows(void *arg, int r0, int r1, int thread)
     struct mla_work *w = arg;
     const struct step *st = w->args->step;
     const struct model_config *c = st->config;
-    const struct row_set *set = w->args->active;
+    const struct row_set *set = &w->part;
     int heads = c->num_attention_heads;
     (void)thread;
     for (int i = r0; i < r1; i++) {
@@ -406,7 +509,7 @@ static void z_head_rows(void *arg, int r0, int r1, int thread)
             w->px[slot] = act_prepare(st->kern, w->layer->w_uv[h].type,
                                       w->z + ih * (size_t)c->kv_lora_rank, c->kv_lora_rank,
                                       w->head_act + ih * head_act_bytes(c));
-            w->py[slot] = w->out + ih * (size_t)c->v_head_dim;
+            w->py[slot] = w->q + ih * (size_t)c->v_head_dim;
         }
     }
 }
@@ -418,7 +521,7 @@ static void out_rows(void *arg, int r0, int r1, int thread)
     int n = st->config->num_attention_heads * st->config->v_head_dim;
     (void)thread;
     for (int i = r0; i < r1; i++) {
-        w->px[i] = act_prepare(st->kern, w->layer->o.type, w->out + (size_t)i * (size_t)n, n,
+        w->px[i] = act_prepare(st->kern, w->layer->o.type, w->q + (size_t)i * (size_t)n, n,
                                w->out_act + (size_t)i * act_room(n));
         w->py[i] = w->y + (size_t)i * (size_t)st->config->hidden_size;
     }
@@ -432,16 +535,15 @@ static void residual_rows(void *arg, int r0, int r1, int thread)
     (void)thread;
     for (int i = r0; i < r1; i++)
         st->kern->axpy(model_residual_scale(st->config), w->y + (size_t)i * hidden, (int)hidden,
-                       st->x + (size_t)w->args->active->rows[i] * hidden);
+                       st->x + (size_t)w->part.rows[i] * hidden);
 }
 
 static void head_products(struct mla_work *w, const struct matrix *per_head)
 {
-    const struct row_set *set = w->args->active;
-    int heads = w->layer->n_heads;
+    int heads = w->layer->n_heads, n = w->part.n_rows;
     for (int h = 0; h < heads; h++) {
-        size_t slot = (size_t)h * (size_t)set->n_rows;
-        w->list[h] = (struct product){&per_head[h], w->px + slot, w->py + slot, set->n_rows};
+        size_t slot = (size_t)h * (size_t)n;
+        w->list[h] = (struct product){&per_head[h], w->px + slot, w->py + slot, n};
     }
     products_run(w->args->step->products, w->list, heads);
 }
@@ -449,6 +551,13 @@ static void head_products(struct mla_work *w, const struct matrix *per_head)
 static size_t query_width(const struct model_config *c)
 {
     return (size_t)c->num_attention_heads * (size_t)head_dim(c);
+}
+
+static const void *normed_act(const struct mla_work *w, const struct matrix *m, int row)
+{
+    size_t hidden = (size_t)w->config->hidden_size;
+    return act_view(m->type, w->norm + (size_t)row * hidden,
+                    w->norm_act + (size_t)row * act_room(w->config->hidden_size));
 }
 
 void mla__rows(const void *layer, void *work, const struct attention_args *a)
@@ -460,72 +569,103 @@ void mla__rows(const void *layer, void *work, const struct attention_args *a)
     const struct row_set *all = a->all, *act = a->active;
     const void **qx = w->px + all->n_rows;
     float **qy = w->py + all->n_rows;
+    int n_products = 1;
+    struct place p = {w->scratch->base, 0};
 
     w->layer = l;
     w->args = a;
+    place_all(w, &p);
     rows_run_light(st->pool, all->n_rows, 3 * c->hidden_size, norm_rows, w);
     for (int i = 0; i < all->n_rows; i++)
         w->py[i] = w->kv + (size_t)i * (size_t)mla_row_elems(c);
-    for (int i = 0; i < act->n_rows; i++) {
-        size_t row = (size_t)act->rows[i];
-        qx[i] = act_view(query_in(l)->type, w->norm + row * (size_t)c->hidden_size,
-                         w->norm_act + row * act_room(c->hidden_size));
-        qy[i] = c->q_lora_rank > 0 ? w->q_lora + (size_t)i * (size_t)c->q_lora_rank
-                                   : w->q + (size_t)i * query_width(c);
-    }
     w->list[0] = (struct product){&l->kv_a, w->px, w->py, all->n_rows};
-    w->list[1] = (struct product){query_in(l), qx, qy, act->n_rows};
-    products_run(st->products, w->list, 2);
+    if (c->q_lora_rank > 0 && act->n_rows > 0) {
+        for (int i = 0; i < act->n_rows; i++) {
+            qx[i] = normed_act(w, &l->q_a, act->rows[i]);
+            qy[i] = w->q_lora + (size_t)i * (size_t)c->q_lora_rank;
+        }
+        w->list[n_products++] = (struct product){&l->q_a, qx, qy, act->n_rows};
+    }
+    products_run(st->products, w->list, n_products);
     rows_run_light(st->pool, all->n_rows, 4 * mla_row_elems(c), store_rows, w);
+    if (n_products > 1)
+        rows_run_light(st->pool, act->n_rows, 3 * c->q_lora_rank, q_lora_rows, w);
 }
 
-void mla__queries(void *work)
+/* Queries of the part's rows. */
+static void project_queries(struct mla_work *w)
 {
-    struct mla_work *w = work;
+    const struct mla_layer *l = w->layer;
+    const struct model_config *c = w->config;
+    const struct matrix *m = c->q_lora_rank > 0 ? &l->q_b : &l->q_proj;
+    for (int i = 0; i < w->part.n_rows; i++) {
+        size_t at = (size_t)(w->part_first + i), n = (size_t)c->q_lora_rank;
+        w->px[i] = c->q_lora_rank > 0 ? act_view(m->type, w->q_lora + at * n,
+                                                 w->q_act + at * act_room(c->q_lora_rank))
+                                      : normed_act(w, m, w->part.rows[i]);
+        w->py[i] = w->q + (size_t)i * query_width(c);
+    }
+    w->list[0] = (struct product){m, w->px, w->py, w->part.n_rows};
+    products_run(w->args->step->products, w->list, 1);
+}
+
+/* The part's rows from queries to the residual stream. */
+static void run_part(struct mla_work *w, bool decompressed, const struct paged_choice *choices)
+{
     const struct mla_layer *l = w->layer;
     const struct step *st = w->args->step;
-    const struct model_config *c = st->config;
-    const struct row_set *act = w->args->active;
-    if (c->q_lora_rank > 0) {
-        rows_run_light(st->pool, act->n_rows, 3 * c->q_lora_rank, q_lora_rows, w);
-        for (int i = 0; i < act->n_rows; i++)
-            w->py[i] = w->q + (size_t)i * query_width(c);
-        w->list[0] = (struct product){&l->q_b, w->px, w->py, act->n_rows};
-        products_run(st->products, w->list, 1);
+    const struct model_config *c = w->config;
+    size_t plane = w->args->plane_offsets[0];
+    int n = w->part.n_rows;
+    struct place p = {w->scratch->base, 0};
+    place_all(w, &p);
+    place_part(w, &p, decompressed, n, w->part.n_spans);
+    project_queries(w);
+    if (decompressed) {
+        struct decompressed_args a = {st, &w->part, plane, l->w_k, l->w_uv, w->q, w->packed, w->q};
+        rows_run_light(st->pool, n, 3 * c->num_attention_heads * c->qk_rope_head_dim, q_rotate_rows, w);
+        decompressed__attend(w->decompressed, &a);
+    } else {
+        rows_run(st->pool, n, q_head_rows, w);
+        head_products(w, l->w_uk);
+        paged_attention(w->paged, st, &w->part, plane, choices, w->q_abs, w->z);
+        rows_run_light(st->pool, n, 2 * c->num_attention_heads * c->kv_lora_rank, z_head_rows, w);
+        head_products(w, l->w_uv);
     }
-    rows_run(st->pool, act->n_rows, q_head_rows, w);
-    head_products(w, l->w_uk);
+    rows_run_light(st->pool, n, 2 * c->num_attention_heads * c->v_head_dim, out_rows, w);
+    w->list[0] = (struct product){&l->o, w->px, w->py, n};
+    products_run(st->products, w->list, 1);
+    rows_run_light(st->pool, n, 3 * c->hidden_size, residual_rows, w);
 }
 
 void mla__attend(void *work, const struct row_set *set, const struct paged_choice *choices)
 {
     struct mla_work *w = work;
-    paged_attention(w->paged, w->args->step, set, w->args->plane_offsets[0], choices, w->q_abs, w->z);
-}
-
-void mla__outputs(void *work)
-{
-    struct mla_work *w = work;
-    const struct mla_layer *l = w->layer;
-    const struct step *st = w->args->step;
-    const struct model_config *c = st->config;
-    const struct row_set *act = w->args->active;
-    rows_run_light(st->pool, act->n_rows, 2 * c->num_attention_heads * c->kv_lora_rank, z_head_rows, w);
-    head_products(w, l->w_uv);
-    rows_run_light(st->pool, act->n_rows, 2 * c->num_attention_heads * c->v_head_dim, out_rows, w);
-    w->list[0] = (struct product){&l->o, w->px, w->py, act->n_rows};
-    products_run(st->products, w->list, 1);
-    rows_run_light(st->pool, act->n_rows, 3 * c->hidden_size, residual_rows, w);
+    int done = 0; /* tokens of span s */
+    for (int s = 0; s < set->n_spans;) {
+        bool decompressed = set->spans[s].decompressed;
+        int first = s, room = w->part_rows[decompressed], n_spans = 0, n = 0;
+        w->part_first = set->spans[s].first + done;
+        while (s < set->n_spans && set->spans[s].decompressed == decompressed && n < room) {
+            const struct span *sp = &set->spans[s];
+            int m = sp->n_tokens - done < room - n ? sp->n_tokens - done : room - n;
+            w->spans[n_spans++] = (struct span){sp->pages, sp->position + done, m, n, decompressed};
+            n += m;
+            done += m;
+            if (done == sp->n_tokens) {
+                s++;
+                done = 0;
+            }
+        }
+        w->part = (struct row_set){n, set->rows + w->part_first, n_spans, w->spans};
+        run_part(w, decompressed, choices ? choices + first : NULL);
+    }
 }
 
 static void mla_run(const void *layer, void *work, const struct attention_args *a)
 {
     mla__rows(layer, work, a);
-    if (a->active->n_rows == 0)
-        return;
-    mla__queries(work);
     mla__attend(work, a->active, NULL);
-    mla__outputs(work);
 }
 
 const float *mla__normed(const void *work)

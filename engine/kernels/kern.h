@@ -158,6 +158,8 @@ static inline int kern_stretches(int n)
 }
 #define KERN_SOFT_NATS 30.0f /* soft_weights: what is so much less likely than the best has weight 0 */
 size_t kern_row_bytes(enum tensor_type type, int elems, int tail);
+/* The first n elements of a cache row as float32, exact; n <= elems - tail. */
+void kern_row_read(const struct row_format *f, const void *row, int n, float *dst);
 /* For the piece above, enough at every level; multiples of 64. */
 size_t kern_attn_query_bytes(int dk);
 size_t kern_attn_scratch_bytes(int row_elems, int dk, int dv);

@@ -57,6 +57,31 @@ size_t kern_row_bytes(enum tensor_type type, int elems, int tail)
     return (bytes + 2 * (size_t)tail + 4 * blocks + 15) & ~(size_t)15;
 }
 
+void kern_row_read(const struct row_format *f, const void *row, int n, float *dst)
+{
+    const unsigned char *bytes = row;
+    if (f->type == TT_F32) {
+        memcpy(dst, row, (size_t)n * sizeof(*dst));
+        return;
+    }
+    if (f->type == TT_BF16) {
+        for (int i = 0; i < n; i++) {
+            uint16_t h;
+            memcpy(&h, bytes + 2 * (size_t)i, 2);
+            uint32_t u = (uint32_t)h << 16;
+            memcpy(&dst[i], &u, sizeof(u));
+        }
+        return;
+    }
+    for (int i0 = 0; i0 < n; i0 += ROW_SCALE_BLOCK) {
+        int end = n - i0 < ROW_SCALE_BLOCK ? n : i0 + ROW_SCALE_BLOCK;
+        float scale;
+        memcpy(&scale, bytes + row_scales_at(f) + 4 * (size_t)(i0 / ROW_SCALE_BLOCK), 4);
+        for (int i = i0; i < end; i++)
+            dst[i] = (f->type == TT_F8_E4M3 ? f32_of_f8(bytes[i]) : (float)(int8_t)bytes[i]) * scale;
+    }
+}
+
 size_t kern_attn_query_bytes(int dk)
 {
     return ((size_t)dk + 31) / 32 * 32 * KERN_LANES * sizeof(float);

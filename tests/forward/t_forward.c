@@ -123,7 +123,7 @@ static void feed(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n
         if (m > n - at)
             m = n - at;
         ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)m), 0);
-        struct forward_seq s = {kv_seq_pages(seq, NULL), at, m, tokens + at, m};
+        struct forward_seq s = {kv_seq_pages(seq, NULL), at, m, tokens + at, m, false};
         struct forward_batch b = {1, &s, logits + (size_t)at * (size_t)vocab};
         kv_step_begin(r->kv);
         ck_assert_int_eq(model_forward(r->model, &b), 0);
@@ -396,7 +396,7 @@ START_TEST(test_batched)
             ck_assert_int_eq(kv_seq_reserve(r.kv, seq[s], (uint32_t)m), 0);
             who[n] = s;
             fs[n++] = (struct forward_seq){kv_seq_pages(seq[s], NULL), at[s], m, tokens[s] + at[s],
-                                           rand() % (m + 1)};
+                                           rand() % (m + 1), false};
         }
         int left = 0;
         for (int s = 0; s < SEQS; s++)
@@ -455,7 +455,7 @@ START_TEST(test_shared_prefix)
     ck_assert_uint_eq(kv_seq_match(r.kv, seq, second, N, N - 1), PREFIX);
     for (int at = PREFIX; at < N; at++) {
         ck_assert_int_eq(kv_seq_reserve(r.kv, seq, 1), 0);
-        struct forward_seq s = {kv_seq_pages(seq, NULL), at, 1, second + at, 1};
+        struct forward_seq s = {kv_seq_pages(seq, NULL), at, 1, second + at, 1, false};
         struct forward_batch b = {1, &s, warm + (size_t)at * vocab};
         kv_step_begin(r.kv);
         ck_assert_int_eq(model_forward(r.model, &b), 0);
@@ -483,7 +483,7 @@ START_TEST(test_limits)
     rig_open(&r, &t.ck, CPU_GENERIC, 1, CACHE_BF16);
     ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq), 0);
     ck_assert_int_eq(kv_seq_reserve(r.kv, seq, MAX_ROWS + 1), 0);
-    struct forward_seq s = {kv_seq_pages(seq, NULL), 0, MAX_ROWS + 1, tokens, 1};
+    struct forward_seq s = {kv_seq_pages(seq, NULL), 0, MAX_ROWS + 1, tokens, 1, false};
     struct forward_batch b = {1, &s, logits};
     ck_assert_int_eq(model_forward(r.model, &b), ERR_INVAL);
     s.n_tokens = 1;
