@@ -54,6 +54,7 @@ struct engine {
     struct kv *kv;
     struct tokenizer *tokenizer;
     struct sched *sched;
+    struct scheme scheme;
 };
 
 /* --- loading: engine thread -------------------------------------------------------------------- */
@@ -130,6 +131,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
     r = tokenizer_new(&ck->tokenizer, ck->config.vocab_size, &eng->tokenizer, e);
     if (r < 0 && r != ERR_NOTFOUND) /* without one the model still serves ids */
         return r;
+    eng->scheme = scheme_choose(c->mla_scheme, c->mla_block, c->level, ck);
     struct model_options opt = {
         .level = c->level,
         .cache_type = cache_types[c->cache_type],
@@ -138,12 +140,14 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
         .max_logit_rows = c->max_num_seqs > MIN_LOGIT_ROWS ? c->max_num_seqs : MIN_LOGIT_ROWS,
         .max_seqs = c->max_num_seqs,
         .max_position = c->max_model_len,
+        .decompressed = eng->scheme.block > 0,
         .progress = on_progress,
         .progress_arg = eng};
     if (opt.max_logit_rows > opt.max_batch_tokens)
         opt.max_logit_rows = opt.max_batch_tokens;
     if ((r = model_new(ck, &opt, eng->pool, &eng->model, e)) < 0 || (r = open_cache(eng, e)) < 0)
         return r;
+    scheme_measure(&eng->scheme, c->level, ck, cache_row_type(opt.cache_type));
     struct sched_config sc = {.vocab_size = ck->config.vocab_size,
                               .max_model_len = c->max_model_len,
                               .max_num_seqs = c->max_num_seqs,
@@ -151,6 +155,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .prefill_chunk = c->prefill_chunk,
                               .max_logit_rows = opt.max_logit_rows,
                               .prefix_cache = c->prefix_cache,
+                              .decompress_block = eng->scheme.block,
                               .forward = forward,
                               .model = eng->model,
                               .kv = eng->kv,
@@ -194,6 +199,7 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
         .n_params = ck->n_params,
         .n_pages = kv_n_pages(eng->kv),
         .page_tokens = kv_page_tokens(eng->kv),
+        .scheme = eng->scheme,
         .load_seconds = (double)(clock_now_ns() - began_ns) / 1e9,
         .weight_types = eng->types};
     engine_metrics_register(&eng->metrics, c->metrics, eng->name, eng->info.max_model_len);
@@ -201,6 +207,7 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
         row_bytes += (double)planes[p].row_bytes / planes[p].tokens_per_row;
     metric_set(eng->metrics.bytes_per_token, row_bytes);
     metric_set(eng->metrics.load_seconds, eng->info.load_seconds);
+    engine_metrics_scheme(&eng->metrics, &eng->scheme);
     engine_metrics_cache(&eng->metrics, eng->kv);
     return 0;
 }
@@ -320,6 +327,7 @@ static int check_config(const struct engine_config *c, struct err *e)
         {"max_queue_requests", c->max_queue_requests, 0, 1 << 20},
         {"max_queue_tokens", c->max_queue_tokens, 0, (long long)1 << 40},
         {"page_tokens", c->page_tokens, 8, 256},
+        {"mla_block", c->mla_block, 512, 1 << 20},
     };
     if (!c->model_path || !*c->model_path)
         return err_set_param(e, ERR_INVAL, "model", "model: a path is needed");
@@ -330,6 +338,8 @@ static int check_config(const struct engine_config *c, struct err *e)
     if (c->page_tokens & (c->page_tokens - 1))
         return err_set_param(e, ERR_INVAL, "page_tokens", "page_tokens %u must be a power of two",
                              c->page_tokens);
+    if (c->mla_block & (c->mla_block - 1))
+        return err_set_param(e, ERR_INVAL, "mla_block", "mla_block %d must be a power of two", c->mla_block);
     if (c->max_num_batched_tokens < c->max_num_seqs) /* or a step could not serve all that run */
         return err_set_param(e, ERR_INVAL, "max_num_batched_tokens",
                              "max_num_batched_tokens %d must be at least max_num_seqs %d",

@@ -15,6 +15,7 @@
 #include "base/err.h"
 #include "base/metrics.h"
 #include "engine/model/checkpoint.h"
+#include "engine/scheme.h"
 #include "engine/tokenizer/tokenizer.h"
 
 struct engine;
@@ -28,6 +29,8 @@ struct engine_config {
     int n_threads;              /* 0: pool_default_threads() */
     bool pin_threads;
     enum engine_cache_type cache_type;
+    enum mla_scheme mla_scheme; /* how latent attention over prompts is computed (scheme.h) */
+    int mla_block;              /* positions of a block that goes decompressed: a power of two, 512 or more */
     uint64_t cache_bytes;       /* page pool; 0: 256 MiB or what max_seqs full contexts need, the less */
     uint32_t page_tokens;       /* power of two, 8 .. 256 */
     int max_model_len;          /* positions per sequence; 0: the model's max_position_embeddings */
@@ -80,6 +83,7 @@ struct engine_info {
     int n_threads;
     uint64_t weight_bytes, cache_bytes, page_bytes, file_bytes;
     uint32_t n_pages, page_tokens;
+    struct scheme scheme;
     double load_seconds;
     int64_t n_params;
     const char *weight_types; /* for reports: "Q4_K 62 %, Q6_K 38 %" of the parameters */

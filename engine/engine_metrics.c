@@ -90,6 +90,14 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     GAUGE(bytes_per_token, "latentd_cache_bytes_per_token",
             "Bytes of cache rows of one token over all layers.");
     GAUGE(load_seconds, "latentd_load_seconds", "Time the model took to load.");
+    GAUGE(mla_block, "latentd_mla_block_tokens",
+            "Positions of a prompt's block that goes decompressed; 0: all absorbed.");
+    for (int i = 0; i < 4; i++) {
+        snprintf(with, sizeof(with), "%s,from=\"%s\",scheme=\"%s\"", l, i / 2 ? "measured" : "expected",
+                 i % 2 ? "decompressed" : "absorbed");
+        em->mla_cost[i / 2][i % 2] = metrics_gauge(m, "latentd_mla_cost_seconds",
+                "Attention over a prompt: time of a query, key and head on one thread.", with);
+    }
     COUNTER(prompt_computed, "latentd_prompt_tokens_computed_total",
             "Prompt tokens that went through the model.");
 #undef GAUGE
@@ -107,6 +115,15 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     em->lc_processing = metrics_gauge(m, "llamacpp:requests_processing",
             "Sequences in execution.", NULL);
     em->lc_deferred = metrics_gauge(m, "llamacpp:requests_deferred", "Sequences waiting.", NULL);
+}
+
+void engine_metrics_scheme(struct engine_metrics *em, const struct scheme *s)
+{
+    metric_set(em->mla_block, s->block);
+    metric_set(em->mla_cost[0][0], s->expected.absorbed_ns / 1e9);
+    metric_set(em->mla_cost[0][1], s->expected.decompressed_ns / 1e9);
+    metric_set(em->mla_cost[1][0], s->measured.absorbed_ns / 1e9);
+    metric_set(em->mla_cost[1][1], s->measured.decompressed_ns / 1e9);
 }
 
 void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv)

@@ -16,12 +16,14 @@ struct engine_metrics {
     struct metric *lc_processing, *lc_deferred;
     struct metric *pages_free, *pages_held, *pages_cached, *pages_shared, *evictions;
     struct metric *bytes_per_token, *load_seconds;
+    struct metric *mla_block, *mla_cost[2][2]; /* [expected, measured][absorbed, decompressed] */
     double last_queries, last_hits, last_evictions;
 };
 
 /* m NULL: every handle stays NULL, and updates do nothing. */
 void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const char *model_id,
                              int max_model_len);
+void engine_metrics_scheme(struct engine_metrics *em, const struct scheme *s);
 void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv);
 /* One ended choice. */
 void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int64_t e2e_ns);

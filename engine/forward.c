@@ -107,6 +107,11 @@ static const enum tensor_type row_types[] = {
     [CACHE_BF16] = TT_BF16, [CACHE_F32] = TT_F32, [CACHE_INT8] = TT_I8, [CACHE_FP8] = TT_F8_E4M3,
 };
 
+enum tensor_type cache_row_type(enum cache_type type)
+{
+    return row_types[type];
+}
+
 int cache_type_parse(const char *name)
 {
     static const char *const names[] = {"bf16", "f32", "int8", "fp8"}; /* as the enum */
@@ -294,7 +299,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
     m->config = ckpt->config;
     m->kern = kern_table(opt->level);
     m->pool = pool;
-    m->row_type = row_types[opt->cache_type];
+    m->row_type = cache_row_type(opt->cache_type);
     m->limits = (struct step_limits){
         .max_rows = opt->max_batch_tokens,
         .max_seqs = opt->max_seqs,

@@ -21,6 +21,7 @@ enum cache_type { CACHE_BF16 = 0, CACHE_F32, CACHE_INT8, CACHE_FP8 };
 
 /* "bf16", "f32", "int8", "fp8"; another name: -1. */
 int cache_type_parse(const char *name);
+enum tensor_type cache_row_type(enum cache_type type); /* of its latent rows */
 
 struct model_options {
     enum cpu_level level;

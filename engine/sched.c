@@ -11,6 +11,7 @@
 
 #include "base/clock.h"
 #include "engine/job.h"
+#include "engine/scheme.h"
 
 struct planned {
     struct seq *q;
@@ -283,6 +284,13 @@ static bool wants_prompt_logprobs(const struct seq *q)
     return q->choice == 0 && q->job->req->prompt_logprobs >= 0 && q->lp_done < q->job->req->n_prompt;
 }
 
+/* Positions of q from the beginning that are computed decompressed: a function of its prompt alone, also when it
+ * is computed again after preemption with what it had generated. */
+static int decompressed(const struct sched *s, const struct seq *q)
+{
+    return scheme_decompressed(s->c.decompress_block, q->job->req->n_prompt);
+}
+
 /* Gives pages and place back; what was computed is mostly found again through the prefix index. */
 static void preempt(struct sched *s, struct seq *q)
 {
@@ -342,7 +350,10 @@ static void add_to_plan(struct sched *s, struct seq *q, int n)
 static int chunk_for(const struct sched *s, const struct seq *q)
 {
     int n = to_go(q), room = s->c.max_num_batched_tokens - s->plan_tokens;
-    n = n < s->c.prefill_chunk ? n : s->c.prefill_chunk;
+    int most = s->c.prefill_chunk, left = decompressed(s, q) - computed(q);
+    if (left > 0) /* the more queries share a key, the better; and a chunk has one scheme */
+        most = left;
+    n = n < most ? n : most;
     n = n < room ? n : room;
     int rows = s->c.max_logit_rows - s->plan_rows;
     /* Decoding sequences that are not planned yet have a row each to themselves. */
@@ -351,6 +362,13 @@ static int chunk_for(const struct sched *s, const struct seq *q)
     else if (rows < 1)
         n = n < to_go(q) ? n : to_go(q) - 1;
     return n;
+}
+
+/* Equal tokens before position `end` would not share pages. */
+static bool made_differently(const struct sched *s, const struct seq *a, const struct seq *b, size_t end)
+{
+    size_t da = (size_t)decompressed(s, a), db = (size_t)decompressed(s, b);
+    return (da < end ? da : end) != (db < end ? db : end);
 }
 
 /* The block that q would compute next is being computed right now by another sequence: next step it
@@ -364,7 +382,7 @@ static bool others_compute_it(const struct sched *s, const struct seq *q)
     for (int i = 0; i < s->n_plan; i++) {
         const struct seq *o = s->plan[i].q;
         if (o == q || o->job->req->cache_salt != q->job->req->cache_salt ||
-            computed(o) > computed(q) || (size_t)computed(o) + (size_t)s->plan[i].n_tokens < upto)
+            computed(o) > computed(q) || made_differently(s, o, q, upto) || (size_t)computed(o) + (size_t)s->plan[i].n_tokens < upto)
             continue;
         if (!memcmp(o->tokens, q->tokens, upto * sizeof(*q->tokens)))
             return true;
@@ -422,6 +440,7 @@ static bool admit_one(struct sched *s)
         return false;
     if (kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
         return false;
+    kv_seq_set_marked(s->c.kv, q->kv, (uint32_t)decompressed(s, q));
     match(s, q);
     int n = chunk_for(s, q);
     uint32_t need = kv_pages_for(s->c.kv, (uint32_t)q->n_tokens + 1) -
@@ -570,7 +589,8 @@ static int compute(struct sched *s)
         p->first_row = row;
         row += p->n_logits;
         s->batch[i] = (struct forward_seq){kv_seq_pages(p->q->kv, NULL), position, p->n_tokens,
-                                           p->q->tokens + position, p->n_logits, false};
+                                           p->q->tokens + position, p->n_logits,
+                                           position < decompressed(s, p->q)};
     }
     struct forward_batch batch = {s->n_plan, s->batch, s->logits};
     return s->c.forward(s->c.model, &batch);

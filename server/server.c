@@ -94,6 +94,25 @@ static void on_sighup(uv_signal_t *h, int number)
 
 /* --- loading -------------------------------------------------------------------------------------- */
 
+/* What was chosen, and whether the machine agrees with the table: that is told, never followed. */
+static void log_scheme(const struct scheme *c)
+{
+    if (c->expected.absorbed_ns <= 0)
+        return;
+    char what[64] = "absorbed";
+    if (c->block)
+        snprintf(what, sizeof(what), "decompressed in blocks of %d", c->block);
+    LOG_INFO("model",
+             "attention of prompts: %s; a query and key absorbed %.2f ns expected, %.2f measured; decompressed "
+             "%.2f expected, %.2f measured",
+             what, c->expected.absorbed_ns, c->measured.absorbed_ns, c->expected.decompressed_ns,
+             c->measured.decompressed_ns);
+    if (c->measured.absorbed_ns > 0 &&
+        scheme_favours_decompressed(&c->measured) != scheme_favours_decompressed(&c->expected))
+        LOG_WARN("model", "this machine would do better with mla_scheme = %s",
+                 scheme_favours_decompressed(&c->measured) ? "decompressed" : "absorbed");
+}
+
 static void log_ready(const struct server *s)
 {
     const struct engine_info *i = engine_info(s->engine);
@@ -108,6 +127,7 @@ static void log_ready(const struct server *s)
              MIB(i->cache_bytes), (double)i->page_bytes / (double)i->page_tokens);
     if (i->tokenizer_warning)
         LOG_WARN("model", "%s", i->tokenizer_warning);
+    log_scheme(&i->scheme);
     LOG_INFO("server", "ready after %.2f s", i->load_seconds);
 }
 
@@ -234,6 +254,13 @@ static int read_template(const char *path, char **ret, struct err *e)
     return 0;
 }
 
+static enum mla_scheme mla_scheme(const char *name)
+{
+    return !strcmp(name, "absorbed")       ? MLA_ABSORBED
+           : !strcmp(name, "decompressed") ? MLA_DECOMPRESSED
+                                           : MLA_AUTO;
+}
+
 static enum engine_cache_type cache_type(const char *name)
 {
     return !strcmp(name, "f32")    ? ENGINE_CACHE_F32
@@ -256,6 +283,8 @@ static int start_engine(struct server *s, struct err *e)
         .n_threads = (int)cfg->threads,
         .pin_threads = cfg->pin_threads,
         .cache_type = cache_type(cfg->cache_type),
+        .mla_scheme = mla_scheme(cfg->mla_scheme),
+        .mla_block = (int)cfg->mla_block,
         .cache_bytes = (uint64_t)cfg->cache_size,
         .page_tokens = (uint32_t)cfg->page_tokens,
         .max_model_len = (int)cfg->max_model_len,

@@ -12,4 +12,5 @@ libengine_a_SOURCES += \
 	engine/matrix.c engine/matrix.h engine/products.c engine/slab.c engine/slab.h \
 	engine/rope.c engine/rope.h \
 	engine/router.c engine/router.h \
+	engine/scheme.c engine/scheme.h \
 	engine/step.h
