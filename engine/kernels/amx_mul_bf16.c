@@ -279,7 +279,7 @@ INLINE void split_row(__m512 x, __m512i *first, __m512i *rest)
     const __m512i top = _mm512_set1_epi32((int)0xffff0000), all = _mm512_set1_epi32(0x7f800000);
     __m512i bits = _mm512_castps_si512(x);
     __mmask16 nan = _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    __mmask16 some = _mm512_cmpneq_epi32_mask(_mm512_and_si512(bits, all), all);
+    __mmask16 some = _mm512_cmpgt_epi32_mask(all, _mm512_and_si512(bits, all));
     *first = _mm512_and_si512(_mm512_mask_or_epi32(bits, nan, bits, _mm512_set1_epi32(0x400000)), top);
     __m512i r = _mm512_castps_si512(_mm512_sub_ps(x, _mm512_castsi512_ps(*first)));
     /* to nearest: the rest is below 2^-7 of a finite value, so rounding up cannot overflow */

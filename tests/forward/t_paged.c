@@ -76,7 +76,7 @@ static void span_new(struct world *w, int i, int length, int n_tokens, bool shar
     for (int k = shared; k < n; k++)
         w->tables[i][k] = page_new(w);
     w->length[i] = length;
-    w->spans[i] = (struct span){w->tables[i], length - n_tokens, n_tokens, w->n_rows};
+    w->spans[i] = (struct span){w->tables[i], length - n_tokens, n_tokens, w->n_rows, false};
     w->n_rows += n_tokens;
 }
 
@@ -311,7 +311,7 @@ START_TEST(test_forks_read_one_copy)
         kv_seq_commit(kv, seq[i], tokens, (uint32_t)n);
     }
     for (int i = 0; i < SEQS; i++)
-        w.spans[i] = (struct span){kv_seq_pages(seq[i], NULL), (int32_t)kv_seq_length(seq[i]) - 1, 1, i};
+        w.spans[i] = (struct span){kv_seq_pages(seq[i], NULL), (int32_t)kv_seq_length(seq[i]) - 1, 1, i, false};
     struct step_limits lim = {.max_rows = SEQS, .max_seqs = SEQS, .n_threads = 1, .page_tokens = P};
     struct paged_work *work = NULL;
     struct row_set set = {.n_rows = SEQS, .n_spans = SEQS, .spans = w.spans};
@@ -352,7 +352,7 @@ START_TEST(test_waves)
         table[i] = page;
     for (int i = 0; i < 16 * 2; i++)
         q[i] = real();
-    struct span sp = {table, P * PIECES - 1, 1, 0};
+    struct span sp = {table, P * PIECES - 1, 1, 0, false};
     attend(&w, &sp, NULL, 1, 1, 2, q, got);
     sp.position = P - 1;
     attend(&w, &sp, NULL, 1, 1, 1, q, one);
