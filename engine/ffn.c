@@ -2,8 +2,9 @@
  *
  * Routed tokens are sorted by expert once, and every touched expert takes part in one list of
  * products together with the shared expert, so that the pool sees one job for gate and up and one
- * for down. A token's sum begins with its identity experts, whose output is their input, and runs over
- * the others in the order of the router, the shared one last. */
+ * for down. Large steps go through the middle in lots: ranges of that order, so that no expert is read by
+ * more lots than its rows fill. A token's sum begins with its identity experts, whose output is their
+ * input, and runs over the others in the order of the router, the shared one last. */
 #include "config.h"
 
 #include "engine/ffn.h"
@@ -28,27 +29,37 @@ struct ffn_layer {
 };
 
 struct ffn_work {
-    int max_rows, top_k, main_width, expert_width;
+    const struct model_config *config;
+    const struct scratch *scratch;
+    int max_rows, top_k;
+    size_t lot_floats[2];    /* what the middle has room for: of experts, of a dense block */
     uint64_t n_bytes;
-    float *norm;             /* [rows][hidden] */
-    unsigned char *norm_act;
-    float *logits;           /* [rows][router_experts] */
     int32_t *experts;        /* [rows][top_k] */
     float *weights;
     int32_t *slots;          /* (row, k) pairs, row * top_k + k, sorted by expert */
     int32_t *first;          /* [router_experts + 1] into slots: identity experts come last */
-    float *gate, *up;        /* [rows][main_width], then [rows * top_k][expert_width] */
-    unsigned char *mid_act;  /* the same rows, prepared for down */
-    float *down;             /* [rows * (top_k + 1)][hidden]: slots, then the main block */
     const void **px, **px_up; /* px_up: only where up may read another form than gate */
     float **py_gate, **py_up;
     struct product *list;
+    /* in the step's scratch */
+    float *norm;             /* [rows][hidden] */
+    unsigned char *norm_act;
+    float *logits;           /* [rows][router_experts] */
+    float *gate, *up;        /* the middle of the lot in hand: experts' rows, then the main block's */
+    unsigned char *mid_act;  /* the same rows, prepared for down */
+    float *down;             /* [slots + rows][hidden]: slots, then the main block */
     /* the call in hand */
     const struct ffn_layer *layer;
     const struct step *step;
     const struct row_set *set;
     float *out;
+    int lot, lot_end;        /* rows in the order of the products */
 };
+
+/* The middle goes in lots of about so many bytes, or of so many rows: enough that a weight which two lots
+ * read costs no more than their arithmetic. */
+#define LOT_BYTES ((size_t)7 << 20)
+#define LOT_ROWS 192
 
 /* --- weights ----------------------------------------------------------------------------------- */
 
@@ -180,10 +191,37 @@ static void *bytes_new(struct ffn_work *w, size_t n_bytes)
     return aligned_alloc(64, n_bytes);
 }
 
-/* Rows of the middle: the main block's come first. */
-static size_t mid_floats(const struct ffn_work *w, size_t rows)
+/* Takes n_bytes of the scratch; without a base only counts. */
+static void *take(unsigned char *base, size_t *used, size_t n_bytes)
 {
-    return rows * (size_t)w->main_width + rows * (size_t)w->top_k * (size_t)w->expert_width;
+    void *at = base ? base + *used : NULL;
+    *used += (n_bytes + 63) & ~(size_t)63;
+    return at;
+}
+
+/* Where everything lies for a layer with or without experts; returns how much that is. */
+static size_t place(struct ffn_work *w, bool dense, unsigned char *base)
+{
+    const struct model_config *c = w->config;
+    size_t rows = (size_t)w->max_rows, hidden = (size_t)c->hidden_size, f = sizeof(float), used = 0;
+    size_t n = rows * (size_t)(dense ? 1 : w->top_k + 1), lot = w->lot_floats[dense];
+    w->norm = take(base, &used, rows * hidden * f);
+    w->norm_act = take(base, &used, rows * act_room(c->hidden_size));
+    w->logits = take(base, &used, rows * (size_t)router_experts(c) * f);
+    w->gate = take(base, &used, lot * f);
+    w->up = take(base, &used, lot * f);
+    /* An int8 row needs less than the float row it comes from, but for its alignment. */
+    w->mid_act = take(base, &used, lot * 2 + n * 128);
+    w->down = take(base, &used, n * hidden * f);
+    return used;
+}
+
+/* Rows of the middle that are `wide` at most, `all` floats together. */
+static size_t lot_room(size_t wide, size_t all)
+{
+    size_t n = LOT_BYTES / (2 * sizeof(float) + 2);
+    n = n < LOT_ROWS * wide ? LOT_ROWS * wide : n;
+    return n < all ? n : all;
 }
 
 int ffn_work_new(const struct model_config *c, const struct step_limits *lim, struct ffn_work **ret)
@@ -191,35 +229,33 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
     struct ffn_work *w = calloc(1, sizeof(*w));
     if (!w)
         return ERR_NOMEM;
-    size_t rows = (size_t)lim->max_rows, hidden = (size_t)c->hidden_size, f = sizeof(float);
-    int shared = c->n_shared_experts * c->moe_intermediate_size;
+    size_t rows = (size_t)lim->max_rows, f = sizeof(float);
+    w->config = c;
+    w->scratch = lim->scratch;
     w->max_rows = lim->max_rows;
     w->top_k = c->n_routed_experts > 0 ? c->num_experts_per_tok : 0;
-    w->expert_width = c->n_routed_experts > 0 ? c->moe_intermediate_size : 0;
-    w->main_width = shared;
-    if (c->first_k_dense_replace > 0 || c->n_routed_experts == 0 || c->attentions_per_layer > 1)
-        w->main_width = c->intermediate_size > shared ? c->intermediate_size : shared;
     size_t slots = rows * (size_t)w->top_k, n = rows + slots;
-    w->norm = bytes_new(w, rows * hidden * f);
-    w->norm_act = bytes_new(w, rows * act_room(c->hidden_size));
-    w->logits = bytes_new(w, rows * (size_t)router_experts(c) * f);
+    if (w->top_k > 0) {
+        size_t expert = (size_t)c->moe_intermediate_size, shared = (size_t)c->n_shared_experts * expert;
+        w->lot_floats[0] = lot_room(shared > expert ? shared : expert, rows * shared + slots * expert);
+        scratch_need(lim->scratch, place(w, false, NULL));
+    }
+    if (c->first_k_dense_replace > 0 || w->top_k == 0 || c->attentions_per_layer > 1) {
+        size_t wide = (size_t)c->intermediate_size;
+        w->lot_floats[1] = lot_room(wide, rows * wide);
+        scratch_need(lim->scratch, place(w, true, NULL));
+    }
     w->experts = bytes_new(w, slots * sizeof(int32_t));
     w->weights = bytes_new(w, slots * f);
     w->slots = bytes_new(w, slots * sizeof(int32_t));
     w->first = bytes_new(w, ((size_t)router_experts(c) + 1) * sizeof(int32_t));
-    w->gate = bytes_new(w, mid_floats(w, rows) * f);
-    w->up = bytes_new(w, mid_floats(w, rows) * f);
-    /* An int8 row needs less than the float row it comes from, but for its alignment. */
-    w->mid_act = bytes_new(w, mid_floats(w, rows) * 2 + n * 128);
-    w->down = bytes_new(w, n * hidden * f);
     w->px = calloc(n + 1, sizeof(*w->px));
     w->px_up = calloc(n + 1, sizeof(*w->px_up));
     w->py_gate = calloc(n + 1, sizeof(*w->py_gate));
     w->py_up = calloc(n + 1, sizeof(*w->py_up));
     w->list = calloc((size_t)ffn_max_products(c), sizeof(*w->list));
-    if (!w->norm || !w->norm_act || !w->logits || !w->experts || !w->weights || !w->slots ||
-        !w->first || !w->gate || !w->up || !w->mid_act || !w->down || !w->px || !w->px_up ||
-        !w->py_gate || !w->py_up || !w->list) {
+    if (!w->experts || !w->weights || !w->slots || !w->first || !w->px || !w->px_up || !w->py_gate ||
+        !w->py_up || !w->list) {
         ffn_work_free(w);
         return ERR_NOMEM;
     }
@@ -231,17 +267,10 @@ void ffn_work_free(struct ffn_work *w)
 {
     if (!w)
         return;
-    free(w->norm);
-    free(w->norm_act);
-    free(w->logits);
     free(w->experts);
     free(w->weights);
     free(w->slots);
     free(w->first);
-    free(w->gate);
-    free(w->up);
-    free(w->mid_act);
-    free(w->down);
     free(w->px);
     free(w->px_up);
     free(w->py_gate);
@@ -272,23 +301,7 @@ static int expert_width(const struct ffn_work *w)
     return w->layer->n_experts ? w->layer->experts[0].gate.n_out : 0;
 }
 
-/* Rows in the middle are numbered: slots first (0 .. n_rows * top_k), then the main block's rows. */
-static size_t mid_offset(const struct ffn_work *w, int mid, int n_slots)
-{
-    if (mid < n_slots)
-        return (size_t)mid * (size_t)expert_width(w);
-    return (size_t)n_slots * (size_t)expert_width(w) +
-           (size_t)(mid - n_slots) * (size_t)main_width(w);
-}
-
-static size_t mid_act_offset(const struct ffn_work *w, int mid, int n_slots)
-{
-    if (mid < n_slots)
-        return (size_t)mid * act_room(expert_width(w));
-    return (size_t)n_slots * act_room(expert_width(w)) +
-           (size_t)(mid - n_slots) * act_room(main_width(w));
-}
-
+/* Middles are numbered: slots first (0 .. n_rows * top_k), then the main block's rows. */
 static int n_slots_of(const struct ffn_work *w)
 {
     return w->layer->dense ? 0 : w->set->n_rows * w->top_k;
@@ -356,22 +369,55 @@ static int mid_of(const struct ffn_work *w, int i, int n_routed)
     return i < n_routed ? w->slots[i] : n_slots_of(w) + (i - n_routed);
 }
 
+/* Where row i of that order begins in the lot, whose rows take `expert` and `main` each. */
+static size_t lot_offset(const struct ffn_work *w, int i, size_t expert, size_t main)
+{
+    int n_routed = n_routed_slots(w);
+    if (i < n_routed)
+        return (size_t)(i - w->lot) * expert;
+    int routed = n_routed > w->lot ? n_routed - w->lot : 0;
+    return (size_t)routed * expert + (size_t)(i - w->lot - routed) * main;
+}
+
+static size_t mid_offset(const struct ffn_work *w, int i)
+{
+    return lot_offset(w, i, (size_t)expert_width(w), (size_t)main_width(w));
+}
+
+static size_t mid_act_offset(const struct ffn_work *w, int i)
+{
+    return lot_offset(w, i, act_room(expert_width(w)), act_room(main_width(w)));
+}
+
+/* End of a lot that begins at row i of n. */
+static int lot_end(const struct ffn_work *w, int i, int n)
+{
+    size_t used = 0;
+    int n_routed = n_routed_slots(w);
+    for (; i < n; i++) {
+        used += (size_t)(i < n_routed ? expert_width(w) : main_width(w));
+        if (used > w->lot_floats[w->layer->dense])
+            break;
+    }
+    return i;
+}
+
 static void silu_rows(void *arg, int r0, int r1, int thread)
 {
     struct ffn_work *w = arg;
     const struct step *st = w->step;
     const struct ffn_layer *l = w->layer;
-    int n_slots = n_slots_of(w), n_routed = n_routed_slots(w);
+    int n_routed = n_routed_slots(w);
     (void)thread;
-    for (int i = r0; i < r1; i++) {
+    for (int i = w->lot + r0; i < w->lot + r1; i++) {
         int mid = mid_of(w, i, n_routed);
         bool routed = i < n_routed;
         int width = routed ? expert_width(w) : main_width(w);
         enum tensor_type type = routed ? l->experts[w->experts[mid]].down.type : l->main.down.type;
-        float *g = w->gate + mid_offset(w, mid, n_slots);
-        st->kern->silu_mul(g, w->up + mid_offset(w, mid, n_slots), width, g);
+        float *g = w->gate + mid_offset(w, i);
+        st->kern->silu_mul(g, w->up + mid_offset(w, i), width, g);
         w->px[i] = act_prepare(st->kern, type, g, width,
-                               w->mid_act + mid_act_offset(w, mid, n_slots));
+                               w->mid_act + mid_act_offset(w, i));
         w->py_gate[i] = w->down + (size_t)mid * (size_t)st->config->hidden_size;
     }
 }
@@ -425,62 +471,71 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
     }
 }
 
-/* Gate and up of block b over rows [i0, i0 + m) of the product order. */
-static int add_in(struct ffn_work *w, int n, const struct ffn_block *b, int i0, int m)
+/* Gate and up, or down, of block b over those of rows [i0, i1) that are in the lot. */
+static int add_products(struct ffn_work *w, int n, const struct ffn_block *b, int i0, int i1, bool down)
 {
-    w->list[n] = (struct product){&b->gate, w->px + i0, w->py_gate + i0, m};
-    w->list[n + 1] = (struct product){&b->up, w->px_up + i0, w->py_up + i0, m};
-    return n + 2;
+    i0 = i0 > w->lot ? i0 : w->lot;
+    i1 = i1 < w->lot_end ? i1 : w->lot_end;
+    if (i0 >= i1)
+        return n;
+    w->list[n++] = (struct product){down ? &b->down : &b->gate, w->px + i0, w->py_gate + i0, i1 - i0};
+    if (!down)
+        w->list[n++] = (struct product){&b->up, w->px_up + i0, w->py_up + i0, i1 - i0};
+    return n;
+}
+
+static void lot_products(struct ffn_work *w, bool down)
+{
+    const struct ffn_layer *l = w->layer;
+    int n = 0, n_routed = n_routed_slots(w);
+    for (int e = 0; n_routed && e < l->n_experts; e++)
+        n = add_products(w, n, &l->experts[e], w->first[e], w->first[e + 1], down);
+    if (l->main.gate.packed)
+        n = add_products(w, n, &l->main, n_routed, n_routed + w->set->n_rows, down);
+    products_run(w->step->products, w->list, n);
+}
+
+static void run_lot(struct ffn_work *w)
+{
+    const struct ffn_layer *l = w->layer;
+    int n_routed = n_routed_slots(w), hidden = w->config->hidden_size;
+    for (int i = w->lot; i < w->lot_end; i++) {
+        int mid = mid_of(w, i, n_routed);
+        size_t row = (size_t)(i < n_routed ? mid / w->top_k : i - n_routed);
+        const struct ffn_block *b = i < n_routed ? &l->experts[w->experts[mid]] : &l->main;
+        const float *x = w->norm + row * (size_t)hidden;
+        const void *int8 = w->norm_act + row * act_room(hidden);
+        w->px[i] = act_view(b->gate.type, x, int8);
+        w->px_up[i] = act_view(b->up.type, x, int8);
+        w->py_gate[i] = w->gate + mid_offset(w, i);
+        w->py_up[i] = w->up + mid_offset(w, i);
+    }
+    lot_products(w, false);
+    rows_run(w->step->pool, w->lot_end - w->lot, silu_rows, w);
+    lot_products(w, true);
 }
 
 void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *step,
              const struct row_set *set, float *out)
 {
     const struct model_config *c = step->config;
-    int rows = set->n_rows, n_slots, n_routed, n = 0;
-    size_t hidden = (size_t)c->hidden_size;
+    int rows = set->n_rows;
     w->layer = l;
     w->step = step;
     w->set = set;
     w->out = out;
-    n_slots = n_slots_of(w);
-
+    place(w, l->dense, w->scratch->base);
     rows_run_light(step->pool, rows, 3 * c->hidden_size, norm_rows, w);
     if (!l->dense) {
         w->list[0] = (struct product){&l->router, w->px, w->py_gate, rows};
         products_run(step->products, w->list, 1);
         rows_run_light(step->pool, rows, router_experts(c) * w->top_k, choose_rows, w);
-        sort_slots(w, n_slots);
+        sort_slots(w, n_slots_of(w));
     }
-    n_routed = n_routed_slots(w);
-    int n_mid = n_routed + (l->main.gate.packed ? rows : 0);
-    for (int i = 0; i < n_mid; i++) {
-        int mid = mid_of(w, i, n_routed);
-        size_t row = (size_t)(i < n_routed ? mid / w->top_k : i - n_routed);
-        const struct ffn_block *b = i < n_routed ? &l->experts[w->experts[mid]] : &l->main;
-        const float *x = w->norm + row * hidden;
-        const void *int8 = w->norm_act + row * act_room(c->hidden_size);
-        w->px[i] = act_view(b->gate.type, x, int8);
-        w->px_up[i] = act_view(b->up.type, x, int8);
-        w->py_gate[i] = w->gate + mid_offset(w, mid, n_slots);
-        w->py_up[i] = w->up + mid_offset(w, mid, n_slots);
+    int n_mid = n_routed_slots(w) + (l->main.gate.packed ? rows : 0);
+    for (w->lot = 0; w->lot < n_mid; w->lot = w->lot_end) {
+        w->lot_end = lot_end(w, w->lot, n_mid);
+        run_lot(w);
     }
-    for (int e = 0; n_routed && e < l->n_experts; e++)
-        if (w->first[e + 1] > w->first[e])
-            n = add_in(w, n, &l->experts[e], w->first[e], w->first[e + 1] - w->first[e]);
-    if (l->main.gate.packed)
-        n = add_in(w, n, &l->main, n_routed, rows);
-    products_run(step->products, w->list, n);
-
-    rows_run(step->pool, n_mid, silu_rows, w);
-    n = 0;
-    for (int e = 0; n_routed && e < l->n_experts; e++)
-        if (w->first[e + 1] > w->first[e])
-            w->list[n++] = (struct product){&l->experts[e].down, w->px + w->first[e],
-                                            w->py_gate + w->first[e],
-                                            w->first[e + 1] - w->first[e]};
-    if (l->main.gate.packed)
-        w->list[n++] = (struct product){&l->main.down, w->px + n_routed, w->py_gate + n_routed, rows};
-    products_run(step->products, w->list, n);
     rows_run_light(step->pool, rows, (w->top_k + 3) * c->hidden_size, sum_rows, w);
 }

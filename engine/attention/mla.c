@@ -67,8 +67,10 @@ struct mla_work {
 };
 
 /* Bytes that a part's rows may take, unless that were fewer rows than the least. */
-#define PART_BYTES ((size_t)32 << 20)
+#define PART_BYTES ((size_t)24 << 20)
 static const int least_rows[2] = {64, 512};
+/* Most spans of a decompressed part: each may leave a group of lanes nearly empty. */
+#define DECOMPRESSED_SPANS 8
 
 static int mla_row_elems(const struct model_config *c)
 {
@@ -295,6 +297,9 @@ static void place_part(struct mla_work *w, struct place *p, bool decompressed, i
     size_t heads = (size_t)c->num_attention_heads, rows = (size_t)n_rows, rh = rows * heads;
     size_t f = sizeof(float), v = (size_t)c->v_head_dim, hd = (size_t)head_dim(c);
     w->q = take(p, rh * (v > hd ? v : hd) * f);
+    struct place last = *p; /* what the outputs need, in the place of the queries as attention took them */
+    w->out_act = take(&last, rows * act_room(c->num_attention_heads * c->v_head_dim));
+    w->y = take(&last, rows * (size_t)c->hidden_size * f);
     if (decompressed) {
         w->packed = take(p, decompressed__query_bytes(&w->shape, n_rows, n_spans));
     } else {
@@ -302,8 +307,7 @@ static void place_part(struct mla_work *w, struct place *p, bool decompressed, i
         w->head_act = take(p, rh * head_act_bytes(c));
         w->z = take(p, rh * (size_t)c->kv_lora_rank * f);
     }
-    w->out_act = take(p, rows * act_room(c->num_attention_heads * c->v_head_dim));
-    w->y = take(p, rows * (size_t)c->hidden_size * f);
+    p->used = p->used > last.used ? p->used : last.used;
 }
 
 /* Sizes of the parts, and the scratch they ask for. */
@@ -316,7 +320,7 @@ static void plan_parts(struct mla_work *w, const struct step_limits *lim)
         size_t n = PART_BYTES / one.used * KERN_LANES;
         n = n < (size_t)least_rows[d] ? (size_t)least_rows[d] : n;
         w->part_rows[d] = n < (size_t)lim->max_rows ? (int)n : lim->max_rows;
-        place_part(w, &part, d == 1, w->part_rows[d], lim->max_seqs);
+        place_part(w, &part, d == 1, w->part_rows[d], DECOMPRESSED_SPANS);
         most = part.used > most ? part.used : most;
     }
     struct place all = {0};
@@ -646,7 +650,8 @@ void mla__attend(void *work, const struct row_set *set, const struct paged_choic
         bool decompressed = set->spans[s].decompressed;
         int first = s, room = w->part_rows[decompressed], n_spans = 0, n = 0;
         w->part_first = set->spans[s].first + done;
-        while (s < set->n_spans && set->spans[s].decompressed == decompressed && n < room) {
+        while (s < set->n_spans && set->spans[s].decompressed == decompressed && n < room &&
+               (!decompressed || n_spans < DECOMPRESSED_SPANS)) {
             const struct span *sp = &set->spans[s];
             int m = sp->n_tokens - done < room - n ? sp->n_tokens - done : room - n;
             w->spans[n_spans++] = (struct span){sp->pages, sp->position + done, m, n, decompressed};

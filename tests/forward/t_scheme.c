@@ -9,6 +9,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "engine/attention/attention.h"
+#include "engine/ffn.h"
 #include "engine/forward.h"
 #include "engine/kernels/kern.h"
 #include "tests/forward/tiny.h"
@@ -250,7 +252,8 @@ START_TEST(test_bit_for_bit)
 }
 END_TEST
 
-/* So many heads that the rows of a chunk go in parts, in both schemes. */
+/* So many heads that the rows of a chunk go in parts, in both schemes, and so wide a middle that its rows go in
+ * lots: of the dense block, then also of experts. */
 START_TEST(test_parts)
 {
     enum { N = 600 };
@@ -260,6 +263,16 @@ START_TEST(test_parts)
     int32_t tokens[N];
     c.num_hidden_layers = 1;
     c.num_attention_heads = 300;
+    c.intermediate_size = 4000;
+    if (_i == 1) {
+        c.num_attention_heads = 3;
+        c.n_routed_experts = 4;
+        c.num_experts_per_tok = 2;
+        c.moe_intermediate_size = 1500;
+        c.n_shared_experts = c.n_group = c.topk_group = 1;
+        c.gating = GATING_SIGMOID;
+        c.routed_scaling_factor = 1.0f;
+    }
     size_t bytes = (size_t)N * (size_t)c.vocab_size * sizeof(float);
     tiny_new(&t, &c, 0, seed);
     fill_tokens(tokens, N, c.vocab_size);
@@ -273,6 +286,43 @@ START_TEST(test_parts)
         free(b);
     }
     tiny_free(&t);
+}
+END_TEST
+
+/* What a step of 512 tokens of GLM-4.7-Flash takes beside weights and cache, on two threads. */
+START_TEST(test_memory)
+{
+    const struct model_config c = {
+        .vocab_size = 154880, .hidden_size = 2048, .num_hidden_layers = 47, .num_attention_heads = 20,
+        .q_lora_rank = 768, .kv_lora_rank = 512, .qk_nope_head_dim = 192, .qk_rope_head_dim = 64,
+        .v_head_dim = 256, .intermediate_size = 10240, .moe_intermediate_size = 1536,
+        .n_routed_experts = 64, .num_experts_per_tok = 4, .n_shared_experts = 1,
+        .first_k_dense_replace = 1, .rope_theta = 1e6f, .max_position_embeddings = 202752,
+    };
+    const int rows[] = {512, 2048}, positions[] = {4096, 32768};
+    uint64_t bytes[2];
+    for (int i = 0; i < 8; i++) {
+        struct scratch scratch = {0};
+        struct step_limits lim = {.max_rows = rows[i / 4], .max_seqs = 64, .n_threads = 2,
+                                  .max_position = positions[i % 2], .page_tokens = 32,
+                                  .row_type = TT_BF16, .decompressed = i / 2 % 2 == 1, .scratch = &scratch};
+        struct ffn_work *ffn = NULL;
+        void *mla = NULL;
+        ck_assert_int_eq(attention_mla.work_new(&c, &lim, &mla), 0);
+        ck_assert_int_eq(ffn_work_new(&c, &lim, &ffn), 0);
+        bytes[i % 2] = scratch.n_bytes + attention_mla.work_bytes(mla) + ffn_work_bytes(ffn) +
+                       (uint64_t)lim.max_rows * (uint64_t)(c.hidden_size + c.qk_rope_head_dim) * sizeof(float);
+        printf("# %d tokens a step, %d positions%s: %.1f MiB, %.1f of them shared\n", lim.max_rows,
+               lim.max_position, lim.decompressed ? ", decompressed" : "", (double)bytes[i % 2] / (1 << 20),
+               (double)scratch.n_bytes / (1 << 20));
+        if (i % 2) /* nothing grows with the context */
+            ck_assert_uint_eq(bytes[0], bytes[1]);
+        fflush(stdout);
+        if (lim.max_rows == 512)
+            ck_assert_uint_lt(bytes[i % 2], (uint64_t)64 << 20);
+        attention_mla.work_free(mla);
+        ffn_work_free(ffn);
+    }
 }
 END_TEST
 
@@ -432,7 +482,8 @@ int main(void)
     tcase_add_loop_test(tc, test_reference, 0, 8);
     tcase_add_loop_test(tc, test_types, 0, 8);
     tcase_add_loop_test(tc, test_bit_for_bit, 0, CPU_LEVEL_MAX);
-    tcase_add_test(tc, test_parts);
+    tcase_add_loop_test(tc, test_parts, 0, 2);
+    tcase_add_test(tc, test_memory);
     tcase_add_loop_test(tc, test_batched, 0, CPU_LEVEL_MAX);
     tcase_add_test(tc, test_shared_pages);
     tcase_add_test(tc, test_not_ready);
