@@ -28,7 +28,8 @@ static const int macs_per_byte[CPU_LEVEL_MAX] = {
  * weights that stay there while the rows take turns. */
 #define PASS_ROWS 128
 #define PASS_BYTES ((size_t)256 << 10)
-/* Tile kernels copy the activations of a call: more groups share that, in the caches of machines with tiles. */
+/* Tile kernels copy the activations of a call: more groups share that, in the caches of machines with
+ * tiles. */
 #define TILE_PASS_BYTES ((size_t)1 << 20)
 #define ROWS_PER_JOB_MIN 4
 /* Floats that row jobs go through in a few microseconds, several times what a job costs. */

@@ -284,7 +284,8 @@ static bool wants_prompt_logprobs(const struct seq *q)
     return q->choice == 0 && q->job->req->prompt_logprobs >= 0 && q->lp_done < q->job->req->n_prompt;
 }
 
-/* Positions of q from the beginning that are computed decompressed: a function of its prompt alone, also when it
+/* Positions of q from the beginning that are computed decompressed: a function of its prompt alone,
+ * also when it
  * is computed again after preemption with what it had generated. */
 static int decompressed(const struct sched *s, const struct seq *q)
 {
@@ -382,7 +383,8 @@ static bool others_compute_it(const struct sched *s, const struct seq *q)
     for (int i = 0; i < s->n_plan; i++) {
         const struct seq *o = s->plan[i].q;
         if (o == q || o->job->req->cache_salt != q->job->req->cache_salt ||
-            computed(o) > computed(q) || made_differently(s, o, q, upto) || (size_t)computed(o) + (size_t)s->plan[i].n_tokens < upto)
+            computed(o) > computed(q) || made_differently(s, o, q, upto) || (size_t)computed(o)
+                + (size_t)s->plan[i].n_tokens < upto)
             continue;
         if (!memcmp(o->tokens, q->tokens, upto * sizeof(*q->tokens)))
             return true;

@@ -13,7 +13,8 @@
 
 /* Queries that share what is made of a key: a chunk of the default step. */
 #define CHUNK 512
-/* Decompressing must be that much cheaper to be chosen. Chunks are rarely full, the tail of a prompt is computed
+/* Decompressing must be that much cheaper to be chosen. Chunks are rarely full, the tail of a prompt
+ * is computed
  * again when a longer one covers its block, and prompts on both sides of a block's end share nothing. */
 #define LEAST_GAIN 1.25
 /* Rows and lanes measured. */
@@ -46,7 +47,8 @@ struct scheme_cost scheme_expected(enum cpu_level level, const struct scheme_sha
                   (s->nope + s->rope + s->v) * table[level].row;
     return (struct scheme_cost){
         .absorbed_ns = (2 * s->rank + s->rope) * table[level].attend + table[level].weigh,
-        .decompressed_ns = (s->nope + s->rope + s->v) * table[level].attend + table[level].weigh + make / CHUNK,
+        .decompressed_ns = (s->nope + s->rope + s->v) * table[level].attend + table[level].weigh
+            + make / CHUNK,
     };
 }
 
@@ -114,7 +116,8 @@ static void *zeros(size_t n_bytes)
 static bool bench_new(struct bench *b, const struct scheme_shape *s)
 {
     int wide = 2 * s->rank + s->nope + s->rope + s->v;
-    size_t k = kern_packed_bytes(s->k_type, s->nope, s->rank), v = kern_packed_bytes(s->v_type, s->v, s->rank);
+    size_t k = kern_packed_bytes(s->k_type, s->nope, s->rank), v = kern_packed_bytes(s->v_type,
+        s->v, s->rank);
     b->rows = zeros((size_t)ROWS * kern_row_bytes(TT_F32, wide, 0));
     b->weights = zeros(k > v ? k : v);
     b->queries = zeros(ATTN_MAX_GROUPS * kern_attn_query_bytes(wide));

@@ -1,12 +1,15 @@
 /* engine/scheme.h - in which of two ways the latent attention of prompts is computed.
  *
  * Absorbed, every query meets the latents themselves: 2 rank + rope multiply-adds a key and head.
- * Decompressed (engine/attention/mla_decompressed.h), it meets keys and values of its head: nope + rope + v, and
+ * Decompressed (engine/attention/mla_decompressed.h), it meets keys and values of its head: nope +
+ * rope + v, and
  * the rank (nope + v) that making these takes are shared by the queries of a chunk. The two differ in
  * rounding, so the choice may depend on nothing but the request, the model and the instruction set: whole
- * blocks of `block` positions inside a prompt go decompressed, the rest of it and all that is generated absorbed.
+ * blocks of `block` positions inside a prompt go decompressed, the rest of it and all that is
+ * generated absorbed.
  *
- * `auto` decides by a table of costs for each instruction set, measured once and written down in scheme.c, not by
+ * `auto` decides by a table of costs for each instruction set, measured once and written down in
+ * scheme.c, not by
  * what the machine does today: two daemons with the same model and level agree. What the machine does is
  * measured when it starts, and told. */
 #ifndef LATENT_ENGINE_SCHEME_H

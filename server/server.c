@@ -103,7 +103,8 @@ static void log_scheme(const struct scheme *c)
     if (c->block)
         snprintf(what, sizeof(what), "decompressed in blocks of %d", c->block);
     LOG_INFO("model",
-             "attention of prompts: %s; a query and key absorbed %.2f ns expected, %.2f measured; decompressed "
+             "attention of prompts: %s; a query and key absorbed %.2f ns expected, %.2f "
+             "measured; decompressed "
              "%.2f expected, %.2f measured",
              what, c->expected.absorbed_ns, c->measured.absorbed_ns, c->expected.decompressed_ns,
              c->measured.decompressed_ns);

@@ -167,7 +167,8 @@ static int start(struct rig *r, struct err *e)
     seqs = seqs > streams ? seqs : streams;
     const struct engine_config ec = {
         .model_path = o->model, .level = r->machine->level, .n_threads = r->machine->threads,
-        .pin_threads = true, .cache_type = (enum engine_cache_type)o->cache_type,
+        .pin_threads = true, .mla_block = bench_conf_int("mla_block"),
+            .cache_type = (enum engine_cache_type)o->cache_type,
         .cache_bytes = row * (uint64_t)c->num_hidden_layers * (uint64_t)(len + 256) * (uint64_t)(streams + 1),
         .page_tokens = (uint32_t)bench_conf_int("page_tokens"), .max_model_len = len,
         .max_num_seqs = seqs, .max_num_batched_tokens = budget > o->chunk ? budget : o->chunk,

@@ -9,14 +9,15 @@
  * Scaling costs more than the tiles: three operations for each 16 outputs and block against one cycle. So the
  * tile products of one item (CHUNK blocks, 16 rows, two groups) are issued before the scaling of the one
  * before, and run beside it. Two groups share the loads of activations and their scales. Weights are
- * unpacked once for all rows of the call. Q2_K and Q3_K have their integer scales multiplied into the weights,
+ * unpacked once for all rows of the call. Q2_K and Q3_K have their integer scales multiplied into the
+ * weights,
  * which still fit eight bits; Q6_K takes two products of 16 k, whose scaled sum is exact in float32. */
 #include "config.h"
 
 #include "engine/kernels/amx.h"
 #include "engine/kernels/amx_mul.h"
 #include "engine/kernels/quants_avx512.h"
-#include "engine/kernels/quants_unpack.h"
+#include "engine/kernels/quants_unpack_template.h"
 
 #define MIN_ROWS 5    /* below, tiles are mostly empty and memory decides */
 #define MAX_ROWS 128  /* of one pass: their sums and the unpacked weights stay in L1 */
@@ -91,7 +92,8 @@ INLINE void unpack_block(const struct quant_layout l, const unsigned char *side,
             pair = _mm512_and_si512(pair, _mm512_set1_epi16(15));
         else
             pair = _mm512_sub_epi16(_mm512_setzero_si512(), pair);
-        s[0] = _mm512_or_si512(_mm512_slli_epi32(pair, 16), _mm512_and_si512(pair, _mm512_set1_epi32(0xffff)));
+        s[0] = _mm512_or_si512(_mm512_slli_epi32(pair, 16), _mm512_and_si512(pair,
+            _mm512_set1_epi32(0xffff)));
         s[1] = _mm512_or_si512(_mm512_srli_epi32(pair, 16),
                                _mm512_and_si512(pair, _mm512_set1_epi32((int)0xffff0000)));
     }
@@ -287,7 +289,8 @@ INLINE void sums_load(const struct call *k, int g, const int groups)
         UNROLL
         for (int j = 0; j < groups; j++)
             _mm512_store_ps(sums_at(k, i, j, groups),
-                            k->resume && i < k->p.rows ? load_lanes(k->y[i], g + j, k->n_out) : vf_set1(0.0f));
+                            k->resume && i < k->p.rows ? load_lanes(k->y[i], g + j, k->n_out)
+                                : vf_set1(0.0f));
 }
 
 INLINE void sums_store(const struct call *k, int g, const int groups)
@@ -323,7 +326,8 @@ INLINE void run_groups(enum tensor_type type, const struct call *k, int g, const
                              groups, &k->chunk[(b / most + 1) % 3]);
             if (items) {
                 size_t at = ((size_t)last.tile * (size_t)blocks + (size_t)last.b) * KERN_LANES;
-                for (int i = last.tile * KERN_LANES; i < (last.tile + 1) * KERN_LANES && i < k->p.rows; i += HALF)
+                for (int i = last.tile * KERN_LANES; i < (last.tile + 1) * KERN_LANES
+                    && i < k->p.rows; i += HALF)
                     scale_half(l, &k->chunk[last.b / most % 3], &k->item[(items - 1) % 2], last.n, groups,
                                i % KERN_LANES, k->p.d + at, k->p.th + at, sums_at(k, i, 0, groups));
             }

@@ -1,11 +1,15 @@
 /* engine/kernels/amx_mul_bf16.c - products of F16, BF16 and FP8 weights on AMX tiles of bfloat16, for any
  * number of rows: what an output's sum is does not depend on it (kern.h).
  *
- * Activations stay float32 to within 2^-16: each is two bfloat16, both multiplied, which the tiles do faster than
- * vectors multiply one float32. A step is 32 k: one right operand of 1 KB for each group, in which two k of an
+ * Activations stay float32 to within 2^-16: each is two bfloat16, both multiplied, which the tiles do
+ * faster than
+ * vectors multiply one float32. A step is 32 k: one right operand of 1 KB for each group, in which two
+ * k of an
  * output lie side by side.
- * Packed weights lie k by k, so each step is shuffled into a buffer in L1, two steps ahead of its use, while the
- * tiles work; with few rows this runs at the speed of memory. FP8 becomes bfloat16 there, exactly, and F16 two of
+ * Packed weights lie k by k, so each step is shuffled into a buffer in L1, two steps ahead of its use,
+ * while the
+ * tiles work; with few rows this runs at the speed of memory. FP8 becomes bfloat16 there, exactly, and
+ * F16 two of
  * them. Up to 16 rows: four groups at a time, to have four sums in flight. More: tiles in pairs against two
  * groups; all pairs of the call share what was shuffled for a range of k. Sums of float32 stay in the
  * tiles within such a range; FP8's are scaled and added in vectors after each block of 128. */
@@ -52,7 +56,8 @@ INLINE int ring_steps(enum tensor_type type, const int groups)
 /* Words of two rows of 16, side by side. */
 INLINE __m512i pair_up(__m512i two)
 {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9,
+        24, 8, 23, 7, 22,
                                            6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     return _mm512_permutexvar_epi16(order, two);
 }
@@ -60,10 +65,12 @@ INLINE __m512i pair_up(__m512i two)
 /* 32 values as bfloat16. A NaN becomes a number: its block's scale is NaN (kern.h). */
 INLINE __m512i bf16_of_f8(__m256i v)
 {
-    const __m512i small = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    const __m512i small = _mm512_set_epi16(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 0, 0, 0, 0,
                                            0x3c60, 0x3c40, 0x3c20, 0x3c00, 0x3bc0, 0x3b80, 0x3b00, 0);
     __m512i w = _mm512_cvtepi8_epi16(v), sign = _mm512_set1_epi16((short)0x8000);
-    __m512i big = _mm512_add_epi16(_mm512_and_si512(_mm512_slli_epi16(w, 4), _mm512_set1_epi16((short)0x87f0)),
+    __m512i big = _mm512_add_epi16(_mm512_and_si512(_mm512_slli_epi16(w, 4),
+        _mm512_set1_epi16((short)0x87f0)),
                                    _mm512_set1_epi16(120 << 7));
     __m512i low = _mm512_or_si512(_mm512_permutexvar_epi16(w, small), _mm512_and_si512(w, sign));
     return _mm512_mask_blend_epi16(_mm512_test_epi16_mask(w, _mm512_set1_epi16(0x78)), low, big);
@@ -79,7 +86,8 @@ INLINE __m512i pair_of_f32(__m512 even, __m512 odd)
 /* The upper halves of a, then those of b, as 32 bfloat16. */
 INLINE __m512i halves_of(__m512i a, __m512i b)
 {
-    const __m512i order = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27,
+    const __m512i order = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37,
+        35, 33, 31, 29, 27,
                                            25, 23, 21, 19, 17, 15, 13, 11, 9, 7, 5, 3, 1);
     return _mm512_permutex2var_epi16(a, order, b);
 }
@@ -135,7 +143,8 @@ INLINE void shuffle_groups(enum tensor_type type, const struct call *c, int g, i
 
 /* Sums of one or two tiles of rows (tiles 0, 1 and 2, 3) and two groups, or of one tile and four; second: how
  * far behind the first halves of the rows the second ones are. */
-INLINE void step_products(enum tensor_type type, const unsigned char *a0, const unsigned char *a1, size_t second,
+INLINE void step_products(enum tensor_type type, const unsigned char *a0, const unsigned char *a1,
+    size_t second,
                           const unsigned char *b, const int pair, const int groups)
 {
     const int parts = parts_of(type);
@@ -227,10 +236,12 @@ INLINE void f8_scale(const struct call *c, float *acc, int g, int block, const i
 }
 
 /* Steps [s0, s1) of a tile of rows or two; fresh: weights are not in the ring yet. */
-INLINE void run_steps(enum tensor_type type, const struct call *c, int g, int tile, int s0, int s1, bool fresh,
+INLINE void run_steps(enum tensor_type type, const struct call *c, int g, int tile, int s0, int s1,
+    bool fresh,
                       const int pair, const int groups)
 {
-    const size_t second = (size_t)c->lanes * 64, step_bytes = HALVES * second, tile_bytes = step_bytes * (size_t)(c->s1 - c->s0);
+    const size_t second = (size_t)c->lanes * 64, step_bytes = HALVES * second,
+        tile_bytes = step_bytes * (size_t)(c->s1 - c->s0);
     const unsigned char *a = c->a + (size_t)tile * tile_bytes + (size_t)(s0 - c->s0) * step_bytes;
     float *acc = c->acc + tile * groups * UNIT;
     if (type == TT_F8_E4M3 || (s0 == 0 && !c->resume))
@@ -273,7 +284,8 @@ INLINE void run_groups(enum tensor_type type, const struct call *c, int g, const
                         g + j, c->n_out);
 }
 
-/* Sixteen values as two bfloat16 each, in the upper halves of the results; infinities and NaN have no rest. */
+/* Sixteen values as two bfloat16 each, in the upper halves of the results; infinities and NaN have no
+ * rest. */
 INLINE void split_row(__m512 x, __m512i *first, __m512i *rest)
 {
     const __m512i top = _mm512_set1_epi32((int)0xffff0000), all = _mm512_set1_epi32(0x7f800000);
@@ -326,7 +338,8 @@ INLINE void mul_tiles(enum tensor_type type, size_t group_bytes, const void *w, 
     unsigned char panel[PANEL_BYTES] ALIGN64, ring[RING_BYTES] ALIGN64;
     float acc[2 * MAX_ROWS * KERN_LANES] ALIGN64, tmp[4 * UNIT] ALIGN64;
     for (int r = 0; r < m; r += MAX_ROWS) {
-        struct call c = {.a = panel, .w = w, .group_bytes = group_bytes, .n_out = n_out, .n_in = n_in, .y = y + r,
+        struct call c = {.a = panel, .w = w, .group_bytes = group_bytes, .n_out = n_out,
+            .n_in = n_in, .y = y + r,
                          .acc = acc, .tmp = tmp, .ring = ring, .steps = (n_in + STEP - 1) / STEP};
         c.rows = m - r < MAX_ROWS ? m - r : MAX_ROWS;
         c.lanes = c.rows < KERN_LANES ? c.rows : KERN_LANES;
@@ -349,17 +362,20 @@ INLINE void mul_tiles(enum tensor_type type, size_t group_bytes, const void *w, 
     }
 }
 
-static void mul_f16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x, float *const *y, int m)
+static void mul_f16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+    float *const *y, int m)
 {
     mul_tiles(TT_F16, (size_t)n_in * KERN_LANES * 2, w, n_out, n_in, g0, g1, x, y, m);
 }
 
-static void mul_bf16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x, float *const *y, int m)
+static void mul_bf16(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+    float *const *y, int m)
 {
     mul_tiles(TT_BF16, (size_t)n_in * KERN_LANES * 2, w, n_out, n_in, g0, g1, x, y, m);
 }
 
-static void mul_f8_e4m3(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x, float *const *y,
+static void mul_f8_e4m3(const void *w, int n_out, int n_in, int g0, int g1, const void *const *x,
+    float *const *y,
                         int m)
 {
     size_t bytes = (size_t)n_in * KERN_LANES + f8_blocks(n_in) * KERN_LANES * sizeof(float);

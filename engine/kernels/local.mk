@@ -16,7 +16,7 @@ libkern_a_SOURCES = \
 	%D%/quants_avx512.h \
 	%D%/quants_neon.h \
 	%D%/quants_template.h \
-	%D%/quants_unpack.h \
+	%D%/quants_unpack_template.h \
 	%D%/simd_template.h \
 	%D%/small_template.h \
 	%D%/vec_avx2.h \

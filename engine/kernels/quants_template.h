@@ -6,7 +6,7 @@
  * k a lane, and met by every activation row of the tile; unpacking is shared by up to QUANT_TILE rows.
  * With one row all sums live in registers. Integers are exact, and each output gets its float32 additions
  * in the order of kern.h, so results depend neither on the tile nor, beyond contraction, on the level. */
-#include "engine/kernels/quants_unpack.h"
+#include "engine/kernels/quants_unpack_template.h"
 
 #define QUANT_TILE 32
 #define HALVES (KERN_LANES / VI_LANES)

@@ -224,6 +224,11 @@ static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z) { return v16_fma(x, y, V16_M
 #define VA 4
 typedef float32x4_t va;
 static inline va va_load(const float *p) { return vld1q_f32(p); }
+static inline va va_load_bf16(const void *p)
+{
+    uint16x4_t h = vreinterpret_u16_u8(vld1_u8(p));
+    return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
+}
 static inline void va_store(float *p, va v) { vst1q_f32(p, v); }
 static inline va va_set1(float x) { return vdupq_n_f32(x); }
 static inline va va_mul(va x, va y) { return vmulq_f32(x, y); }
@@ -238,11 +243,12 @@ static inline void v4_transpose(const float32x4_t r[4], float32x4_t ret[4])
     ret[2] = vcombine_f32(vget_high_f32(a), vget_high_f32(c));
     ret[3] = vcombine_f32(vget_high_f32(b), vget_high_f32(d));
 }
-static inline void va_transpose(const float *src, size_t stride, float *dst, size_t dst_stride)
+static inline void va_transpose(const unsigned char *const *rows, size_t at, float *dst,
+                                size_t dst_stride)
 {
-    float32x4_t row[4] = {vld1q_f32(src), vld1q_f32(src + stride), vld1q_f32(src + 2 * stride),
-                          vld1q_f32(src + 3 * stride)};
-    float32x4_t column[4];
+    float32x4_t row[4], column[4];
+    for (int i = 0; i < 4; i++)
+        row[i] = vreinterpretq_f32_u8(vld1q_u8(rows[i] + at));
     v4_transpose(row, column);
     for (int i = 0; i < 4; i++)
         vst1q_f32(dst + (size_t)i * dst_stride, column[i]);

@@ -311,7 +311,8 @@ START_TEST(test_forks_read_one_copy)
         kv_seq_commit(kv, seq[i], tokens, (uint32_t)n);
     }
     for (int i = 0; i < SEQS; i++)
-        w.spans[i] = (struct span){kv_seq_pages(seq[i], NULL), (int32_t)kv_seq_length(seq[i]) - 1, 1, i, false};
+        w.spans[i] = (struct span){kv_seq_pages(seq[i], NULL), (int32_t)kv_seq_length(seq[i]) - 1,
+            1, i, false};
     struct step_limits lim = {.max_rows = SEQS, .max_seqs = SEQS, .n_threads = 1, .page_tokens = P};
     struct paged_work *work = NULL;
     struct row_set set = {.n_rows = SEQS, .n_spans = SEQS, .spans = w.spans};

@@ -252,7 +252,8 @@ START_TEST(test_bit_for_bit)
 }
 END_TEST
 
-/* So many heads that the rows of a chunk go in parts, in both schemes, and so wide a middle that its rows go in
+/* So many heads that the rows of a chunk go in parts, in both schemes, and so wide a middle that its
+ * rows go in
  * lots: of the dense block, then also of experts. */
 START_TEST(test_parts)
 {
@@ -311,7 +312,8 @@ START_TEST(test_memory)
         ck_assert_int_eq(attention_mla.work_new(&c, &lim, &mla), 0);
         ck_assert_int_eq(ffn_work_new(&c, &lim, &ffn), 0);
         bytes[i % 2] = scratch.n_bytes + attention_mla.work_bytes(mla) + ffn_work_bytes(ffn) +
-                       (uint64_t)lim.max_rows * (uint64_t)(c.hidden_size + c.qk_rope_head_dim) * sizeof(float);
+                       (uint64_t)lim.max_rows * (uint64_t)(c.hidden_size
+                           + c.qk_rope_head_dim) * sizeof(float);
         printf("# %d tokens a step, %d positions%s: %.1f MiB, %.1f of them shared\n", lim.max_rows,
                lim.max_position, lim.decompressed ? ", decompressed" : "", (double)bytes[i % 2] / (1 << 20),
                (double)scratch.n_bytes / (1 << 20));

@@ -7,7 +7,8 @@
  * an EPS of the sum of the terms' sizes. Float types: one term and one addition per value; FP8 adds up
  * blocks of 128 first. The level amx keeps 16 bits of an activation and takes subnormal parts as zero.
  *
- * Then the rows are multiplied again in other company and the groups in other pieces: bits must be the same. */
+ * Then the rows are multiplied again in other company and the groups in other pieces: bits must be the
+ * same. */
 #include "config.h"
 
 #include <math.h>
@@ -195,7 +196,8 @@ static double float_answer(const struct product *p, const struct format_value *v
         top = fmax(top, fabs(scale));
     }
     int additions = f8 ? (p->n_in < 128 ? p->n_in : 128) + p->n_in / 128 + 1 : p->n_in;
-    *ret_bound = (additions + 4) * EPS * size + (flush ? 0x1p-16 * size : 0) + p->n_in * (f8 ? 1e-42 * top : 3e-45) + lost;
+    *ret_bound = (additions + 4) * EPS * size + (flush ? 0x1p-16 * size : 0) +
+                 p->n_in * (f8 ? 1e-42 * top : 3e-45) + lost;
     if (size > 1e38 || inner > 1e38)
         *ret_bound = INFINITY;
     return sum;
