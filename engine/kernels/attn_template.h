@@ -92,7 +92,7 @@ INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, in
                 sum[l][v] = va_load(c[l] + c_at + v * VA);
         }
     }
-    if (start == ATTN_SCALE) {
+    if (start == ATTN_SCALE && scale) {
         UNROLL
         for (int l = 0; l < lanes; l++) {
             UNROLL
@@ -141,8 +141,7 @@ static void attn_tile_any(const float *const *a, const float *b, size_t b_stride
         attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, 1);
 }
 
-/* --- rows as float32
- * --------------------------------------------------------------------------- */
+/* --- rows as float32 -------------------------------------------------------------------------- */
 
 /* Sixteen values of `size` bytes each, the first n of them read; `rest` is for the others. */
 INLINE const void *attn_some(const unsigned char *p, int n, size_t size, unsigned char *rest)
@@ -183,8 +182,7 @@ INLINE void attn_row_f32(const struct row_format *f, const unsigned char *row, i
     }
 }
 
-/* --- a piece
- * ----------------------------------------------------------------------------------- */
+/* --- a piece ---------------------------------------------------------------------------------- */
 
 /* Some live lanes that share tiles; their numbers among the live ones are first, first + 1, ... */
 struct attn_lanes {
@@ -507,8 +505,7 @@ static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l
             v16_fma(v16_load_n(o2 + r, dv - r), c2, v16_mul(v16_load_n(o1 + r, dv - r), c1)), dv - r);
 }
 
-/* --- storing rows
- * ------------------------------------------------------------------------------ */
+/* --- storing rows ----------------------------------------------------------------------------- */
 
 INLINE v16 attn_load_some(const float *x, int n)
 {

@@ -39,8 +39,7 @@ static int id_of(const cJSON *v, int limit)
     return d >= 0 && d < limit && d == floor(d) ? (int)d : -1;
 }
 
-/* --- vocabulary
- * ----------------------------------------------------------------------------------- */
+/* --- vocabulary ------------------------------------------------------------------------------- */
 
 static int put_token(struct vocab *v, int limit, const char *text, const cJSON *id_value, int type,
                      struct err *e)
@@ -162,8 +161,7 @@ static int read_merges(const cJSON *model, struct vocab *v, struct err *e)
     return 0;
 }
 
-/* --- what is put around a text
- * --------------------------------------------------------------------- */
+/* --- what is put around a text ---------------------------------------------------------------- */
 
 static int template_id(const cJSON *processor, const cJSON *piece, int limit)
 {
@@ -213,8 +211,7 @@ static int read_template(const cJSON *processor, int limit, struct vocab *v, str
     return 0;
 }
 
-/* --- the file
- * -------------------------------------------------------------------------------------- */
+/* --- the file --------------------------------------------------------------------------------- */
 
 static int read_kind(const cJSON *model, struct vocab *v, struct err *e)
 {
