@@ -252,6 +252,7 @@ await test('start-up errors name what is wrong', async () => {
     const run = (args, env = {}) => spawnSync(daemon, args, { encoding: 'utf8', timeout: 20000, env: { ...process.env, ...env } })
     for (const [args, pattern, env] of [
         [['--set', 'max_num_seq=3'], /max_num_seqs/], [['--set', 'page_tokens=33'], /power of two/],
+        [['--set', 'mla_block=1000'], /mla_block .*power of two/],
         [['--set', 'threads=many'], /threads .*0 to 1024/], [['--listen', 'nonsense'], /listen: "nonsense"/],
         [['--listen', '127.0.0.1:99999'], /listen/], [['--model', '/nonexistent.gguf'], /nonexistent\.gguf/],
         [['--cpu', 'fast'], /cpu .*generic/], [['--config', '/nonexistent.conf'], /nonexistent\.conf/],

@@ -75,7 +75,4 @@ await test('together in a small cache, with preemption', async () => {
 })
 await small.kill()
 
-await test('a block that is no power of two is refused', async () => {
-    await assert.rejects(start({ set: { mla_block: 1000 } }), /mla_block/)
-})
 await done()
