@@ -7,6 +7,8 @@
 #include "engine/kernels/amx.h"
 #include "engine/kernels/vec_avx512.h"
 
+#include "engine/kernels/lanes_template.h"
+
 void kern__init_amx_halves(struct kernels *t); /* amx_mul_bf16.c */
 
 #define ALIGN64 __attribute__((aligned(64)))
@@ -17,16 +19,6 @@ INLINE v16 load_lanes(const float *y, int g, int n_out)
     int n = n_out - g * KERN_LANES;
     y += (size_t)g * KERN_LANES;
     return n >= KERN_LANES ? v16_load(y) : v16_load_n(y, n);
-}
-
-INLINE void store_lanes(float *y, v16 v, int g, int n_out)
-{
-    int n = n_out - g * KERN_LANES;
-    y += (size_t)g * KERN_LANES;
-    if (n >= KERN_LANES)
-        v16_store(y, v);
-    else
-        v16_store_n(y, v, n);
 }
 
 #endif

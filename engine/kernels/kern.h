@@ -37,11 +37,9 @@
  *                                  y -= (min0 h0 + min1 h1) * (dmin * dx)
  * where s, min are the integer scales of the file, and d s, dmin min are exact in float32.
  * At the level amx, for F16, BF16 and F8_E4M3: x is two bfloat16, x1 its upper half cut off and x2 the
- * rest rounded,
- * together within 2^-16 of it; a weight is one, or two for F16, exactly. For each 32 k and each pair
- * of parts:
- * a = sum over k, even and odd ones apart, each in sequence, and then both added; y += a, for F8_E4M3 after
- * each 128 k: y += scale * (sum of a). Subnormal parts and float32 count as zero there.
+ * rest rounded, together within 2^-16 of it; a weight is one, or two for F16, exactly. For each 32 k and
+ * each pair of parts: a = sum over k, even and odd ones apart, each in sequence, and then both added;
+ * y += a, for F8_E4M3 after each 128 k: y += scale * (sum of a). Subnormal parts and float32 count as zero.
  */
 #ifndef LATENT_ENGINE_KERNELS_KERN_H
 #define LATENT_ENGINE_KERNELS_KERN_H
@@ -71,9 +69,9 @@ struct index_block {
 };
 
 /* How a cache row lies in memory. TT_F32, TT_BF16: elems values, nothing else. TT_I8, TT_F8_E4M3
- * (8-bit rows):
- * elems - tail values of one byte, then `tail` bf16 values (rope keys, which 8 bits would blur), then one
- * float32 scale for each 128 of the bytes (the last block may be shorter). element = byte value * scale.
+ * (8-bit rows): elems - tail values of one byte, then `tail` bf16 values (rope keys, which 8 bits would
+ * blur), then one float32 scale for each 128 of the bytes (the last block may be shorter);
+ * element = byte value * scale.
  * Both counts are even; row_bytes comes from kern_row_bytes: a multiple of 16 for 8-bit rows. */
 struct row_format {
     enum tensor_type type;

@@ -8,6 +8,7 @@ libkern_a_SOURCES = \
 	%D%/kern.def \
 	%D%/kern.h \
 	%D%/kern_internal.h \
+	%D%/lanes_template.h \
 	%D%/pack.c \
 	%D%/pack.h \
 	%D%/pack_quants.c \

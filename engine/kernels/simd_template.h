@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "engine/kernels/kern_internal.h"
+#include "engine/kernels/lanes_template.h"
 
 /* e^x: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2], within 2 ulp; exactly 1 at 0 and exactly 0
  * below -87.3 (so also at -inf); saturates above 88.3. */
@@ -34,15 +35,6 @@ INLINE v16 load_weights(enum tensor_type type, const unsigned char *w, int k)
         return v16_load((const float *)(const void *)w + (size_t)k * KERN_LANES);
     w += (size_t)k * KERN_LANES * 2;
     return type == TT_F16 ? v16_load_f16(w) : v16_load_bf16(w);
-}
-
-INLINE void store_lanes(float *y, v16 v, int g, int n_out)
-{
-    int n = n_out - g * KERN_LANES;
-    if (n >= KERN_LANES)
-        v16_store(y + (size_t)g * KERN_LANES, v);
-    else
-        v16_store_n(y + (size_t)g * KERN_LANES, v, n);
 }
 
 INLINE void float_rows(enum tensor_type type, const unsigned char *wg, int n_out, int n_in, int g,

@@ -57,14 +57,6 @@ EMULATE simde__m512i emulate_cvtps_epi32(simde__m512 a)
                          : (int32_t)lrintf(x.f32[i_]);
     return r.i;
 }
-EMULATE simde__m512i emulate_cvttps_epi32(simde__m512 a)
-{
-    emulate_512 x = {.f = a}, r;
-    EACH r.i32[i_] = x.f32[i_] >= 2147483648.0f || x.f32[i_] < -2147483648.0f || x.f32[i_] != x.f32[i_]
-                         ? INT32_MIN
-                         : (int32_t)x.f32[i_];
-    return r.i;
-}
 EMULATE simde__m256i emulate_cvtepi32_epi16(simde__m512i a)
 {
     emulate_512 x = {.i = a};
@@ -107,14 +99,6 @@ EMULATE simde__m512i emulate_cvtepu16_epi32(simde__m256i a)
     EACH r.i32[i_] = b[i_];
     return r.i;
 }
-EMULATE simde__m512i emulate_cvtepi16_epi32(simde__m256i a)
-{
-    int16_t b[16];
-    emulate_512 r;
-    memcpy(b, &a, 32);
-    EACH r.i32[i_] = b[i_];
-    return r.i;
-}
 EMULATE simde__m512 emulate_cvtph_ps(simde__m256i a)
 {
     emulate_512 r;
@@ -145,14 +129,6 @@ EMULATE int emulate_reduce_add_epi32(simde__m512i a)
     uint32_t s = 0;
     EACH s += x.u32[i_];
     return (int)s;
-}
-EMULATE float emulate_reduce_add_ps(simde__m512 a)
-{
-    emulate_512 x = {.f = a};
-    for (int n = 8; n > 0; n /= 2)
-        for (int i = 0; i < n; i++)
-            x.f32[i] += x.f32[i + n];
-    return x.f32[0];
 }
 EMULATE float emulate_reduce_max_ps(simde__m512 a)
 {
@@ -207,8 +183,6 @@ EMULATE simde__m256i emulate_cvtneps_pbh(simde__m512 a)
 #define _mm512_cvtepi32_ps emulate_cvtepi32_ps
 #undef _mm512_cvtps_epi32
 #define _mm512_cvtps_epi32 emulate_cvtps_epi32
-#undef _mm512_cvttps_epi32
-#define _mm512_cvttps_epi32 emulate_cvttps_epi32
 #undef _mm512_cvtepi32_epi16
 #define _mm512_cvtepi32_epi16 emulate_cvtepi32_epi16
 #undef _mm512_cvtepi32_epi8
@@ -219,8 +193,6 @@ EMULATE simde__m256i emulate_cvtneps_pbh(simde__m512 a)
 #define _mm512_cvtepu8_epi32 emulate_cvtepu8_epi32
 #undef _mm512_cvtepu16_epi32
 #define _mm512_cvtepu16_epi32 emulate_cvtepu16_epi32
-#undef _mm512_cvtepi16_epi32
-#define _mm512_cvtepi16_epi32 emulate_cvtepi16_epi32
 #undef _mm512_cvtph_ps
 #define _mm512_cvtph_ps emulate_cvtph_ps
 #undef _mm512_mask_storeu_ps
@@ -229,8 +201,6 @@ EMULATE simde__m256i emulate_cvtneps_pbh(simde__m512 a)
 #define _mm512_maskz_loadu_ps emulate_maskz_loadu_ps
 #undef _mm512_reduce_add_epi32
 #define _mm512_reduce_add_epi32 emulate_reduce_add_epi32
-#undef _mm512_reduce_add_ps
-#define _mm512_reduce_add_ps emulate_reduce_add_ps
 #undef _mm512_reduce_max_ps
 #define _mm512_reduce_max_ps emulate_reduce_max_ps
 #undef _mm512_srai_epi32
@@ -301,7 +271,7 @@ EMULATE void emulate_shapes(int d, int a, int b)
         x[a].colsb / 4 != x[b].rows)
         __builtin_trap();
 }
-EMULATE void emulate_dpb(int d, int a, int b, int a_signed, int b_signed)
+EMULATE void emulate_dpbssd(int d, int a, int b)
 {
     emulate_shapes(d, a, b);
     struct emulate_tile *x = emulate_tiles;
@@ -310,8 +280,7 @@ EMULATE void emulate_dpb(int d, int a, int b, int a_signed, int b_signed)
             int32_t c;
             memcpy(&c, x[d].b[m] + 4 * n, 4);
             for (int k = 0; k < x[a].colsb; k++) {
-                int u = x[a].b[m][k], v = x[b].b[k / 4][4 * n + k % 4];
-                c += (a_signed ? (int8_t)u : u) * (b_signed ? (int8_t)v : v);
+                c += (int8_t)x[a].b[m][k] * (int8_t)x[b].b[k / 4][4 * n + k % 4];
             }
             memcpy(x[d].b[m] + 4 * n, &c, 4);
         }
@@ -354,20 +323,12 @@ EMULATE void emulate_dpbf16(int d, int a, int b)
 #define _tile_release emulate_release
 #undef _tile_loadd
 #define _tile_loadd(t, p, s) emulate_tile_load(t, p, (long)(s))
-#undef _tile_stream_loadd
-#define _tile_stream_loadd(t, p, s) emulate_tile_load(t, p, (long)(s))
 #undef _tile_stored
 #define _tile_stored(t, p, s) emulate_tile_store(t, p, (long)(s))
 #undef _tile_zero
 #define _tile_zero(t) emulate_tile_zero(t)
 #undef _tile_dpbssd
-#define _tile_dpbssd(d, a, b) emulate_dpb(d, a, b, 1, 1)
-#undef _tile_dpbsud
-#define _tile_dpbsud(d, a, b) emulate_dpb(d, a, b, 1, 0)
-#undef _tile_dpbusd
-#define _tile_dpbusd(d, a, b) emulate_dpb(d, a, b, 0, 1)
-#undef _tile_dpbuud
-#define _tile_dpbuud(d, a, b) emulate_dpb(d, a, b, 0, 0)
+#define _tile_dpbssd(d, a, b) emulate_dpbssd(d, a, b)
 #undef _tile_dpbf16ps
 #define _tile_dpbf16ps(d, a, b) emulate_dpbf16(d, a, b)
 
