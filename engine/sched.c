@@ -442,7 +442,7 @@ static bool admit_one(struct sched *s)
         return false;
     if (kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
         return false;
-    kv_seq_set_marked(s->c.kv, q->kv, (uint32_t)decompressed(s, q));
+    kv_seq_set_ways(s->c.kv, q->kv, (uint32_t[KV_WAYS]){(uint32_t)decompressed(s, q)});
     match(s, q);
     int n = chunk_for(s, q);
     uint32_t need = kv_pages_for(s->c.kv, (uint32_t)q->n_tokens + 1) -

@@ -31,7 +31,7 @@ void kv_check(const struct kv *kv)
         CHECK(p->state != PAGE_OPEN || p->refs == 1);
         if (p->state != PAGE_SEALED)
             continue;
-        struct block_key key = {p->salt, p->parent, p->marked, page_tokens_of(kv, i)};
+        struct block_key key = {p->salt, p->parent, p->ways, page_tokens_of(kv, i)};
         CHECK(kv__index_find(kv, &key, p->hash) == i);
         struct hash128 h = kv__block_hash(kv, &key);
         CHECK(h.lo == p->hash.lo && h.hi == p->hash.hi);

@@ -17,6 +17,11 @@ enum page_state {
     PAGE_DYING,    /* unreferenced duplicate, free at kv_step_end */
 };
 
+/* How many rows of a page, from its first, are computed in each way (kv_seq_set_ways). */
+struct ways {
+    uint16_t rows[KV_WAYS];
+};
+
 struct page {
     uint32_t refs;      /* sequences that hold it */
     uint32_t state;     /* enum page_state */
@@ -26,7 +31,7 @@ struct page {
     uint32_t prev, next; /* free list (next only), or the list of cached pages */
     uint32_t uses;      /* matches since the last sweep passed, at most MAX_USES */
     uint32_t one_off;   /* sealed by a very long prompt and not used again */
-    uint32_t marked;    /* rows computed in the second way (kv_seq_set_marked) */
+    struct ways ways;
     uint64_t salt;
     struct hash128 hash; /* chain hash up to and with this block */
 };
@@ -34,7 +39,7 @@ struct page {
 struct kv_seq {
     uint64_t salt;
     uint32_t n_tokens;
-    uint32_t n_marked;       /* pages from the beginning whose rows are marked */
+    uint32_t ends[KV_WAYS];  /* rows from the beginning that are computed in each way */
     uint32_t n_pages;        /* reserved */
     uint32_t cap_pages;
     uint32_t *page_ids;
@@ -88,9 +93,12 @@ void kv__publish(struct kv *kv);
 struct block_key {
     uint64_t salt;
     uint32_t parent; /* page of the block before, or NO_PAGE */
-    uint32_t marked;
+    struct ways ways;
     const int32_t *tokens;
 };
+/* The key of the block at `at` of a sequence: ends as kv_seq_set_ways has them, tokens of the block. */
+struct block_key kv__block_key(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], uint32_t at,
+                               uint32_t parent, const int32_t *tokens);
 uint32_t kv__index_find(const struct kv *kv, const struct block_key *key, struct hash128 hash);
 void kv__index_add(struct kv *kv, uint32_t id);
 void kv__index_remove(struct kv *kv, uint32_t id);

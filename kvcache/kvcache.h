@@ -22,6 +22,10 @@
 #include <stdint.h>
 #include "base/err.h"
 
+/* Ways in which rows of equal tokens may differ (schemes of computing them, roundings): independent of
+ * each other, and each covers a beginning of a sequence. What they are is the caller's business. */
+#define KV_WAYS 2
+
 struct kv;
 struct kv_seq;
 
@@ -71,10 +75,10 @@ uint32_t kv_pages_available(const struct kv *kv);
 /* An empty sequence. salt separates tenants: equal tokens under different salts never share.
  * ERR_LIMIT beyond max_seqs, ERR_NOMEM. */
 int kv_seq_new(struct kv *kv, uint64_t salt, struct kv_seq **ret) LATENT_MUST_CHECK;
-/* Says of an empty sequence that its first n_tokens rows (a multiple of page_tokens; beyond them may be any)
- * are computed in a second way: equal tokens then share pages only where both compute them in the same
- * way. How else the ways differ is the caller's business; none is marked to begin with. */
-void kv_seq_set_marked(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens);
+/* Says of an empty sequence that its rows [0, ends[w]) are computed in way w, any number of them. Equal
+ * tokens then share a page only where both have the same numbers of rows in each way there, a page that
+ * begins in a way and ends outside it included. To begin with all ends are 0. */
+void kv_seq_set_ways(struct kv *kv, struct kv_seq *seq, const uint32_t ends[KV_WAYS]);
 /* Drops all references (sealed pages stay findable) and clears *seq. NULL-safe. */
 void kv_seq_free(struct kv *kv, struct kv_seq **seq);
 
@@ -84,8 +88,8 @@ void kv_seq_free(struct kv *kv, struct kv_seq **seq);
  * May be called again later, when other sequences have sealed more. Returns the new length. */
 uint32_t kv_seq_match(struct kv *kv, struct kv_seq *seq, const int32_t *tokens, uint32_t n_tokens,
                       uint32_t limit);
-/* Tokens that kv_seq_match would attach to a new sequence with n_marked marked rows, without attaching. */
-uint32_t kv_probe(const struct kv *kv, uint64_t salt, uint32_t n_marked, const int32_t *tokens,
+/* Tokens that kv_seq_match would attach to a new sequence with these ways (NULL: none), without attaching. */
+uint32_t kv_probe(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
                   uint32_t n_tokens);
 
 /* Makes sure that rows [length, length + n_tokens) have pages, evicting if needed. All or nothing:

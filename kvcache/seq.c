@@ -24,9 +24,10 @@ int kv_seq_new(struct kv *kv, uint64_t salt, struct kv_seq **ret)
     return 0;
 }
 
-void kv_seq_set_marked(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
+void kv_seq_set_ways(struct kv *kv, struct kv_seq *s, const uint32_t ends[KV_WAYS])
 {
-    s->n_marked = n_tokens / kv->page_tokens;
+    (void)kv;
+    memcpy(s->ends, ends, sizeof(s->ends));
 }
 
 static void drop_pages(struct kv *kv, struct kv_seq *s, uint32_t keep)
@@ -88,7 +89,7 @@ uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, ui
     drop_pages(kv, s, at / p); /* reserved, nothing written yet */
     uint32_t parent = at ? s->page_ids[at / p - 1] : NO_PAGE;
     while (at + p <= limit) {
-        struct block_key key = {s->salt, parent, at / p < s->n_marked, tokens + at};
+        struct block_key key = kv__block_key(kv, s->salt, s->ends, at, parent, tokens + at);
         uint32_t id = kv__index_find(kv, &key, kv__block_hash(kv, &key));
         if (id == NO_PAGE || room_for(s, s->n_pages + 1) < 0)
             break;
@@ -107,12 +108,13 @@ uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, ui
     return at;
 }
 
-uint32_t kv_probe(const struct kv *kv, uint64_t salt, uint32_t n_marked, const int32_t *tokens,
+uint32_t kv_probe(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
                   uint32_t n_tokens)
 {
+    static const uint32_t none[KV_WAYS];
     uint32_t p = kv->page_tokens, at = 0, parent = NO_PAGE;
     for (; at + p <= n_tokens; at += p) {
-        struct block_key key = {salt, parent, at + p <= n_marked, tokens + at};
+        struct block_key key = kv__block_key(kv, salt, ends ? ends : none, at, parent, tokens + at);
         parent = kv__index_find(kv, &key, kv__block_hash(kv, &key));
         if (parent == NO_PAGE)
             break;
@@ -148,7 +150,7 @@ int kv_seq_reserve(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
 static void seal(struct kv *kv, struct kv_seq *s, uint32_t i)
 {
     uint32_t id = s->page_ids[i], parent = i ? s->page_ids[i - 1] : NO_PAGE;
-    struct block_key key = {s->salt, parent, i < s->n_marked, s->tail};
+    struct block_key key = kv__block_key(kv, s->salt, s->ends, i * kv->page_tokens, parent, s->tail);
     struct hash128 h = kv__block_hash(kv, &key);
     uint32_t same = kv__index_find(kv, &key, h);
     if (same != NO_PAGE) {
@@ -162,7 +164,7 @@ static void seal(struct kv *kv, struct kv_seq *s, uint32_t i)
     p->state = PAGE_SEALED;
     p->parent = parent;
     p->salt = s->salt;
-    p->marked = key.marked;
+    p->ways = key.ways;
     p->hash = h;
     p->one_off = (uint64_t)(i + 1) * 4 > kv->n_pages;
     memcpy(page_tokens_of(kv, id), s->tail, kv->page_tokens * sizeof(*s->tail));
@@ -233,7 +235,7 @@ int kv_seq_fork(struct kv *kv, const struct kv_seq *s, struct kv_seq **ret)
         push_page(kv, f, id);
     }
     f->n_tokens = s->n_tokens;
-    f->n_marked = s->n_marked;
+    memcpy(f->ends, s->ends, sizeof(f->ends));
     kv__publish(kv);
     *ret = f;
     return 0;

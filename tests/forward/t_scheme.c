@@ -419,7 +419,7 @@ START_TEST(test_shared_pages)
         struct way y = {CPU_GENERIC, CACHE_BF16, 1, 100, 100, marked};
         float *cold = run_prompt(&t.ck, &y, tokens, n);
         ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq), 0);
-        kv_seq_set_marked(r.kv, seq, (uint32_t)marked);
+        kv_seq_set_ways(r.kv, seq, (uint32_t[KV_WAYS]){(uint32_t)marked});
         int found = (int)kv_seq_match(r.kv, seq, tokens, (uint32_t)n, (uint32_t)n - 1);
         ck_assert_int_eq(found, prompts[i].found);
         feed(&r, seq, tokens, n, 0, marked, got);

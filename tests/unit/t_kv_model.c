@@ -40,7 +40,7 @@ static const struct shape shapes[] = {
 struct naive {
     struct kv_seq *seq; /* NULL: not alive */
     uint64_t salt;
-    uint32_t marked;      /* rows from the beginning that are made the second way */
+    uint32_t ends[KV_WAYS]; /* rows from the beginning that are made in each way */
     uint32_t n, reserved; /* tokens; tokens that have a page */
     int32_t tokens[MAX_TOKENS];
 };
@@ -72,12 +72,14 @@ static uint32_t below(struct run *r, uint32_t n)
     } while (0)
 
 /* Row content follows from everything that determines it in a real model: the tokens up to and with
- * the row's last one, how many of them are marked, and the salt. Equal prefixes have equal rows, whoever
+ * the row's last one, how many of them are in each way, and the salt. Equal prefixes have equal rows, whoever
  * wrote them. */
 static uint64_t prefix_tag(const struct naive *s, uint32_t at)
 {
-    uint64_t marked = at < s->marked ? at + 1 : s->marked;
-    uint64_t h = (s->salt + N_SALTS * marked) * 0x9e3779b97f4a7c15ull + 1;
+    uint64_t h = s->salt;
+    for (int w = 0; w < KV_WAYS; w++)
+        h = h * (MAX_TOKENS + 1) + (at < s->ends[w] ? at + 1 : s->ends[w]);
+    h = h * 0x9e3779b97f4a7c15ull + 1;
     uint32_t from = at > 64 ? at - 64 : 0; /* enough to tell rows apart, cheap enough for long ones */
     for (uint32_t i = from; i <= at; i++)
         h = (h ^ (uint64_t)s->tokens[i]) * 0x100000001b3ull;
@@ -137,6 +139,20 @@ static void check_seq(struct run *r, struct naive *s, bool rows)
         each_row(r, s, 0, s->n, false);
 }
 
+static uint32_t rows_in(uint32_t end, uint32_t from, uint32_t p)
+{
+    return end < from ? 0 : end - from > p ? p : end - from;
+}
+
+/* Do the pages at `from` of both have the same numbers of rows in each way? */
+static bool same_ways(const struct naive *a, const struct naive *b, uint32_t from, uint32_t p)
+{
+    for (int w = 0; w < KV_WAYS; w++)
+        if (rows_in(a->ends[w], from, p) != rows_in(b->ends[w], from, p))
+            return false;
+    return true;
+}
+
 /* The longest sealed prefix that a living sequence guarantees; what is cached may only add to it. */
 static uint32_t held_prefix(struct run *r, const struct naive *as, const int32_t *t, uint32_t n)
 {
@@ -146,9 +162,9 @@ static uint32_t held_prefix(struct run *r, const struct naive *as, const int32_t
         if (!s->seq || s->salt != as->salt)
             continue;
         uint32_t k = 0;
-        while (k < n && k < s->n && s->tokens[k] == t[k] && (k < s->marked) == (k < as->marked))
-            k++;
-        k -= k % p;
+        while (k + p <= n && k + p <= s->n && !memcmp(s->tokens + k, t + k, p * sizeof(*t)) &&
+               same_ways(s, as, k, p))
+            k += p;
         best = k > best ? k : best;
     }
     return best;
@@ -183,8 +199,12 @@ static void op_new(struct run *r)
     s->seq = seq;
     s->salt = salt;
     s->n = s->reserved = 0;
-    s->marked = below(r, 2) ? 0 : below(r, 4) * r->shape->page_tokens;
-    kv_seq_set_marked(r->kv, seq, s->marked);
+    for (int w = 0; w < KV_WAYS; w++) {
+        s->ends[w] = below(r, 2) ? 0 : below(r, 4) * r->shape->page_tokens;
+        if (s->ends[w] && below(r, 2)) /* or an end inside a page, of few so that some are equal */
+            s->ends[w] -= 1 + below(r, 2);
+    }
+    kv_seq_set_ways(r->kv, seq, s->ends);
 }
 
 /* Tokens like those of another sequence for a while, then random. */
@@ -207,7 +227,7 @@ static void op_match(struct run *r)
     if (!s)
         return;
     uint32_t n = likely_tokens(r, s, t, 6 * p), limit = n + below(r, 3) - (n > 0);
-    uint32_t had = s->n, most = limit < n ? limit : n, probe = kv_probe(r->kv, s->salt, s->marked, t, n);
+    uint32_t had = s->n, most = limit < n ? limit : n, probe = kv_probe(r->kv, s->salt, s->ends, t, n);
     uint32_t least = held_prefix(r, s, t, most);
     uint32_t got = kv_seq_match(r->kv, s->seq, t, n, limit);
     REQUIRE(probe >= held_prefix(r, s, t, n) && probe <= n && probe % p == 0);
@@ -307,7 +327,7 @@ static void op_fork(struct run *r)
     }
     f->seq = seq;
     f->salt = s->salt;
-    f->marked = s->marked;
+    memcpy(f->ends, s->ends, sizeof(f->ends));
     f->n = s->n;
     f->reserved = kv_pages_for(r->kv, s->n) * p;
     memcpy(f->tokens, s->tokens, s->n * sizeof(*s->tokens));

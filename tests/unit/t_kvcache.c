@@ -222,11 +222,11 @@ START_TEST(test_match)
     struct kv_seq *a = new_seq(kv, 1), *b = new_seq(kv, 1), *c = new_seq(kv, 2);
     tokens_from(t, 0, 64);
     append(kv, a, 0, 3 * P + 5);
-    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 64), 3 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 2 * P + 7), 2 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, P - 1), 0);
-    ck_assert_uint_eq(kv_probe(kv, 1, 0, t + 1, 32), 0);
-    ck_assert_uint_eq(kv_probe(kv, 2, 0, t, 64), 0);
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, 64), 3 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, 2 * P + 7), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, P - 1), 0);
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t + 1, 32), 0);
+    ck_assert_uint_eq(kv_probe(kv, 2, NULL, t, 64), 0);
     ck_assert_uint_eq(stats(kv).queries_tokens, 0);
     /* the limit leaves one token to compute */
     ck_assert_uint_eq(kv_seq_match(kv, b, t, 2 * P, 2 * P - 1), P);
@@ -261,31 +261,37 @@ START_TEST(test_match)
 }
 END_TEST
 
-/* Equal text in another place of the prompt is not the same page. */
-/* Equal tokens are found only where their rows are made in the same way. */
-START_TEST(test_marks)
+static uint32_t probe_ways(struct kv *kv, uint32_t way0, uint32_t way1, const int32_t *t, uint32_t n)
+{
+    return kv_probe(kv, 1, (uint32_t[KV_WAYS]){way0, way1}, t, n);
+}
+
+/* Equal tokens are found only where their rows are made in the same ways. */
+START_TEST(test_ways)
 {
     struct kv *kv = cache(32, 8);
     int32_t t[64];
     struct kv_seq *a = new_seq(kv, 1), *b = new_seq(kv, 1), *c = new_seq(kv, 1), *d = NULL;
     tokens_from(t, 0, 64);
-    kv_seq_set_marked(kv, a, 2 * P);
+    kv_seq_set_ways(kv, a, (uint32_t[KV_WAYS]){2 * P, 0});
     append(kv, a, 0, 4 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 4 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 1, P, t, 4 * P), P);
-    ck_assert_uint_eq(kv_probe(kv, 1, 2 * P, t, 4 * P), 4 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, 3 * P, t, 4 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, 4 * P), 0);
+    ck_assert_uint_eq(probe_ways(kv, P, 0, t, 4 * P), P);
+    ck_assert_uint_eq(probe_ways(kv, 2 * P, 0, t, 4 * P), 4 * P);
+    ck_assert_uint_eq(probe_ways(kv, 3 * P, 0, t, 4 * P), 2 * P);
+    ck_assert_uint_eq(probe_ways(kv, 0, 2 * P, t, 4 * P), 0);
+    ck_assert_uint_eq(probe_ways(kv, 2 * P, 1, t, 4 * P), 0);
     append(kv, b, 0, 2 * P); /* the same tokens beside them */
     ck_assert_uint_eq(stats(kv).pages_held, 6);
-    ck_assert_uint_eq(kv_probe(kv, 1, 0, t, 4 * P), 2 * P);
-    kv_seq_set_marked(kv, c, 3 * P);
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, 4 * P), 2 * P);
+    kv_seq_set_ways(kv, c, (uint32_t[KV_WAYS]){3 * P, 0});
     ck_assert_uint_eq(kv_seq_match(kv, c, t, 4 * P, 4 * P), 2 * P);
     ck_assert_int_eq(kv_seq_fork(kv, c, &d), 0); /* goes on as c does */
     append(kv, c, 2 * P, P);
     append(kv, d, 2 * P, 2 * P);
     ck_assert_ptr_eq(kv_seq_pages(c, NULL)[2], kv_seq_pages(d, NULL)[2]);
     ck_assert_ptr_ne(kv_seq_pages(a, NULL)[2], kv_seq_pages(d, NULL)[2]);
-    ck_assert_uint_eq(kv_probe(kv, 1, 3 * P, t, 4 * P), 4 * P);
+    ck_assert_uint_eq(probe_ways(kv, 3 * P, 0, t, 4 * P), 4 * P);
     kv_seq_free(kv, &a);
     kv_seq_free(kv, &b);
     kv_seq_free(kv, &c);
@@ -294,6 +300,38 @@ START_TEST(test_marks)
 }
 END_TEST
 
+/* A way that ends inside a page: the page is shared only with those where it ends at the same row. */
+START_TEST(test_ways_in_part)
+{
+    struct kv *kv = cache(32, 8);
+    int32_t t[64];
+    struct kv_seq *a = new_seq(kv, 1), *b = new_seq(kv, 1), *c = new_seq(kv, 1);
+    tokens_from(t, 0, 64);
+    kv_seq_set_ways(kv, a, (uint32_t[KV_WAYS]){P + 3, 2 * P - 1});
+    append(kv, a, 0, 3 * P);
+    ck_assert_uint_eq(probe_ways(kv, P + 3, 2 * P - 1, t, 3 * P), 3 * P);
+    ck_assert_uint_eq(probe_ways(kv, P, 2 * P - 1, t, 3 * P), P);
+    ck_assert_uint_eq(probe_ways(kv, P + 4, 2 * P - 1, t, 3 * P), P);
+    ck_assert_uint_eq(probe_ways(kv, P + 3, 2 * P, t, 3 * P), P);
+    ck_assert_uint_eq(probe_ways(kv, 2 * P - 1, P + 3, t, 3 * P), P);
+    ck_assert_uint_eq(probe_ways(kv, P - 1, 2 * P - 1, t, 3 * P), 0);
+    kv_seq_set_ways(kv, b, (uint32_t[KV_WAYS]){P + 3, 2 * P - 2});
+    append(kv, b, 0, 3 * P);
+    kv_seq_set_ways(kv, c, (uint32_t[KV_WAYS]){P + 3, 2 * P - 1});
+    append(kv, c, 0, 3 * P);
+    for (uint32_t i = 0; i < 3; i++)
+        ck_assert_ptr_eq(kv_seq_pages(c, NULL)[i], kv_seq_pages(a, NULL)[i]);
+    ck_assert_ptr_eq(kv_seq_pages(b, NULL)[0], kv_seq_pages(a, NULL)[0]);
+    ck_assert_ptr_ne(kv_seq_pages(b, NULL)[1], kv_seq_pages(a, NULL)[1]);
+    ck_assert_ptr_ne(kv_seq_pages(b, NULL)[2], kv_seq_pages(a, NULL)[2]);
+    kv_seq_free(kv, &a);
+    kv_seq_free(kv, &b);
+    kv_seq_free(kv, &c);
+    kv_close(&kv);
+}
+END_TEST
+
+/* Equal text in another place of the prompt is not the same page. */
 START_TEST(test_position_counts)
 {
     struct kv *kv = cache(16, 4);
@@ -307,9 +345,9 @@ START_TEST(test_position_counts)
     ck_assert_ptr_ne(kv_seq_pages(a, NULL)[1], kv_seq_pages(b, NULL)[1]);
     tokens_from(t, 0, P);
     tokens_from(t + P, 0, P);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 2 * P), 2 * P);
     tokens_from(t + P, 50, P);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 2 * P), P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 2 * P), P);
     kv_seq_free(kv, &a);
     kv_seq_free(kv, &b);
     kv_close(&kv);
@@ -469,11 +507,11 @@ START_TEST(test_eviction_order)
     ck_assert_uint_eq(kv_pages_available(kv), 32);
     s = new_seq(kv, 0);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 29 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, a, 2 * P), P); /* a's end went */
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, b, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, a, 2 * P), P); /* a's end went */
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, b, 2 * P), 2 * P);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 30 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, a, 2 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, b, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, a, 2 * P), 0);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, b, 2 * P), 2 * P);
     ck_assert_uint_eq(stats(kv).evictions, 2);
     kv_seq_free(kv, &s);
     /* b is older than c, but was used */
@@ -485,8 +523,8 @@ START_TEST(test_eviction_order)
     kv_seq_free(kv, &s);
     s = new_seq(kv, 0);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 30 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, a, 2 * P), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, b, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, a, 2 * P), 0);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, b, 2 * P), 2 * P);
     kv_seq_free(kv, &s);
     ck_assert_uint_eq(kv_drop_cached(kv), 2);
     ck_assert_uint_eq(kv_drop_cached(kv), 0);
@@ -510,9 +548,9 @@ START_TEST(test_long_prompt_goes_first)
     ck_assert_uint_eq(stats(kv).pages_cached, 10);
     s = new_seq(kv, 0);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 10 * P), 0); /* 6 free: 4 of the long one go */
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 64), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 64), 2 * P);
     tokens_from(t, 100, 64);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 64), 4 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 64), 4 * P);
     kv_seq_free(kv, &s);
     kv_close(&kv);
 }
@@ -528,7 +566,7 @@ START_TEST(test_held_pages_stay)
     ck_assert_int_eq(kv_seq_reserve(kv, b, 3 * P), ERR_NOSPACE);
     ck_assert_int_eq(kv_seq_reserve(kv, b, 2 * P), 0);
     ck_assert_uint_eq(kv_drop_cached(kv), 0);
-    ck_assert_uint_eq(kv_probe(kv, 0, 0, t, 2 * P), 2 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 2 * P), 2 * P);
     kv_seq_free(kv, &b);
     kv_seq_free(kv, &a);
     ck_assert_uint_eq(kv_drop_cached(kv), 2);
@@ -546,7 +584,8 @@ int main(void)
     tcase_add_test(tc, test_layout);
     tcase_add_test(tc, test_seq_limits);
     tcase_add_test(tc, test_match);
-    tcase_add_test(tc, test_marks);
+    tcase_add_test(tc, test_ways);
+    tcase_add_test(tc, test_ways_in_part);
     tcase_add_test(tc, test_position_counts);
     tcase_add_test(tc, test_equal_pages_merge);
     tcase_add_test(tc, test_step_pins);
