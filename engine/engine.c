@@ -132,6 +132,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
     if (r < 0 && r != ERR_NOTFOUND) /* without one the model still serves ids */
         return r;
     eng->scheme = scheme_choose(c->mla_scheme, c->mla_block, c->level, ck);
+    eng->scheme.rounded = scheme_rounded(c->prompt_products, c->level, ck);
     struct model_options opt = {
         .level = c->level,
         .cache_type = cache_types[c->cache_type],
@@ -156,6 +157,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .max_logit_rows = opt.max_logit_rows,
                               .prefix_cache = c->prefix_cache,
                               .decompress_block = eng->scheme.block,
+                              .rounded_prompts = eng->scheme.rounded,
                               .forward = forward,
                               .model = eng->model,
                               .kv = eng->kv,
@@ -340,6 +342,10 @@ static int check_config(const struct engine_config *c, struct err *e)
                              c->page_tokens);
     if (c->mla_block & (c->mla_block - 1))
         return err_set_param(e, ERR_INVAL, "mla_block", "mla_block %d must be a power of two", c->mla_block);
+    if (c->prompt_products == PRODUCTS_BF16 && kern_table(c->level)->level != CPU_AMX)
+        return err_set_param(e, ERR_INVAL, "prompt_products",
+                             "prompt_products = bf16 needs cpu amx, which is not in use here; "
+                             "auto takes it where it is");
     if (c->max_num_batched_tokens < c->max_num_seqs) /* or a step could not serve all that run */
         return err_set_param(e, ERR_INVAL, "max_num_batched_tokens",
                              "max_num_batched_tokens %d must be at least max_num_seqs %d",

@@ -31,6 +31,7 @@ struct engine_config {
     enum engine_cache_type cache_type;
     enum mla_scheme mla_scheme; /* how latent attention over prompts is computed (scheme.h) */
     int mla_block;              /* positions of a block that goes decompressed: a power of two, 512 or more */
+    enum prompt_products prompt_products; /* PRODUCTS_BF16 needs CPU_AMX */
     uint64_t cache_bytes;       /* page pool; 0: 256 MiB or what max_seqs full contexts need, the less */
     uint32_t page_tokens;       /* power of two, 8 .. 256 */
     int max_model_len;          /* positions per sequence; 0: the model's max_position_embeddings */

@@ -20,7 +20,7 @@ struct ffn_block {
 
 struct ffn_layer {
     bool dense;
-    bool int8_in;              /* some matrix reads the input as int8; others may read float32 */
+    bool prepared_in;          /* some matrix reads the input prepared; others may read float32 */
     struct ffn_block main;     /* dense, or the shared expert (no matrices when there is none) */
     struct ffn_block *experts; /* [n_routed_experts] */
     int n_experts;
@@ -73,8 +73,8 @@ static int block_pack(struct ffn_block *b, const struct ffn_tensors *t, struct p
     return matrix_pack(&b->down, &t->down, pool, lp, e);
 }
 
-/* Some matrix of the list that reads the layer's input takes the int8 form. */
-static bool reads_int8(const struct ffn_block *b)
+/* Some matrix of the block that reads the layer's input takes it prepared. */
+static bool reads_prepared(const struct ffn_block *b)
 {
     return b->gate.packed && (act_is_quantised(b->gate.type) || act_is_quantised(b->up.type));
 }
@@ -95,7 +95,7 @@ static int experts_pack(struct ffn_layer *l, const struct ffn_tensors *t, struct
     int r = matrix_pack_list(list, 3 * n, pool, lp, e);
     free(list);
     for (int i = 0; r == 0 && i < n; i++)
-        l->int8_in |= reads_int8(&l->experts[i]);
+        l->prepared_in |= reads_prepared(&l->experts[i]);
     return r;
 }
 
@@ -134,7 +134,7 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
     if (dense) {
         if ((r = block_pack(&l->main, &t->dense, pool, lp, e)) < 0)
             goto fail;
-        l->int8_in = reads_int8(&l->main);
+        l->prepared_in = reads_prepared(&l->main);
         *ret = l;
         return 0;
     }
@@ -148,7 +148,7 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
         goto fail;
     if (c->n_shared_experts > 0 && (r = block_pack(&l->main, &t->shared, pool, lp, e)) < 0)
         goto fail;
-    l->int8_in = act_is_quantised(l->router.type) || reads_int8(&l->main);
+    l->prepared_in = act_is_quantised(l->router.type) || reads_prepared(&l->main);
     if ((r = experts_pack(l, t->experts, pool, lp, e)) < 0)
         goto fail;
     *ret = l;
@@ -319,9 +319,9 @@ static void norm_rows(void *arg, int r0, int r1, int thread)
         float *n = w->norm + (size_t)i * hidden;
         st->kern->rms_norm(st->x + (size_t)w->set->rows[i] * hidden, l->norm, c->hidden_size,
                            c->rms_norm_eps, n);
-        if (l->int8_in)
-            st->kern->act_q8(n, c->hidden_size,
-                             w->norm_act + (size_t)i * act_room(c->hidden_size));
+        if (l->prepared_in)
+            act_store(st->kern, i < w->set->n_rounded, n, c->hidden_size,
+                      w->norm_act + (size_t)i * act_room(c->hidden_size));
         if (!l->dense) {
             w->px[i] = act_view(l->router.type, n,
                                 w->norm_act + (size_t)i * act_room(c->hidden_size));
@@ -367,6 +367,12 @@ static int n_routed_slots(const struct ffn_work *w)
 static int mid_of(const struct ffn_work *w, int i, int n_routed)
 {
     return i < n_routed ? w->slots[i] : n_slots_of(w) + (i - n_routed);
+}
+
+/* The token that it belongs to. */
+static int row_of(const struct ffn_work *w, int i, int n_routed)
+{
+    return i < n_routed ? w->slots[i] / w->top_k : i - n_routed;
 }
 
 /* Where row i of that order begins in the lot, whose rows take `expert` and `main` each. */
@@ -416,7 +422,7 @@ static void silu_rows(void *arg, int r0, int r1, int thread)
         enum tensor_type type = routed ? l->experts[w->experts[mid]].down.type : l->main.down.type;
         float *g = w->gate + mid_offset(w, i);
         st->kern->silu_mul(g, w->up + mid_offset(w, i), width, g);
-        w->px[i] = act_prepare(st->kern, type, g, width,
+        w->px[i] = act_prepare(st->kern, type, row_of(w, i, n_routed) < w->set->n_rounded, g, width,
                                w->mid_act + mid_act_offset(w, i));
         w->py_gate[i] = w->down + (size_t)mid * (size_t)st->config->hidden_size;
     }
@@ -478,9 +484,13 @@ static int add_products(struct ffn_work *w, int n, const struct ffn_block *b, in
     i1 = i1 < w->lot_end ? i1 : w->lot_end;
     if (i0 >= i1)
         return n;
-    w->list[n++] = (struct product){down ? &b->down : &b->gate, w->px + i0, w->py_gate + i0, i1 - i0};
+    int n_routed = n_routed_slots(w), rounded = 0;
+    while (rounded < i1 - i0 && row_of(w, i0 + rounded, n_routed) < w->set->n_rounded)
+        rounded++;
+    w->list[n++] =
+        (struct product){down ? &b->down : &b->gate, w->px + i0, w->py_gate + i0, i1 - i0, rounded};
     if (!down)
-        w->list[n++] = (struct product){&b->up, w->px_up + i0, w->py_up + i0, i1 - i0};
+        w->list[n++] = (struct product){&b->up, w->px_up + i0, w->py_up + i0, i1 - i0, rounded};
     return n;
 }
 
@@ -501,12 +511,12 @@ static void run_lot(struct ffn_work *w)
     int n_routed = n_routed_slots(w), hidden = w->config->hidden_size;
     for (int i = w->lot; i < w->lot_end; i++) {
         int mid = mid_of(w, i, n_routed);
-        size_t row = (size_t)(i < n_routed ? mid / w->top_k : i - n_routed);
+        size_t row = (size_t)row_of(w, i, n_routed);
         const struct ffn_block *b = i < n_routed ? &l->experts[w->experts[mid]] : &l->main;
         const float *x = w->norm + row * (size_t)hidden;
-        const void *int8 = w->norm_act + row * act_room(hidden);
-        w->px[i] = act_view(b->gate.type, x, int8);
-        w->px_up[i] = act_view(b->up.type, x, int8);
+        const void *prepared = w->norm_act + row * act_room(hidden);
+        w->px[i] = act_view(b->gate.type, x, prepared);
+        w->px_up[i] = act_view(b->up.type, x, prepared);
         w->py_gate[i] = w->gate + mid_offset(w, i);
         w->py_up[i] = w->up + mid_offset(w, i);
     }
@@ -527,7 +537,7 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
     place(w, l->dense, w->scratch->base);
     rows_run_light(step->pool, rows, 3 * c->hidden_size, norm_rows, w);
     if (!l->dense) {
-        w->list[0] = (struct product){&l->router, w->px, w->py_gate, rows};
+        w->list[0] = (struct product){&l->router, w->px, w->py_gate, rows, set->n_rounded};
         products_run(step->products, w->list, 1);
         rows_run_light(step->pool, rows, router_experts(c) * w->top_k, choose_rows, w);
         sort_slots(w, n_slots_of(w));

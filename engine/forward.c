@@ -415,14 +415,16 @@ void model_profile(struct model *m, struct profile *p)
 static int check_batch(const struct model *m, const struct forward_batch *b)
 {
     int64_t rows = 0, logits = 0;
+    bool rounded = true;
     if (!m->bound || b->n_seqs < 1 || b->n_seqs > m->limits.max_seqs)
         return ERR_INVAL;
     for (int i = 0; i < b->n_seqs; i++) {
         const struct forward_seq *s = &b->seqs[i];
         if (s->n_tokens < 1 || s->n_logits < 0 || s->n_logits > s->n_tokens || s->position < 0 ||
             (int64_t)s->position + s->n_tokens > m->max_position ||
-            (s->decompressed && !m->limits.decompressed))
+            (s->decompressed && !m->limits.decompressed) || (s->rounded && !rounded))
             return ERR_INVAL;
+        rounded = s->rounded;
         for (int t = 0; t < s->n_tokens; t++)
             if (s->tokens[t] < 0 || s->tokens[t] >= m->config.vocab_size)
                 return ERR_INVAL;
@@ -436,7 +438,7 @@ static int check_batch(const struct model *m, const struct forward_batch *b)
 static void lay_out(struct model *m, const struct forward_batch *b, struct row_set *all,
                     struct row_set *active)
 {
-    int row = 0, n_active = 0, n_active_spans = 0;
+    int row = 0, n_active = 0, n_active_spans = 0, n_rounded = 0, n_active_rounded = 0;
     for (int i = 0; i < b->n_seqs; i++) {
         const struct forward_seq *s = &b->seqs[i];
         int skip = s->n_tokens - s->n_logits;
@@ -450,9 +452,13 @@ static void lay_out(struct model *m, const struct forward_batch *b, struct row_s
             if (t >= skip)
                 m->active_rows[n_active++] = row;
         }
+        if (s->rounded) {
+            n_rounded = row;
+            n_active_rounded = n_active;
+        }
     }
-    *all = (struct row_set){row, m->all_rows, b->n_seqs, m->all_spans};
-    *active = (struct row_set){n_active, m->active_rows, n_active_spans, m->active_spans};
+    *all = (struct row_set){row, m->all_rows, b->n_seqs, m->all_spans, n_rounded};
+    *active = (struct row_set){n_active, m->active_rows, n_active_spans, m->active_spans, n_active_rounded};
 }
 
 static void scale_row(float scale, float *x, int n)
@@ -486,7 +492,7 @@ static void final_rows(void *arg, int r0, int r1, int thread)
         m->kern->rms_norm(m->x + (size_t)m->active_rows[i] * (size_t)hidden, m->output_norm, hidden,
                           m->config.rms_norm_eps, n);
         scale_row(m->config.logit_scale, n, hidden);
-        m->px[i] = act_prepare(m->kern, w->type, n, hidden,
+        m->px[i] = act_prepare(m->kern, w->type, false, n, hidden,
                                m->final_act + (size_t)i * act_room(hidden));
     }
 }
@@ -557,7 +563,7 @@ int model_forward(struct model *m, const struct forward_batch *batch)
     rows_run(m->pool, active.n_rows, final_rows, m);
     for (int i = 0; i < active.n_rows; i++)
         m->py[i] = batch->logits + (size_t)i * (size_t)c->vocab_size;
-    struct product out = {m->output.packed ? &m->output : &m->embd, m->px, m->py, active.n_rows};
+    struct product out = {m->output.packed ? &m->output : &m->embd, m->px, m->py, active.n_rows, 0};
     products_run(&m->products, &out, 1);
     return 0;
 }

@@ -56,8 +56,11 @@ struct forward_seq {
     int32_t n_tokens;            /* >= 1 */
     const int32_t *tokens;       /* each in [0, vocab_size) */
     int32_t n_logits;            /* logits for the last n_logits of them: 0 .. n_tokens */
-    bool decompressed;           /* compute these tokens' latent attention in that scheme: the logits and the
-                                  * rows differ in rounding, so who shares rows must ask for the same */
+    /* Two ways to compute these tokens; logits and rows differ in rounding, so who shares rows must
+     * ask for the same. decompressed: latent attention in that scheme. rounded: products of
+     * quantised weights by mul_rounded, which is faster for many rows; not those that make logits.
+     * Rounded sequences come first in a batch. */
+    bool decompressed, rounded;
 };
 
 struct forward_batch {

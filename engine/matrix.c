@@ -227,14 +227,25 @@ void matrix_row_f32(const struct matrix *m, int r, float *dst)
 
 size_t act_room(int n)
 {
-    return n > 0 && n % 32 == 0 ? kern_act_bytes(TT_Q8_0, n) : 0;
+    size_t rounded = (size_t)n * sizeof(uint16_t);
+    if (n <= 0 || n % 32 != 0)
+        return 0;
+    return kern_act_bytes(TT_Q8_0, n) > rounded ? kern_act_bytes(TT_Q8_0, n) : rounded;
 }
 
-const void *act_prepare(const struct kernels *k, enum tensor_type type, const float *x, int n,
+void act_store(const struct kernels *k, bool rounded, const float *x, int n, void *dst)
+{
+    if (rounded)
+        k->f32_to_bf16(x, n, dst);
+    else
+        k->act_q8(x, n, dst);
+}
+
+const void *act_prepare(const struct kernels *k, enum tensor_type type, bool rounded, const float *x, int n,
                         void *dst)
 {
     if (!act_is_quantised(type))
         return x;
-    k->act_q8(x, n, dst);
+    act_store(k, rounded, x, n, dst);
     return dst;
 }

@@ -62,12 +62,13 @@ static inline int matrix_groups(const struct matrix *m)
     return (m->n_out + KERN_LANES - 1) / KERN_LANES;
 }
 
-/* y[i] = w x[i] for m rows; x[i] in the activation form of w->type (act_prepare). */
+/* y[i] = w x[i] for m rows; x[i] in the activation form of w->type (act_prepare), the first
+ * n_rounded of them in the rounded one. */
 struct product {
     const struct matrix *w;
     const void *const *x;
     float *const *y;
-    int m;
+    int m, n_rounded;
 };
 
 /* Rows [r0, r1) of a product by groups [g0, g1) of its weights. */
@@ -92,21 +93,24 @@ void products_run(struct products *p, const struct product *list, int n);
 /* How products_run divides a list: fills pieces and first, returns the number of pieces. */
 int products_cut(struct products *p, const struct product *list, int n);
 
-/* Activations come in two forms: float32 as they are, or quantised to int8 (act_q8). */
+/* Activations come in three forms: float32 as they are; for weights of quantised types int8
+ * (act_q8), or rounded to bfloat16, which mul_rounded reads. Which of these two is the caller's
+ * choice for each row; what it computes differs. */
 static inline bool act_is_quantised(enum tensor_type type)
 {
     return kern_act_is_q8(type);
 }
 /* The form of a row that weights of `type` read, given both: what goes into product.x. */
-static inline const void *act_view(enum tensor_type type, const float *x, const void *quantised)
+static inline const void *act_view(enum tensor_type type, const float *x, const void *prepared)
 {
-    return act_is_quantised(type) ? quantised : (const void *)x;
+    return act_is_quantised(type) ? prepared : (const void *)x;
 }
-/* Room for a quantised row of n values, 64-aligned; 0 when n has no quantised form. */
+/* Room for a prepared row of n values, 64-aligned; 0 when n has no such form. */
 size_t act_room(int n);
-/* Prepares one float32 row for weights of `type`: quantises into dst (act_room(n) bytes), or answers
- * x itself. Returns what goes into product.x. */
-const void *act_prepare(const struct kernels *k, enum tensor_type type, const float *x, int n,
+/* Prepares one float32 row for weights of quantised types into dst (act_room(n) bytes). */
+void act_store(const struct kernels *k, bool rounded, const float *x, int n, void *dst);
+/* The same for weights of `type`, or answers x itself. Returns what goes into product.x. */
+const void *act_prepare(const struct kernels *k, enum tensor_type type, bool rounded, const float *x, int n,
                         void *dst);
 
 /* Runs fn(arg, r0, r1, thread) over rows [0, n), in parallel when there are enough of them. */

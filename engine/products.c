@@ -41,7 +41,7 @@ int products_init(struct products *p, const struct kernels *kern, struct pool *p
     p->kern = kern;
     p->pool = pool;
     p->profile = NULL;
-    p->max_pieces = 2 * max_products + 4 * SHARE_PARTS * pool_threads(pool) + 16;
+    p->max_pieces = 4 * max_products + 4 * SHARE_PARTS * pool_threads(pool) + 16;
     p->pieces = calloc((size_t)p->max_pieces, sizeof(*p->pieces));
     p->first = calloc((size_t)pool_threads(pool) + 1, sizeof(*p->first));
     if (p->pieces && p->first)
@@ -74,14 +74,22 @@ static double group_cost(const struct cutting *c, const struct matrix *w, int ro
     return (double)w->n_bytes / matrix_groups(w) * c->stream + (double)KERN_LANES * w->n_in * rows;
 }
 
-/* Rows of one pass down the groups of a product. */
-static int block_rows(const struct cutting *c, const struct product *pr)
+/* Rows of one pass down the groups of a product, of m. */
+static int block_rows(const struct cutting *c, const struct matrix *w, int m)
 {
-    double arithmetic = (double)KERN_LANES * pr->w->n_in;
-    if (pr->m <= ROW_STEP || group_cost(c, pr->w, pr->m) <= c->row_limit)
-        return pr->m;
+    double arithmetic = (double)KERN_LANES * w->n_in;
+    if (m <= ROW_STEP || group_cost(c, w, m) <= c->row_limit)
+        return m;
     int rows = (int)(c->row_limit / arithmetic) / ROW_STEP * ROW_STEP;
-    return rows < ROW_STEP ? ROW_STEP : rows < pr->m ? rows : pr->m;
+    return rows < ROW_STEP ? ROW_STEP : rows < m ? rows : m;
+}
+
+/* Rows of the two kinds that a product can have are never in one piece: [first, end) of kind 0 or 1. */
+static int rows_of_kind(const struct product *pr, int kind, int *ret_first)
+{
+    int rounded = act_is_quantised(pr->w->type) ? pr->n_rounded : 0;
+    *ret_first = kind ? rounded : 0;
+    return kind ? pr->m : rounded;
 }
 
 /* Groups of a piece of about this cost: whole fours or twos, as kernels take them. */
@@ -128,20 +136,23 @@ int products_cut(struct products *p, const struct product *list, int n)
     c.min_piece = c.n_shares > 1 ? share / SHARE_PARTS : c.total;
     if (c.min_piece < MIN_PIECE_BYTES * c.stream)
         c.min_piece = MIN_PIECE_BYTES * c.stream;
-    for (int i = 0; i < n; i++) {
-        if (list[i].m <= 0)
+    for (int i = 0; i < 2 * n; i++) {
+        const struct product *pr = &list[i / 2];
+        int first, end = rows_of_kind(pr, i % 2, &first);
+        if (first >= end)
             continue;
-        int blocks = (list[i].m - 1) / block_rows(&c, &list[i]) + 1;
+        int blocks = (end - first - 1) / block_rows(&c, pr->w, end - first) + 1;
         c.blocks_left += blocks;
-        c.total += (blocks - 1) * (double)list[i].w->n_bytes * c.stream; /* each reads the weights */
+        c.total += (blocks - (i % 2 && first ? 0 : 1)) * (double)pr->w->n_bytes * c.stream; /* read again */
     }
     p->first[0] = 0;
-    for (int i = 0; i < n; i++) {
-        if (list[i].m <= 0)
+    for (int i = 0; i < 2 * n; i++) {
+        int first, end = rows_of_kind(&list[i / 2], i % 2, &first);
+        if (first >= end)
             continue;
-        int step = block_rows(&c, &list[i]);
-        for (int r = 0; r < list[i].m; r += step)
-            cut_block(p, &c, i, &list[i], r, r + step < list[i].m ? r + step : list[i].m);
+        int step = block_rows(&c, list[i / 2].w, end - first);
+        for (int r = first; r < end; r += step)
+            cut_block(p, &c, i / 2, &list[i / 2], r, r + step < end ? r + step : end);
     }
     while (c.share < n_threads)
         p->first[++c.share] = c.n_pieces;
@@ -163,6 +174,7 @@ static void product_item(void *arg, int item, int thread)
     const struct matrix *w = pr->w;
     (void)thread;
     kern_mul_fn *mul = kern_mul(j->p->kern, w->type);
+    bool rounded = act_is_quantised(w->type) && pc->r0 < pr->n_rounded;
     int step = pc->g1 - pc->g0;
     if (pc->r1 - pc->r0 > PASS_ROWS) {
         size_t bytes = j->p->kern->level == CPU_AMX ? TILE_PASS_BYTES : PASS_BYTES;
@@ -173,7 +185,11 @@ static void product_item(void *arg, int item, int thread)
         int g1 = g + step < pc->g1 ? g + step : pc->g1;
         for (int r = pc->r0; r < pc->r1; r += PASS_ROWS) {
             int m = pc->r1 - r < PASS_ROWS ? pc->r1 - r : PASS_ROWS;
-            mul(w->packed, w->n_out, w->n_in, g, g1, pr->x + r, pr->y + r, m);
+            if (rounded)
+                j->p->kern->mul_rounded(w->type, w->packed, w->n_out, w->n_in, g, g1, pr->x + r,
+                                        pr->y + r, m);
+            else
+                mul(w->packed, w->n_out, w->n_in, g, g1, pr->x + r, pr->y + r, m);
         }
     }
 }

@@ -292,6 +292,12 @@ static int decompressed(const struct sched *s, const struct seq *q)
     return scheme_decompressed(s->c.decompress_block, q->job->req->n_prompt);
 }
 
+/* Positions from the beginning whose products are rounded, likewise. */
+static int rounded(const struct sched *s, const struct seq *q)
+{
+    return s->c.rounded_prompts ? q->job->req->n_prompt : 0;
+}
+
 /* Gives pages and place back; what was computed is mostly found again through the prefix index. */
 static void preempt(struct sched *s, struct seq *q)
 {
@@ -354,6 +360,9 @@ static int chunk_for(const struct sched *s, const struct seq *q)
     int most = s->c.prefill_chunk, left = decompressed(s, q) - computed(q);
     if (left > 0) /* the more queries share a key, the better; and a chunk has one scheme */
         most = left;
+    left = rounded(s, q) - computed(q);
+    if (left > 0 && left < most) /* it has one kind of products, too */
+        most = left;
     n = n < most ? n : most;
     n = n < room ? n : room;
     int rows = s->c.max_logit_rows - s->plan_rows;
@@ -369,7 +378,8 @@ static int chunk_for(const struct sched *s, const struct seq *q)
 static bool made_differently(const struct sched *s, const struct seq *a, const struct seq *b, size_t end)
 {
     size_t da = (size_t)decompressed(s, a), db = (size_t)decompressed(s, b);
-    return (da < end ? da : end) != (db < end ? db : end);
+    size_t ra = (size_t)rounded(s, a), rb = (size_t)rounded(s, b);
+    return (da < end ? da : end) != (db < end ? db : end) || (ra < end ? ra : end) != (rb < end ? rb : end);
 }
 
 /* The block that q would compute next is being computed right now by another sequence: next step it
@@ -442,7 +452,8 @@ static bool admit_one(struct sched *s)
         return false;
     if (kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
         return false;
-    kv_seq_set_ways(s->c.kv, q->kv, (uint32_t[KV_WAYS]){(uint32_t)decompressed(s, q)});
+    kv_seq_set_ways(s->c.kv, q->kv,
+                    (uint32_t[KV_WAYS]){(uint32_t)decompressed(s, q), (uint32_t)rounded(s, q)});
     match(s, q);
     int n = chunk_for(s, q);
     uint32_t need = kv_pages_for(s->c.kv, (uint32_t)q->n_tokens + 1) -
@@ -584,16 +595,19 @@ static void finish_step(struct sched *s)
 
 static int compute(struct sched *s)
 {
-    int row = 0;
-    for (int i = 0; i < s->n_plan; i++) {
-        struct planned *p = &s->plan[i];
-        int position = computed(p->q);
-        p->first_row = row;
-        row += p->n_logits;
-        s->batch[i] = (struct forward_seq){kv_seq_pages(p->q->kv, NULL), position, p->n_tokens,
-                                           p->q->tokens + position, p->n_logits,
-                                           position < decompressed(s, p->q)};
-    }
+    int row = 0, n = 0;
+    for (int kind = 1; kind >= 0; kind--) /* rounded ones come first */
+        for (int i = 0; i < s->n_plan; i++) {
+            struct planned *p = &s->plan[i];
+            int position = computed(p->q);
+            if ((position < rounded(s, p->q)) != kind)
+                continue;
+            p->first_row = row;
+            row += p->n_logits;
+            s->batch[n++] = (struct forward_seq){kv_seq_pages(p->q->kv, NULL), position, p->n_tokens,
+                                                 p->q->tokens + position, p->n_logits,
+                                                 position < decompressed(s, p->q), kind};
+        }
     struct forward_batch batch = {s->n_plan, s->batch, s->logits};
     return s->c.forward(s->c.model, &batch);
 }

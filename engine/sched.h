@@ -27,6 +27,7 @@ struct sched_config {
     int max_num_seqs, max_num_batched_tokens, prefill_chunk, max_logit_rows;
     bool prefix_cache;
     int decompress_block; /* struct scheme's; 0: none */
+    bool rounded_prompts; /* struct scheme's */
     /* One forward call, as model_forward. */
     int (*forward)(void *model, const struct forward_batch *batch);
     void *model;

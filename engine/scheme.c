@@ -95,6 +95,19 @@ struct scheme scheme_choose(enum mla_scheme wanted, int block, enum cpu_level le
     return r;
 }
 
+bool scheme_rounded(enum prompt_products wanted, enum cpu_level level, const struct checkpoint *ck)
+{
+    if (wanted == PRODUCTS_INT8 || kern_table(level)->level != CPU_AMX)
+        return false;
+    for (int i = 0; i < ck->config.num_hidden_layers; i++) { /* or it would be a mark without a difference */
+        const struct layer_tensors *t = &ck->layers[i];
+        const struct ffn_tensors *ffn = t->experts ? t->experts : &t->dense;
+        if (act_is_quantised(t->o.type) || act_is_quantised(ffn->gate.type))
+            return true;
+    }
+    return false;
+}
+
 /* --- measuring --------------------------------------------------------------------------------- */
 
 struct bench {
@@ -174,7 +187,7 @@ static double time_product(const struct bench *b, enum tensor_type type, int n_o
     int64_t best = INT64_MAX;
     for (int i = 0; i < ROWS; i++) {
         float *row = b->x + (size_t)i * (size_t)n_in;
-        x[i] = act_prepare(b->k, type, row, n_in, b->act + (size_t)i * act_room(n_in));
+        x[i] = act_prepare(b->k, type, false, row, n_in, b->act + (size_t)i * act_room(n_in));
         y[i] = b->out + (size_t)i * (size_t)n_out;
     }
     for (int r = 0; r < ROUNDS; r++) {

@@ -27,6 +27,7 @@ struct row_set {
     const int32_t *rows; /* [n_rows] indices into the residual stream, ascending */
     int n_spans;
     const struct span *spans;
+    int n_rounded; /* the first rows: their products round to bfloat16 (kern.h, mul_rounded) */
 };
 
 struct step {

@@ -262,6 +262,11 @@ static enum mla_scheme mla_scheme(const char *name)
                                            : MLA_AUTO;
 }
 
+static enum prompt_products prompt_products(const char *name)
+{
+    return !strcmp(name, "int8") ? PRODUCTS_INT8 : !strcmp(name, "bf16") ? PRODUCTS_BF16 : PRODUCTS_AUTO;
+}
+
 static enum engine_cache_type cache_type(const char *name)
 {
     return !strcmp(name, "f32")    ? ENGINE_CACHE_F32
@@ -286,6 +291,7 @@ static int start_engine(struct server *s, struct err *e)
         .cache_type = cache_type(cfg->cache_type),
         .mla_scheme = mla_scheme(cfg->mla_scheme),
         .mla_block = (int)cfg->mla_block,
+        .prompt_products = prompt_products(cfg->prompt_products),
         .cache_bytes = (uint64_t)cfg->cache_size,
         .page_tokens = (uint32_t)cfg->page_tokens,
         .max_model_len = (int)cfg->max_model_len,

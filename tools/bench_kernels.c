@@ -117,6 +117,13 @@ static void time_rotate(const struct kernels *k)
     k->rotate(d.x, d.scratch, 32, 1, d.y);
 }
 
+/* One row; `products` has more. */
+static void time_mul_rounded(const struct kernels *k)
+{
+    const void *x = d.act;
+    k->mul_rounded(TT_Q8_0, d.rows, KERN_LANES, N_IN, 0, 1, &x, &d.y, 1);
+}
+
 static void time_index_scores(const struct kernels *k)
 {
     struct index_block b = {
@@ -155,6 +162,11 @@ static void time_product(const struct kernels *k)
     p.mul(p.w, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.x, p.y, p.m);
 }
 
+static void time_rounded(const struct kernels *k)
+{
+    k->mul_rounded(p.type, p.w, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.x, p.y, p.m);
+}
+
 static void time_pack(const struct kernels *k)
 {
     struct kern_source src = {.rows = p.file, .row_bytes = p.row_bytes};
@@ -172,36 +184,48 @@ static void row_product(const struct kernels *k, const char *type, const char *k
     bench_report_row(&row);
 }
 
-/* One row reads weights from memory; with more rows they stay in the caches. */
+/* Rows against weights that stay in the caches. */
+static void near_rows(const struct kernels *k, const struct tensor_type_info *t, const char *kernel,
+                      void (*time)(const struct kernels *), const void *x, double peak)
+{
+    static const int rows[] = {8, 32, 128, 256};
+    p.n_out = P_NEAR;
+    for (int i = 0; i < P_ROWS; i++)
+        p.x[i] = x;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        p.m = rows[i];
+        double us = bench_microseconds(time, k);
+        row_product(k, t->name, kernel, p.m, (double)p.m * P_NEAR * P_IN / us / 1000, "GMAC/s", peak / 1e9,
+                    "arithmetic");
+    }
+}
+
+/* One row reads weights from memory. */
 static void one_type(const struct tensor_type_info *t, const struct bench_machine *m)
 {
-    static const int rows[] = {8, 32, 256};
     const struct kernels *k = kern_table(m->level);
     enum tensor_type type = t->type;
+    bool q8 = kern_act_is_q8(type);
     size_t group = kern_group_bytes(type, P_IN);
     int far = (int)(P_FAR_BYTES / group) * KERN_LANES;
-    double peak = kern_act_is_q8(type) ? bench_integer_peak(m) : bench_float_peak(m);
     p.type = type;
     p.mul = kern_mul(k, type);
     p.row_bytes = tensor_row_bytes(type, P_IN);
     p.n_out = far;
-    if (kern_act_is_q8(type))
+    if (q8)
         k->act_q8(d.x, P_IN, d.act);
-    for (int i = 0; i < P_ROWS; i++)
-        p.x[i] = kern_act_is_q8(type) ? d.act : d.x;
+    p.x[0] = q8 ? d.act : d.x;
     double pack = bench_microseconds(time_pack, k);
     p.m = 1;
     double t1 = bench_microseconds(time_product, k);
     row_product(k, t->name, "product", 1, (double)(far / KERN_LANES) * (double)group / t1 / 1000, "GB/s",
                 m->read / 1e9, "memory");
-    p.n_out = P_NEAR;
-    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
-        p.m = rows[i];
-        double us = bench_microseconds(time_product, k);
-        row_product(k, t->name, "product", p.m, (double)p.m * P_NEAR * P_IN / us / 1000, "GMAC/s", peak / 1e9,
-                    "arithmetic");
-    }
+    near_rows(k, t, "product", time_product, p.x[0], q8 ? bench_integer_peak(m) : bench_float_peak(m));
     row_product(k, t->name, "pack", 0, (double)far * (double)p.row_bytes / pack / 1000, "GB/s", 0, NULL);
+    if (!q8 || k->mul_rounded == kern_table(CPU_GENERIC)->mul_rounded)
+        return;
+    k->f32_to_bf16(d.x, P_IN, d.act);
+    near_rows(k, t, "rounded product", time_rounded, d.act, bench_float_peak(m));
 }
 
 static void products(const struct bench_machine *m, const char *only)
@@ -286,7 +310,7 @@ int bench_kernels_run(const struct bench_options *o, const struct bench_machine 
     };
     const struct kernels *k = kern_table(m->level);
     int r = 0;
-    d.act = bench_memory(kern_act_bytes(TT_Q8_0, N_IN));
+    d.act = bench_memory(N_IN * sizeof(float)); /* in either form */
     d.rows = bench_memory((size_t)ROWS * DK * 2);
     d.packed = bench_memory(kern_attn_query_bytes(DK) + 4096);
     d.piece = bench_memory(kern_attn_scratch_bytes(DK, DK, DV));

@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "engine/pool.h"
+#include "engine/scheme.h"
 #include "tools/bench.h"
 
 #define REAL 256 /* a multiple of any page */
@@ -28,6 +29,7 @@ struct rig {
     struct profile profile;
     double token_bytes;
     int page_tokens, chunk, max_batch;
+    bool rounded; /* products of prompts */
 };
 
 static int list_max(const struct bench_list *l)
@@ -57,6 +59,7 @@ static int rig_open(struct rig *r, int max_batch, int max_len, struct err *e)
         return err;
     r->max_batch = max_batch;
     r->page_tokens = bench_conf_int("page_tokens");
+    r->rounded = scheme_rounded(PRODUCTS_AUTO, r->machine->level, r->ck);
     struct model_options mo = {.level = r->machine->level, .cache_type = (enum cache_type)o->cache_type,
                                .page_tokens = (uint32_t)r->page_tokens,
                                .max_batch_tokens = rows > REAL ? rows : REAL,
@@ -117,7 +120,7 @@ static void compute(struct rig *r, struct kv_seq *seq, int n, int chunk, uint64_
         int m = n - at < chunk ? n - at : chunk;
         must(kv_seq_reserve(r->kv, seq, (uint32_t)m), "cache");
         struct forward_seq s = {kv_seq_pages(seq, NULL), first + at, m, tokens + at,
-                                logits && at + m == n, false};
+                                logits && at + m == n, false, r->rounded};
         struct forward_batch b = {1, &s, r->logits};
         kv_step_begin(r->kv);
         must(model_forward(r->model, &b), "forward");
@@ -163,7 +166,7 @@ static void decode_steps(struct rig *r, struct group *g, int n, int steps, int s
             g->tok[i] = token_of(r, (uint64_t)(i * 7919 + t + salt * 31));
             g->fs[i] = (struct forward_seq){kv_seq_pages(g->seq[i], NULL),
                                             (int32_t)kv_seq_length(g->seq[i]), 1, &g->tok[i], 1,
-                                            false};
+                                            false, false};
         }
         struct forward_batch b = {n, g->fs, r->logits};
         kv_step_begin(r->kv);

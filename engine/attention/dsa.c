@@ -306,7 +306,7 @@ static void index_keys(struct dsa_work *w)
     const struct step *st = w->args->step;
     int n = w->args->all->n_rows;
     rows_run(st->pool, n, x_rows, w);
-    struct product p = {&w->layer->ik, w->px, w->py, n};
+    struct product p = {&w->layer->ik, w->px, w->py, n, 0};
     products_run(st->products, &p, 1);
     rows_run(st->pool, n, key_rows, w);
 }
@@ -319,7 +319,7 @@ static void cq_rows(void *arg, int r0, int r1, int thread)
     int n = c->q_lora_rank;
     (void)thread;
     for (int i = r0; i < r1; i++)
-        w->px[i] = act_prepare(w->args->step->kern, w->layer->iq.type,
+        w->px[i] = act_prepare(w->args->step->kern, w->layer->iq.type, false,
                                mla__query_latents(w->mla) + (size_t)w->sparse[i].row * (size_t)n, n,
                                w->act + (size_t)i * act_stride(c));
 }
@@ -337,12 +337,12 @@ static void index_queries(struct dsa_work *w, int n)
                             w->act + row * act_stride(c));
         w->py[i] = w->iw + (size_t)i * heads;
     }
-    struct product p = {&l->iw, w->px, w->py, n};
+    struct product p = {&l->iw, w->px, w->py, n, 0};
     products_run(st->products, &p, 1);
     rows_run(st->pool, n, cq_rows, w); /* x is no longer needed */
     for (int i = 0; i < n; i++)
         w->py[i] = w->iq + (size_t)i * heads * dim;
-    p = (struct product){&l->iq, w->px, w->py, n};
+    p = (struct product){&l->iq, w->px, w->py, n, 0};
     products_run(st->products, &p, 1);
 }
 
@@ -453,7 +453,7 @@ static int lay_out(struct dsa_work *w, struct row_set *ret)
             w->sparse[n_sparse++] = (struct sparse_row){sp.first + t, i, sp.position + t + 1};
         }
     }
-    *ret = (struct row_set){act->n_rows, act->rows, n, w->spans};
+    *ret = (struct row_set){act->n_rows, act->rows, n, w->spans, act->n_rounded};
     return n_sparse;
 }
 

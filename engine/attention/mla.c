@@ -416,7 +416,7 @@ static void norm_rows(void *arg, int r0, int r1, int thread)
                            st->config->rms_norm_eps, n);
         unsigned char *act = w->norm_act + (size_t)i * act_room(hidden);
         if (act_is_quantised(w->layer->kv_a.type) || act_is_quantised(query_in(w->layer)->type))
-            st->kern->act_q8(n, hidden, act);
+            act_store(st->kern, i < w->args->all->n_rounded, n, hidden, act);
         w->px[i] = act_view(w->layer->kv_a.type, n, act);
     }
 }
@@ -447,7 +447,7 @@ static void q_lora_rows(void *arg, int r0, int r1, int thread)
     for (int i = r0; i < r1; i++) {
         float *q = w->q_lora + (size_t)i * (size_t)n;
         st->kern->rms_norm(q, w->layer->q_a_norm, n, latent_eps(st->config), q);
-        w->px[i] = act_prepare(st->kern, w->layer->q_b.type, q, n,
+        w->px[i] = act_prepare(st->kern, w->layer->q_b.type, i < w->args->active->n_rounded, q, n,
                                w->q_act + (size_t)i * act_room(n));
     }
 }
@@ -491,8 +491,8 @@ static void q_head_rows(void *arg, int r0, int r1, int thread)
                    (size_t)c->qk_rope_head_dim * sizeof(float));
             rope_apply(st->kern, st->rope, angles(st->rope_cos, st, row), angles(st->rope_sin, st, row),
                        abs + c->kv_lora_rank);
-            w->px[slot] = act_prepare(st->kern, w->layer->w_uk[h].type, q, c->qk_nope_head_dim,
-                                      w->head_act + ih * act_bytes);
+            w->px[slot] = act_prepare(st->kern, w->layer->w_uk[h].type, i < set->n_rounded, q,
+                                      c->qk_nope_head_dim, w->head_act + ih * act_bytes);
             w->py[slot] = abs;
         }
     }
@@ -510,7 +510,7 @@ static void z_head_rows(void *arg, int r0, int r1, int thread)
         for (int h = 0; h < heads; h++) {
             size_t ih = (size_t)i * (size_t)heads + (size_t)h;
             size_t slot = (size_t)h * (size_t)set->n_rows + (size_t)i;
-            w->px[slot] = act_prepare(st->kern, w->layer->w_uv[h].type,
+            w->px[slot] = act_prepare(st->kern, w->layer->w_uv[h].type, i < set->n_rounded,
                                       w->z + ih * (size_t)c->kv_lora_rank, c->kv_lora_rank,
                                       w->head_act + ih * head_act_bytes(c));
             w->py[slot] = w->q + ih * (size_t)c->v_head_dim;
@@ -525,8 +525,8 @@ static void out_rows(void *arg, int r0, int r1, int thread)
     int n = st->config->num_attention_heads * st->config->v_head_dim;
     (void)thread;
     for (int i = r0; i < r1; i++) {
-        w->px[i] = act_prepare(st->kern, w->layer->o.type, w->q + (size_t)i * (size_t)n, n,
-                               w->out_act + (size_t)i * act_room(n));
+        w->px[i] = act_prepare(st->kern, w->layer->o.type, i < w->part.n_rounded,
+                               w->q + (size_t)i * (size_t)n, n, w->out_act + (size_t)i * act_room(n));
         w->py[i] = w->y + (size_t)i * (size_t)st->config->hidden_size;
     }
 }
@@ -547,7 +547,7 @@ static void head_products(struct mla_work *w, const struct matrix *per_head)
     int heads = w->layer->n_heads, n = w->part.n_rows;
     for (int h = 0; h < heads; h++) {
         size_t slot = (size_t)h * (size_t)n;
-        w->list[h] = (struct product){&per_head[h], w->px + slot, w->py + slot, n};
+        w->list[h] = (struct product){&per_head[h], w->px + slot, w->py + slot, n, w->part.n_rounded};
     }
     products_run(w->args->step->products, w->list, heads);
 }
@@ -582,13 +582,13 @@ void mla__rows(const void *layer, void *work, const struct attention_args *a)
     rows_run_light(st->pool, all->n_rows, 3 * c->hidden_size, norm_rows, w);
     for (int i = 0; i < all->n_rows; i++)
         w->py[i] = w->kv + (size_t)i * (size_t)mla_row_elems(c);
-    w->list[0] = (struct product){&l->kv_a, w->px, w->py, all->n_rows};
+    w->list[0] = (struct product){&l->kv_a, w->px, w->py, all->n_rows, all->n_rounded};
     if (c->q_lora_rank > 0 && act->n_rows > 0) {
         for (int i = 0; i < act->n_rows; i++) {
             qx[i] = normed_act(w, &l->q_a, act->rows[i]);
             qy[i] = w->q_lora + (size_t)i * (size_t)c->q_lora_rank;
         }
-        w->list[n_products++] = (struct product){&l->q_a, qx, qy, act->n_rows};
+        w->list[n_products++] = (struct product){&l->q_a, qx, qy, act->n_rows, act->n_rounded};
     }
     products_run(st->products, w->list, n_products);
     rows_run_light(st->pool, all->n_rows, 4 * mla_row_elems(c), store_rows, w);
@@ -609,7 +609,7 @@ static void project_queries(struct mla_work *w)
                                       : normed_act(w, m, w->part.rows[i]);
         w->py[i] = w->q + (size_t)i * query_width(c);
     }
-    w->list[0] = (struct product){m, w->px, w->py, w->part.n_rows};
+    w->list[0] = (struct product){m, w->px, w->py, w->part.n_rows, w->part.n_rounded};
     products_run(w->args->step->products, w->list, 1);
 }
 
@@ -637,7 +637,7 @@ static void run_part(struct mla_work *w, bool decompressed, const struct paged_c
         head_products(w, l->w_uv);
     }
     rows_run_light(st->pool, n, 2 * c->num_attention_heads * c->v_head_dim, out_rows, w);
-    w->list[0] = (struct product){&l->o, w->px, w->py, n};
+    w->list[0] = (struct product){&l->o, w->px, w->py, n, w->part.n_rounded};
     products_run(st->products, w->list, 1);
     rows_run_light(st->pool, n, 3 * c->hidden_size, residual_rows, w);
 }
@@ -662,7 +662,9 @@ void mla__attend(void *work, const struct row_set *set, const struct paged_choic
                 done = 0;
             }
         }
-        w->part = (struct row_set){n, set->rows + w->part_first, n_spans, w->spans};
+        int rounded = set->n_rounded - w->part_first;
+        rounded = rounded < 0 ? 0 : rounded < n ? rounded : n;
+        w->part = (struct row_set){n, set->rows + w->part_first, n_spans, w->spans, rounded};
         run_part(w, decompressed, choices ? choices + first : NULL);
     }
 }

@@ -201,7 +201,7 @@ static void read_latents(const struct decompressed_work *w, struct thread_scratc
         unsigned char *act = ts->act + (size_t)i * act_room(s->rank);
         kern_row_read(f, row, s->rank, x);
         if (quantised)
-            a->step->kern->act_q8(x, s->rank, act);
+            act_store(a->step->kern, a->set->n_rounded > 0, x, s->rank, act);
         ts->x[i] = x;
         ts->x_q8[i] = act;
         ts->pe[i] = row + pe_at;
@@ -220,7 +220,10 @@ static void expand(const struct decompressed_work *w, struct thread_scratch *ts,
     for (int j = 0; j < n; j++)
         ts->y[j] = floats ? (float *)(void *)(rows + (size_t)j * row_bytes) + at
                           : ts->parts + (size_t)j * (size_t)m->n_out;
-    kern_mul(k, m->type)(m->packed, m->n_out, m->n_in, 0, matrix_groups(m), x, ts->y, n);
+    if (act_is_quantised(m->type) && w->args->set->n_rounded > 0)
+        k->mul_rounded(m->type, m->packed, m->n_out, m->n_in, 0, matrix_groups(m), x, ts->y, n);
+    else
+        kern_mul(k, m->type)(m->packed, m->n_out, m->n_in, 0, matrix_groups(m), x, ts->y, n);
     for (int j = 0; j < n && !floats; j++)
         k->f32_to_bf16(ts->y[j], m->n_out, rows + (size_t)j * row_bytes + 2 * (size_t)at);
 }

@@ -443,6 +443,7 @@ void kern__init_amx_products(struct kernels *t)
 {
     below = *t;
     kern__init_amx_halves(t);
+    kern__init_amx_rounded(t);
     t->mul_q8_0 = mul_q8_0;
     t->mul_q4_0 = mul_q4_0;
     t->mul_q4_1 = mul_q4_1;

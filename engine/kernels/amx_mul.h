@@ -9,7 +9,8 @@
 
 #include "engine/kernels/lanes_template.h"
 
-void kern__init_amx_halves(struct kernels *t); /* amx_mul_bf16.c */
+void kern__init_amx_halves(struct kernels *t);  /* amx_mul_bf16.c */
+void kern__init_amx_rounded(struct kernels *t); /* amx_mul_rounded.c */
 
 #define ALIGN64 __attribute__((aligned(64)))
 

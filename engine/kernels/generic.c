@@ -166,6 +166,38 @@ MUL_QUANTS(mul_q6_k, TT_Q6_K)
 MUL_QUANTS(mul_iq4_nl, TT_IQ4_NL)
 MUL_QUANTS(mul_iq4_xs, TT_IQ4_XS)
 
+static uint16_t bf16_of_f32(float x)
+{
+    uint32_t u;
+    memcpy(&u, &x, sizeof(u));
+    if ((u & 0x7fffffff) > 0x7f800000)
+        return (uint16_t)(u >> 16 | 0x40);
+    return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
+}
+
+static void mul_rounded(enum tensor_type type, const void *w, int n_out, int n_in, int g0, int g1,
+                        const void *const *x, float *const *y, int m)
+{
+    struct quant_layout l = quant_layout(type);
+    struct quant_block q;
+    for (int r = g0 * KERN_LANES; r < g1 * KERN_LANES && r < n_out; r++) {
+        const unsigned char *wg =
+            (const unsigned char *)w + (size_t)(r / KERN_LANES) * quant_group_bytes(type, n_in);
+        for (int i = 0; i < m; i++)
+            y[i][r] = 0.0f;
+        for (int b = 0; b < n_in / Q8_BLOCK; b++) {
+            float v[Q8_BLOCK];
+            quant_block_read(type, wg + (size_t)(b / l.blocks) * quant_super_bytes(l), b % l.blocks,
+                             r % KERN_LANES, &q);
+            for (int k = 0; k < Q8_BLOCK; k++)
+                v[k] = f32_of_bf16(bf16_of_f32(quant_block_value(type, &q, k)));
+            for (int i = 0; i < m; i++)
+                for (int k = 0; k < Q8_BLOCK; k++)
+                    y[i][r] += v[k] * f32_of_bf16(((const uint16_t *)x[i])[b * Q8_BLOCK + k]);
+        }
+    }
+}
+
 static void act_q8(const float *x, int n, void *dst)
 {
     float *d = dst, *t = (float *)dst + (size_t)(n / Q8_BLOCK) * 11;
@@ -208,15 +240,8 @@ static float element(enum tensor_type type, const unsigned char *row, int i)
 
 static void f32_to_bf16(const float *x, int n, void *dst)
 {
-    uint16_t *d = dst;
-    for (int i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, &x[i], sizeof(u));
-        if ((u & 0x7fffffff) > 0x7f800000)
-            d[i] = (uint16_t)(u >> 16 | 0x40);
-        else
-            d[i] = (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
-    }
+    for (int i = 0; i < n; i++)
+        ((uint16_t *)dst)[i] = bf16_of_f32(x[i]);
 }
 
 /* --- attention over a piece -------------------------------------------------------------------- */

@@ -35,12 +35,17 @@
  *     Q3_K, Q6_K                   y += (s0 dot0 + s1 dot1) * (d * dx)           dot0, dot1: halves of 16
  *     Q2_K                         y += (s0 dot0 + s1 dot1) * (d * dx);
  *                                  y -= (min0 h0 + min1 h1) * (dmin * dx)
- * where s, min are the integer scales of the file, and d s, dmin min are exact in float32.
- * At the level amx, for F16, BF16 and F8_E4M3: x is two bfloat16, x1 its upper half cut off and x2 the
- * rest rounded, together within 2^-16 of it; a weight is one, or two for F16, exactly. For each 32 k and
- * each pair of parts: a = sum over k, even and odd ones apart, each in sequence, and then both added;
- * y += a, for F8_E4M3 after each 128 k: y += scale * (sum of a). Subnormal parts and float32 count as zero.
- */
+ * where s, min are the integer scales of the file, and d s, dmin min are exact in float32. At the
+ * level amx, for F16, BF16 and F8_E4M3: x is two bfloat16, x1 its upper half cut off and x2 the rest
+ * rounded, together within 2^-16 of it; a weight is one, or two for F16, exactly. For each 32 k and
+ * each pair of parts: a = sum over k, even and odd ones apart, each in sequence, and then both
+ * added; y += a, for F8_E4M3 after each 128 k: y += scale * (sum of a). Subnormal parts and float32
+ * count as zero.
+ *
+ * mul_rounded: w_k is the file's value (the integer times its scale, plus or minus the minimum, in
+ * float32, rounded three times at most) rounded to bfloat16, to nearest; x_k is bfloat16; y += w_k *
+ * x_k. At the level amx in the order just said, subnormals as zero; and w_k is enlarged by 1.4427
+ * 2^-9 of itself and then cut off. */
 #ifndef LATENT_ENGINE_KERNELS_KERN_H
 #define LATENT_ENGINE_KERNELS_KERN_H
 

@@ -40,11 +40,13 @@ LIBS_KERN_SIMD += libkern_avx512.a
 endif
 amx_sources = \
 	%D%/amx.h \
+	%D%/amx_dequant.h \
 	%D%/amx_attn.c \
 	%D%/amx_index.c \
 	%D%/amx_mul.c \
 	%D%/amx_mul.h \
 	%D%/amx_mul_bf16.c \
+	%D%/amx_mul_rounded.c \
 	%D%/amx_rows.h \
 	%D%/amx_tiles.h
 if HAVE_SIMD_AMX

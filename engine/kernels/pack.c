@@ -219,14 +219,8 @@ static void unpack_quants(enum tensor_type type, const unsigned char *group, int
     struct quant_block q;
     for (int b = 0; b < n_in / Q8_BLOCK; b++) {
         quant_block_read(type, group + (size_t)(b / l.blocks) * quant_super_bytes(l), b % l.blocks, r, &q);
-        for (int k = 0; k < Q8_BLOCK; k++) {
-            float v = q.d * (float)q.s[k / 16] * (float)q.q[k];
-            if (l.form == QUANT_MIN)
-                v = v + q.m;
-            else if (l.form == QUANT_SUBMIN || l.form == QUANT_SUBMIN16)
-                v = v - q.m * (float)q.min[k / 16];
-            dst[b * Q8_BLOCK + k] = v;
-        }
+        for (int k = 0; k < Q8_BLOCK; k++)
+            dst[b * Q8_BLOCK + k] = quant_block_value(type, &q, k);
     }
 }
 

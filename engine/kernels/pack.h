@@ -122,4 +122,16 @@ INLINE void quant_block_read(enum tensor_type type, const unsigned char *super, 
     }
 }
 
+/* Value k of a block, as the file means it. */
+INLINE float quant_block_value(enum tensor_type type, const struct quant_block *b, int k)
+{
+    enum quant_form form = quant_layout(type).form;
+    float v = b->d * (float)b->s[k / 16] * (float)b->q[k];
+    if (form == QUANT_MIN)
+        return v + b->m;
+    if (form == QUANT_SUBMIN || form == QUANT_SUBMIN16)
+        return v - b->m * (float)b->min[k / 16];
+    return v;
+}
+
 #endif

@@ -17,48 +17,30 @@ INLINE vi move_bits(vi v, const int from, const int to, const int n)
     return vi_and(v, mask);
 }
 
-/* The unsigned integers of a block, or the signed ones of int8 and IQ4; p: behind its side scales. */
-INLINE void quant_unpack(const struct quant_layout l, const unsigned char *p, vi w[8])
+/* Word q of a block: unsigned integers, or the signed ones of int8 and IQ4; p: behind its side scales. */
+INLINE vi quant_word(const struct quant_layout l, const unsigned char *p, const int q)
 {
     const unsigned char *b2 = p + l.n4 * QUANT_WORD, *b1 = b2 + l.b2 * QUANT_WORD;
     const int at2 = l.n4 ? 4 : 0, at1 = at2 + (l.b2 ? 2 : 0);
-    if (l.b8) {
-        UNROLL
-        for (int q = 0; q < 8; q++)
-            w[q] = vi_load(p + q * QUANT_WORD);
-        return;
-    }
-    if (l.n4) {
-        UNROLL
-        for (int j = 0; j < 4; j++) {
-            vi v = vi_load(p + j * QUANT_WORD);
-            w[j] = move_bits(v, 0, 0, 4);
-            w[j + 4] = move_bits(v, 4, 0, 4);
-        }
-    }
+    if (l.b8)
+        return vi_load(p + q * QUANT_WORD);
+    vi w = vi_set1_8(0);
+    if (l.n4)
+        w = move_bits(vi_load(p + q % 4 * QUANT_WORD), q / 4 * 4, 0, 4);
     if (l.b2) {
-        UNROLL
-        for (int j = 0; j < 2; j++) {
-            vi v = vi_load(b2 + j * QUANT_WORD);
-            UNROLL
-            for (int q = 0; q < 4; q++) {
-                vi bits = move_bits(v, 2 * q, at2, 2);
-                w[4 * j + q] = l.n4 ? vi_or(w[4 * j + q], bits) : bits;
-            }
-        }
+        vi bits = move_bits(vi_load(b2 + q / 4 * QUANT_WORD), q % 4 * 2, at2, 2);
+        w = l.n4 ? vi_or(w, bits) : bits;
     }
-    if (l.b1) {
-        vi v = vi_load(b1);
-        UNROLL
-        for (int q = 0; q < 8; q++)
-            w[q] = vi_or(w[q], move_bits(v, q, at1, 1));
-    }
-    if (l.table) {
-        vi table = vi_table16(quant_iq4_table);
-        UNROLL
-        for (int q = 0; q < 8; q++)
-            w[q] = vi_lookup(table, w[q]);
-    }
+    if (l.b1)
+        w = vi_or(w, move_bits(vi_load(b1), q, at1, 1));
+    return l.table ? vi_lookup(vi_table16(quant_iq4_table), w) : w;
+}
+
+INLINE void quant_unpack(const struct quant_layout l, const unsigned char *p, vi w[8])
+{
+    UNROLL
+    for (int q = 0; q < 8; q++)
+        w[q] = quant_word(l, p, q);
 }
 
 #endif

@@ -40,7 +40,7 @@ void rig_step(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n, i
 {
     ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)n), 0);
     struct forward_seq s = {kv_seq_pages(seq, NULL), (int32_t)kv_seq_length(seq), n, tokens, n_logits,
-                            false};
+                            false, false};
     struct forward_batch b = {1, &s, r->logits};
     kv_step_begin(r->kv);
     ck_assert_int_eq(model_forward(r->model, &b), 0);

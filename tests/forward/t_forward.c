@@ -113,6 +113,14 @@ static void rig_close(struct rig *r)
     pool_free(&r->pool);
 }
 
+static int n_rounded; /* positions of every sequence whose products are rounded */
+
+/* A chunk of at most m tokens from `at` on, of one kind. */
+static int one_kind(int at, int m)
+{
+    return at < n_rounded && at + m > n_rounded ? n_rounded - at : m;
+}
+
 /* Feeds tokens in chunks of at most `chunk` (0: random sizes) and keeps the logits of every token. */
 static void feed(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n, int chunk,
                  float *logits)
@@ -122,8 +130,9 @@ static void feed(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n
         int m = chunk ? chunk : 1 + rand() % 20;
         if (m > n - at)
             m = n - at;
+        m = one_kind(at, m);
         ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)m), 0);
-        struct forward_seq s = {kv_seq_pages(seq, NULL), at, m, tokens + at, m, false};
+        struct forward_seq s = {kv_seq_pages(seq, NULL), at, m, tokens + at, m, false, at < n_rounded};
         struct forward_batch b = {1, &s, logits + (size_t)at * (size_t)vocab};
         kv_step_begin(r->kv);
         ck_assert_int_eq(model_forward(r->model, &b), 0);
@@ -346,14 +355,16 @@ START_TEST(test_bit_for_bit)
     float *a = malloc(n * sizeof(float)), *b = malloc(n * sizeof(float));
     tiny_new(&t, &c, 1, seed);
     fill_tokens(tokens, N, c.vocab_size);
+    n_rounded = rand() % 2 ? rand() % N : 0;
     run_prompt(&t.ck, level, 1, type, tokens, N, MAX_ROWS, a);
     const int chunks[] = {1, 0, 7, 33};
     for (int k = 0; k < (_i % N_KINDS == PLAIN ? 4 : 2); k++) {
         memset(b, 0, n * sizeof(float));
         run_prompt(&t.ck, level, 1 + k, type, tokens, N, chunks[k], b);
-        ck_assert_msg(memcmp(a, b, n * sizeof(float)) == 0, "chunks of %d, %d threads (seed %llu)",
-                      chunks[k], 1 + k, seed);
+        ck_assert_msg(memcmp(a, b, n * sizeof(float)) == 0,
+                      "chunks of %d, %d threads, %d rounded (seed %llu)", chunks[k], 1 + k, n_rounded, seed);
     }
+    n_rounded = 0;
     free(a);
     free(b);
     tiny_free(&t);
@@ -378,6 +389,7 @@ START_TEST(test_batched)
     float *alone = malloc(SEQS * N * vocab * sizeof(float));
     float *logits = malloc(MAX_ROWS * vocab * sizeof(float));
     tiny_new(&t, &c, 0, seed);
+    n_rounded = rand() % 2 ? rand() % N : 0;
     for (int s = 0; s < SEQS; s++) {
         fill_tokens(tokens[s], N, c.vocab_size);
         run_prompt(&t.ck, level, 2, type, tokens[s], N, 11, alone + (size_t)s * N * vocab);
@@ -388,15 +400,17 @@ START_TEST(test_batched)
     for (;;) {
         struct forward_seq fs[SEQS];
         int who[SEQS], n = 0;
-        for (int s = 0; s < SEQS; s++) {
-            if (at[s] == N || rand() % 4 == 0)
+        for (int i = 0; i < 2 * SEQS; i++) { /* the rounded ones first */
+            int s = i % SEQS;
+            bool round = i < SEQS;
+            if (at[s] == N || (at[s] < n_rounded) != round || rand() % 4 == 0)
                 continue;
             int m = 1 + rand() % 12;
-            m = m > N - at[s] ? N - at[s] : m;
+            m = one_kind(at[s], m > N - at[s] ? N - at[s] : m);
             ck_assert_int_eq(kv_seq_reserve(r.kv, seq[s], (uint32_t)m), 0);
             who[n] = s;
             fs[n++] = (struct forward_seq){kv_seq_pages(seq[s], NULL), at[s], m, tokens[s] + at[s],
-                                           rand() % (m + 1), false};
+                                           rand() % (m + 1), false, round};
         }
         int left = 0;
         for (int s = 0; s < SEQS; s++)
@@ -421,6 +435,7 @@ START_TEST(test_batched)
         }
         kv_step_end(r.kv);
     }
+    n_rounded = 0;
     for (int s = 0; s < SEQS; s++)
         kv_seq_free(r.kv, &seq[s]);
     rig_close(&r);
@@ -455,7 +470,7 @@ START_TEST(test_shared_prefix)
     ck_assert_uint_eq(kv_seq_match(r.kv, seq, second, N, N - 1), PREFIX);
     for (int at = PREFIX; at < N; at++) {
         ck_assert_int_eq(kv_seq_reserve(r.kv, seq, 1), 0);
-        struct forward_seq s = {kv_seq_pages(seq, NULL), at, 1, second + at, 1, false};
+        struct forward_seq s = {kv_seq_pages(seq, NULL), at, 1, second + at, 1, false, false};
         struct forward_batch b = {1, &s, warm + (size_t)at * vocab};
         kv_step_begin(r.kv);
         ck_assert_int_eq(model_forward(r.model, &b), 0);
@@ -483,7 +498,7 @@ START_TEST(test_limits)
     rig_open(&r, &t.ck, CPU_GENERIC, 1, CACHE_BF16);
     ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq), 0);
     ck_assert_int_eq(kv_seq_reserve(r.kv, seq, MAX_ROWS + 1), 0);
-    struct forward_seq s = {kv_seq_pages(seq, NULL), 0, MAX_ROWS + 1, tokens, 1, false};
+    struct forward_seq s = {kv_seq_pages(seq, NULL), 0, MAX_ROWS + 1, tokens, 1, false, false};
     struct forward_batch b = {1, &s, logits};
     ck_assert_int_eq(model_forward(r.model, &b), ERR_INVAL);
     s.n_tokens = 1;

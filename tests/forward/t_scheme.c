@@ -76,7 +76,7 @@ static struct forward_seq next(struct rig *r, struct kv_seq *seq, const int32_t 
     if (at < marked && at + m > marked)
         m = marked - at;
     ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)m), 0);
-    return (struct forward_seq){kv_seq_pages(seq, NULL), at, m, tokens + at, m, at < marked};
+    return (struct forward_seq){kv_seq_pages(seq, NULL), at, m, tokens + at, m, at < marked, false};
 }
 
 /* Feeds a prompt from where it stands, in chunks (0: random sizes), keeping the logits of every token. */
@@ -458,7 +458,7 @@ START_TEST(test_not_ready)
     ck_assert_int_eq(model_bind_cache(m, kv, &e), 0);
     ck_assert_int_eq(kv_seq_new(kv, 0, &seq), 0);
     ck_assert_int_eq(kv_seq_reserve(kv, seq, 1), 0);
-    struct forward_seq s = {kv_seq_pages(seq, NULL), 0, 1, &token, 1, true};
+    struct forward_seq s = {kv_seq_pages(seq, NULL), 0, 1, &token, 1, true, false};
     struct forward_batch b = {1, &s, logits};
     ck_assert_int_eq(model_forward(m, &b), ERR_INVAL);
     s.decompressed = false;

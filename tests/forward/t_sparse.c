@@ -243,7 +243,7 @@ static void feed(struct rig *r, struct kv_seq *seq, const int *tokens, int n, in
 {
     ck_assert_int_eq(kv_seq_reserve(r->kv, seq, (uint32_t)n), 0);
     struct forward_seq s = {kv_seq_pages(seq, NULL), (int32_t)kv_seq_length(seq), n, tokens,
-                            n_logits, false};
+                            n_logits, false, false};
     struct forward_batch b = {1, &s, logits};
     kv_step_begin(r->kv);
     ck_assert_int_eq(model_forward(r->model, &b), 0);

@@ -24,6 +24,7 @@
 
 struct product {
     const struct format *format;
+    bool rounded; /* mul_rounded */
     int n_out, n_in, m, g0, g1;
     unsigned char *rows; /* as in a file */
     struct kern_source src;
@@ -68,9 +69,10 @@ static void random_rows(struct product *p)
     }
 }
 
-static void random_product(struct product *p, enum tensor_type type)
+static void random_product(struct product *p, enum tensor_type type, bool rounded)
 {
     memset(p, 0, sizeof(*p));
+    p->rounded = rounded;
     p->format = format_of(type);
     int elems = p->format->elems;
     p->n_out = 1 + values_below(values_below(4) ? 70 : elems > 32 ? 100 : MAX_OUT);
@@ -97,8 +99,11 @@ static void random_product(struct product *p, enum tensor_type type)
         p->xf[i] = random_floats(p->n_in);
         p->x[i] = p->xf[i];
         if (elems > 1) {
-            void *a = guard_new(kern_act_bytes(type, p->n_in), 64);
-            generic->act_q8(p->xf[i], p->n_in, a);
+            void *a = guard_new(rounded ? 2 * (size_t)p->n_in : kern_act_bytes(type, p->n_in), 64);
+            if (rounded)
+                generic->f32_to_bf16(p->xf[i], p->n_in, a);
+            else
+                generic->act_q8(p->xf[i], p->n_in, a);
             p->x[i] = a;
         }
         p->got[i] = floats(p->n_out);
@@ -203,14 +208,43 @@ static double float_answer(const struct product *p, const struct format_value *v
     return sum;
 }
 
-void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def)
+/* mul_rounded: w rounded is within 2^-8, cut off and enlarged within (1 - 0.7213 / 2) 2^-7 of a
+ * float32 that errs by a few EPS of its parts. */
+static double rounded_answer(const struct product *p, const struct format_value *v, int i, double *ret_bound)
+{
+    double sum = 0, size = 0, lost = 0;
+    for (int k = 0; k < p->n_in; k++) {
+        double x = values_bf16((const unsigned char *)p->x[i] + 2 * k), w = v[k].scale * v[k].q - v[k].min;
+        double parts = fabs(v[k].scale) * (512 + abs(v[k].q)) + fabs(v[k].min); /* 512: offset and base */
+        if (isnan(x) || fabs(x) > 1e38 || isnan(w) || fabs(w * x) > 1e37 || parts > 1e37) {
+            *ret_bound = INFINITY;
+            return 0;
+        }
+        sum += w * x;
+        size += fabs(w * x);
+        lost += fabs(x) * (fabs(w) * 0.6400 * 0x1p-7 + parts * 5 * EPS) + 1.2e-38 * (2 + fabs(w) + fabs(x));
+    }
+    *ret_bound = lost + (p->n_in + 4) * EPS * size;
+    return sum;
+}
+
+static void multiply(const struct kernels *k, const struct product *p, int g0, int g1, const void *const *x,
+                     float *const *y, int m)
+{
+    if (p->rounded)
+        k->mul_rounded(p->format->type, p->packed, p->n_out, p->n_in, g0, g1, x, y, m);
+    else
+        kern_mul(k, p->format->type)(p->packed, p->n_out, p->n_in, g0, g1, x, y, m);
+}
+
+void check_product(enum tensor_type type, bool rounded)
 {
     static double want[MAX_M][MAX_OUT], bound[MAX_M][MAX_OUT];
     static struct format_value v[MAX_IN];
     struct product p;
-    random_product(&p, type);
-    def(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.def, p.m);
-    mul(p.packed, p.n_out, p.n_in, p.g0, p.g1, p.x, p.got, p.m);
+    random_product(&p, type, rounded);
+    multiply(generic, &p, p.g0, p.g1, p.x, p.def, p.m);
+    multiply(level, &p, p.g0, p.g1, p.x, p.got, p.m);
     check_guards();
     int first = p.g0 * KERN_LANES, end = p.g1 * KERN_LANES;
     end = end < p.n_out ? end : p.n_out;
@@ -224,8 +258,9 @@ void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def)
             want[i][r] = 12345.0; /* untouched */
             bound[i][r] = 0;
             if (within)
-                want[i][r] = quantised(&p) ? quant_answer(&p, v, r, i, &bound[i][r])
-                                           : float_answer(&p, v, i, &bound[i][r]);
+                want[i][r] = rounded          ? rounded_answer(&p, v, i, &bound[i][r])
+                             : quantised(&p) ? quant_answer(&p, v, r, i, &bound[i][r])
+                                             : float_answer(&p, v, i, &bound[i][r]);
         }
     }
     for (int i = 0; i < p.m; i++)
@@ -238,7 +273,7 @@ void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def)
             y[r] = floats(p.n_out);
         for (int g = p.g1; g > p.g0;) {
             int n = 1 + values_below(g - p.g0);
-            mul(p.packed, p.n_out, p.n_in, g - n, g, &p.x[i - rows], y, rows);
+            multiply(level, &p, g - n, g, &p.x[i - rows], y, rows);
             g -= n;
         }
         for (int r = 0; r < rows && end > first; r++)

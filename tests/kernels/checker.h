@@ -47,7 +47,7 @@ void check_attn_piece(void);
 void check_attn_fold(void);
 void check_row_store(void);
 /* check_products.c */
-void check_product(enum tensor_type type, kern_mul_fn *mul, kern_mul_fn *def);
+void check_product(enum tensor_type type, bool rounded);
 
 /* check_small.c */
 void check_lane_max(void);

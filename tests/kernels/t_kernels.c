@@ -89,10 +89,17 @@ float *random_floats(int n)
 #define KERN_MUL(name, type)                                                                       \
     static void check_##name(void)                                                                 \
     {                                                                                              \
-        check_product(type, level->name, generic->name);                                           \
+        check_product(type, false);                                                                \
     }
 #include "engine/kernels/kern.def"
 #undef KERN
+
+static void check_mul_rounded(void)
+{
+    static const enum tensor_type types[] = {TT_Q8_0, TT_Q4_0, TT_Q4_1, TT_Q5_0, TT_Q5_1, TT_Q2_K,
+                                             TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K, TT_IQ4_NL, TT_IQ4_XS};
+    check_product(types[values_below((int)(sizeof(types) / sizeof(types[0])))], true);
+}
 
 /* --- index keys -------------------------------------------------------------------------------- */
 

@@ -122,10 +122,10 @@ START_TEST(test_products)
         ck_assert_int_eq(matrix_pack(&m, &t, pool, NULL, &e), 0);
         ck_assert_int_eq(products_init(&p, k, pool, ROWS), 0);
         for (int i = 0; i < ROWS; i++) {
-            px[i] = act_prepare(k, m.type, x[i], N_IN, (char *)act + (size_t)i * act_room(N_IN));
+            px[i] = act_prepare(k, m.type, false, x[i], N_IN, (char *)act + (size_t)i * act_room(N_IN));
             ck_assert_int_eq(px[i] == (const void *)x[i], !act_is_quantised(m.type));
             py[i] = y[pass][i];
-            list[i] = (struct product){&m, px + i, py + i, 1};
+            list[i] = (struct product){&m, px + i, py + i, 1, 0};
         }
         if (pass == 2) { /* one by one */
             products_run(&p, list, ROWS);
@@ -151,8 +151,9 @@ static double piece_cost(const struct product *list, const struct product_piece 
     return (pc->g1 - pc->g0) * ((double)w->n_bytes / matrix_groups(w) + 16.0 * w->n_in * (pc->r1 - pc->r0));
 }
 
-/* However the rows fall on the matrices: every group of every row once, shares that are about even, pieces
- * in order, rows cut at multiples of 32. Matrices without weights do: nothing is multiplied. */
+/* However the rows fall on the matrices: every group of every row once, shares that are about even,
+ * pieces in order, rows of each kind apart and cut at multiples of 32. Matrices without weights do:
+ * nothing is multiplied. */
 START_TEST(test_cut)
 {
     enum { N = 130 };
@@ -172,8 +173,9 @@ START_TEST(test_cut)
                                    .n_in = 256 << (random_bits() % 4)};
             w[i].n_bytes = kern_packed_bytes(TT_Q8_0, w[i].n_out, w[i].n_in);
             int kind = (int)(random_bits() % 4); /* untouched, few rows, many */
-            list[i] = (struct product){&w[i], NULL, NULL, 0};
+            list[i] = (struct product){&w[i], NULL, NULL, 0, 0};
             list[i].m = kind == 0 ? 0 : kind < 3 ? 1 + (int)(random_bits() % 8) : (int)(random_bits() % 700);
+            list[i].n_rounded = random_bits() % 2 ? (int)(random_bits() % (unsigned)(list[i].m + 1)) : 0;
         }
         int n_pieces = products_cut(&p, list, n);
         ck_assert_int_le(n_pieces, p.max_pieces);
@@ -186,7 +188,9 @@ START_TEST(test_cut)
                 const struct product_piece *pc = &p.pieces[at];
                 ck_assert(pc->g0 >= 0 && pc->g0 < pc->g1 && pc->g1 <= groups);
                 ck_assert(pc->r0 >= 0 && pc->r0 < pc->r1 && pc->r1 <= list[i].m);
-                ck_assert(pc->r0 % 32 == 0);
+                int rounded = list[i].n_rounded;
+                ck_assert(pc->r1 <= rounded || pc->r0 >= rounded);
+                ck_assert((pc->r0 < rounded ? pc->r0 : pc->r0 - rounded) % 32 == 0);
                 area += (pc->g1 - pc->g0) * (pc->r1 - pc->r0);
                 for (int r = pc->r0; r < pc->r1; r++)
                     for (int g = pc->g0; g < pc->g1; g++)

@@ -323,6 +323,8 @@ EMULATE void emulate_dpbf16(int d, int a, int b)
 #define _tile_release emulate_release
 #undef _tile_loadd
 #define _tile_loadd(t, p, s) emulate_tile_load(t, p, (long)(s))
+#undef _tile_stream_loadd
+#define _tile_stream_loadd(t, p, s) emulate_tile_load(t, p, (long)(s))
 #undef _tile_stored
 #define _tile_stored(t, p, s) emulate_tile_store(t, p, (long)(s))
 #undef _tile_zero
