@@ -27,7 +27,7 @@ static struct metric *pages(struct metrics *m, const char *labels, const char *s
     snprintf(with, sizeof(with), "%s,state=\"%s\"", labels, state);
     return metrics_gauge(m, "latentd_kv_pages",
                          "Cache pages: free, held by sequences, cached (findable, unreferenced), shared "
-                         "(held by two sequences or more).", with);
+                         "(held by two sequences or more), pinned (never evicted).", with);
 }
 
 void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const char *model_id,
@@ -86,6 +86,9 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     em->pages_held = pages(m, l, "held");
     em->pages_cached = pages(m, l, "cached");
     em->pages_shared = pages(m, l, "shared");
+    em->pages_pinned = pages(m, l, "pinned");
+    COUNTER(prefix_copied, "latentd_kv_copied_tokens_total",
+            "Prompt tokens found in the prefix cache whose rows were copied from inside a page.");
     COUNTER(evictions, "latentd_kv_evictions_total", "Cache pages evicted.");
     GAUGE(bytes_per_token, "latentd_cache_bytes_per_token",
             "Bytes of cache rows of one token over all layers.");
@@ -135,10 +138,13 @@ void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv)
     metric_set(em->pages_held, (double)st.pages_held);
     metric_set(em->pages_cached, (double)st.pages_cached);
     metric_set(em->pages_shared, (double)st.pages_shared);
+    metric_set(em->pages_pinned, (double)st.pages_pinned);
+    metric_add(em->prefix_copied, (double)st.copied_tokens - em->last_copied);
     metric_add(em->prefix_queries, (double)st.queries_tokens - em->last_queries);
     metric_add(em->prefix_hits, (double)st.hits_tokens - em->last_hits);
     metric_add(em->evictions, (double)st.evictions - em->last_evictions);
     em->last_queries = (double)st.queries_tokens;
+    em->last_copied = (double)st.copied_tokens;
     em->last_hits = (double)st.hits_tokens;
     em->last_evictions = (double)st.evictions;
 }

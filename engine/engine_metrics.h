@@ -14,10 +14,10 @@ struct engine_metrics {
     struct metric *req_prompt, *req_generation, *iteration_tokens;
     struct metric *lc_prompt, *lc_predicted, *lc_prompt_seconds, *lc_predicted_seconds, *lc_decode;
     struct metric *lc_processing, *lc_deferred;
-    struct metric *pages_free, *pages_held, *pages_cached, *pages_shared, *evictions;
-    struct metric *bytes_per_token, *load_seconds;
+    struct metric *pages_free, *pages_held, *pages_cached, *pages_shared, *pages_pinned, *evictions;
+    struct metric *prefix_copied, *bytes_per_token, *load_seconds;
     struct metric *mla_block, *mla_cost[2][2]; /* [expected, measured][absorbed, decompressed] */
-    double last_queries, last_hits, last_evictions;
+    double last_queries, last_hits, last_copied, last_evictions;
 };
 
 /* m NULL: every handle stays NULL, and updates do nothing. */

@@ -101,7 +101,7 @@ const struct sched_config *sched__config(const struct sched *s)
 
 int sched_max_tokens(const struct sched *s)
 {
-    uint64_t pool = (uint64_t)kv_n_pages(s->c.kv) * kv_page_tokens(s->c.kv);
+    uint64_t pool = (uint64_t)(kv_n_pages(s->c.kv) - kv_max_pinned(s->c.kv)) * kv_page_tokens(s->c.kv);
     return pool < (uint64_t)s->c.max_model_len ? (int)pool : s->c.max_model_len;
 }
 
@@ -387,13 +387,13 @@ static bool made_differently(const struct sched *s, const struct seq *a, const s
 static bool others_compute_it(const struct sched *s, const struct seq *q)
 {
     uint32_t p = kv_page_tokens(s->c.kv);
-    size_t upto = (size_t)computed(q) + p;
-    if (!s->c.prefix_cache || computed(q) % (int)p || (size_t)q->n_tokens <= upto)
+    size_t block = (size_t)computed(q) / p, upto = (block + 1) * p; /* rows of it may have been copied */
+    if (!s->c.prefix_cache || (size_t)q->n_tokens <= upto)
         return false;
     for (int i = 0; i < s->n_plan; i++) {
         const struct seq *o = s->plan[i].q;
         if (o == q || o->job->req->cache_salt != q->job->req->cache_salt ||
-            computed(o) > computed(q) || made_differently(s, o, q, upto) || (size_t)computed(o)
+            (size_t)computed(o) / p > block || made_differently(s, o, q, upto) || (size_t)computed(o)
                 + (size_t)s->plan[i].n_tokens < upto)
             continue;
         if (!memcmp(o->tokens, q->tokens, upto * sizeof(*q->tokens)))

@@ -27,7 +27,9 @@ struct page {
     uint32_t state;     /* enum page_state */
     uint32_t parent;    /* page of the block before, NO_PAGE for the first; sealed pages only */
     uint32_t children;  /* sealed pages whose parent this is */
+    uint32_t pins;      /* pins that keep it (kv_pin); those before it have as many or more */
     uint32_t next_hash; /* chain of its index bucket */
+    uint32_t prev_head, next_head; /* chain of the pages found by parent and first token, youngest first */
     uint32_t prev, next; /* free list (next only), or the list of cached pages */
     uint32_t uses;      /* matches since the last sweep passed, at most MAX_USES */
     uint32_t one_off;   /* sealed by a very long prompt and not used again */
@@ -36,40 +38,54 @@ struct page {
     struct hash128 hash; /* chain hash up to and with this block */
 };
 
+struct pin {
+    uint64_t id;
+    uint32_t last;    /* page: this and all before it are kept; a pin of its own for each last page */
+    uint32_t n_pages;
+};
+
 struct kv_seq {
     uint64_t salt;
     uint32_t n_tokens;
     uint32_t ends[KV_WAYS];  /* rows from the beginning that are computed in each way */
+    uint32_t asked;          /* tokens that kv_seq_match was asked for, as counted in the statistics */
     uint32_t n_pages;        /* reserved */
     uint32_t cap_pages;
     uint32_t *page_ids;
     unsigned char **addresses; /* addresses[i] is where page_ids[i] lies */
     int32_t *tail;           /* [page_tokens] tokens of the open page */
-    struct kv_seq *next_free;
 };
 
 struct kv {
     uint32_t page_tokens, n_pages, n_planes;
     uint64_t page_bytes;
     size_t *plane_offset;
-    uint32_t *plane_row_bytes;
+    uint32_t *plane_row_bytes, *plane_tokens_per_row;
     unsigned char *pool;
     size_t pool_bytes;
     struct page *pages;
     int32_t *tokens;      /* [n_pages][page_tokens] of sealed pages */
     uint32_t *buckets;    /* [n_buckets], power of two */
+    uint32_t *heads;      /* [n_buckets]: sealed pages by parent and first token */
     uint32_t n_buckets;
+    uint32_t tail_unit;   /* the largest tokens_per_row: copied tails are a multiple of it */
     uint32_t free_head, n_free;
     /* Cached pages: sealed, unreferenced, without children; least recently released first. Pages
      * with cached or held children are reached when their children are gone. */
     uint32_t lru_head, lru_tail;
     uint32_t n_cached;    /* sealed and unreferenced, with or without children */
     uint32_t n_held, n_shared;
+    uint32_t n_pinned;      /* pages with pins */
+    uint32_t n_pinned_idle; /* those of them that n_cached counts too */
+    uint32_t max_pinned;
+    struct pin *pins;       /* [cap_pins] of which n_pins, oldest first */
+    uint32_t n_pins, cap_pins;
+    uint64_t last_pin_id;
     uint32_t max_seqs, n_seqs, max_seq_tokens;
     bool in_step;
     uint32_t dying_head;  /* through next */
     /* read by any thread */
-    _Atomic uint64_t s_free, s_held, s_cached, s_shared, s_hits, s_queries, s_evictions;
+    _Atomic uint64_t s_free, s_held, s_cached, s_shared, s_pinned, s_hits, s_queries, s_copied, s_evictions;
 };
 
 static inline unsigned char *page_address(const struct kv *kv, uint32_t id)
@@ -87,7 +103,14 @@ uint32_t kv__page_take(struct kv *kv);               /* an open page with one re
 void kv__page_ref(struct kv *kv, uint32_t id);
 void kv__page_unref(struct kv *kv, uint32_t id);     /* open: freed; sealed: stays findable */
 void kv__page_evict(struct kv *kv, uint32_t id);
+void kv__page_pin(struct kv *kv, uint32_t id);
+void kv__page_unpin(struct kv *kv, uint32_t id);
 void kv__publish(struct kv *kv);
+
+/* seq.c: the list of pages of a sequence */
+int kv__seq_room(struct kv_seq *s, uint32_t n_pages);             /* for so many pages in all; ERR_NOMEM */
+void kv__seq_push(struct kv *kv, struct kv_seq *s, uint32_t id);  /* needs room; takes over the reference */
+void kv__seq_drop(struct kv *kv, struct kv_seq *s, uint32_t keep); /* unreferences the pages after those */
 
 /* index.c: sealed pages by content */
 struct block_key {
@@ -100,6 +123,10 @@ struct block_key {
 struct block_key kv__block_key(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], uint32_t at,
                                uint32_t parent, const int32_t *tokens);
 uint32_t kv__index_find(const struct kv *kv, const struct block_key *key, struct hash128 hash);
+/* The sealed page after key->parent that shares most rows with the block: at least `least` and at most
+ * `most` of its first tokens, in the same ways. *ret_rows is how many. NO_PAGE when there is none. */
+uint32_t kv__index_find_tail(const struct kv *kv, const struct block_key *key, uint32_t least, uint32_t most,
+                             uint32_t *ret_rows);
 void kv__index_add(struct kv *kv, uint32_t id);
 void kv__index_remove(struct kv *kv, uint32_t id);
 struct hash128 kv__block_hash(const struct kv *kv, const struct block_key *key);

@@ -24,6 +24,9 @@ static int check_config(const struct kv_config *c, struct err *e)
         return err_set_param(e, ERR_INVAL, "n_planes", "n_planes must be in 1..%u", MAX_PLANES);
     if (c->max_seqs < 1 || c->max_seq_tokens < 1)
         return err_set_param(e, ERR_INVAL, "max_seqs", "max_seqs and max_seq_tokens must be above 0");
+    if (c->pinned_percent > 90)
+        return err_set_param(e, ERR_INVAL, "cache_pinned", "cache_pinned must be in 0..90 percent, not %u",
+                             c->pinned_percent);
     for (uint32_t i = 0; i < c->n_planes; i++) {
         const struct kv_plane *p = &c->planes[i];
         if (p->row_bytes < 1 || p->row_bytes > (1u << 24))
@@ -50,6 +53,8 @@ static uint64_t lay_out(struct kv *kv, const struct kv_config *c)
         most = p->align > most ? p->align : most;
         kv->plane_offset[i] = at;
         kv->plane_row_bytes[i] = p->row_bytes;
+        kv->plane_tokens_per_row[i] = p->tokens_per_row; /* powers of two: each divides the largest */
+        kv->tail_unit = p->tokens_per_row > kv->tail_unit ? p->tokens_per_row : kv->tail_unit;
         at += (uint64_t)p->row_bytes * (c->page_tokens / p->tokens_per_row);
     }
     return (at + most - 1) & ~(most - 1);
@@ -96,7 +101,8 @@ int kv_open(const struct kv_config *c, struct kv **ret, struct err *e)
     kv->free_head = kv->lru_head = kv->lru_tail = kv->dying_head = NO_PAGE;
     kv->plane_offset = calloc(c->n_planes, sizeof(*kv->plane_offset));
     kv->plane_row_bytes = calloc(c->n_planes, sizeof(*kv->plane_row_bytes));
-    if (!kv->plane_offset || !kv->plane_row_bytes)
+    kv->plane_tokens_per_row = calloc(c->n_planes, sizeof(*kv->plane_tokens_per_row));
+    if (!kv->plane_offset || !kv->plane_row_bytes || !kv->plane_tokens_per_row)
         goto nomem;
     kv->page_bytes = lay_out(kv, c);
     uint64_t n = c->pool_bytes / kv->page_bytes;
@@ -107,6 +113,7 @@ int kv_open(const struct kv_config *c, struct kv **ret, struct err *e)
         goto fail;
     }
     kv->n_pages = n > UINT32_MAX - 1 ? UINT32_MAX - 1 : (uint32_t)n;
+    kv->max_pinned = (uint32_t)((uint64_t)kv->n_pages * c->pinned_percent / 100);
     kv->n_buckets = 16;
     while (kv->n_buckets < kv->n_pages && kv->n_buckets < (1u << 30))
         kv->n_buckets *= 2;
@@ -115,13 +122,14 @@ int kv_open(const struct kv_config *c, struct kv **ret, struct err *e)
     kv->pages = calloc(kv->n_pages, sizeof(*kv->pages));
     kv->tokens = calloc((size_t)kv->n_pages * kv->page_tokens, sizeof(*kv->tokens));
     kv->buckets = malloc((size_t)kv->n_buckets * sizeof(*kv->buckets));
-    if (!kv->pages || !kv->tokens || !kv->buckets)
+    kv->heads = malloc((size_t)kv->n_buckets * sizeof(*kv->heads));
+    if (!kv->pages || !kv->tokens || !kv->buckets || !kv->heads)
         goto nomem;
     for (uint32_t i = 0; i < kv->n_buckets; i++)
-        kv->buckets[i] = NO_PAGE;
+        kv->buckets[i] = kv->heads[i] = NO_PAGE;
     for (uint32_t i = kv->n_pages; i-- > 0;) { /* low addresses are handed out first */
-        kv->pages[i] = (struct page){.parent = NO_PAGE, .next_hash = NO_PAGE, .prev = NO_PAGE,
-                                     .next = kv->free_head};
+        kv->pages[i] = (struct page){.parent = NO_PAGE, .next_hash = NO_PAGE, .prev_head = NO_PAGE,
+                                     .next_head = NO_PAGE, .prev = NO_PAGE, .next = kv->free_head};
         kv->free_head = i;
     }
     kv->n_free = kv->n_pages;
@@ -145,6 +153,9 @@ void kv_close(struct kv **kvp)
         munmap(kv->pool, kv->pool_bytes);
     free(kv->plane_offset);
     free(kv->plane_row_bytes);
+    free(kv->plane_tokens_per_row);
+    free(kv->heads);
+    free(kv->pins);
     free(kv->pages);
     free(kv->tokens);
     free(kv->buckets);
@@ -187,6 +198,7 @@ void kv__publish(struct kv *kv)
     atomic_store_explicit(&kv->s_held, kv->n_held, memory_order_relaxed);
     atomic_store_explicit(&kv->s_cached, kv->n_cached, memory_order_relaxed);
     atomic_store_explicit(&kv->s_shared, kv->n_shared, memory_order_relaxed);
+    atomic_store_explicit(&kv->s_pinned, kv->n_pinned, memory_order_relaxed);
 }
 
 void kv_stats_read(const struct kv *kv, struct kv_stats *s)
@@ -197,6 +209,8 @@ void kv_stats_read(const struct kv *kv, struct kv_stats *s)
     s->pages_held = atomic_load_explicit(&kv->s_held, memory_order_relaxed);
     s->pages_cached = atomic_load_explicit(&kv->s_cached, memory_order_relaxed);
     s->pages_shared = atomic_load_explicit(&kv->s_shared, memory_order_relaxed);
+    s->pages_pinned = atomic_load_explicit(&kv->s_pinned, memory_order_relaxed);
+    s->copied_tokens = atomic_load_explicit(&kv->s_copied, memory_order_relaxed);
     s->hits_tokens = atomic_load_explicit(&kv->s_hits, memory_order_relaxed);
     s->queries_tokens = atomic_load_explicit(&kv->s_queries, memory_order_relaxed);
     s->evictions = atomic_load_explicit(&kv->s_evictions, memory_order_relaxed);

@@ -8,10 +8,11 @@
  *
  * A page is OPEN (one writer: the tail of one sequence) or SEALED (full, immutable, shareable). Only
  * sealed pages enter the prefix index, keyed by a chain hash of their token blocks that starts from
- * the salt; a hit is verified by comparing tokens, block by block up the chain. References belong to
- * sequences, pins to one engine step. Sealed pages without references stay in the index until
- * evicted: least recently used first, with a usage count; pages that a prompt longer than a quarter
- * of the pool leaves behind go first unless they were used again.
+ * the salt; a hit is verified by comparing tokens, block by block up the chain. Where a prompt leaves
+ * what is known inside a page, the rows up to there are copied. References belong to sequences. Sealed
+ * pages without references stay in the index until evicted: least recently used first, with a usage
+ * count; pages that a prompt longer than a quarter of the pool leaves behind go first unless they were
+ * used again. Pinned prefixes are never evicted.
  *
  * Thread: the engine thread only; no locks. kv_stats_read may be called from any thread. */
 #ifndef LATENT_KVCACHE_KVCACHE_H
@@ -44,6 +45,7 @@ struct kv_config {
     uint32_t max_seqs;             /* sequences alive at once */
     uint32_t max_seq_tokens;       /* positions of one sequence */
     bool huge_pages;               /* ask for transparent huge pages */
+    uint32_t pinned_percent;       /* most of the pool that kv_pin may keep, 0 to 90 (`cache_pinned`) */
 };
 
 struct kv_stats {
@@ -52,8 +54,10 @@ struct kv_stats {
     uint64_t pages_held;       /* referenced by at least one sequence */
     uint64_t pages_cached;     /* sealed, unreferenced, findable */
     uint64_t pages_shared;     /* referenced by two sequences or more */
+    uint64_t pages_pinned;     /* kept by a pin, whether referenced or not */
     uint64_t hits_tokens;      /* counter: tokens attached by kv_seq_match */
-    uint64_t queries_tokens;   /* counter: tokens asked for in kv_seq_match */
+    uint64_t queries_tokens;   /* counter: tokens asked for in kv_seq_match, each of a sequence once */
+    uint64_t copied_tokens;    /* counter: those of hits_tokens whose rows were copied from inside a page */
     uint64_t evictions;        /* counter: pages */
 };
 
@@ -71,6 +75,8 @@ uint32_t kv_plane_row_bytes(const struct kv *kv, uint32_t plane);
 uint32_t kv_pages_for(const struct kv *kv, uint32_t n_tokens);
 /* Pages that could be had right now for new rows: free plus, outside a step, evictable. */
 uint32_t kv_pages_available(const struct kv *kv);
+/* Pages that pins may keep at most: so many fewer can one sequence count on. */
+uint32_t kv_max_pinned(const struct kv *kv);
 
 /* An empty sequence. salt separates tenants: equal tokens under different salts never share.
  * ERR_LIMIT beyond max_seqs, ERR_NOMEM. */
@@ -82,10 +88,15 @@ void kv_seq_set_ways(struct kv *kv, struct kv_seq *seq, const uint32_t ends[KV_W
 /* Drops all references (sealed pages stay findable) and clears *seq. NULL-safe. */
 void kv_seq_free(struct kv *kv, struct kv_seq **seq);
 
-/* Extends a sequence whose length is a multiple of page_tokens with sealed pages that hold exactly
- * tokens[length..]; tokens[0..length) must be what the sequence already holds. At most `limit`
- * tokens in total are attached (callers pass n_tokens - 1 so that one token is left to compute).
- * May be called again later, when other sequences have sealed more. Returns the new length. */
+/* Extends a sequence with what is known of tokens[length..]; tokens[0..length) must be what the sequence
+ * already holds. Sealed pages that hold exactly these tokens are attached (an open page gives way to one).
+ * Where there is no further one, rows of a sealed page that begins with the next k tokens, in the same
+ * ways, are copied to the open page: of the KV_TAIL_SEARCH youngest that begin with the next token, the one
+ * with most; k is a multiple of every plane's tokens_per_row. Without a page for the copy none is made. At
+ * most `limit` tokens in total are had (callers pass n_tokens - 1 so that one token is left to compute).
+ * May be called again later, when other sequences have sealed more. Returns the new length; pages reserved
+ * beyond it may have been given back. */
+#define KV_TAIL_SEARCH 64
 uint32_t kv_seq_match(struct kv *kv, struct kv_seq *seq, const int32_t *tokens, uint32_t n_tokens,
                       uint32_t limit);
 /* Tokens that kv_seq_match would attach to a new sequence with these ways (NULL: none), without attaching. */
@@ -113,12 +124,28 @@ unsigned char *const *kv_seq_pages(const struct kv_seq *seq, uint32_t *ret_n_pag
 /* How many pages only this sequence refers to (what preempting it would free at once). */
 uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *seq);
 
-/* Pins: between kv_step_begin and kv_step_end no page changes its address or is reused, so that views
+/* Keeps from eviction, until kv_unpin, those whole pages of tokens[0..n_tokens) that are in the index now,
+ * from the first without a gap. *ret_id names the pin, never 0; the same prefix pinned again has the same
+ * id. *ret_tokens: how many tokens it covers. ERR_NOTFOUND where not even the first page is there, ERR_LIMIT
+ * naming cache_pinned where all pins together would keep more than kv_max_pinned pages, ERR_NOMEM; nothing
+ * changed. */
+int kv_pin(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
+           uint32_t n_tokens, uint64_t *ret_id, uint32_t *ret_tokens, struct err *e) LATENT_MUST_CHECK;
+/* ERR_NOTFOUND for an id that is not pinned. */
+int kv_unpin(struct kv *kv, uint64_t id, struct err *e) LATENT_MUST_CHECK;
+struct kv_pinned {
+    uint64_t id, salt;
+    uint32_t n_tokens; /* covered: a multiple of page_tokens */
+};
+/* Fills at most `max` and returns how many pins there are, at most kv_max_pinned, oldest first. */
+uint32_t kv_pins(const struct kv *kv, struct kv_pinned *ret, uint32_t max);
+
+/* A step: between kv_step_begin and kv_step_end no page changes its address or is reused, so that views
  * taken inside stay good while the compute pool reads them. */
 void kv_step_begin(struct kv *kv);
 void kv_step_end(struct kv *kv);
 
-/* Forgets every sealed page that no sequence holds. Returns how many; none inside a step. */
+/* Forgets every sealed page that no sequence holds and no pin keeps. Returns how many; none inside a step. */
 uint32_t kv_drop_cached(struct kv *kv);
 /* Any thread: a consistent-enough snapshot (relaxed atomics). */
 void kv_stats_read(const struct kv *kv, struct kv_stats *ret);

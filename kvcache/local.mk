@@ -4,6 +4,8 @@ libkvcache_a_SOURCES = \
 	%D%/index.c \
 	%D%/internal.h \
 	%D%/kvcache.c %D%/kvcache.h \
+	%D%/match.c \
 	%D%/pages.c \
+	%D%/pin.c \
 	%D%/seq.c
 EXTRA_DIST += %D%/README.md

@@ -1,8 +1,8 @@
 /* kvcache/pages.c - the pool: free pages, references, and which cached page goes first.
  *
- * A page is evicted only when no sequence holds it and no sealed page follows it, so that the index
- * never holds a block whose beginning is gone. Such pages stand in one list, least recently released
- * first; a page that was matched since it was last looked at gets another turn, up to MAX_USES. */
+ * A page is evicted only when no sequence holds it, no pin keeps it and no sealed page follows it, so that
+ * the index never holds a block whose beginning is gone. Such pages stand in one list, least recently
+ * released first; a page that was matched since it was last looked at gets another turn, up to MAX_USES. */
 #include "config.h"
 
 #include "kvcache/internal.h"
@@ -38,14 +38,14 @@ static void lru_add(struct kv *kv, uint32_t id, bool first)
 
 static bool evictable(const struct page *p)
 {
-    return p->state == PAGE_SEALED && p->refs == 0 && p->children == 0;
+    return p->state == PAGE_SEALED && p->refs == 0 && p->children == 0 && p->pins == 0;
 }
 
 static void free_page(struct kv *kv, uint32_t id)
 {
     struct page *p = &kv->pages[id];
-    *p = (struct page){.state = PAGE_FREE, .parent = NO_PAGE, .next_hash = NO_PAGE, .prev = NO_PAGE,
-                       .next = kv->free_head};
+    *p = (struct page){.state = PAGE_FREE, .parent = NO_PAGE, .next_hash = NO_PAGE, .prev_head = NO_PAGE,
+                       .next_head = NO_PAGE, .prev = NO_PAGE, .next = kv->free_head};
     kv->free_head = id;
     kv->n_free++;
 }
@@ -96,7 +96,7 @@ uint32_t kv__page_take(struct kv *kv)
     kv->free_head = p->next;
     kv->n_free--;
     *p = (struct page){.refs = 1, .state = PAGE_OPEN, .parent = NO_PAGE, .next_hash = NO_PAGE,
-                       .prev = NO_PAGE, .next = NO_PAGE};
+                       .prev_head = NO_PAGE, .next_head = NO_PAGE, .prev = NO_PAGE, .next = NO_PAGE};
     kv->n_held++;
     return id;
 }
@@ -105,9 +105,10 @@ void kv__page_ref(struct kv *kv, uint32_t id)
 {
     struct page *p = &kv->pages[id];
     if (p->refs == 0) {
-        if (p->children == 0)
+        if (evictable(p))
             lru_remove(kv, id);
         kv->n_cached--;
+        kv->n_pinned_idle -= p->pins > 0;
         kv->n_held++;
     } else if (p->refs == 1) {
         kv->n_shared++;
@@ -126,7 +127,8 @@ void kv__page_unref(struct kv *kv, uint32_t id)
     kv->n_held--;
     if (p->state == PAGE_SEALED) {
         kv->n_cached++;
-        if (p->children == 0)
+        kv->n_pinned_idle += p->pins > 0;
+        if (evictable(p))
             lru_add(kv, id, p->one_off);
         return;
     }
@@ -137,6 +139,28 @@ void kv__page_unref(struct kv *kv, uint32_t id)
     p->state = PAGE_DYING; /* the step may still be reading it */
     p->next = kv->dying_head;
     kv->dying_head = id;
+}
+
+void kv__page_pin(struct kv *kv, uint32_t id)
+{
+    struct page *p = &kv->pages[id];
+    if (evictable(p))
+        lru_remove(kv, id);
+    if (p->pins++ == 0) {
+        kv->n_pinned++;
+        kv->n_pinned_idle += p->refs == 0;
+    }
+}
+
+void kv__page_unpin(struct kv *kv, uint32_t id)
+{
+    struct page *p = &kv->pages[id];
+    if (--p->pins > 0)
+        return;
+    kv->n_pinned--;
+    kv->n_pinned_idle -= p->refs == 0;
+    if (evictable(p))
+        lru_add(kv, id, false);
 }
 
 void kv_step_begin(struct kv *kv)
@@ -171,6 +195,6 @@ uint32_t kv_drop_cached(struct kv *kv)
 uint32_t kv_pages_available(const struct kv *kv)
 {
     /* Cached pages whose children are all cached can be had too, one after the other; a cached page
-     * above a held one cannot exist: a sequence that holds a page holds all before it. */
-    return kv->in_step ? kv->n_free : kv->n_free + kv->n_cached;
+     * above a held one cannot exist: a sequence that holds a page holds all before it. So with pins. */
+    return kv->in_step ? kv->n_free : kv->n_free + kv->n_cached - kv->n_pinned_idle;
 }

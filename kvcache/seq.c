@@ -1,4 +1,5 @@
-/* kvcache/seq.c - sequences: a list of pages each, the last one open. */
+/* kvcache/seq.c - sequences: a list of pages each, the last one open. Finding their beginnings in the index
+ * is match.c's. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -30,7 +31,7 @@ void kv_seq_set_ways(struct kv *kv, struct kv_seq *s, const uint32_t ends[KV_WAY
     memcpy(s->ends, ends, sizeof(s->ends));
 }
 
-static void drop_pages(struct kv *kv, struct kv_seq *s, uint32_t keep)
+void kv__seq_drop(struct kv *kv, struct kv_seq *s, uint32_t keep)
 {
     /* From the end, so that a block is released after those that follow it. */
     while (s->n_pages > keep)
@@ -43,7 +44,7 @@ void kv_seq_free(struct kv *kv, struct kv_seq **sp)
     *sp = NULL;
     if (!s)
         return;
-    drop_pages(kv, s, 0);
+    kv__seq_drop(kv, s, 0);
     free(s->page_ids);
     free(s->addresses);
     free(s->tail);
@@ -52,7 +53,7 @@ void kv_seq_free(struct kv *kv, struct kv_seq **sp)
     kv__publish(kv);
 }
 
-static int room_for(struct kv_seq *s, uint32_t n_pages)
+int kv__seq_room(struct kv_seq *s, uint32_t n_pages)
 {
     if (n_pages <= s->cap_pages)
         return 0;
@@ -71,55 +72,10 @@ static int room_for(struct kv_seq *s, uint32_t n_pages)
     return 0;
 }
 
-static void push_page(struct kv *kv, struct kv_seq *s, uint32_t id)
+void kv__seq_push(struct kv *kv, struct kv_seq *s, uint32_t id)
 {
     s->page_ids[s->n_pages] = id;
     s->addresses[s->n_pages++] = page_address(kv, id);
-}
-
-uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, uint32_t n_tokens,
-                      uint32_t limit)
-{
-    uint32_t p = kv->page_tokens, at = s->n_tokens;
-    if (limit > n_tokens)
-        limit = n_tokens;
-    if (at % p || limit <= at)
-        return at;
-    atomic_fetch_add_explicit(&kv->s_queries, limit - at, memory_order_relaxed);
-    drop_pages(kv, s, at / p); /* reserved, nothing written yet */
-    uint32_t parent = at ? s->page_ids[at / p - 1] : NO_PAGE;
-    while (at + p <= limit) {
-        struct block_key key = kv__block_key(kv, s->salt, s->ends, at, parent, tokens + at);
-        uint32_t id = kv__index_find(kv, &key, kv__block_hash(kv, &key));
-        if (id == NO_PAGE || room_for(s, s->n_pages + 1) < 0)
-            break;
-        struct page *pg = &kv->pages[id];
-        kv__page_ref(kv, id);
-        pg->one_off = 0;
-        if (pg->uses < MAX_USES)
-            pg->uses++;
-        push_page(kv, s, id);
-        parent = id;
-        at += p;
-    }
-    atomic_fetch_add_explicit(&kv->s_hits, at - s->n_tokens, memory_order_relaxed);
-    s->n_tokens = at;
-    kv__publish(kv);
-    return at;
-}
-
-uint32_t kv_probe(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
-                  uint32_t n_tokens)
-{
-    static const uint32_t none[KV_WAYS];
-    uint32_t p = kv->page_tokens, at = 0, parent = NO_PAGE;
-    for (; at + p <= n_tokens; at += p) {
-        struct block_key key = kv__block_key(kv, salt, ends ? ends : none, at, parent, tokens + at);
-        parent = kv__index_find(kv, &key, kv__block_hash(kv, &key));
-        if (parent == NO_PAGE)
-            break;
-    }
-    return at;
 }
 
 int kv_seq_reserve(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
@@ -131,16 +87,16 @@ int kv_seq_reserve(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
         return 0;
     if (want - had > kv_pages_available(kv))
         return ERR_NOSPACE;
-    int r = room_for(s, want);
+    int r = kv__seq_room(s, want);
     if (r < 0)
         return r;
     while (s->n_pages < want) {
         uint32_t id = kv__page_take(kv);
         if (id == NO_PAGE) { /* available said otherwise: give back, change nothing */
-            drop_pages(kv, s, had);
+            kv__seq_drop(kv, s, had);
             return ERR_NOSPACE;
         }
-        push_page(kv, s, id);
+        kv__seq_push(kv, s, id);
     }
     kv__publish(kv);
     return 0;
@@ -198,12 +154,13 @@ int kv_seq_truncate(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
                 return ERR_NOSPACE;
             memcpy(page_address(kv, copy), page_address(kv, id), kv->page_bytes);
             memcpy(s->tail, page_tokens_of(kv, id), p * sizeof(*s->tail));
-            drop_pages(kv, s, keep - 1);
-            push_page(kv, s, copy);
+            kv__seq_drop(kv, s, keep - 1);
+            kv__seq_push(kv, s, copy);
         }
     }
-    drop_pages(kv, s, keep);
+    kv__seq_drop(kv, s, keep);
     s->n_tokens = n_tokens;
+    s->asked = s->asked < n_tokens ? s->asked : n_tokens;
     kv__publish(kv);
     return 0;
 }
@@ -215,14 +172,14 @@ int kv_seq_fork(struct kv *kv, const struct kv_seq *s, struct kv_seq **ret)
     int r = kv_seq_new(kv, s->salt, &f);
     if (r < 0)
         return r;
-    if ((r = room_for(f, full + 1)) < 0) {
+    if ((r = kv__seq_room(f, full + 1)) < 0) {
         kv_seq_free(kv, &f);
         return r;
     }
     /* Held first: taking a page for the copy must not evict what is being shared. */
     for (uint32_t i = 0; i < full; i++) {
         kv__page_ref(kv, s->page_ids[i]);
-        push_page(kv, f, s->page_ids[i]);
+        kv__seq_push(kv, f, s->page_ids[i]);
     }
     if (open) {
         uint32_t id = kv__page_take(kv);
@@ -232,7 +189,7 @@ int kv_seq_fork(struct kv *kv, const struct kv_seq *s, struct kv_seq **ret)
         }
         memcpy(page_address(kv, id), page_address(kv, s->page_ids[full]), kv->page_bytes);
         memcpy(f->tail, s->tail, p * sizeof(*f->tail));
-        push_page(kv, f, id);
+        kv__seq_push(kv, f, id);
     }
     f->n_tokens = s->n_tokens;
     memcpy(f->ends, s->ends, sizeof(f->ends));

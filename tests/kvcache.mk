@@ -7,3 +7,8 @@ tests_t_kvcache_LDADD = $(LIBS_KV) $(CHECK_LIBS)
 tests_t_kv_model_SOURCES = %D%/unit/t_kv_model.c
 tests_t_kv_model_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_kv_model_LDADD = $(LIBS_KV) $(CHECK_LIBS)
+
+## The model test at length: every operation checked, 1,000,000 of them.
+check-kv-model: tests/t_kv_model$(EXEEXT)
+	LATENT_MODEL_OPS=1000000 CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent tests/t_kv_model$(EXEEXT)
+.PHONY: check-kv-model

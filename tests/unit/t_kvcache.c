@@ -18,7 +18,7 @@ static struct kv *cache(uint32_t n_pages, uint32_t max_seqs)
     struct kv *kv = NULL;
     struct kv_config c = {.page_tokens = P, .n_planes = 1, .planes = &one_plane,
                           .pool_bytes = (uint64_t)n_pages * P * 16, .max_seqs = max_seqs,
-                          .max_seq_tokens = 1000};
+                          .max_seq_tokens = 1000, .pinned_percent = 25};
     ck_assert_msg(kv_open(&c, &kv, &e) == 0, "%s", e.text);
     ck_assert_uint_eq(kv_n_pages(kv), n_pages);
     return kv;
@@ -223,32 +223,37 @@ START_TEST(test_match)
     tokens_from(t, 0, 64);
     append(kv, a, 0, 3 * P + 5);
     ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, 64), 3 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, 2 * P + 7), 2 * P);
-    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, P - 1), 0);
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, 2 * P + 7), 2 * P + 7); /* 7 rows to be copied */
+    ck_assert_uint_eq(kv_probe(kv, 1, NULL, t, P - 1), P - 1);
     ck_assert_uint_eq(kv_probe(kv, 1, NULL, t + 1, 32), 0);
     ck_assert_uint_eq(kv_probe(kv, 2, NULL, t, 64), 0);
     ck_assert_uint_eq(stats(kv).queries_tokens, 0);
     /* the limit leaves one token to compute */
-    ck_assert_uint_eq(kv_seq_match(kv, b, t, 2 * P, 2 * P - 1), P);
+    ck_assert_uint_eq(kv_seq_match(kv, b, t, 2 * P, 2 * P - 1), 2 * P - 1);
+    ck_assert_uint_eq(row_byte(b, 2 * P - 2), 2 * P - 2);
+    ck_assert_ptr_ne(kv_seq_pages(a, NULL)[1], kv_seq_pages(b, NULL)[1]);
     ck_assert_uint_eq(kv_seq_match(kv, c, t, 64, 64), 0); /* another tenant */
-    ck_assert_uint_eq(stats(kv).hits_tokens, P);
+    ck_assert_uint_eq(stats(kv).hits_tokens, 2 * P - 1);
+    ck_assert_uint_eq(stats(kv).copied_tokens, P - 1);
     ck_assert_uint_eq(stats(kv).queries_tokens, 2 * P - 1 + 64);
     ck_assert_uint_eq(stats(kv).pages_shared, 1);
-    /* continues; a limit beyond n_tokens means n_tokens */
+    /* continues, with the page itself instead of the copy; a limit beyond n_tokens means n_tokens */
     ck_assert_uint_eq(kv_seq_match(kv, b, t, 3 * P, 1000), 3 * P);
     ck_assert_uint_eq(kv_seq_match(kv, b, t, 64, 64), 3 * P);
+    ck_assert_uint_eq(stats(kv).hits_tokens, 3 * P);
+    ck_assert_uint_eq(stats(kv).queries_tokens, 64 + 64); /* each token of a sequence once */
     for (uint32_t i = 0; i < 3 * P; i++)
         ck_assert_uint_eq(row_byte(b, i), i);
     ck_assert_ptr_eq(kv_seq_pages(a, NULL)[2], kv_seq_pages(b, NULL)[2]);
-    /* not at a page's end: stays as it is */
-    append(kv, b, 100, 3);
+    /* nothing more is known */
+    append(kv, b, 24, 3);
     ck_assert_uint_eq(kv_seq_match(kv, b, t, 64, 64), 3 * P + 3);
     /* a reservation does not stand in the way, and a mismatch in the middle ends the match */
     struct kv_seq *d = new_seq(kv, 1);
     ck_assert_int_eq(kv_seq_reserve(kv, d, 10), 0);
     t[P + 3] = 999;
-    ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 64), P);
-    ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 64), P);
+    ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 64), P + 3);
+    ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 64), P + 3);
     kv_seq_free(kv, &a);
     kv_seq_free(kv, &b);
     kv_seq_free(kv, &c);
@@ -310,11 +315,12 @@ START_TEST(test_ways_in_part)
     kv_seq_set_ways(kv, a, (uint32_t[KV_WAYS]){P + 3, 2 * P - 1});
     append(kv, a, 0, 3 * P);
     ck_assert_uint_eq(probe_ways(kv, P + 3, 2 * P - 1, t, 3 * P), 3 * P);
+    /* up to where one has left the way and the other not, its rows can be copied */
     ck_assert_uint_eq(probe_ways(kv, P, 2 * P - 1, t, 3 * P), P);
-    ck_assert_uint_eq(probe_ways(kv, P + 4, 2 * P - 1, t, 3 * P), P);
-    ck_assert_uint_eq(probe_ways(kv, P + 3, 2 * P, t, 3 * P), P);
-    ck_assert_uint_eq(probe_ways(kv, 2 * P - 1, P + 3, t, 3 * P), P);
-    ck_assert_uint_eq(probe_ways(kv, P - 1, 2 * P - 1, t, 3 * P), 0);
+    ck_assert_uint_eq(probe_ways(kv, P + 4, 2 * P - 1, t, 3 * P), P + 3);
+    ck_assert_uint_eq(probe_ways(kv, P + 3, 2 * P, t, 3 * P), 2 * P - 1);
+    ck_assert_uint_eq(probe_ways(kv, 2 * P - 1, P + 3, t, 3 * P), P + 3);
+    ck_assert_uint_eq(probe_ways(kv, P - 1, 2 * P - 1, t, 3 * P), P - 1);
     kv_seq_set_ways(kv, b, (uint32_t[KV_WAYS]){P + 3, 2 * P - 2});
     append(kv, b, 0, 3 * P);
     kv_seq_set_ways(kv, c, (uint32_t[KV_WAYS]){P + 3, 2 * P - 1});
@@ -350,6 +356,137 @@ START_TEST(test_position_counts)
     ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 2 * P), P);
     kv_seq_free(kv, &a);
     kv_seq_free(kv, &b);
+    kv_close(&kv);
+}
+END_TEST
+
+/* Of the pages that begin as the prompt goes on, the one that goes on longest is copied. */
+START_TEST(test_tail_copy)
+{
+    struct kv *kv = cache(8, 8);
+    int32_t t[64];
+    struct kv_seq *a = new_seq(kv, 0), *b = new_seq(kv, 0), *c = new_seq(kv, 0), *d = new_seq(kv, 0);
+    tokens_from(t, 0, 64);
+    append(kv, a, 0, 2 * P);
+    append(kv, b, 0, P + 3); /* shares three of a's second page, and one more later */
+    append(kv, b, 70, 5);
+    append(kv, c, 0, P + 5);
+    append(kv, c, 80, 3);
+    ck_assert_uint_eq(stats(kv).pages_held, 4);
+    t[P + 5] = 80;
+    t[P + 6] = 99;
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 64), P + 6);
+    ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, P + 2), P + 2); /* the limit counts */
+    ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 63), P + 6);    /* and the copy goes on */
+    ck_assert_uint_eq(stats(kv).copied_tokens, 6);
+    ck_assert_uint_eq(kv_seq_private_pages(kv, d), 1);
+    for (uint32_t i = 0; i < P + 5; i++)
+        ck_assert_uint_eq(row_byte(d, i), i);
+    ck_assert_uint_eq(row_byte(d, P + 5), 80);
+    append(kv, d, 99, 2);
+    ck_assert_uint_eq(row_byte(c, P + 6), 81); /* the page that was copied from did not change */
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 2 * P - 1), P + 7);
+    /* without a page for it nothing is copied, nor promised */
+    struct kv_seq *e = new_seq(kv, 0), *f = new_seq(kv, 0);
+    ck_assert_int_eq(kv_seq_reserve(kv, e, 3 * P), 0);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, P + 2), P);
+    ck_assert_uint_eq(kv_seq_match(kv, f, t, P + 2, P + 2), P);
+    /* the page to be had is not the one that is copied from: the only cached one stays */
+    kv_seq_free(kv, &b);
+    tokens_from(t + P + 3, 70, 4);
+    ck_assert_uint_eq(kv_pages_available(kv), 1);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, P + 5), P);
+    ck_assert_uint_eq(kv_seq_match(kv, f, t, P + 5, P + 5), P);
+    ck_assert_uint_eq(stats(kv).evictions, 0);
+    kv_seq_free(kv, &a);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, P + 5), P + 5);
+    ck_assert_uint_eq(kv_seq_match(kv, f, t, P + 5, P + 5), P + 5);
+    ck_assert_uint_eq(stats(kv).evictions, 1);
+    ck_assert_uint_eq(row_byte(f, P + 4), 71);
+    kv_seq_free(kv, &c);
+    kv_seq_free(kv, &d);
+    kv_seq_free(kv, &e);
+    kv_seq_free(kv, &f);
+    kv_close(&kv);
+}
+END_TEST
+
+/* Rows that stand for several tokens are copied whole only. */
+START_TEST(test_tail_of_wide_rows)
+{
+    const struct kv_plane planes[] = {{16, 1, 16}, {16, 4, 16}};
+    struct kv_config c = {.page_tokens = P, .n_planes = 2, .planes = planes, .pool_bytes = 1 << 16,
+                          .max_seqs = 2, .max_seq_tokens = 100};
+    struct err e = {0};
+    struct kv *kv = NULL;
+    int32_t t[P];
+    ck_assert_msg(kv_open(&c, &kv, &e) == 0, "%s", e.text);
+    struct kv_seq *a = new_seq(kv, 0), *b = new_seq(kv, 0);
+    tokens_from(t, 0, P);
+    ck_assert_int_eq(kv_seq_reserve(kv, a, P), 0);
+    memset(kv_seq_pages(a, NULL)[0] + kv_plane_offset(kv, 1), 7, 2 * 16);
+    kv_seq_commit(kv, a, t, P);
+    ck_assert_uint_eq(kv_seq_match(kv, b, t, P, 3), 0);
+    ck_assert_uint_eq(kv_seq_match(kv, b, t, P, P - 1), 4);
+    unsigned char *wide = kv_seq_pages(b, NULL)[0] + kv_plane_offset(kv, 1);
+    ck_assert_uint_eq(wide[0], 7);
+    ck_assert_uint_eq(wide[15], 7);
+    ck_assert_uint_eq(wide[16], 0);
+    kv_seq_free(kv, &a);
+    kv_seq_free(kv, &b);
+    kv_close(&kv);
+}
+END_TEST
+
+START_TEST(test_pins)
+{
+    struct kv *kv = cache(16, 4); /* 4 pages may be pinned */
+    struct kv_pinned list[4];
+    struct err e = {0};
+    int32_t t[64];
+    uint64_t first = 0, second = 0, again = 0;
+    uint32_t n = 0;
+    struct kv_seq *s = new_seq(kv, 5);
+    tokens_from(t, 0, 64);
+    ck_assert_uint_eq(kv_max_pinned(kv), 4);
+    ck_assert_int_eq(kv_pin(kv, 5, NULL, t, 64, &first, &n, &e), ERR_NOTFOUND);
+    append(kv, s, 0, 6 * P);
+    ck_assert_int_eq(kv_pin(kv, 5, NULL, t, P - 1, &first, &n, &e), ERR_NOTFOUND);
+    ck_assert_int_eq(kv_pin(kv, 4, NULL, t, 64, &first, &n, &e), ERR_NOTFOUND);
+    ck_assert_int_eq(kv_pin(kv, 5, (uint32_t[KV_WAYS]){P, 0}, t, 64, &first, &n, &e), ERR_NOTFOUND);
+    ck_assert_int_eq(kv_pin(kv, 5, NULL, t, 5 * P, &first, &n, &e), ERR_LIMIT);
+    ck_assert_str_eq(e.param, "cache_pinned");
+    ck_assert_ptr_nonnull(strstr(e.text, "above the 4"));
+    ck_assert_uint_eq(n, 0);
+    ck_assert_int_eq(kv_pin(kv, 5, NULL, t, 3 * P + 1, &first, &n, &e), 0);
+    ck_assert_uint_eq(n, 3 * P);
+    ck_assert_int_eq(kv_pin(kv, 5, NULL, t, 4 * P, &second, &n, &e), 0); /* one page more */
+    ck_assert_uint_ne(first, second);
+    ck_assert_int_eq(kv_pin(kv, 5, NULL, t, 3 * P, &again, &n, &e), 0);
+    ck_assert_uint_eq(first, again);
+    ck_assert_uint_eq(kv_pins(kv, list, 4), 2);
+    ck_assert_uint_eq(list[0].id, first);
+    ck_assert_uint_eq(list[1].n_tokens, 4 * P);
+    ck_assert_uint_eq(list[1].salt, 5);
+    ck_assert_uint_eq(stats(kv).pages_pinned, 4);
+    kv_seq_free(kv, &s);
+    /* neither pressure nor dropping takes them */
+    ck_assert_uint_eq(kv_pages_available(kv), 12);
+    s = new_seq(kv, 0);
+    ck_assert_int_eq(kv_seq_reserve(kv, s, 13 * P), ERR_NOSPACE);
+    ck_assert_int_eq(kv_seq_reserve(kv, s, 12 * P), 0);
+    kv_seq_free(kv, &s);
+    ck_assert_uint_eq(kv_drop_cached(kv), 0);
+    ck_assert_uint_eq(kv_probe(kv, 5, NULL, t, 64), 4 * P);
+    /* let go, they are as others */
+    ck_assert_int_eq(kv_unpin(kv, second, &e), 0);
+    ck_assert_int_eq(kv_unpin(kv, second, &e), ERR_NOTFOUND);
+    ck_assert_uint_eq(stats(kv).pages_pinned, 3);
+    ck_assert_uint_eq(kv_drop_cached(kv), 1);
+    ck_assert_int_eq(kv_unpin(kv, first, &e), 0);
+    ck_assert_uint_eq(kv_pages_available(kv), 16);
+    ck_assert_uint_eq(kv_drop_cached(kv), 3);
+    ck_assert_uint_eq(stats(kv).pages_free, 16);
     kv_close(&kv);
 }
 END_TEST
@@ -587,6 +724,9 @@ int main(void)
     tcase_add_test(tc, test_ways);
     tcase_add_test(tc, test_ways_in_part);
     tcase_add_test(tc, test_position_counts);
+    tcase_add_test(tc, test_tail_copy);
+    tcase_add_test(tc, test_tail_of_wide_rows);
+    tcase_add_test(tc, test_pins);
     tcase_add_test(tc, test_equal_pages_merge);
     tcase_add_test(tc, test_step_pins);
     tcase_add_test(tc, test_fork);
