@@ -12,22 +12,20 @@
 struct block_key kv__block_key(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], uint32_t at,
                                uint32_t parent, const int32_t *tokens)
 {
-    struct block_key key = {.salt = salt, .parent = parent, .tokens = tokens};
-    for (int w = 0; w < KV_WAYS; w++) {
-        uint32_t n = ends[w] > at ? ends[w] - at : 0;
-        key.ways.rows[w] = (uint16_t)(n < kv->page_tokens ? n : kv->page_tokens);
-    }
-    return key;
+    return (struct block_key){salt, parent, kv__ways_at(ends, at, kv->page_tokens), tokens};
+}
+
+struct hash128 kv__chain_hash(struct hash128 before, struct ways ways, const int32_t *tokens, uint32_t n)
+{
+    for (int w = 0; w < KV_WAYS; w++)
+        before.hi ^= (uint64_t)ways.rows[w] << 16 * w;
+    return hash128_chain(before, tokens, n);
 }
 
 struct hash128 kv__block_hash(const struct kv *kv, const struct block_key *key)
 {
-    struct hash128 before = {key->salt, 0x6c6174656e74ull};
-    if (key->parent != NO_PAGE)
-        before = kv->pages[key->parent].hash;
-    for (int w = 0; w < KV_WAYS; w++)
-        before.hi ^= (uint64_t)key->ways.rows[w] << 16 * w;
-    return hash128_chain(before, key->tokens, kv->page_tokens);
+    struct hash128 before = key->parent == NO_PAGE ? kv__root_hash(key->salt) : kv->pages[key->parent].hash;
+    return kv__chain_hash(before, key->ways, key->tokens, kv->page_tokens);
 }
 
 uint32_t kv__index_find(const struct kv *kv, const struct block_key *key, struct hash128 hash)

@@ -34,6 +34,8 @@ struct page {
     uint32_t uses;      /* matches since the last sweep passed, at most MAX_USES */
     uint32_t one_off;   /* sealed by a very long prompt and not used again */
     struct ways ways;
+    uint32_t dirty;     /* in the list of pages that are to be written to disk */
+    uint32_t dirty_prev, dirty_next;
     uint64_t salt;
     struct hash128 hash; /* chain hash up to and with this block */
 };
@@ -83,6 +85,7 @@ struct kv {
     uint64_t last_pin_id;
     uint32_t max_seqs, n_seqs, max_seq_tokens;
     bool in_step;
+    struct kv_disk *disk; /* NULL: none */
     uint32_t dying_head;  /* through next */
     /* read by any thread */
     _Atomic uint64_t s_free, s_held, s_cached, s_shared, s_pinned, s_hits, s_queries, s_copied, s_evictions;
@@ -119,6 +122,15 @@ struct block_key {
     struct ways ways;
     const int32_t *tokens;
 };
+static inline struct ways kv__ways_at(const uint32_t ends[KV_WAYS], uint32_t at, uint32_t page_tokens)
+{
+    struct ways ways;
+    for (int w = 0; w < KV_WAYS; w++) {
+        uint32_t n = ends[w] > at ? ends[w] - at : 0;
+        ways.rows[w] = (uint16_t)(n < page_tokens ? n : page_tokens);
+    }
+    return ways;
+}
 /* The key of the block at `at` of a sequence: ends as kv_seq_set_ways has them, tokens of the block. */
 struct block_key kv__block_key(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], uint32_t at,
                                uint32_t parent, const int32_t *tokens);
@@ -130,5 +142,20 @@ uint32_t kv__index_find_tail(const struct kv *kv, const struct block_key *key, u
 void kv__index_add(struct kv *kv, uint32_t id);
 void kv__index_remove(struct kv *kv, uint32_t id);
 struct hash128 kv__block_hash(const struct kv *kv, const struct block_key *key);
+/* The same from the hash of the block before; for a first block that is kv__root_hash. */
+struct hash128 kv__chain_hash(struct hash128 before, struct ways ways, const int32_t *tokens, uint32_t n);
+static inline struct hash128 kv__root_hash(uint64_t salt)
+{
+    return (struct hash128){salt, 0x6c6174656e74ull};
+}
+
+/* seq.c: an open page with its rows in becomes sealed and enters the index; at: its first position */
+void kv__page_seal(struct kv *kv, uint32_t id, const struct block_key *key, struct hash128 hash, uint32_t at);
+
+/* disk_kv.c: what happens to sealed pages. Nothing without a disk tier. */
+void kv__disk_sealed(struct kv *kv, uint32_t id);
+void kv__disk_used(struct kv *kv, uint32_t id);     /* found in memory by a sequence */
+void kv__disk_evicting(struct kv *kv, uint32_t id);
+void kv__disk_close(struct kv *kv);
 
 #endif

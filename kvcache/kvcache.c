@@ -149,6 +149,7 @@ void kv_close(struct kv **kvp)
     *kvp = NULL;
     if (!kv)
         return;
+    kv__disk_close(kv);
     if (kv->pool)
         munmap(kv->pool, kv->pool_bytes);
     free(kv->plane_offset);

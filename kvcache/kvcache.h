@@ -1,4 +1,4 @@
-/* kvcache/kvcache.h - the paged latent cache: pages, sequences, prefix index, eviction.
+/* kvcache/kvcache.h - the paged latent cache: pages, sequences, prefix index, eviction, disk.
  *
  * The cache knows bytes and tokens only. A page holds `page_tokens` token positions for every plane;
  * a plane is one (layer, stream) of the model: MLA declares one stream per layer whose row is
@@ -14,7 +14,8 @@
  * count; pages that a prompt longer than a quarter of the pool leaves behind go first unless they were
  * used again. Pinned prefixes are never evicted.
  *
- * Thread: the engine thread only; no locks. kv_stats_read may be called from any thread. */
+ * Thread: the engine thread only; no locks, but for the disk tier's own thread. kv_stats_read may be called
+ * from any thread. */
 #ifndef LATENT_KVCACHE_KVCACHE_H
 #define LATENT_KVCACHE_KVCACHE_H
 
@@ -29,6 +30,8 @@
 
 struct kv;
 struct kv_seq;
+struct kv_save;
+struct disk_io;
 
 /* One plane, as an attention mechanism declares it for one layer. */
 struct kv_plane {
@@ -147,6 +150,74 @@ void kv_step_end(struct kv *kv);
 
 /* Forgets every sealed page that no sequence holds and no pin keeps. Returns how many; none inside a step. */
 uint32_t kv_drop_cached(struct kv *kv);
+/* --- disk ------------------------------------------------------------------------------------------
+ *
+ * With a disk tier sealed pages are also written to files of a folder, by a thread of its own, and are
+ * found there when they are no longer in memory, after a restart too. What is read is believed only when
+ * its checksums are right and it was written for the same key, by the same model, layout, program and
+ * instruction set; anything else is as if it were not there. The tier never makes a call below fail: in
+ * trouble it turns itself off, says so, and tries again later. */
+struct kv_disk_config {
+    const char *path;         /* folder, made if it is missing; one process at a time */
+    uint64_t max_bytes;       /* of all files in it */
+    uint64_t bytes_per_s;     /* of writing; 0: no limit */
+    uint64_t fingerprint[2];  /* of what decides about bits, except the cache's own layout */
+    bool always;              /* read whatever it costs; else only where computing takes longer */
+    uint32_t retry_ms;        /* after trouble; 0: 10 s. Doubles with each failure, up to 32 times that */
+    void (*wake)(void *arg);  /* from the tier's thread: kv_disk_pump has something to do */
+    void *wake_arg;
+    void (*log)(void *arg, int level, const char *text); /* from any thread; level: enum log_level */
+    void *log_arg;
+    const struct disk_io *io; /* NULL: the system's (kvcache/disk.h) */
+};
+/* ERR_INVAL names the field, ERR_NOMEM, ERR_IO (no thread). A folder that cannot be used is no error here.
+ * kv_close writes what waits to be written, for a few seconds at most, and ends the tier. */
+int kv_disk_open(struct kv *kv, const struct kv_disk_config *cfg, struct err *e) LATENT_MUST_CHECK;
+/* Hands over what is to be written and puts what was read into the cache. Outside steps, often. */
+void kv_disk_pump(struct kv *kv);
+
+/* For a sequence that is about to be matched: true while pages that memory lacks are being read for it, and
+ * it should wait and ask again when kv_disk_pump has run. False: match now, compute the rest; nothing is on
+ * disk, or reading it takes longer than computing it, as far as both were measured, or took too long. */
+bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
+              uint32_t n_tokens);
+/* So many tokens of prompts took so long to compute: what reading is compared with. */
+void kv_disk_computed(struct kv *kv, uint32_t n_tokens, int64_t ns);
+/* Writes the sequence's pages before others', because it is about to give them back (parking). */
+void kv_disk_seq_first(struct kv *kv, const struct kv_seq *seq);
+
+/* Writes all cached pages, or those of one prefix (tokens not NULL), without the rate budget, and syncs
+ * them. ERR_STATE: there is no disk tier, or it cannot write now; ERR_NOMEM. */
+int kv_save_begin(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
+                  uint32_t n_tokens, struct kv_save **ret, struct err *e) LATENT_MUST_CHECK;
+struct kv_saved {
+    uint64_t pages;   /* on disk now */
+    uint64_t evicted; /* left memory before they were written */
+};
+/* 1: done, *ret is filled; 0: ask again after kv_disk_pump; ERR_STATE: the tier got into trouble. */
+int kv_save_poll(struct kv *kv, struct kv_save *s, struct kv_saved *ret, struct err *e) LATENT_MUST_CHECK;
+void kv_save_end(struct kv *kv, struct kv_save **s); /* any time; NULL-safe */
+
+/* Deletes all files of the tier, and what waits to be written or was read for them. Returns a number for
+ * kv_disk_dropped; 0 without a disk tier. */
+uint64_t kv_disk_drop(struct kv *kv);
+bool kv_disk_dropped(struct kv *kv, uint64_t number);
+
+enum kv_disk_state { KV_DISK_NONE = 0, KV_DISK_STARTING, KV_DISK_ON, KV_DISK_READING /* not writing */,
+                     KV_DISK_DOWN };
+struct kv_disk_stats {
+    enum kv_disk_state state;
+    char trouble[200];                 /* why it does not read or write, or "" */
+    uint64_t max_bytes, bytes, pages;
+    uint32_t files, evicted_files;
+    uint32_t queue;                    /* pages that wait to be written */
+    uint64_t writes, written_bytes, reads, read_bytes; /* pages; counters, as the rest */
+    uint64_t hits_tokens;              /* put into memory from disk */
+    uint64_t dropped;                  /* pages evicted from memory before they were written */
+    uint64_t errors;
+};
+void kv_disk_stats_read(struct kv *kv, struct kv_disk_stats *ret);
+
 /* Any thread: a consistent-enough snapshot (relaxed atomics). */
 void kv_stats_read(const struct kv *kv, struct kv_stats *ret);
 /* Walks every structure and aborts with a message on a broken invariant. Tests only. */

@@ -21,6 +21,7 @@ static void use(struct kv *kv, uint32_t id)
     p->one_off = 0;
     if (p->uses < MAX_USES)
         p->uses++;
+    kv__disk_used(kv, id);
 }
 
 /* Rows [from, to) of a page, for every plane. A row of several tokens that `from` lies in is copied too. */

@@ -54,6 +54,7 @@ void kv__page_evict(struct kv *kv, uint32_t id)
 {
     struct page *p = &kv->pages[id];
     uint32_t parent = p->parent;
+    kv__disk_evicting(kv, id);
     lru_remove(kv, id);
     kv__index_remove(kv, id);
     kv->n_cached--;

@@ -102,6 +102,21 @@ int kv_seq_reserve(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
     return 0;
 }
 
+void kv__page_seal(struct kv *kv, uint32_t id, const struct block_key *key, struct hash128 hash, uint32_t at)
+{
+    struct page *p = &kv->pages[id];
+    p->state = PAGE_SEALED;
+    p->parent = key->parent;
+    p->salt = key->salt;
+    p->ways = key->ways;
+    p->hash = hash;
+    p->one_off = (uint64_t)(at / kv->page_tokens + 1) * 4 > kv->n_pages;
+    memcpy(page_tokens_of(kv, id), key->tokens, kv->page_tokens * sizeof(*key->tokens));
+    if (key->parent != NO_PAGE)
+        kv->pages[key->parent].children++;
+    kv__index_add(kv, id);
+}
+
 /* The page at index i is full: it becomes immutable and findable, or gives way to its equal. */
 static void seal(struct kv *kv, struct kv_seq *s, uint32_t i)
 {
@@ -116,17 +131,8 @@ static void seal(struct kv *kv, struct kv_seq *s, uint32_t i)
         kv__page_unref(kv, id);
         return;
     }
-    struct page *p = &kv->pages[id];
-    p->state = PAGE_SEALED;
-    p->parent = parent;
-    p->salt = s->salt;
-    p->ways = key.ways;
-    p->hash = h;
-    p->one_off = (uint64_t)(i + 1) * 4 > kv->n_pages;
-    memcpy(page_tokens_of(kv, id), s->tail, kv->page_tokens * sizeof(*s->tail));
-    if (parent != NO_PAGE)
-        kv->pages[parent].children++;
-    kv__index_add(kv, id);
+    kv__page_seal(kv, id, &key, h, i * kv->page_tokens);
+    kv__disk_sealed(kv, id);
 }
 
 void kv_seq_commit(struct kv *kv, struct kv_seq *s, const int32_t *tokens, uint32_t n_tokens)
