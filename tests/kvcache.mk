@@ -12,3 +12,8 @@ tests_t_kv_model_LDADD = $(LIBS_KV) $(CHECK_LIBS)
 check-kv-model: tests/t_kv_model$(EXEEXT)
 	LATENT_MODEL_OPS=1000000 CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent tests/t_kv_model$(EXEEXT)
 .PHONY: check-kv-model
+check_PROGRAMS += tests/t_disk
+TESTS += tests/t_disk
+tests_t_disk_SOURCES = %D%/unit/t_disk.c
+tests_t_disk_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_disk_LDADD = $(LIBS_KV) $(CHECK_LIBS)

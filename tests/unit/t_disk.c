@@ -1,0 +1,868 @@
+/* tests/unit/t_disk.c - the disk tier: written behind, found after a restart, and every way in which a
+ * folder can be bad. Whatever happens, a page that comes back has the rows that belong to its tokens. */
+#include "config.h"
+
+#include <check.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "kvcache/disk.h"
+
+#define P 8
+#define ROW 48
+#define PLENTY ((uint64_t)1 << 20)
+
+static const struct kv_plane planes[2] = {{ROW, 1, 64}, {4, P, 4}};
+static const uint32_t no_ways[KV_WAYS];
+static char folder[64];
+
+/* --- a system that fails as told ------------------------------------------------------------------------ */
+
+static struct {
+    _Atomic int open_errno, write_errno, read_errno, sync_errno;
+    _Atomic int short_writes;  /* at most so many bytes at once; 0: all */
+    _Atomic int torn_after;    /* bytes that are written before write_errno comes; -1: none */
+    _Atomic int log_lines;
+    char last_log[512];
+} sys;
+
+static int fail_with(int e)
+{
+    errno = e;
+    return -1;
+}
+
+static int t_open(void *arg, const char *path, int flags, mode_t mode)
+{
+    int e = sys.open_errno;
+    return e && (flags & O_ACCMODE) != O_RDONLY ? fail_with(e) : disk__system_io.open(arg, path, flags, mode);
+}
+
+static ssize_t t_pread(void *arg, int fd, void *p, size_t n, off_t at)
+{
+    return sys.read_errno ? fail_with(sys.read_errno) : disk__system_io.pread(arg, fd, p, n, at);
+}
+
+static ssize_t t_pwrite(void *arg, int fd, const void *p, size_t n, off_t at)
+{
+    if (sys.write_errno) {
+        size_t most = sys.torn_after > 0 ? (size_t)sys.torn_after : 0;
+        if (most == 0)
+            return fail_with(sys.write_errno);
+        sys.torn_after = 0;
+        return disk__system_io.pwrite(arg, fd, p, n < most ? n : most, at);
+    }
+    if (sys.short_writes && n > (size_t)sys.short_writes)
+        n = (size_t)sys.short_writes;
+    return disk__system_io.pwrite(arg, fd, p, n, at);
+}
+
+static int t_sync(void *arg, int fd)
+{
+    return sys.sync_errno ? fail_with(sys.sync_errno) : disk__system_io.sync(arg, fd);
+}
+
+static int t_rename(void *arg, const char *from, const char *to)
+{
+    return disk__system_io.rename(arg, from, to);
+}
+
+static const struct disk_io faulty = {t_open, t_pread, t_pwrite, t_sync, t_rename, NULL};
+
+static void on_log(void *arg, int level, const char *text)
+{
+    (void)arg;
+    if (level > LOG_LVL_WARN)
+        return;
+    sys.log_lines++;
+    snprintf(sys.last_log, sizeof(sys.last_log), "%s", text);
+}
+
+/* --- a cache with a folder ------------------------------------------------------------------------------ */
+
+static void setup(void)
+{
+    memset(&sys, 0, sizeof(sys));
+    sys.torn_after = -1;
+    snprintf(folder, sizeof(folder), "%s/t_disk.XXXXXX", access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+}
+
+static void teardown(void)
+{
+    char command[128];
+    snprintf(command, sizeof(command), "rm -rf '%s'", folder);
+    ck_assert_int_eq(system(command), 0);
+}
+
+static struct kv_disk_config config(void)
+{
+    return (struct kv_disk_config){.path = folder, .max_bytes = PLENTY, .fingerprint = {1, 2}, .always = true,
+                                   .retry_ms = 20, .log = on_log, .io = &faulty};
+}
+
+static struct kv *cache(uint32_t n_pages, const struct kv_disk_config *dc)
+{
+    struct err e = {0};
+    struct kv *kv = NULL;
+    struct kv_config c = {.page_tokens = P, .n_planes = 2, .planes = planes, .max_seqs = 16,
+                          .max_seq_tokens = 4096, .pool_bytes = (uint64_t)n_pages * 448};
+    ck_assert_msg(kv_open(&c, &kv, &e) == 0, "%s", e.text);
+    ck_assert_uint_eq(kv_n_pages(kv), n_pages);
+    if (dc)
+        ck_assert_msg(kv_disk_open(kv, dc, &e) == 0, "%s", e.text);
+    return kv;
+}
+
+static struct kv_disk_stats stats(struct kv *kv)
+{
+    struct kv_disk_stats s;
+    kv_disk_stats_read(kv, &s);
+    return s;
+}
+
+static bool turn(struct kv *kv)
+{
+    kv_disk_pump(kv);
+    kv_check(kv);
+    nanosleep(&(struct timespec){0, 300000}, NULL);
+    return true;
+}
+
+#define UNTIL(kv, cond)                                                           \
+    do {                                                                          \
+        int64_t until_ = clock_now_ns() + 20 * NS_PER_SEC;                        \
+        while (turn(kv) && !(cond))                                               \
+            ck_assert_msg(clock_now_ns() < until_, "still not: %s", #cond);       \
+    } while (0)
+
+/* The same, once its folder is known. */
+static struct kv *known(uint32_t n_pages, const struct kv_disk_config *dc)
+{
+    struct kv *kv = cache(n_pages, dc);
+    UNTIL(kv, stats(kv).state == KV_DISK_ON);
+    return kv;
+}
+
+static void all_written(struct kv *kv)
+{
+    UNTIL(kv, stats(kv).queue == 0 && stats(kv).state == KV_DISK_ON);
+}
+
+static void prompt(int32_t *t, int32_t first, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++)
+        t[i] = first + (int32_t)i;
+}
+
+/* What a row must hold follows from everything that its key says. */
+static void row_of(unsigned char *row, size_t n, uint64_t salt, const uint32_t ends[KV_WAYS],
+                   const int32_t *t, uint32_t at, int plane)
+{
+    uint64_t h = salt + (uint64_t)plane * 77;
+    for (int w = 0; w < KV_WAYS; w++)
+        h = h * 31 + (at < ends[w] ? at + 1 : ends[w]);
+    for (uint32_t i = 0; i <= at; i++)
+        h = (h ^ (uint64_t)t[i]) * 0x100000001b3ull;
+    for (size_t i = 0; i < n; i++)
+        row[i] = (unsigned char)(h >> 8 * (i % 8));
+}
+
+static void each_row(struct kv *kv, const struct kv_seq *s, uint64_t salt, const uint32_t *ends,
+                     const int32_t *t, uint32_t from, uint32_t n, bool write)
+{
+    unsigned char row[ROW];
+    unsigned char *const *pages = kv_seq_pages(s, NULL);
+    for (uint32_t at = from; at < n; at++)
+        for (int plane = 0; plane < 2; plane++) {
+            size_t bytes = plane ? 4 : ROW;
+            unsigned char *p = pages[at / P] + kv_plane_offset(kv, (uint32_t)plane) +
+                               (plane ? 0 : at % P * ROW);
+            if (plane && at % P != P - 1)
+                continue;
+            row_of(row, bytes, salt, ends, t, at, plane);
+            if (write)
+                memcpy(p, row, bytes);
+            else
+                ck_assert_msg(!memcmp(p, row, bytes), "wrong row at %u", at);
+        }
+}
+
+/* Has n tokens computed where the cache lacks them; returns how many it had. */
+static uint32_t run(struct kv *kv, uint64_t salt, const uint32_t *ends, const int32_t *t, uint32_t n)
+{
+    struct kv_seq *s = NULL;
+    int64_t until = clock_now_ns() + 20 * NS_PER_SEC;
+    while (kv_fetch(kv, salt, ends, t, n)) {
+        turn(kv);
+        ck_assert_msg(clock_now_ns() < until, "a fetch without an end");
+    }
+    ck_assert_int_eq(kv_seq_new(kv, salt, &s), 0);
+    kv_seq_set_ways(kv, s, ends);
+    uint32_t had = kv_seq_match(kv, s, t, n, n);
+    each_row(kv, s, salt, ends, t, 0, had, false);
+    ck_assert_int_eq(kv_seq_reserve(kv, s, n - had), 0);
+    kv_step_begin(kv);
+    each_row(kv, s, salt, ends, t, had, n, true);
+    kv_seq_commit(kv, s, t + had, n - had);
+    kv_step_end(kv);
+    kv_check(kv);
+    kv_seq_free(kv, &s);
+    return had;
+}
+
+/* A folder with the pages of one prompt in it. */
+static void fill(int32_t first, uint32_t n)
+{
+    struct kv_disk_config c = config();
+    struct kv *kv = cache(64, &c);
+    int32_t t[512];
+    prompt(t, first, n);
+    run(kv, 7, no_ways, t, n);
+    all_written(kv);
+    kv_close(&kv);
+}
+
+static int files(char *ret_one)
+{
+    DIR *dir = opendir(folder);
+    struct dirent *f;
+    int n = 0;
+    while (dir && (f = readdir(dir)))
+        if (strstr(f->d_name, ".kv")) {
+            n++;
+            snprintf(ret_one, 400, "%s/%s", folder, f->d_name);
+        }
+    closedir(dir);
+    return n;
+}
+
+START_TEST(test_restart)
+{
+    struct kv_disk_config c = config();
+    struct kv *kv = cache(64, &c);
+    int32_t t[200], u[200];
+    const uint32_t ways[2][KV_WAYS] = {{3 * P, 0}, {0, 2 * P + 3}};
+    prompt(t, 100, 200);
+    prompt(u, 100, 200);
+    u[5 * P] = 9999;
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 10 * P + 3), 0);
+    ck_assert_uint_eq(run(kv, 7, no_ways, u, 10 * P), 5 * P);
+    ck_assert_uint_eq(run(kv, 8, ways[0], t, 5 * P), 0);
+    ck_assert_uint_eq(run(kv, 8, ways[1], t, 5 * P), 0);
+    all_written(kv);
+    ck_assert_uint_eq(stats(kv).pages, 25);
+    ck_assert_uint_eq(stats(kv).writes, 25);
+    kv_close(&kv);
+
+    kv = known(64, &c);
+    ck_assert_uint_eq(stats(kv).pages, 25);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 10 * P + 3), 10 * P);
+    ck_assert_uint_eq(run(kv, 7, no_ways, u, 10 * P), 10 * P);
+    ck_assert_uint_eq(stats(kv).hits_tokens, 15 * P);
+    ck_assert_uint_eq(run(kv, 8, ways[0], t, 7 * P), 5 * P);
+    ck_assert_uint_eq(run(kv, 8, ways[1], t, 5 * P), 5 * P);
+    ck_assert_uint_eq(run(kv, 8, no_ways, t, 5 * P), 0);
+    ck_assert_uint_eq(run(kv, 9, no_ways, t, 5 * P), 0);
+    /* what came from the disk is not written again; what is new goes into the same file */
+    all_written(kv);
+    ck_assert_uint_eq(stats(kv).writes, 2 + 5 + 5);
+    ck_assert_uint_eq(stats(kv).errors, 0);
+    ck_assert_int_eq(sys.log_lines, 0);
+    kv_close(&kv);
+}
+END_TEST
+
+/* Longer than a piece that is read at once, in a pool that others use. */
+START_TEST(test_long)
+{
+    struct kv_disk_config c = config();
+    struct kv *kv = known(600, &c);
+    int32_t *t = malloc(4000 * sizeof(*t)), v[40 * P];
+    prompt(t, 0, 4000);
+    prompt(v, 7777, 40 * P);
+    run(kv, 0, no_ways, t, 4000);
+    run(kv, 0, no_ways, v, 40 * P);
+    all_written(kv);
+    kv_close(&kv);
+    kv = known(520, &c);
+    ck_assert_uint_eq(run(kv, 0, no_ways, v, 40 * P), 40 * P);
+    ck_assert_uint_eq(run(kv, 0, no_ways, t, 4000), 4000);
+    kv_close(&kv);
+    /* a pool that is too small for all of it: what fits is read */
+    kv = known(60, &c);
+    ck_assert_uint_eq(run(kv, 0, no_ways, t, 50 * P), 50 * P);
+    ck_assert_uint_eq(run(kv, 0, no_ways, v, 40 * P), 40 * P);
+    kv_close(&kv);
+    free(t);
+}
+END_TEST
+
+/* Every byte of a file flipped, and a file cut at every length: what is not as it was is not used. */
+START_TEST(test_damage)
+{
+    struct kv_disk_config c = config();
+    char path[400];
+    int32_t t[4 * P];
+    struct stat st;
+    prompt(t, 3, 4 * P);
+    fill(3, 4 * P);
+    ck_assert_int_eq(files(path), 1);
+    ck_assert_int_eq(stat(path, &st), 0);
+    size_t n = (size_t)st.st_size;
+    unsigned char *good = malloc(n);
+    FILE *f = fopen(path, "rb");
+    ck_assert_uint_eq(fread(good, 1, n, f), n);
+    fclose(f);
+    size_t found[5] = {0};
+    for (size_t at = 0; at < 2 * n; at += 37) {
+        size_t flip = at < n ? at : n, cut = at < n ? n : at - n;
+        f = fopen(path, "wb");
+        if (flip < n)
+            good[flip] ^= 0x10;
+        ck_assert_uint_eq(fwrite(good, 1, cut, f), cut);
+        if (flip < n)
+            good[flip] ^= 0x10;
+        fclose(f);
+        struct kv *kv = cache(16, &c);
+        UNTIL(kv, stats(kv).state == KV_DISK_ON);
+        uint32_t had = run(kv, 7, no_ways, t, 4 * P);
+        ck_assert_uint_le(had, 4 * P);
+        found[had / P]++;
+        struct kv_disk_stats ds = stats(kv);
+        if (flip < n && had < 4 * P)
+            ck_assert(ds.errors > 0 || flip < DISK_FILE_HEADER);
+        ck_assert_uint_eq(kv_disk_drop(kv), 1);
+        UNTIL(kv, kv_disk_dropped(kv, 1));
+        kv_close(&kv);
+    }
+    for (int i = 0; i <= 3; i++) /* each block was the first bad one */
+        ck_assert_uint_gt(found[i], 5);
+    ck_assert_uint_gt(found[4], 5); /* the file's padding */
+    free(good);
+}
+END_TEST
+
+static void put_file(const char *name, const void *data, size_t n)
+{
+    char path[400];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    ck_assert_uint_eq(fwrite(data, 1, n, f), n);
+    fclose(f);
+}
+
+static bool there(const char *name)
+{
+    char path[400];
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    return access(path, F_OK) == 0;
+}
+
+/* Files that are not what they should be: each one line, a miss, and left to eviction. */
+START_TEST(test_foreign)
+{
+    struct kv_disk_config c = config();
+    char path[400], other[400];
+    int32_t t[4 * P];
+    unsigned char h[DISK_FILE_HEADER];
+    prompt(t, 3, 4 * P);
+    fill(3, 4 * P);
+    ck_assert_int_eq(files(path), 1);
+    c.fingerprint[1] = 3; /* another model */
+    struct kv *kv = known(16, &c);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 0);
+    all_written(kv);
+    ck_assert_uint_eq(stats(kv).files, 2);
+    ck_assert_uint_eq(stats(kv).pages, 4);
+    ck_assert_uint_eq(stats(kv).errors, 0);
+    kv_close(&kv);
+    ck_assert_int_eq(files(other), 2);
+
+    c = config();
+    struct disk_layout l = {.page_tokens = P, .page_bytes = 448};
+    disk__layout(&l);
+    disk__put_header(h, &l, 0x50);
+    put_file("pages-0000000000000050.kv", h, sizeof(h)); /* another fingerprint */
+    h[8] = DISK_VERSION + 1;
+    put_file("pages-0000000000000051.kv", h, sizeof(h));
+    put_file("pages-0000000000000052.kv", "", 0);
+    put_file("pages-0000000000000053.kv", "hello", 5);
+    put_file("pages-0000000000000054.tmp", "hello", 5);
+    put_file("pages-55.kv", "not ours", 8);
+    put_file("letters.txt", "not ours", 8);
+    snprintf(path, sizeof(path), "%s/pages-0000000000000056.kv", folder);
+    ck_assert_int_eq(mkdir(path, 0700), 0);
+    kv = known(16, &c);
+    ck_assert_uint_eq(stats(kv).files, 6);
+    ck_assert_uint_eq(stats(kv).pages, 4);
+    ck_assert_int_eq(sys.log_lines, 2); /* empty, hello; the rest is no trouble */
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
+    ck_assert(!there("pages-0000000000000054.tmp"));
+    uint64_t n = kv_disk_drop(kv);
+    UNTIL(kv, kv_disk_dropped(kv, n));
+    ck_assert_uint_eq(stats(kv).bytes, 0);
+    ck_assert(there("pages-55.kv") && there("letters.txt") && !there("pages-0000000000000050.kv"));
+    kv_close(&kv);
+}
+END_TEST
+
+/* Files that go away under the daemon. */
+START_TEST(test_missing)
+{
+    struct kv_disk_config c = config();
+    char path[400];
+    int32_t t[4 * P];
+    prompt(t, 3, 4 * P);
+    fill(3, 4 * P);
+    struct kv *kv = known(16, &c);
+    kv_close(&kv);
+    kv = known(16, &c);
+    ck_assert_int_eq(files(path), 1);
+    ck_assert_int_eq(truncate(path, 700), 0); /* under the reader's eyes */
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 0);
+    ck_assert_int_eq(sys.log_lines, 1);
+    all_written(kv);
+    kv_close(&kv);
+    kv = known(16, &c);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
+    kv_close(&kv);
+}
+END_TEST
+
+START_TEST(test_disk_full)
+{
+    struct kv_disk_config c = config();
+    struct kv *kv = known(64, &c);
+    int32_t t[20 * P];
+    struct err e = {0};
+    struct kv_save *save = NULL;
+    prompt(t, 3, 20 * P);
+    static const int errors[] = {ENOSPC, EIO, EROFS, EDQUOT};
+    for (int i = 0; i < 4; i++) {
+        sys.torn_after = i == 1 ? 100 : i == 2 ? 700 : -1;
+        sys.write_errno = errors[i];
+        int lines = sys.log_lines;
+        run(kv, 100 + (uint64_t)i, no_ways, t, 3 * P);
+        UNTIL(kv, stats(kv).state == KV_DISK_READING);
+        ck_assert_ptr_nonnull(strstr(stats(kv).trouble, strerror(errors[i])));
+        ck_assert_int_eq(kv_save_begin(kv, 0, NULL, NULL, 0, &save, &e), ERR_STATE);
+        ck_assert_ptr_nonnull(strstr(e.text, strerror(errors[i])));
+        uint64_t failures = stats(kv).errors;
+        UNTIL(kv, stats(kv).errors >= failures + 2); /* it tries again */
+        ck_assert_int_eq(sys.log_lines, lines + 1);  /* and is told once */
+        ck_assert_uint_eq(run(kv, 100 + (uint64_t)i, no_ways, t, 3 * P), 3 * P);
+        sys.write_errno = 0;
+        all_written(kv);
+    }
+    ck_assert_uint_eq(stats(kv).pages, 12);
+    ck_assert_uint_eq(stats(kv).dropped, 0);
+    kv_close(&kv);
+    kv = known(64, &c);
+    for (int i = 0; i < 4; i++)
+        ck_assert_uint_eq(run(kv, 100 + (uint64_t)i, no_ways, t, 3 * P), 3 * P);
+    ck_assert_uint_eq(stats(kv).errors, 0);
+    kv_close(&kv);
+}
+END_TEST
+
+START_TEST(test_short_writes)
+{
+    struct kv_disk_config c = config();
+    sys.short_writes = 97;
+    fill(3, 9 * P);
+    int32_t t[9 * P];
+    prompt(t, 3, 9 * P);
+    struct kv *kv = known(16, &c);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 9 * P), 9 * P);
+    kv_close(&kv);
+}
+END_TEST
+
+START_TEST(test_read_errors)
+{
+    struct kv_disk_config c = config();
+    int32_t t[4 * P];
+    prompt(t, 3, 4 * P);
+    fill(3, 4 * P);
+    struct kv *kv = known(16, &c);
+    sys.read_errno = EIO;
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 0);
+    ck_assert_int_eq(sys.log_lines, 1);
+    sys.read_errno = 0;
+    kv_close(&kv);
+    sys.read_errno = EIO; /* while the folder is looked through */
+    kv = known(16, &c);
+    ck_assert_uint_eq(stats(kv).pages, 0);
+    ck_assert_uint_gt(stats(kv).errors, 0);
+    sys.read_errno = 0;
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 0);
+    all_written(kv);
+    kv_close(&kv);
+    kv = known(16, &c);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
+    kv_close(&kv);
+}
+END_TEST
+
+START_TEST(test_sync_error)
+{
+    struct kv_disk_config c = config();
+    struct kv *kv = cache(64, &c);
+    struct kv_save *save = NULL;
+    struct kv_saved saved;
+    struct err e = {0};
+    int32_t t[9 * P];
+    int r = 0;
+    prompt(t, 3, 9 * P);
+    run(kv, 7, no_ways, t, 9 * P);
+    all_written(kv);
+    ck_assert_int_eq(kv_save_begin(kv, 0, NULL, NULL, 0, &save, &e), 0);
+    run(kv, 8, no_ways, t, 9 * P);
+    sys.sync_errno = EIO;
+    UNTIL(kv, (r = kv_save_poll(kv, save, &saved, &e)) != 0);
+    ck_assert_int_eq(r, ERR_STATE);
+    kv_save_end(kv, &save);
+    sys.sync_errno = 0;
+    run(kv, 9, no_ways, t, 9 * P);
+    all_written(kv);
+    kv_close(&kv);
+}
+END_TEST
+
+/* A folder that cannot be used, and then can. */
+START_TEST(test_down)
+{
+    struct kv_disk_config c = config();
+    int32_t t[4 * P];
+    prompt(t, 3, 4 * P);
+    sys.open_errno = EROFS;
+    struct kv *kv = cache(16, &c);
+    UNTIL(kv, stats(kv).state == KV_DISK_DOWN);
+    UNTIL(kv, stats(kv).errors >= 2);
+    ck_assert_int_eq(sys.log_lines, 1);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 0);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
+    uint64_t n = kv_disk_drop(kv);
+    UNTIL(kv, kv_disk_dropped(kv, n));
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
+    sys.open_errno = 0;
+    all_written(kv);
+    ck_assert_uint_eq(stats(kv).pages, 4);
+    kv_close(&kv);
+    char deep[80];
+    snprintf(deep, sizeof(deep), "%s/a/b", folder);
+    c.path = deep;
+    kv = cache(16, &c);
+    UNTIL(kv, stats(kv).state == KV_DISK_DOWN);
+    ck_assert_ptr_nonnull(strstr(stats(kv).trouble, deep));
+    kv_close(&kv);
+}
+END_TEST
+
+START_TEST(test_two_on_one_folder)
+{
+    struct kv_disk_config c = config();
+    int32_t t[4 * P];
+    prompt(t, 3, 4 * P);
+    struct kv *a = cache(16, &c);
+    UNTIL(a, stats(a).state == KV_DISK_ON);
+    struct kv *b = cache(16, &c);
+    UNTIL(b, stats(b).state == KV_DISK_DOWN);
+    ck_assert_ptr_nonnull(strstr(stats(b).trouble, "another daemon"));
+    ck_assert_int_eq(sys.log_lines, 1);
+    ck_assert_uint_eq(run(a, 7, no_ways, t, 4 * P), 0);
+    ck_assert_uint_eq(run(b, 7, no_ways, t, 2 * P), 0);
+    kv_close(&a);
+    UNTIL(b, stats(b).state == KV_DISK_ON); /* it takes over */
+    ck_assert_uint_eq(run(b, 7, no_ways, t, 4 * P), 4 * P);
+    kv_close(&b);
+}
+END_TEST
+
+/* The budget holds at every moment, and what is used stays. */
+START_TEST(test_budget)
+{
+    struct kv_disk_config c = config();
+    int32_t t[40 * P], hot[2 * P];
+    c.max_bytes = 64 << 10; /* of 1 KiB records */
+    struct kv *kv = cache(48, &c);
+    prompt(hot, 50000, 2 * P);
+    for (int i = 0; i < 30; i++) {
+        prompt(t, i * 1000, 8 * P);
+        run(kv, 7, no_ways, t, 8 * P);
+        run(kv, 7, no_ways, hot, 2 * P);
+        UNTIL(kv, stats(kv).queue == 0);
+        ck_assert_uint_le(stats(kv).bytes, c.max_bytes);
+    }
+    ck_assert_uint_gt(stats(kv).evicted_files, 50);
+    ck_assert_uint_gt(stats(kv).pages, 30);
+    kv_close(&kv);
+    kv = known(48, &c);
+    ck_assert_uint_le(stats(kv).bytes, c.max_bytes);
+    ck_assert_uint_eq(run(kv, 7, no_ways, hot, 2 * P), 2 * P);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 8 * P), 8 * P); /* the last */
+    prompt(t, 0, 8 * P);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 8 * P), 0); /* the first */
+    kv_close(&kv);
+    c.max_bytes = 1000;
+    struct err e = {0};
+    kv = cache(16, NULL);
+    ck_assert_int_eq(kv_disk_open(kv, &c, &e), ERR_INVAL);
+    ck_assert_str_eq(e.param, "cache_disk_size");
+    kv_close(&kv);
+}
+END_TEST
+
+/* A rate so low that nothing but the first page is written behind. */
+START_TEST(test_rate_and_save)
+{
+    struct kv_disk_config c = config();
+    struct kv *kv = cache(32, &c);
+    struct kv_save *save = NULL;
+    struct kv_saved saved = {0};
+    struct err e = {0};
+    int32_t t[12 * P], u[30 * P];
+    int r = 0;
+    kv_close(&kv);
+    c.bytes_per_s = 1;
+    kv = cache(32, &c);
+    prompt(t, 3, 12 * P);
+    prompt(u, 3000, 30 * P);
+    run(kv, 7, no_ways, t, 12 * P);
+    UNTIL(kv, stats(kv).writes == 1);
+    ck_assert_uint_eq(stats(kv).queue, 11);
+    ck_assert_int_eq(kv_save_begin(kv, 7, no_ways, t, 12 * P, &save, &e), 0);
+    UNTIL(kv, (r = kv_save_poll(kv, save, &saved, &e)) != 0);
+    ck_assert_int_eq(r, 1);
+    ck_assert_uint_eq(saved.pages, 12);
+    ck_assert_uint_eq(saved.evicted, 0);
+    kv_save_end(kv, &save);
+    ck_assert_ptr_null(save);
+    ck_assert_uint_eq(stats(kv).pages, 12);
+    /* more than records on their way: some are evicted before they are written */
+    for (int i = 0; i < 20; i++)
+        run(kv, 100 + (uint64_t)i, no_ways, u, 30 * P);
+    ck_assert_uint_gt(stats(kv).dropped, 0);
+    ck_assert_int_eq(kv_save_begin(kv, 0, NULL, NULL, 0, &save, &e), 0);
+    UNTIL(kv, (r = kv_save_poll(kv, save, &saved, &e)) != 0);
+    ck_assert_uint_eq(saved.pages, 32);
+    kv_save_end(kv, &save);
+    kv_save_end(kv, &save);
+    /* a prefix that nobody has */
+    prompt(u, 9999, 30 * P);
+    ck_assert_int_eq(kv_save_begin(kv, 7, no_ways, u, 30 * P, &save, &e), 0);
+    UNTIL(kv, (r = kv_save_poll(kv, save, &saved, &e)) != 0);
+    ck_assert_uint_eq(saved.pages, 0);
+    kv_save_end(kv, &save);
+    kv_close(&kv);
+    kv = cache(32, NULL);
+    ck_assert_int_eq(kv_save_begin(kv, 7, no_ways, u, 30 * P, &save, &e), ERR_STATE);
+    ck_assert_uint_eq(kv_disk_drop(kv), 0);
+    ck_assert(kv_disk_dropped(kv, 0));
+    ck_assert_int_eq(stats(kv).state, KV_DISK_NONE);
+    kv_disk_pump(kv);
+    ck_assert(!kv_fetch(kv, 7, no_ways, u, 30 * P));
+    kv_close(&kv);
+}
+END_TEST
+
+/* Dropping takes also what waits and what is being read. */
+START_TEST(test_drop)
+{
+    struct kv_disk_config c = config();
+    int32_t t[12 * P];
+    prompt(t, 3, 12 * P);
+    fill(3, 12 * P);
+    c.bytes_per_s = 1;
+    struct kv *kv = known(32, &c);
+    run(kv, 8, no_ways, t, 12 * P);
+    ck_assert(kv_fetch(kv, 7, no_ways, t, 12 * P));
+    uint64_t n = kv_disk_drop(kv);
+    kv_drop_cached(kv);
+    UNTIL(kv, kv_disk_dropped(kv, n));
+    UNTIL(kv, stats(kv).queue == 0);
+    ck_assert_uint_eq(stats(kv).pages, 0);
+    ck_assert_uint_eq(stats(kv).files, 0);
+    ck_assert(!kv_fetch(kv, 7, no_ways, t, 12 * P));
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 12 * P), 0);
+    kv_close(&kv);
+}
+END_TEST
+
+/* The sequence that is parked goes first. */
+START_TEST(test_seq_first)
+{
+    struct kv_disk_config c = config();
+    int32_t t[100 * P];
+    prompt(t, 3, 100 * P);
+    c.bytes_per_s = 1;
+    struct kv *kv = known(300, &c);
+    run(kv, 1, no_ways, t, 100 * P);
+    run(kv, 2, no_ways, t, 100 * P);
+    struct kv_seq *s = NULL;
+    ck_assert_int_eq(kv_seq_new(kv, 2, &s), 0);
+    ck_assert_uint_eq(kv_seq_match(kv, s, t, 40 * P, 40 * P), 40 * P);
+    kv_disk_seq_first(kv, s); /* nothing was handed over yet: there is room for 64 */
+    kv_seq_free(kv, &s);
+    UNTIL(kv, stats(kv).writes >= 1);
+    kv_close(&kv); /* writes what it was given in order */
+    kv = known(300, &c);
+    ck_assert_uint_eq(run(kv, 2, no_ways, t, 40 * P), 40 * P);
+    kv_close(&kv);
+}
+END_TEST
+
+/* Reading is left when computing is quicker, as far as known. */
+START_TEST(test_cheaper)
+{
+    struct kv_disk_config c = config();
+    int32_t t[4 * P];
+    prompt(t, 3, 4 * P);
+    fill(3, 4 * P);
+    c.always = false;
+    struct kv *kv = known(16, &c);
+    for (int i = 0; i < 100; i++)
+        kv_disk_computed(kv, 1000000, 1);
+    ck_assert(!kv_fetch(kv, 7, no_ways, t, 4 * P));
+    for (int i = 0; i < 400; i++)
+        kv_disk_computed(kv, P, 1000 * NS_PER_SEC);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
+    kv_close(&kv);
+}
+END_TEST
+
+/* A record is compared in every part of its key. */
+START_TEST(test_check_record)
+{
+    struct disk_layout l = {.fingerprint = {5, 6}, .page_tokens = P, .page_bytes = 100};
+    int32_t t[P] = {1, 2, 3, 4, 5, 6, 7, 8}, u[P] = {1, 2, 3, 4, 5, 6, 7, 9};
+    const char *why = "";
+    disk__layout(&l);
+    unsigned char *r = calloc(1, l.record_bytes);
+    struct disk_key k = {.parent = {3, 4}, .salt = 9, .ways = {{P, 3}}, .tokens = t}, w;
+    k.hash = kv__chain_hash(k.parent, k.ways, t, P);
+    disk__put_key(r, &l, &k);
+    memset(r + l.head_bytes, 0x5a, 100);
+    disk__finish_record(r, &l, 11, 12);
+    ck_assert_int_eq(disk__check_record(r, &l, 11, 12, &k, &why), 0);
+#define WRONG(field, value)                                                        \
+    do {                                                                           \
+        w = k;                                                                     \
+        w.field = value;                                                           \
+        ck_assert_int_eq(disk__check_record(r, &l, 11, 12, &w, &why), ERR_FORMAT); \
+        ck_assert_str_eq(why, "its key is not the one asked for");                 \
+    } while (0)
+    WRONG(hash.lo, 1);
+    WRONG(hash.hi, 1);
+    WRONG(parent.lo, 1);
+    WRONG(parent.hi, 1);
+    WRONG(salt, 1);
+    WRONG(ways.rows[0], 1);
+    WRONG(ways.rows[1], 1);
+    WRONG(tokens, u); /* a hash that collides shares nothing */
+    ck_assert_int_eq(disk__check_record(r, &l, 11, 13, &k, &why), ERR_FORMAT);
+    ck_assert_int_eq(disk__check_record(r, &l, 10, 12, &k, &why), ERR_FORMAT);
+    w = k; /* another key under this hash, with good checksums */
+    w.tokens = u;
+    disk__put_key(r, &l, &w);
+    disk__finish_record(r, &l, 11, 12);
+    ck_assert_int_eq(disk__check_record(r, &l, 11, 12, &k, &why), ERR_FORMAT);
+    ck_assert_int_eq(disk__check_record(r, &l, 11, 12, &w, &why), ERR_FORMAT);
+    free(r);
+}
+END_TEST
+
+static uint32_t below(uint64_t *rng, uint32_t n)
+{
+    *rng ^= *rng << 13;
+    *rng ^= *rng >> 7;
+    *rng ^= *rng << 17;
+    return (uint32_t)((*rng >> 11) % n);
+}
+
+/* Everything at once, at random: prompts of common beginnings, faults that come and go, a small pool and
+ * budget, restarts. Every row that comes from the cache is compared. */
+START_TEST(test_random)
+{
+    uint64_t rng = 88172645463325252ull + (uint64_t)_i;
+    uint64_t had = 0, asked = 0;
+    struct kv_disk_config c = config();
+    c.max_bytes = 200 << 10;
+    struct kv *kv = cache(40, &c);
+    for (int op = 0; op < 1500; op++) {
+        int32_t t[30 * P];
+        uint32_t n = 1 + below(&rng, 30 * P), ends[KV_WAYS] = {0}, fork = below(&rng, 30 * P);
+        prompt(t, (int32_t)below(&rng, 3) * 1000, 30 * P);
+        for (uint32_t i = fork; i < 30 * P; i++)
+            t[i] += (int32_t)below(&rng, 2) * 100000;
+        if (below(&rng, 4) == 0)
+            ends[below(&rng, KV_WAYS)] = below(&rng, 10 * P);
+        had += run(kv, below(&rng, 3), ends, t, n);
+        asked += n;
+        if (below(&rng, 10) == 0)
+            sys.write_errno = below(&rng, 2) ? ENOSPC : 0;
+        if (below(&rng, 10) == 0)
+            sys.torn_after = (int)below(&rng, 1200) - 1;
+        if (below(&rng, 30) == 0)
+            sys.read_errno = below(&rng, 3) ? 0 : EIO;
+        if (below(&rng, 20) == 0)
+            sys.short_writes = (int)below(&rng, 2000);
+        if (below(&rng, 40) == 0) {
+            kv_close(&kv);
+            if (below(&rng, 4) == 0)
+                sys.write_errno = sys.read_errno = sys.open_errno = 0;
+            kv = cache(40, &c);
+        }
+        if (below(&rng, 200) == 0)
+            (void)kv_disk_drop(kv);
+        turn(kv);
+        ck_assert_uint_le(stats(kv).bytes, c.max_bytes);
+    }
+    ck_assert_uint_gt(had, asked / 10);
+    kv_close(&kv);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *s = suite_create("disk");
+    TCase *t = tcase_create("disk");
+    tcase_set_timeout(t, 120);
+    tcase_add_checked_fixture(t, setup, teardown);
+    tcase_add_test(t, test_restart);
+    tcase_add_test(t, test_long);
+    tcase_add_test(t, test_damage);
+    tcase_add_test(t, test_foreign);
+    tcase_add_test(t, test_missing);
+    tcase_add_test(t, test_disk_full);
+    tcase_add_test(t, test_short_writes);
+    tcase_add_test(t, test_read_errors);
+    tcase_add_test(t, test_sync_error);
+    tcase_add_test(t, test_down);
+    tcase_add_test(t, test_two_on_one_folder);
+    tcase_add_test(t, test_budget);
+    tcase_add_test(t, test_rate_and_save);
+    tcase_add_test(t, test_drop);
+    tcase_add_test(t, test_seq_first);
+    tcase_add_test(t, test_cheaper);
+    tcase_add_test(t, test_check_record);
+    tcase_add_loop_test(t, test_random, 0, 4);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? 1 : 0;
+}
