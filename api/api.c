@@ -259,41 +259,70 @@ static const struct route {
     {"/v1/chat/completions", HTTP_M_POST, handle_chat},
     {"/v1/models", HTTP_M_GET, handle_models},
     {"/v1/models/", HTTP_M_GET, handle_model},
+    {"/v1/cache", HTTP_M_GET, handle_cache_stats},
+    {"/v1/cache", HTTP_M_DELETE, handle_cache_drop},
+    {"/v1/cache/save", HTTP_M_POST, handle_cache_save},
+    {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore},
     {"/tokenize", HTTP_M_POST, handle_tokenize},
     {"/detokenize", HTTP_M_POST, handle_detokenize},
 };
 
-static const struct route *find_route(const char *path)
+#define N_ROUTES (sizeof(routes) / sizeof(*routes))
+
+static bool route_is(const struct route *r, const char *path)
 {
-    for (size_t i = 0; i < sizeof(routes) / sizeof(*routes); i++) {
-        size_t n = strlen(routes[i].path);
-        if (routes[i].path[n - 1] == '/' ? !strncmp(path, routes[i].path, n)
-                                         : !strcmp(path, routes[i].path))
-            return &routes[i];
+    size_t n = strlen(r->path);
+    return r->path[n - 1] == '/' ? !strncmp(path, r->path, n) : !strcmp(path, r->path);
+}
+
+static bool has_route(const char *path)
+{
+    for (size_t i = 0; i < N_ROUTES; i++)
+        if (route_is(&routes[i], path))
+            return true;
+    return false;
+}
+
+static const char *method_name(enum http_method m)
+{
+    return m == HTTP_M_GET ? "GET, HEAD" : m == HTTP_M_DELETE ? "DELETE" : "POST";
+}
+
+/* The route of path and method; NULL: none, and `allow` lists the methods of the path. */
+static const struct route *find_route(const char *path, enum http_method method, char *allow, size_t n)
+{
+    size_t at = 0;
+    *allow = 0;
+    for (size_t i = 0; i < N_ROUTES; i++) {
+        const struct route *r = &routes[i];
+        if (!route_is(r, path))
+            continue;
+        if (r->method == method || (r->method == HTTP_M_GET && method == HTTP_M_HEAD))
+            return r;
+        at += (size_t)snprintf(allow + at, n - at, "%s%s", at ? ", " : "", method_name(r->method));
     }
     return NULL;
 }
 
 bool api_owns_path(const char *path)
 {
-    return !strncmp(path, "/v1/", 4) || find_route(path);
+    return !strncmp(path, "/v1/", 4) || has_route(path);
 }
 
 struct api_exchange *api_handle(struct api *a, const struct api_request *req,
                                 const struct api_reply_ops *ops, void *reply)
 {
-    const struct route *route = find_route(req->path);
+    char text[256], allow[64];
+    const struct route *route = find_route(req->path, req->method, allow, sizeof(allow));
     const struct reply r = {ops, reply};
-    char text[256];
-    if (!route) {
+    if (!route && !*allow) {
         snprintf(text, sizeof(text), "there is no %.120s here", req->path);
         reply_error_full(&r, 404, "not_found", NULL, text, 0, NULL);
         return NULL;
     }
-    bool get = route->method == HTTP_M_GET;
-    if (req->method != route->method && !(get && req->method == HTTP_M_HEAD)) {
-        snprintf(text, sizeof(text), "%s takes %s", route->path, get ? "GET" : "POST");
-        reply_error_full(&r, 405, "method_not_allowed", NULL, text, 0, get ? "GET, HEAD" : "POST");
+    if (!route) {
+        snprintf(text, sizeof(text), "%.120s takes %s", req->path, allow);
+        reply_error_full(&r, 405, "method_not_allowed", NULL, text, 0, allow);
         return NULL;
     }
     if (!ready_or_reply(a, &r))

@@ -121,7 +121,7 @@ static int bad_prompt(struct err *e)
                          "such lists, and not empty");
 }
 
-static int count_prompts(const struct params *p, int *ret, struct err *e)
+int count_prompts(const struct params *p, int *ret, struct err *e)
 {
     const cJSON *v = p->prompt, *first = cJSON_IsArray(v) ? v->child : NULL;
     int n = cJSON_IsString(v) || cJSON_IsNumber(first) ? 1 : cJSON_GetArraySize(v);
@@ -163,7 +163,7 @@ static int set_ids(struct api_exchange *x, struct prompt *pr, const cJSON *v, st
     return 0;
 }
 
-static int set_prompts(struct api_exchange *x, struct err *e)
+int set_prompts(struct api_exchange *x, struct err *e)
 {
     const cJSON *v = x->p.prompt, *at;
     int i = 0, r;

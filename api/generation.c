@@ -129,7 +129,7 @@ void exchange_free_if_over(struct api_exchange *x)
 static void cancel_all(struct api_exchange *x)
 {
     for (int i = 0; i < x->n_prompts; i++)
-        if (x->prompts[i].n_live > 0)
+        if (x->prompts[i].n_live > 0 && x->prompts[i].request_id) /* 0: a command for the cache */
             engine_cancel(x->a->cfg.engine, x->prompts[i].request_id);
 }
 
@@ -474,8 +474,12 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
 {
     struct choice *c = &x->choices[pr->index * x->p.n + ev->choice];
     bool stream = x->p.stream;
-    if (ev->type == GEN_FAILED) {
+    if (ev->type == GEN_FAILED || (ev->type == GEN_CACHE && !ev->cache)) {
         exchange_fail(x, &ev->error);
+        return;
+    }
+    if (ev->type == GEN_CACHE) {
+        x->ops->cache(x, ev->cache);
         return;
     }
     if (ev->type == GEN_PROMPT) {
@@ -522,7 +526,7 @@ void api_poll(struct api *a)
     while ((ev = engine_next_event(a->cfg.engine))) {
         struct prompt *pr = ev->user;
         struct api_exchange *x = pr->x;
-        if (ev->type == GEN_DONE || ev->type == GEN_FAILED)
+        if (ev->type == GEN_DONE || ev->type == GEN_FAILED || ev->type == GEN_CACHE)
             pr->n_live--;
         if (!x->gone && x->state == X_RUNNING)
             on_event(x, pr, ev);

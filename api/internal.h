@@ -97,6 +97,8 @@ struct answer_ops {
                     const struct gen_token *t, bool first);
     /* Called once the prompts are tokenized, instead of generating; NULL: generate. */
     void (*tokenized)(struct api_exchange *x);
+    /* The answer to what `tokenized` asked of the cache. */
+    void (*cache)(struct api_exchange *x, const struct engine_cache_report *report);
 };
 
 struct api_exchange {
@@ -158,6 +160,16 @@ struct api_exchange *handle_tokenize(struct api *a, const struct api_request *re
 struct api_exchange *handle_detokenize(struct api *a, const struct api_request *req,
                                        const struct reply *r);
 
+struct api_exchange *handle_cache_stats(struct api *a, const struct api_request *req,
+                                        const struct reply *r);
+struct api_exchange *handle_cache_save(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_cache_restore(struct api *a, const struct api_request *req,
+                                          const struct reply *r);
+struct api_exchange *handle_cache_drop(struct api *a, const struct api_request *req, const struct reply *r);
+
+/* completions.c: how many prompts `prompt` holds, and that many into x->prompts. */
+int count_prompts(const struct params *p, int *ret, struct err *e) LATENT_MUST_CHECK;
+int set_prompts(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 /* Checks messages and brings them into the form of templates, in place. ERR_INVAL and ERR_LIMIT name the
  * field: "messages[2].role". */
 int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;

@@ -3,6 +3,7 @@ libapi_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 libapi_a_SOURCES = \
 	%D%/answer.c \
 	%D%/api.c %D%/api.h \
+	%D%/cache.c \
 	%D%/chat.c \
 	%D%/completions.c \
 	%D%/fields.def \

@@ -400,7 +400,7 @@ static void set_defaults(struct params *p, enum field_where where)
     p->logprobs = p->top_logprobs = -1;
     p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
     p->skip_special_tokens = p->add_special_tokens = p->parse_special = true;
-    p->add_generation_prompt = true;
+    p->add_generation_prompt = where != IN_CACHE; /* what is cached is gone on with */
 }
 
 static int check_together(struct params *p, enum field_where where, struct err *e)

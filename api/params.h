@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include "api/api.h"
 
-enum field_where { IN_COMPLETIONS = 1, IN_CHAT = 2, IN_TOKENIZE = 4, IN_DETOKENIZE = 8 };
+enum field_where { IN_COMPLETIONS = 1, IN_CHAT = 2, IN_TOKENIZE = 4, IN_DETOKENIZE = 8, IN_CACHE = 16 };
 
 struct params {
     cJSON *root;         /* the request; strings below point into it */
@@ -26,6 +26,7 @@ struct params {
     bool include_usage, continuous_usage_stats;
     bool add_special_tokens, has_add_special_tokens, parse_special, return_token_strs, with_pieces;
     bool add_generation_prompt, continue_final_message;
+    bool disk;
     int n_stop, n_stop_token_ids, n_logit_bias;
     struct stop_string *stop;
     int32_t *stop_token_ids;

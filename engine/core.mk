@@ -1,4 +1,4 @@
 ## the engine thread: scheduler, sampling, text
 libengine_a_SOURCES += %D%/engine.c %D%/sched.c %D%/sched.h %D%/job.c %D%/job.h \
 	%D%/sampler.c %D%/sampler.h %D%/textout.c %D%/textout.h %D%/events.c %D%/events.h \
-	%D%/engine_metrics.c %D%/engine_metrics.h
+	%D%/engine_metrics.c %D%/engine_metrics.h %D%/cache.c %D%/cache.h %D%/identity.c %D%/identity.h

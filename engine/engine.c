@@ -13,6 +13,7 @@
 
 #include "base/clock.h"
 #include "base/mailbox.h"
+#include "engine/cache.h"
 #include "engine/engine_metrics.h"
 #include "engine/events.h"
 #include "engine/forward.h"
@@ -24,10 +25,11 @@
 #define DEFAULT_CACHE_BYTES ((uint64_t)256 << 20)
 #define POLL_NS (20 * NS_PER_MS) /* work is there, but none of it may run now: all paused */
 #define MIN_LOGIT_ROWS 64
+#define MAX_CACHE_TASKS 64
 
 /* A message down is one word, so that cancelling can never fail for want of memory: a job's address,
- * or a request id with its kind in the two low bits. */
-enum { MSG_JOB = 0, MSG_CANCEL = 1, MSG_PAUSE = 2, MSG_RESUME = 3, MSG_BITS = 2 };
+ * or a request id or the address of a command for the cache with its kind in the low bits. */
+enum { MSG_JOB = 0, MSG_CANCEL = 1, MSG_PAUSE = 2, MSG_RESUME = 3, MSG_CACHE = 4, MSG_BITS = 3 };
 _Static_assert(sizeof(void *) == sizeof(uint64_t), "a message carries a request id");
 
 struct engine {
@@ -45,6 +47,7 @@ struct engine {
     uint64_t next_id;
     _Atomic int64_t sent_choices, sent_tokens, taken_choices, taken_tokens;
     _Atomic int running, waiting;
+    _Atomic int cache_sent; /* commands for the cache that are not answered */
     _Atomic int64_t waiting_tokens, service_ns, step_began_ns;
 
     struct engine_metrics metrics;
@@ -54,6 +57,7 @@ struct engine {
     struct kv *kv;
     struct tokenizer *tokenizer;
     struct sched *sched;
+    struct cache_desk *desk;
     struct scheme scheme;
 };
 
@@ -115,6 +119,12 @@ static int forward(void *model, const struct forward_batch *batch)
     return model_forward(model, batch);
 }
 
+static void poke(void *arg)
+{
+    struct engine *eng = arg;
+    mailbox_poke(eng->down);
+}
+
 static const enum cache_type cache_types[] = {
     [ENGINE_CACHE_BF16] = CACHE_BF16,
     [ENGINE_CACHE_F32] = CACHE_F32,
@@ -167,7 +177,13 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .events = eng->events,
                               .metrics = &eng->metrics,
                               .stopping = &eng->stopping};
-    return sched_new(&sc, &eng->sched, e);
+    if ((r = cache_open_disk(eng->kv, ck, c, &eng->scheme, poke, eng, e)) < 0 ||
+        (r = sched_new(&sc, &eng->sched, e)) < 0)
+        return r;
+    const struct cache_desk_config dc = {eng->kv, eng->sched, eng->events, &eng->metrics, &eng->stopping,
+                                         &eng->cache_sent};
+    r = cache_desk_new(&dc, &eng->desk);
+    return r < 0 ? err_set(e, r, "out of memory") : 0;
 }
 
 static int describe_model(struct engine *eng, const struct checkpoint *ck, int64_t began_ns, struct err *e)
@@ -266,6 +282,9 @@ static void take(struct engine *eng, void *msg)
     case MSG_RESUME:
         sched_pause(eng->sched, id, false);
         break;
+    case MSG_CACHE:
+        cache_desk_take(eng->desk, (struct cache_task *)(uintptr_t)(id << MSG_BITS));
+        break;
     }
 }
 
@@ -275,6 +294,7 @@ static void serve(struct engine *eng)
         void *msg;
         while ((msg = mailbox_pop(eng->down)))
             take(eng, msg);
+        cache_desk_work(eng->desk);
         events_flush(eng->events); /* ends of what was cancelled need not wait for the step */
         atomic_store(&eng->step_began_ns, clock_now_ns());
         int worked = sched_step(eng->sched);
@@ -283,7 +303,7 @@ static void serve(struct engine *eng)
         events_flush(eng->events); /* one wake for all tokens of a step */
         if (worked)
             continue;
-        bool idle = sched_idle(eng->sched);
+        bool idle = sched_idle(eng->sched) && cache_desk_idle(eng->desk);
         if (idle && atomic_load(&eng->draining) && mailbox_count(eng->down) == 0 &&
             atomic_load(&eng->state) != ENGINE_STOPPED)
             set_state(eng, ENGINE_STOPPED);
@@ -355,6 +375,7 @@ static int check_config(const struct engine_config *c, struct err *e)
 
 static void engine_destroy(struct engine *eng)
 {
+    cache_desk_free(&eng->desk);
     sched_free(&eng->sched);
     if (eng->kv)
         kv_close(&eng->kv);
@@ -367,6 +388,7 @@ static void engine_destroy(struct engine *eng)
         mailbox_free(&eng->down);
     free((char *)eng->cfg.model_path);
     free((char *)eng->cfg.model_id);
+    free((char *)eng->cfg.disk_path);
     free(eng->name);
     free(eng->chat_template);
     free(eng->tool_template);
@@ -385,8 +407,10 @@ int engine_start(const struct engine_config *cfg, struct engine **ret, struct er
     eng->cfg = *cfg;
     eng->cfg.model_path = strdup(cfg->model_path);
     eng->cfg.model_id = cfg->model_id ? strdup(cfg->model_id) : NULL;
+    eng->cfg.disk_path = cfg->disk_path ? strdup(cfg->disk_path) : NULL;
     uint32_t room = 8 * ((uint32_t)cfg->max_num_seqs + (uint32_t)cfg->max_queue_requests) + 64;
     if (!eng->cfg.model_path || (cfg->model_id && !eng->cfg.model_id) ||
+        (cfg->disk_path && !eng->cfg.disk_path) ||
         mailbox_new(room, NULL, NULL, &eng->down) < 0 ||
         events_new(EVENT_CAPACITY, cfg->wake, cfg->wake_arg, &eng->events) < 0) {
         engine_destroy(eng);
@@ -440,9 +464,13 @@ void engine_stop(struct engine **engp)
     atomic_store(&eng->stopping, 1);
     mailbox_poke(eng->down);
     pthread_join(eng->thread, NULL);
-    while ((msg = mailbox_pop(eng->down)))
-        if (((uintptr_t)msg & ((1 << MSG_BITS) - 1)) == MSG_JOB)
+    while ((msg = mailbox_pop(eng->down))) {
+        uintptr_t word = (uintptr_t)msg, kind = word & ((1 << MSG_BITS) - 1);
+        if (kind == MSG_JOB)
             job_free(msg);
+        else if (kind == MSG_CACHE)
+            cache_task_free(eng->events, (struct cache_task *)(word - kind));
+    }
     engine_destroy(eng);
 }
 
@@ -516,6 +544,29 @@ void engine_cancel(struct engine *eng, uint64_t request_id)
 void engine_pause(struct engine *eng, uint64_t request_id, bool paused)
 {
     send(eng, request_id, paused ? MSG_PAUSE : MSG_RESUME);
+}
+
+int engine_cache(struct engine *eng, const struct engine_cache_request *req, struct err *e)
+{
+    enum engine_state state = engine_state(eng);
+    if (state != ENGINE_READY)
+        return err_set(e, ERR_STATE, "the model is not ready");
+    for (int i = 0; req->tokens && i < req->n_tokens; i++)
+        if (req->tokens[i] < 0 || req->tokens[i] >= eng->info.config.vocab_size)
+            return err_set_param(e, ERR_INVAL, "prompt", "prompt: token id %d is out of range 0..%d",
+                                 req->tokens[i], eng->info.config.vocab_size - 1);
+    if (atomic_fetch_add(&eng->cache_sent, 1) >= MAX_CACHE_TASKS) {
+        atomic_fetch_sub(&eng->cache_sent, 1);
+        return err_set(e, ERR_BUSY, "%d commands for the cache wait already", MAX_CACHE_TASKS);
+    }
+    struct cache_task *t = cache_task_new(eng->events, req);
+    int r = t ? mailbox_push(eng->down, (void *)((uintptr_t)t | MSG_CACHE)) : ERR_NOMEM;
+    if (r == 0)
+        return 0;
+    atomic_fetch_sub(&eng->cache_sent, 1);
+    if (t)
+        cache_task_free(eng->events, t);
+    return t ? err_set(e, ERR_BUSY, "the queue is full") : err_set(e, r, "out of memory");
 }
 
 struct gen_event *engine_next_event(struct engine *eng)

@@ -41,10 +41,17 @@ struct engine_config {
     int max_queue_requests;     /* waiting beyond the running ones; then ERR_BUSY */
     int64_t max_queue_tokens;   /* prompt tokens waiting; then ERR_BUSY */
     bool prefix_cache;          /* share prefixes (default true) */
+    const char *disk_path;      /* folder of the cache's disk tier; NULL: none */
+    uint64_t disk_bytes;        /* of it at most */
+    uint64_t disk_rate;         /* bytes written a second; 0: no limit */
+    bool disk_always;           /* read back whatever it costs, not only where computing takes longer */
     struct metrics *metrics;    /* not owned; NULL: none */
     /* Called from the engine thread whenever events wait or the state changed. */
     void (*wake)(void *arg);
     void *wake_arg;
+    /* What the operator should know of the disk tier; level: enum log_level. From any thread. NULL: nobody. */
+    void (*log)(void *arg, int level, const char *text);
+    void *log_arg;
 };
 
 enum engine_state {
@@ -160,6 +167,7 @@ enum gen_event_type {
     GEN_TOKENS,     /* text and/or tokens were produced */
     GEN_DONE,       /* the choice ended; may carry the last text and tokens */
     GEN_FAILED,     /* the choice ended with `error` */
+    GEN_CACHE,      /* the answer to engine_cache: `cache`, or `error` */
 };
 
 enum finish_reason { FINISH_NONE = 0, FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR };
@@ -182,6 +190,7 @@ struct gen_event {
     int32_t stop_token_id;    /* the one that matched, or -1 */
     int prompt_tokens, cached_tokens, completion_tokens;
     int64_t queue_ns, prefill_ns, decode_ns, ttft_ns; /* measured from submission */
+    const struct engine_cache_report *cache;
     struct err error;
 };
 
@@ -194,6 +203,45 @@ int engine_submit(struct engine *eng, struct gen_request *req, uint64_t *ret_id,
 void engine_cancel(struct engine *eng, uint64_t request_id);
 /* Back-pressure: a paused request is not decoded until resumed (its pages may be preempted). */
 void engine_pause(struct engine *eng, uint64_t request_id, bool paused);
+/* --- the cache, by hand ------------------------------------------------------------------------- */
+
+enum engine_cache_command {
+    ENGINE_CACHE_STATS = 0,
+    ENGINE_CACHE_SAVE,    /* to disk, at once: all that is cached, or the prefix */
+    ENGINE_CACHE_RESTORE, /* of the prefix what is on disk, to memory */
+    ENGINE_CACHE_DROP,    /* from memory what nobody holds; from disk everything, where `disk` */
+};
+
+struct engine_cache_request {
+    enum engine_cache_command command;
+    const int32_t *tokens; /* prefix; NULL: none. Copied */
+    int n_tokens;
+    uint64_t salt;
+    bool disk;
+    void *user; /* comes back in the event */
+};
+
+struct engine_cache_report {
+    enum engine_cache_command command;
+    int cached_tokens;   /* RESTORE: of the prefix in memory now */
+    int restored_tokens; /* ... of them from disk */
+    uint64_t pages;      /* SAVE: on disk now; DROP: forgotten */
+    uint64_t evicted;    /* SAVE: left memory before they were written */
+    /* STATS. Pages: all, free, held by sequences, cached (findable, unreferenced), shared by several */
+    uint64_t page_bytes, n_pages, pages_free, pages_held, pages_cached, pages_shared;
+    uint32_t page_tokens;
+    uint64_t queries_tokens, hits_tokens, evictions;
+    const char *disk_state; /* "off", "starting", "on", "reading" (it cannot write), "down" */
+    char disk_trouble[200];
+    uint64_t disk_max_bytes, disk_bytes, disk_pages, disk_files, disk_queue;
+    uint64_t disk_writes, disk_reads, disk_hits_tokens, disk_dropped, disk_errors;
+};
+
+/* Asks for it; one GEN_CACHE event answers. ERR_STATE (not ready, draining), ERR_BUSY (too many), ERR_INVAL
+ * (token ids), ERR_NOMEM. */
+int engine_cache(struct engine *eng, const struct engine_cache_request *req, struct err *e)
+    LATENT_MUST_CHECK;
+
 /* Next event or NULL. Loop thread. */
 struct gen_event *engine_next_event(struct engine *eng);
 void engine_event_free(struct engine *eng, struct gen_event *ev);

@@ -90,6 +90,19 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     COUNTER(prefix_copied, "latentd_kv_copied_tokens_total",
             "Prompt tokens found in the prefix cache whose rows were copied from inside a page.");
     COUNTER(evictions, "latentd_kv_evictions_total", "Cache pages evicted.");
+    GAUGE(disk_up, "latentd_disk_up", "1 when the cache's disk tier can be read, 0 when there is none or it is down.");
+    GAUGE(disk_writing, "latentd_disk_writing", "1 when the disk tier can be written.");
+    GAUGE(disk_bytes, "latentd_disk_bytes", "Bytes of all files of the disk tier.");
+    GAUGE(disk_pages, "latentd_disk_pages", "Cache pages that can be found on disk.");
+    GAUGE(disk_queue, "latentd_disk_queue_pages", "Cache pages that wait to be written to disk.");
+    COUNTER(disk_writes, "latentd_disk_writes_total", "Cache pages written to disk.");
+    COUNTER(disk_reads, "latentd_disk_reads_total", "Cache pages read from disk.");
+    COUNTER(disk_hits, "latentd_disk_hit_tokens_total", "Tokens whose rows were put into memory from disk.");
+    COUNTER(disk_dropped, "latentd_disk_dropped_total",
+            "Cache pages that were evicted from memory before they could be written to disk.");
+    COUNTER(disk_errors, "latentd_disk_errors_total",
+            "Failures of the disk tier: pages and files that were not used, writes and opens that failed.");
+    COUNTER(disk_evictions, "latentd_disk_evicted_files_total", "Files deleted to stay within the budget.");
     GAUGE(bytes_per_token, "latentd_cache_bytes_per_token",
             "Bytes of cache rows of one token over all layers.");
     GAUGE(load_seconds, "latentd_load_seconds", "Time the model took to load.");
@@ -147,6 +160,26 @@ void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv)
     em->last_copied = (double)st.copied_tokens;
     em->last_hits = (double)st.hits_tokens;
     em->last_evictions = (double)st.evictions;
+}
+
+void engine_metrics_disk(struct engine_metrics *em, struct kv *kv)
+{
+    struct kv_disk_stats d, *last = &em->last_disk;
+    kv_disk_stats_read(kv, &d);
+    if (d.state == KV_DISK_NONE)
+        return;
+    metric_set(em->disk_up, d.state == KV_DISK_ON || d.state == KV_DISK_READING);
+    metric_set(em->disk_writing, d.state == KV_DISK_ON);
+    metric_set(em->disk_bytes, (double)d.bytes);
+    metric_set(em->disk_pages, (double)d.pages);
+    metric_set(em->disk_queue, d.queue);
+    metric_add(em->disk_writes, (double)(d.writes - last->writes));
+    metric_add(em->disk_reads, (double)(d.reads - last->reads));
+    metric_add(em->disk_hits, (double)(d.hits_tokens - last->hits_tokens));
+    metric_add(em->disk_dropped, (double)(d.dropped - last->dropped));
+    metric_add(em->disk_errors, (double)(d.errors - last->errors));
+    metric_add(em->disk_evictions, d.evicted_files - last->evicted_files);
+    *last = d;
 }
 
 void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int64_t e2e_ns)

@@ -17,6 +17,9 @@ struct engine_metrics {
     struct metric *pages_free, *pages_held, *pages_cached, *pages_shared, *pages_pinned, *evictions;
     struct metric *prefix_copied, *bytes_per_token, *load_seconds;
     struct metric *mla_block, *mla_cost[2][2]; /* [expected, measured][absorbed, decompressed] */
+    struct metric *disk_up, *disk_writing, *disk_bytes, *disk_pages, *disk_queue;
+    struct metric *disk_writes, *disk_reads, *disk_hits, *disk_dropped, *disk_errors, *disk_evictions;
+    struct kv_disk_stats last_disk;
     double last_queries, last_hits, last_copied, last_evictions;
 };
 
@@ -25,6 +28,7 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
                              int max_model_len);
 void engine_metrics_scheme(struct engine_metrics *em, const struct scheme *s);
 void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv);
+void engine_metrics_disk(struct engine_metrics *em, struct kv *kv);
 /* One ended choice. */
 void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int64_t e2e_ns);
 

@@ -298,6 +298,14 @@ static int rounded(const struct sched *s, const struct seq *q)
     return s->c.rounded_prompts ? q->job->req->n_prompt : 0;
 }
 
+void sched_ways(const struct sched *s, int n_prompt, bool longer, uint32_t ends[KV_WAYS])
+{
+    int block = s->c.decompress_block, rest = block > 0 ? n_prompt % block : 0;
+    memset(ends, 0, KV_WAYS * sizeof(*ends));
+    ends[0] = (uint32_t)scheme_decompressed(block, longer && rest ? n_prompt + block - rest : n_prompt);
+    ends[1] = s->c.rounded_prompts ? (uint32_t)n_prompt : 0;
+}
+
 /* Gives pages and place back; what was computed is mostly found again through the prefix index. */
 static void preempt(struct sched *s, struct seq *q)
 {
@@ -442,18 +450,29 @@ static void plan_prefill(struct sched *s)
     }
 }
 
+/* Pages that memory lacks are on their way to it from the disk. */
+static bool fetching(struct sched *s, const struct seq *q)
+{
+    uint32_t ends[KV_WAYS];
+    if (!s->c.prefix_cache || wants_prompt_logprobs(q))
+        return false;
+    sched_ways(s, q->job->req->n_prompt, false, ends);
+    return kv_fetch(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens - 1, false);
+}
+
 /* The first waiting sequence joins, if pages for what it has to compute are there. */
 static bool admit_one(struct sched *s)
 {
     struct seq *q = s->wait_head;
-    while (q && q->job->paused)
+    if (s->n_running >= s->c.max_num_seqs || s->plan_tokens >= s->c.max_num_batched_tokens)
+        return false;
+    while (q && (q->job->paused || fetching(s, q)))
         q = q->next;
-    if (!q || s->n_running >= s->c.max_num_seqs || s->plan_tokens >= s->c.max_num_batched_tokens)
+    if (!q || kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
         return false;
-    if (kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
-        return false;
-    kv_seq_set_ways(s->c.kv, q->kv,
-                    (uint32_t[KV_WAYS]){(uint32_t)decompressed(s, q), (uint32_t)rounded(s, q)});
+    uint32_t ends[KV_WAYS];
+    sched_ways(s, q->job->req->n_prompt, false, ends);
+    kv_seq_set_ways(s->c.kv, q->kv, ends);
     match(s, q);
     int n = chunk_for(s, q);
     uint32_t need = kv_pages_for(s->c.kv, (uint32_t)q->n_tokens + 1) -
@@ -634,7 +653,9 @@ int sched_step(struct sched *s)
     metric_add(em->lc_decode, 1);
     /* Pages given back while planning may be written by this step; from here on none may move. */
     kv_step_begin(s->c.kv);
+    int64_t began = clock_now_ns();
     int r = compute(s);
+    kv_disk_computed(s->c.kv, (uint32_t)s->plan_tokens, clock_now_ns() - began);
     if (r == 0)
         finish_step(s);
     else

@@ -44,6 +44,9 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
 /* Every job must have ended. NULL-safe. */
 void sched_free(struct sched **s);
 
+/* How the rows of a prompt of n_prompt tokens are computed (kv_seq_set_ways). longer: of one that goes on
+ * behind them. */
+void sched_ways(const struct sched *s, int n_prompt, bool longer, uint32_t ends[KV_WAYS]);
 /* Tokens that one sequence can ever have: max_model_len, or what the whole cache holds. */
 int sched_max_tokens(const struct sched *s);
 

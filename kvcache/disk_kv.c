@@ -378,7 +378,7 @@ static struct disk_fetch *fetch_new(struct kv *kv, uint64_t salt, const uint32_t
 
 /* Queues the fetch of what the disk has behind block `first`; false: nothing, or not worth while. */
 static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
-                        uint32_t first, uint32_t n, struct hash128 parent)
+                        uint32_t first, uint32_t n, struct hash128 parent, bool always)
 {
     struct kv_disk *d = kv->disk;
     uint32_t p = kv->page_tokens, known = 0, most = d->n_records / 4, n_fetches;
@@ -402,7 +402,7 @@ static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
     int64_t read_ns = block_ns(d) * (ahead + known);
     pthread_mutex_unlock(&d->lock);
     double compute_ns = d->tokens_per_s > 0 ? (double)known * p / d->tokens_per_s * 1e9 : 1e18;
-    if (known == 0 || (!d->always && (late || (double)read_ns > compute_ns)))
+    if (known == 0 || (!always && (late || (double)read_ns > compute_ns)))
         return false;
     if (n_fetches >= MAX_FETCHES || d->n_spare_records < known)
         return !late; /* its turn comes */
@@ -412,7 +412,7 @@ static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
     double limit = compute_ns < (double)MIN_WAIT_NS ? (double)MIN_WAIT_NS
                    : compute_ns > (double)MAX_WAIT_NS ? (double)MAX_WAIT_NS : compute_ns;
     f->began_ns = now;
-    f->limit_ns = d->always ? ALWAYS_WAIT_NS : (int64_t)limit;
+    f->limit_ns = always ? ALWAYS_WAIT_NS : (int64_t)limit;
     pthread_mutex_lock(&d->lock);
     struct disk_fetch **end = &d->fetches;
     while (*end)
@@ -424,7 +424,7 @@ static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
 }
 
 bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
-              uint32_t n_tokens)
+              uint32_t n_tokens, bool always)
 {
     struct kv_disk *d = kv->disk;
     uint32_t p = kv->page_tokens, n = n_tokens / p, last;
@@ -440,7 +440,7 @@ bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const 
         if (!f->dropped && have >= f->first && have - f->first < f->n &&
             !memcmp(&f->hashes[have - f->first + 1], &next, sizeof(next)))
             return clock_now_ns() - f->began_ns <= f->limit_ns;
-    return start_fetch(kv, salt, ends, tokens, have, n - have, parent);
+    return start_fetch(kv, salt, ends, tokens, have, n - have, parent, always || d->always);
 }
 
 void kv_disk_computed(struct kv *kv, uint32_t n_tokens, int64_t ns)

@@ -178,9 +178,10 @@ void kv_disk_pump(struct kv *kv);
 
 /* For a sequence that is about to be matched: true while pages that memory lacks are being read for it, and
  * it should wait and ask again when kv_disk_pump has run. False: match now, compute the rest; nothing is on
- * disk, or reading it takes longer than computing it, as far as both were measured, or took too long. */
+ * disk, or reading it takes longer than computing it, as far as both were measured (unless `always`), or
+ * took too long. */
 bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
-              uint32_t n_tokens);
+              uint32_t n_tokens, bool always);
 /* So many tokens of prompts took so long to compute: what reading is compared with. */
 void kv_disk_computed(struct kv *kv, uint32_t n_tokens, int64_t ns);
 /* Writes the sequence's pages before others', because it is about to give them back (parking). */

@@ -86,6 +86,9 @@ static const struct route {
     {"/v1/completions", "completions", NULL},
     {"/v1/chat/completions", "chat", NULL},
     {"/v1/models", "models", NULL},
+    {"/v1/cache", "cache", NULL},
+    {"/v1/cache/save", "cache", NULL},
+    {"/v1/cache/restore", "cache", NULL},
     {"/tokenize", "tokenize", NULL},
     {"/detokenize", "tokenize", NULL},
 };

@@ -275,6 +275,13 @@ static enum engine_cache_type cache_type(const char *name)
                                    : ENGINE_CACHE_BF16;
 }
 
+/* From any thread. */
+static void on_cache_log(void *arg, int level, const char *text)
+{
+    (void)arg;
+    log_write((enum log_level)level, "cache", "%s", text);
+}
+
 static int start_engine(struct server *s, struct err *e)
 {
     const struct server_config *cfg = s->cfg;
@@ -301,6 +308,11 @@ static int start_engine(struct server *s, struct err *e)
         .max_queue_requests = (int)cfg->max_queue_requests,
         .max_queue_tokens = cfg->max_queue_tokens,
         .prefix_cache = cfg->prefix_cache,
+        .disk_path = *cfg->cache_disk_path ? cfg->cache_disk_path : NULL,
+        .disk_bytes = (uint64_t)cfg->cache_disk_size,
+        .disk_rate = (uint64_t)cfg->cache_disk_rate,
+        .disk_always = !strcmp(cfg->cache_disk_read, "always"),
+        .log = on_cache_log,
         .metrics = s->metrics,
         .wake = wake,
         .wake_arg = s,

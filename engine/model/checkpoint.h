@@ -164,6 +164,9 @@ struct checkpoint {
  * ERR_UNSUPPORTED (architecture, tensor type), ERR_NOMEM. Never aborts on any input. */
 int checkpoint_open(const char *path, struct checkpoint **ret, struct err *e) LATENT_MUST_CHECK;
 void checkpoint_close(struct checkpoint **c); /* unmaps; NULL-safe */
+/* A hash of what the model computes with: configuration, tensors, and their data (of large checkpoints
+ * samples, fingerprint.c). The same for the same weights under another name. ERR_NOMEM. */
+int checkpoint_fingerprint(const struct checkpoint *c, uint64_t *ret) LATENT_MUST_CHECK;
 /* Hints about a range of a tensor's data: it is about to be read from its start to its end; it has been
  * read, and its pages need not count as memory of this process any more (it can still be read, from the
  * system's cache or the disk). Ranges outside the mapped files are ignored. */

@@ -203,7 +203,7 @@ static uint32_t run(struct kv *kv, uint64_t salt, const uint32_t *ends, const in
 {
     struct kv_seq *s = NULL;
     int64_t until = clock_now_ns() + 20 * NS_PER_SEC;
-    while (kv_fetch(kv, salt, ends, t, n)) {
+    while (kv_fetch(kv, salt, ends, t, n, false)) {
         turn(kv);
         ck_assert_msg(clock_now_ns() < until, "a fetch without an end");
     }
@@ -673,7 +673,7 @@ START_TEST(test_rate_and_save)
     ck_assert(kv_disk_dropped(kv, 0));
     ck_assert_int_eq(stats(kv).state, KV_DISK_NONE);
     kv_disk_pump(kv);
-    ck_assert(!kv_fetch(kv, 7, no_ways, u, 30 * P));
+    ck_assert(!kv_fetch(kv, 7, no_ways, u, 30 * P, false));
     kv_close(&kv);
 }
 END_TEST
@@ -688,14 +688,14 @@ START_TEST(test_drop)
     c.bytes_per_s = 1;
     struct kv *kv = known(32, &c);
     run(kv, 8, no_ways, t, 12 * P);
-    ck_assert(kv_fetch(kv, 7, no_ways, t, 12 * P));
+    ck_assert(kv_fetch(kv, 7, no_ways, t, 12 * P, false));
     uint64_t n = kv_disk_drop(kv);
     kv_drop_cached(kv);
     UNTIL(kv, kv_disk_dropped(kv, n));
     UNTIL(kv, stats(kv).queue == 0);
     ck_assert_uint_eq(stats(kv).pages, 0);
     ck_assert_uint_eq(stats(kv).files, 0);
-    ck_assert(!kv_fetch(kv, 7, no_ways, t, 12 * P));
+    ck_assert(!kv_fetch(kv, 7, no_ways, t, 12 * P, false));
     ck_assert_uint_eq(run(kv, 7, no_ways, t, 12 * P), 0);
     kv_close(&kv);
 }
@@ -735,7 +735,7 @@ START_TEST(test_cheaper)
     struct kv *kv = known(16, &c);
     for (int i = 0; i < 100; i++)
         kv_disk_computed(kv, 1000000, 1);
-    ck_assert(!kv_fetch(kv, 7, no_ways, t, 4 * P));
+    ck_assert(!kv_fetch(kv, 7, no_ways, t, 4 * P, false));
     for (int i = 0; i < 400; i++)
         kv_disk_computed(kv, P, 1000 * NS_PER_SEC);
     ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
