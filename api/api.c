@@ -54,7 +54,7 @@ const char *error_code(const struct err *e)
 {
     switch (e->code) {
     case ERR_NOTFOUND:
-        return "model_not_found";
+        return !strcmp(e->param, "model") ? "model_not_found" : "not_found";
     case ERR_BUSY:
         return "queue_full";
     case ERR_LIMIT:
@@ -263,6 +263,8 @@ static const struct route {
     {"/v1/cache", HTTP_M_DELETE, handle_cache_drop},
     {"/v1/cache/save", HTTP_M_POST, handle_cache_save},
     {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore},
+    {"/v1/cache/pin", HTTP_M_POST, handle_cache_pin},
+    {"/v1/cache/unpin", HTTP_M_POST, handle_cache_unpin},
     {"/tokenize", HTTP_M_POST, handle_tokenize},
     {"/detokenize", HTTP_M_POST, handle_detokenize},
 };

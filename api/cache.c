@@ -1,4 +1,4 @@
-/* api/cache.c - /v1/cache: what the cache holds, saving and restoring prefixes, dropping.
+/* api/cache.c - /v1/cache: what the cache holds; saving, restoring and pinning prefixes; dropping.
  *
  * A prefix is named as a prompt is: `prompt` (text or token ids) as in /v1/completions, or `messages` as in
  * /v1/chat/completions, with `cache_salt`. The engine does the work between its steps and answers by an event;
@@ -16,7 +16,8 @@ static void write_memory(const struct engine_cache_report *c, struct jw *w)
     jw_printf(w, "\"memory\":{\"bytes\":%llu,\"pages\":%llu,\"free\":%llu,\"held\":%llu,\"cached\":%llu,",
               LLU(c->page_bytes * c->n_pages), LLU(c->n_pages), LLU(c->pages_free), LLU(c->pages_held),
               LLU(c->pages_cached));
-    jw_printf(w, "\"shared\":%llu,\"evictions\":%llu}", LLU(c->pages_shared), LLU(c->evictions));
+    jw_printf(w, "\"shared\":%llu,\"pinned\":%llu,\"max_pinned\":%u,\"evictions\":%llu}",
+              LLU(c->pages_shared), LLU(c->pages_pinned), c->max_pinned, LLU(c->evictions));
 }
 
 static void write_disk(const struct engine_cache_report *c, struct jw *w)
@@ -37,7 +38,12 @@ static void write_report(const struct api_exchange *x, const struct engine_cache
     case ENGINE_CACHE_STATS:
         jw_printf(w, "{\"object\":\"cache\",\"page_tokens\":%u,\"page_bytes\":%llu,\"query_tokens\":%llu,",
                   c->page_tokens, LLU(c->page_bytes), LLU(c->queries_tokens));
-        jw_printf(w, "\"hit_tokens\":%llu,", LLU(c->hits_tokens));
+        jw_printf(w, "\"hit_tokens\":%llu,\"copied_tokens\":%llu,\"pins\":[", LLU(c->hits_tokens),
+                  LLU(c->copied_tokens));
+        for (int i = 0; i < c->n_pins; i++)
+            jw_printf(w, "%s{\"id\":%llu,\"tokens\":%d}", i ? "," : "", LLU(c->pins[i].id),
+                      c->pins[i].n_tokens);
+        jw_raw(w, "],");
         write_memory(c, w);
         jw_raw(w, ",");
         write_disk(c, w);
@@ -49,6 +55,13 @@ static void write_report(const struct api_exchange *x, const struct engine_cache
     case ENGINE_CACHE_RESTORE:
         jw_printf(w, "{\"object\":\"cache.restore\",\"prompt_tokens\":%zu,\"cached_tokens\":%d,"
                      "\"restored_tokens\":%d", x->prompts[0].ids.n, c->cached_tokens, c->restored_tokens);
+        break;
+    case ENGINE_CACHE_PIN:
+        jw_printf(w, "{\"object\":\"cache.pin\",\"id\":%llu,\"prompt_tokens\":%zu,\"pinned_tokens\":%d",
+                  LLU(c->pin), x->prompts[0].ids.n, c->cached_tokens);
+        break;
+    case ENGINE_CACHE_UNPIN:
+        jw_printf(w, "{\"object\":\"cache.unpin\",\"id\":%llu", LLU(c->pin));
         break;
     case ENGINE_CACHE_DROP:
         jw_printf(w, "{\"object\":\"cache.drop\",\"pages\":%llu,\"disk\":%s", LLU(c->pages),
@@ -76,8 +89,11 @@ static void ask(struct api_exchange *x, enum engine_cache_command command)
                                              .n_tokens = (int)pr->ids.n,
                                              .salt = x->p.cache_salt,
                                              .disk = x->p.disk,
+                                             .pin = (uint64_t)x->p.pin_id,
                                              .user = pr};
-    int r = pr->ids.n > (size_t)max
+    bool none = (x->p.prompt || x->p.messages) && pr->ids.n == 0;
+    int r = none ? err_set_param(&e, ERR_INVAL, "prompt", "the prompt has no tokens")
+            : pr->ids.n > (size_t)max
                 ? err_set_param(&e, ERR_LIMIT, "prompt", "the prompt has %zu tokens; the context holds %d",
                                 pr->ids.n, max)
                 : engine_cache(x->a->cfg.engine, &req, &e);
@@ -97,6 +113,22 @@ static void save(struct api_exchange *x)
 static void restore(struct api_exchange *x)
 {
     ask(x, ENGINE_CACHE_RESTORE);
+}
+
+static void pin(struct api_exchange *x)
+{
+    ask(x, ENGINE_CACHE_PIN);
+}
+
+static void unpin(struct api_exchange *x)
+{
+    struct err e = {0};
+    if (x->p.pin_id > 0) {
+        ask(x, ENGINE_CACHE_UNPIN);
+        return;
+    }
+    err_set_param(&e, ERR_INVAL, "id", "id is missing: the number that /v1/cache/pin answered");
+    exchange_fail(x, &e);
 }
 
 static void stats(struct api_exchange *x)
@@ -120,7 +152,8 @@ static int set_prefix(struct api *a, struct api_exchange *x, enum prefix prefix,
         return !x->p.prompt && !x->p.messages
                    ? 0
                    : err_set_param(e, ERR_INVAL, x->p.prompt ? "prompt" : "messages",
-                                   "the cache is dropped as a whole, not by prefix");
+                                   "%s means nothing here",
+                                   x->p.prompt ? "prompt" : "messages");
     if (x->p.messages && !x->p.prompt)
         return chat_prompt(a, x, e);
     if ((r = count_prompts(&x->p, &n, e)) < 0)
@@ -166,6 +199,18 @@ struct api_exchange *handle_cache_restore(struct api *a, const struct api_reques
 {
     static const struct answer_ops ops = {.id_prefix = "cache-", .tokenized = restore, .cache = on_report};
     return handle(a, req, r, PREFIX_MUST, &ops);
+}
+
+struct api_exchange *handle_cache_pin(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    static const struct answer_ops ops = {.id_prefix = "cache-", .tokenized = pin, .cache = on_report};
+    return handle(a, req, r, PREFIX_MUST, &ops);
+}
+
+struct api_exchange *handle_cache_unpin(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    static const struct answer_ops ops = {.id_prefix = "cache-", .tokenized = unpin, .cache = on_report};
+    return handle(a, req, r, PREFIX_NONE, &ops);
 }
 
 struct api_exchange *handle_cache_drop(struct api *a, const struct api_request *req, const struct reply *r)

@@ -165,6 +165,9 @@ struct api_exchange *handle_cache_stats(struct api *a, const struct api_request 
 struct api_exchange *handle_cache_save(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_cache_restore(struct api *a, const struct api_request *req,
                                           const struct reply *r);
+struct api_exchange *handle_cache_pin(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_cache_unpin(struct api *a, const struct api_request *req,
+                                        const struct reply *r);
 struct api_exchange *handle_cache_drop(struct api *a, const struct api_request *req, const struct reply *r);
 
 /* completions.c: how many prompts `prompt` holds, and that many into x->prompts. */

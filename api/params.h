@@ -27,6 +27,7 @@ struct params {
     bool add_special_tokens, has_add_special_tokens, parse_special, return_token_strs, with_pieces;
     bool add_generation_prompt, continue_final_message;
     bool disk;
+    int pin_id; /* 0: not said */
     int n_stop, n_stop_token_ids, n_logit_bias;
     struct stop_string *stop;
     int32_t *stop_token_ids;

@@ -20,6 +20,7 @@ struct cache_task {
     uint32_t n_tokens;
     uint64_t salt;
     bool disk;
+    uint64_t pin;
     struct gen_event *event; /* has room for the report */
     /* in work */
     bool begun;
@@ -94,6 +95,7 @@ struct cache_task *cache_task_new(struct events *events, const struct engine_cac
     t->n_tokens = (uint32_t)req->n_tokens;
     t->salt = req->salt;
     t->disk = req->disk;
+    t->pin = req->pin;
     t->event = events_get(events, sizeof(struct engine_cache_report), 0, 0);
     if (req->tokens && (t->tokens = malloc((t->n_tokens + 1) * sizeof(*t->tokens))))
         memcpy(t->tokens, req->tokens, t->n_tokens * sizeof(*t->tokens));
@@ -151,6 +153,17 @@ static void fill_stats(struct cache_desk *desk, struct engine_cache_report *r)
     struct kv_disk_stats d;
     kv_stats_read(desk->c.kv, &m);
     kv_disk_stats_read(desk->c.kv, &d);
+    struct kv_pinned pins[ENGINE_CACHE_PINS_TOLD];
+    r->n_pins = (int)kv_pins(desk->c.kv, pins, ENGINE_CACHE_PINS_TOLD);
+    if (r->n_pins > ENGINE_CACHE_PINS_TOLD)
+        r->n_pins = ENGINE_CACHE_PINS_TOLD;
+    for (int i = 0; i < r->n_pins; i++) {
+        r->pins[i].id = pins[i].id;
+        r->pins[i].n_tokens = (int)pins[i].n_tokens;
+    }
+    r->max_pinned = kv_max_pinned(desk->c.kv);
+    r->pages_pinned = m.pages_pinned;
+    r->copied_tokens = m.copied_tokens;
     r->page_tokens = kv_page_tokens(desk->c.kv);
     r->page_bytes = m.page_bytes;
     r->n_pages = m.n_pages;
@@ -224,6 +237,22 @@ static int restore(struct cache_desk *desk, struct cache_task *t, struct engine_
     return 1;
 }
 
+static int pin(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r, struct err *e)
+{
+    int kind = probe(desk, t, 1) > probe(desk, t, 0) ? 1 : 0;
+    uint32_t n = 0;
+    int k = kv_pin(desk->c.kv, t->salt, t->ends[kind], t->tokens, t->n_tokens, &r->pin, &n, e);
+    r->cached_tokens = (int)n;
+    return k < 0 ? k : 1;
+}
+
+static int unpin(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r, struct err *e)
+{
+    int k = kv_unpin(desk->c.kv, t->pin, e);
+    r->pin = t->pin;
+    return k < 0 ? k : 1;
+}
+
 static int drop(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r)
 {
     if (t->begun)
@@ -252,6 +281,12 @@ static int work(struct cache_desk *desk, struct cache_task *t, struct err *e)
         break;
     case ENGINE_CACHE_RESTORE:
         done = restore(desk, t, r, e);
+        break;
+    case ENGINE_CACHE_PIN:
+        done = pin(desk, t, r, e);
+        break;
+    case ENGINE_CACHE_UNPIN:
+        done = unpin(desk, t, r, e);
         break;
     case ENGINE_CACHE_DROP:
         done = drop(desk, t, r);

@@ -101,6 +101,7 @@ static int open_cache(struct engine *eng, struct err *e)
                            .pool_bytes = c->cache_bytes,
                            .max_seqs = (uint32_t)c->max_num_seqs + 1,
                            .max_seq_tokens = (uint32_t)c->max_model_len,
+                           .pinned_percent = (uint32_t)c->cache_pinned,
                            .huge_pages = true};
     kc.planes = model_planes(eng->model, &kc.n_planes);
     if (kc.pool_bytes == 0) { /* no more than every sequence at full length could fill */
@@ -349,6 +350,7 @@ static int check_config(const struct engine_config *c, struct err *e)
         {"max_queue_requests", c->max_queue_requests, 0, 1 << 20},
         {"max_queue_tokens", c->max_queue_tokens, 0, (long long)1 << 40},
         {"page_tokens", c->page_tokens, 8, 256},
+        {"cache_pinned", c->cache_pinned, 0, 90},
         {"mla_block", c->mla_block, 512, 1 << 20},
     };
     if (!c->model_path || !*c->model_path)

@@ -33,6 +33,7 @@ struct engine_config {
     int mla_block;              /* positions of a block that goes decompressed: a power of two, 512 or more */
     enum prompt_products prompt_products; /* PRODUCTS_BF16 needs CPU_AMX */
     uint64_t cache_bytes;       /* page pool; 0: 256 MiB or what max_seqs full contexts need, the less */
+    int cache_pinned;           /* percent of the pool that pinned prefixes may keep, 0 .. 90 */
     uint32_t page_tokens;       /* power of two, 8 .. 256 */
     int max_model_len;          /* positions per sequence; 0: the model's max_position_embeddings */
     int max_num_seqs;           /* sequences running at once */
@@ -209,7 +210,9 @@ enum engine_cache_command {
     ENGINE_CACHE_STATS = 0,
     ENGINE_CACHE_SAVE,    /* to disk, at once: all that is cached, or the prefix */
     ENGINE_CACHE_RESTORE, /* of the prefix what is on disk, to memory */
-    ENGINE_CACHE_DROP,    /* from memory what nobody holds; from disk everything, where `disk` */
+    ENGINE_CACHE_PIN,     /* keeps what of the prefix is in memory from eviction */
+    ENGINE_CACHE_UNPIN,   /* `pin` */
+    ENGINE_CACHE_DROP,    /* from memory what nobody holds and no pin keeps; from disk everything, where `disk` */
 };
 
 struct engine_cache_request {
@@ -218,19 +221,28 @@ struct engine_cache_request {
     int n_tokens;
     uint64_t salt;
     bool disk;
+    uint64_t pin;
     void *user; /* comes back in the event */
 };
 
+#define ENGINE_CACHE_PINS_TOLD 256
+
 struct engine_cache_report {
     enum engine_cache_command command;
-    int cached_tokens;   /* RESTORE: of the prefix in memory now */
+    uint64_t pin;        /* PIN, UNPIN */
+    int cached_tokens;   /* RESTORE: of the prefix in memory now; PIN: of it kept */
     int restored_tokens; /* ... of them from disk */
     uint64_t pages;      /* SAVE: on disk now; DROP: forgotten */
     uint64_t evicted;    /* SAVE: left memory before they were written */
     /* STATS. Pages: all, free, held by sequences, cached (findable, unreferenced), shared by several */
-    uint64_t page_bytes, n_pages, pages_free, pages_held, pages_cached, pages_shared;
-    uint32_t page_tokens;
-    uint64_t queries_tokens, hits_tokens, evictions;
+    uint64_t page_bytes, n_pages, pages_free, pages_held, pages_cached, pages_shared, pages_pinned;
+    uint32_t page_tokens, max_pinned;
+    uint64_t queries_tokens, hits_tokens, copied_tokens, evictions;
+    int n_pins; /* told: the oldest */
+    struct {
+        uint64_t id;
+        int n_tokens;
+    } pins[ENGINE_CACHE_PINS_TOLD];
     const char *disk_state; /* "off", "starting", "on", "reading" (it cannot write), "down" */
     char disk_trouble[200];
     uint64_t disk_max_bytes, disk_bytes, disk_pages, disk_files, disk_queue;
@@ -238,7 +250,8 @@ struct engine_cache_report {
 };
 
 /* Asks for it; one GEN_CACHE event answers. ERR_STATE (not ready, draining), ERR_BUSY (too many), ERR_INVAL
- * (token ids), ERR_NOMEM. */
+ * (token ids), ERR_NOMEM. In the event: ERR_STATE (no disk tier, or it is in trouble), ERR_NOTFOUND (nothing
+ * of the prefix is in memory to be pinned, no such pin), ERR_LIMIT (too much would be pinned). */
 int engine_cache(struct engine *eng, const struct engine_cache_request *req, struct err *e)
     LATENT_MUST_CHECK;
 

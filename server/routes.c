@@ -89,6 +89,8 @@ static const struct route {
     {"/v1/cache", "cache", NULL},
     {"/v1/cache/save", "cache", NULL},
     {"/v1/cache/restore", "cache", NULL},
+    {"/v1/cache/pin", "cache", NULL},
+    {"/v1/cache/unpin", "cache", NULL},
     {"/tokenize", "tokenize", NULL},
     {"/detokenize", "tokenize", NULL},
 };

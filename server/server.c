@@ -300,6 +300,7 @@ static int start_engine(struct server *s, struct err *e)
         .mla_block = (int)cfg->mla_block,
         .prompt_products = prompt_products(cfg->prompt_products),
         .cache_bytes = (uint64_t)cfg->cache_size,
+        .cache_pinned = (int)cfg->cache_pinned,
         .page_tokens = (uint32_t)cfg->page_tokens,
         .max_model_len = (int)cfg->max_model_len,
         .max_num_seqs = (int)cfg->max_num_seqs,

@@ -9,6 +9,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/golden.mjs \
 	%D%/integration/concurrency.mjs \
 	%D%/integration/prefix.mjs %D%/integration/scheme.mjs \
+	%D%/integration/disk.mjs %D%/integration/kill.mjs \
 	%D%/integration/cancel.mjs \
 	%D%/integration/bench.mjs \
 	%D%/integration/readme.mjs \
@@ -18,6 +19,12 @@ TESTS += $(INTEGRATION_TESTS)
 EXTRA_DIST += $(INTEGRATION_TESTS) \
 	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/examples.mjs \
 	%D%/load/bench_http.mjs %D%/load/README.md
+
+## kill -9 during writes of the disk tier, fifty times instead of three
+check-kill: latentd$(EXEEXT)
+	$(AM_TESTS_ENVIRONMENT) LATENT_KILLS=50 LATENT_TEST_TIMEOUT=3000 \
+	$(SHELL) $(srcdir)/tests/integration/run.sh $(srcdir)/tests/integration/kill.mjs
+.PHONY: check-kill
 
 if SANITIZE
 AM_TESTS_ENVIRONMENT += LATENT_SLOW=1; export LATENT_SLOW;
