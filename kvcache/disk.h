@@ -197,6 +197,7 @@ void disk__store_touch(struct kv_disk *d); /* the times of files that were used 
 void disk__log(struct kv_disk *d, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
 /* disk_thread.c */
+void disk__init(struct kv_disk *d); /* lock, and what is not zero to begin with */
 int disk__start(struct kv_disk *d, struct err *e) LATENT_MUST_CHECK;
 void disk__stop(struct kv_disk *d);
 

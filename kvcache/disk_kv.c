@@ -433,6 +433,9 @@ bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const 
     uint32_t have = in_memory(kv, salt, ends, tokens, n, &last);
     if (have == n)
         return false;
+    /* Not before there is room for all that it needs, or others would push out what was read. */
+    if (!always && kv->n_held > 0 && n + 1 - have > kv_pages_available(kv))
+        return false;
     struct hash128 parent = last == NO_PAGE ? kv__root_hash(salt) : kv->pages[last].hash;
     struct hash128 next = kv__chain_hash(parent, kv__ways_at(ends, have * p, p),
                                          tokens + (size_t)have * p, p);

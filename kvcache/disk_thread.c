@@ -245,7 +245,7 @@ static void *disk_main(void *arg)
     return NULL;
 }
 
-int disk__start(struct kv_disk *d, struct err *e)
+void disk__init(struct kv_disk *d)
 {
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -256,6 +256,11 @@ int disk__start(struct kv_disk *d, struct err *e)
     d->lock_fd = d->active_fd = d->read_fd = -1;
     d->active = d->reading = DISK_NONE;
     d->queue_end = &d->queue;
+}
+
+int disk__start(struct kv_disk *d, struct err *e)
+{
+    disk__init(d);
     int r = pthread_create(&d->thread, NULL, disk_main, d);
     if (r != 0)
         return err_set(e, ERR_IO, "cannot start the thread of the disk cache: %s", strerror(r));

@@ -1,5 +1,5 @@
 ## fuzzers: the harnesses over their committed inputs in `make check`; `make fuzz`, `make fuzz-run` with clang
-FUZZ_HARNESSES = gguf safetensors tokenizer config template
+FUZZ_HARNESSES = gguf safetensors tokenizer config template disk
 FUZZ_CC = clang
 FUZZ_SECONDS = 60
 
@@ -8,7 +8,7 @@ tests_libfuzz_a_SOURCES = %D%/fuzz/fuzz.c %D%/fuzz/fuzz.h %D%/fuzz/replay.c
 tests_libfuzz_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 
 FUZZ_REPLAYS = tests/replay_gguf tests/replay_safetensors tests/replay_tokenizer tests/replay_config \
-	tests/replay_template
+	tests/replay_template tests/replay_disk
 FUZZ_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 FUZZ_LDADD = tests/libfuzz.a $(LIBS_API)
 check_PROGRAMS += $(FUZZ_REPLAYS)
@@ -28,11 +28,14 @@ tests_replay_config_LDADD = $(FUZZ_LDADD)
 tests_replay_template_SOURCES = %D%/fuzz/fuzz_template.c
 tests_replay_template_CPPFLAGS = $(FUZZ_CPPFLAGS)
 tests_replay_template_LDADD = $(FUZZ_LDADD)
+tests_replay_disk_SOURCES = %D%/fuzz/fuzz_disk.c
+tests_replay_disk_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_disk_LDADD = $(FUZZ_LDADD)
 
 EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds.py \
 	%D%/fuzz/seeds %D%/fuzz/corpus %D%/fuzz/crashes %D%/fuzz/weights \
 	%D%/fuzz/gguf.dict %D%/fuzz/safetensors.dict %D%/fuzz/tokenizer.dict %D%/fuzz/config.dict \
-	%D%/fuzz/template.dict
+	%D%/fuzz/template.dict %D%/fuzz/disk.dict
 
 fuzz: config.h
 	$(MAKE) -f $(srcdir)/tests/fuzz/build.mk top='$(srcdir)' FUZZ_CC='$(FUZZ_CC)' \

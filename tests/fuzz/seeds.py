@@ -821,6 +821,69 @@ def template_seeds():
                 put(kind, "model-" + file[:-6], f.read())
 
 
+# --- the cache's disk tier -------------------------------------------------------------------------------
+
+DISK_HEADER, DISK_RECORD = 512, 1024
+
+
+def disk_patch(*edits, cut=0xffff):
+    return b"p" + struct.pack("<H", cut) + b"".join(struct.pack("<HB", at, x) for at, x in edits)
+
+
+def disk_header(magic=b"latentKV", version=1, order=0x01020304, fingerprint=(5, 6), page_tokens=8, page_bytes=64,
+                record_bytes=DISK_RECORD, number=1):
+    h = magic + struct.pack("<IIQQQQQQQ", version, order, *fingerprint, page_tokens, page_bytes, record_bytes, number, 0)
+    return h.ljust(DISK_HEADER, b"\0")
+
+
+def disk_record(slot, magic=0x4B56504C, n_tokens=8, number=1, salt=7, ways=(8, 3), parent=(7, 0x6C6174656E74), at=None,
+                tokens=None):
+    tokens = tokens or [slot * 8 + i for i in range(8)]
+    head = struct.pack("<IIQQQQQQQHHIQ", magic, n_tokens, number, slot if at is None else at, 0, 0, *parent, salt, *ways, 0, 0)
+    return (head + struct.pack("<8i", *tokens)).ljust(512, b"\0") + (b"%c" % (65 + slot) * 64).ljust(512, b"\0")
+
+
+def disk_seeds():
+    kind = "disk"
+    put(kind, "ok-whole", disk_patch())
+    for name, at in (("magic", 0), ("version", 8), ("order", 12), ("fingerprint", 16), ("fingerprint-2", 24),
+                     ("page-tokens", 32), ("page-bytes", 40), ("record-bytes", 48), ("number", 56), ("checksum", 64)):
+        for bit in (1, 128):
+            put(kind, "bad-header-%s-%d" % (name, bit), disk_patch((at, bit)))
+    put(kind, "ok-header-padding", disk_patch((100, 255), (511, 1)))
+    put(kind, "ok-record-padding", disk_patch((DISK_HEADER + 300, 255), (DISK_HEADER + 1000, 1)))
+    for i in range(3):
+        for name, at in (("magic", 0), ("n-tokens", 4), ("number", 8), ("slot", 16), ("hash", 24), ("parent", 40), ("salt", 56),
+                         ("ways", 64), ("zero", 68), ("page-checksum", 72), ("token", 80), ("last-token", 111), ("checksum", 112),
+                         ("page", 512), ("page-end", 575)):
+            put(kind, "record-%d-%s" % (i, name), disk_patch((DISK_HEADER + i * DISK_RECORD + at, 1)))
+    put(kind, "bad-every-page", disk_patch(*((DISK_HEADER + i * DISK_RECORD + 520, 4) for i in range(3))))
+    for cut in (0, 1, 71, 511, 512, 513, 512 + 511, 512 + 1023):
+        put(kind, "bad-cut-%d" % cut, disk_patch(cut=cut))
+    for cut in (512 + 1024, 512 + 1025, 512 + 2048, 512 + 3071):
+        put(kind, "cut-%d" % cut, disk_patch(cut=cut))
+    put(kind, "ok-cut-longer", disk_patch(cut=512 + 3072))
+    put(kind, "ok-repaired", b"c")
+    good = [disk_record(i) for i in range(3)]
+    put(kind, "repaired-one", b"r" + disk_header() + good[0])
+    put(kind, "repaired-order", b"r" + disk_header() + good[1] + good[0])
+    put(kind, "repaired-twice", b"r" + disk_header() + good[0] + disk_record(0, at=1))
+    for name, h in (("version-2", disk_header(version=2)), ("huge-record", disk_header(record_bytes=2**63)),
+                    ("no-record", disk_header(record_bytes=0)), ("no-page", disk_header(page_bytes=0)),
+                    ("many-tokens", disk_header(page_tokens=2**31)), ("other-number", disk_header(number=2)),
+                    ("other-order", disk_header(order=0x04030201)), ("other-model", disk_header(fingerprint=(5, 7)))):
+        put(kind, "bad-repaired-" + name, b"r" + h + good[0])
+    for name, r in (("n-tokens", disk_record(0, n_tokens=2**32 - 1)), ("slot", disk_record(0, at=2**63)),
+                    ("number", disk_record(0, number=0)), ("magic", disk_record(0, magic=0)), ("salt", disk_record(0, salt=8)),
+                    ("ways", disk_record(0, ways=(65535, 65535))), ("parent", disk_record(0, parent=(0, 0))),
+                    ("tokens", disk_record(0, tokens=[2**31 - 1, -2**31, -1, 0, 0, 0, 0, 0]))):
+        put(kind, "bad-repaired-record-" + name, b"r" + disk_header() + r)
+    put(kind, "bad-many", b"r" + disk_header() + disk_record(0, magic=1) * 10)
+    put(kind, "bad-raw", b"x" + disk_header() + good[0])
+    put(kind, "bad-empty", b"x")
+    put(kind, "bad-text", b"xhello, world" * 60)
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--folders")
@@ -831,6 +894,7 @@ def main():
     if a.folders:
         config_seeds(a.folders)
     template_seeds()
+    disk_seeds()
     write_packs()
 
 
