@@ -1,8 +1,8 @@
 /* api/cache.c - /v1/cache: what the cache holds; saving, restoring and pinning prefixes; dropping.
  *
  * A prefix is named as a prompt is: `prompt` (text or token ids) as in /v1/completions, or `messages` as in
- * /v1/chat/completions, with `cache_salt`. The engine does the work between its steps and answers by an event;
- * an exchange waits for that as for a generation. */
+ * /v1/chat/completions, with `cache_salt`. The engine does the work between its steps and answers by an
+ * event; an exchange waits for that as for a generation. */
 #include "config.h"
 
 #include <string.h>

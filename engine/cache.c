@@ -219,7 +219,8 @@ static int save(struct cache_desk *desk, struct cache_task *t, struct engine_cac
     return 1;
 }
 
-static int restore(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r, struct err *e)
+static int restore(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r,
+                   struct err *e)
 {
     struct kv_disk_stats d;
     kv_disk_stats_read(desk->c.kv, &d);

@@ -50,7 +50,8 @@ struct engine_config {
     /* Called from the engine thread whenever events wait or the state changed. */
     void (*wake)(void *arg);
     void *wake_arg;
-    /* What the operator should know of the disk tier; level: enum log_level. From any thread. NULL: nobody. */
+    /* What the operator should know of the disk tier; level: enum log_level. From any thread; may be
+     * NULL. */
     void (*log)(void *arg, int level, const char *text);
     void *log_arg;
 };
@@ -212,7 +213,7 @@ enum engine_cache_command {
     ENGINE_CACHE_RESTORE, /* of the prefix what is on disk, to memory */
     ENGINE_CACHE_PIN,     /* keeps what of the prefix is in memory from eviction */
     ENGINE_CACHE_UNPIN,   /* `pin` */
-    ENGINE_CACHE_DROP,    /* from memory what nobody holds and no pin keeps; from disk everything, where `disk` */
+    ENGINE_CACHE_DROP,    /* from memory what nobody holds and no pin keeps; where `disk`, all of that too */
 };
 
 struct engine_cache_request {

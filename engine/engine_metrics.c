@@ -90,7 +90,8 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     COUNTER(prefix_copied, "latentd_kv_copied_tokens_total",
             "Prompt tokens found in the prefix cache whose rows were copied from inside a page.");
     COUNTER(evictions, "latentd_kv_evictions_total", "Cache pages evicted.");
-    GAUGE(disk_up, "latentd_disk_up", "1 when the cache's disk tier can be read, 0 when there is none or it is down.");
+    GAUGE(disk_up, "latentd_disk_up",
+            "1 when the cache's disk tier can be read, 0 when there is none or it is down.");
     GAUGE(disk_writing, "latentd_disk_writing", "1 when the disk tier can be written.");
     GAUGE(disk_bytes, "latentd_disk_bytes", "Bytes of all files of the disk tier.");
     GAUGE(disk_pages, "latentd_disk_pages", "Cache pages that can be found on disk.");
