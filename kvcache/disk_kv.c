@@ -19,9 +19,10 @@
 #include "kvcache/disk.h"
 
 #define WRITE_BYTES ((size_t)16 << 20) /* of records on their way to the disk, and from it */
-#define READ_BYTES ((size_t)32 << 20)
+#define READ_BYTES ((size_t)64 << 20)
+#define MAX_RECORDS 256
 #define MAX_FETCHES 8
-#define PUMP_BYTES ((size_t)16 << 20)  /* copied into pages at once */
+#define PUMP_BYTES ((size_t)64 << 20)  /* copied into pages at once */
 #define ASSUMED_READ_NS (200000 + 5)   /* before the first read was measured: and 200 MB/s */
 #define MIN_WAIT_NS (50 * NS_PER_MS)
 #define MAX_WAIT_NS (30 * NS_PER_SEC)
@@ -62,7 +63,7 @@ static unsigned char *record_new(const struct kv_disk *d)
 static bool make_records(struct kv_disk *d)
 {
     size_t bytes = d->layout.record_bytes, n_write = clamp(WRITE_BYTES / bytes, 2, 64);
-    d->n_records = (uint32_t)clamp(READ_BYTES / bytes, 4, 256);
+    d->n_records = (uint32_t)clamp(READ_BYTES / bytes, 4, MAX_RECORDS);
     d->spare_records = calloc(d->n_records, sizeof(*d->spare_records));
     d->record = record_new(d);
     if (!d->spare_records || !d->record)
@@ -381,9 +382,9 @@ static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
                         uint32_t first, uint32_t n, struct hash128 parent, bool always)
 {
     struct kv_disk *d = kv->disk;
-    uint32_t p = kv->page_tokens, known = 0, most = d->n_records / 4, n_fetches;
+    uint32_t p = kv->page_tokens, known = 0, most = d->n_spare_records / 2, n_fetches;
     uint32_t room = kv_pages_available(kv);
-    struct hash128 hashes[257];
+    struct hash128 hashes[MAX_RECORDS + 1];
     bool late;
     hashes[0] = parent;
     most = most < 1 ? 1 : most;
