@@ -17,8 +17,8 @@
 
 void kv_check(const struct kv *kv)
 {
-    uint32_t i = 0, n_free = 0, held = 0, cached = 0, shared = 0, lru = 0, dying = 0, sealed = 0;
-    uint32_t pinned = 0, pinned_idle = 0, leaves = 0;
+    uint32_t i = 0, n_free = 0, held = 0, cached = 0, shared = 0, evictable = 0, dying = 0, sealed = 0;
+    uint32_t pinned = 0, pinned_idle = 0, leaves = 0, probation = 0;
     uint32_t *children = calloc(kv->n_pages, 2 * sizeof(*children)), *pins = children + kv->n_pages;
     CHECK(children != NULL);
     CHECK(kv->n_pins <= kv->max_pinned && kv->n_pinned <= kv->max_pinned);
@@ -58,19 +58,22 @@ void kv_check(const struct kv *kv)
     for (i = 0; i < kv->n_pages; i++)
         CHECK(kv->pages[i].children == children[i]);
     free(children);
-    uint32_t prev = NO_PAGE;
-    for (i = kv->lru_head; i != NO_PAGE; prev = i, i = kv->pages[i].next) {
-        const struct page *p = &kv->pages[i];
-        CHECK(p->state == PAGE_SEALED && p->refs == 0 && p->children == 0 && p->pins == 0 && p->prev == prev);
-        lru++;
-    }
-    i = NO_PAGE;
-    CHECK(kv->lru_tail == prev);
+    for (uint32_t h = 0; h < 2; h++)
+        for (uint32_t k = 0; k < kv->evictable[h].n; k++) {
+            i = kv->evictable[h].ids[k];
+            const struct page *p = &kv->pages[i];
+            CHECK(p->state == PAGE_SEALED && p->refs == 0 && p->children == 0 && p->pins == 0);
+            CHECK(p->heap_at == k && p->probation == h);
+            CHECK(kv->pages[kv->evictable[h].ids[(k ? k - 1 : 0) / 2]].let_go <= p->let_go);
+            evictable++;
+        }
     for (i = 0; i < kv->n_pages; i++) {
         const struct page *p = &kv->pages[i];
+        CHECK(p->probation == 0 || p->state == PAGE_SEALED);
+        probation += p->probation;
         leaves += p->state == PAGE_SEALED && p->refs == 0 && p->children == 0 && p->pins == 0;
     }
-    CHECK(leaves == lru);
+    CHECK(leaves == evictable && probation == kv->n_probation);
     uint32_t indexed = 0, listed = 0, on_list = 0, before;
     for (uint32_t b = 0; b < kv->n_buckets; b++) {
         for (i = kv->buckets[b]; i != NO_PAGE; i = kv->pages[i].next_hash) {

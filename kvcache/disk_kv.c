@@ -474,7 +474,7 @@ static bool put_blocks(struct kv *kv, struct disk_fetch *f, size_t *budget)
             break;
         memcpy(page_address(kv, id), disk__page(f->records[at - f->first], &kv->disk->layout),
                kv->page_bytes);
-        kv__page_seal(kv, id, &key, f->hashes[at - f->first + 1], at * p);
+        kv__page_seal(kv, id, &key, f->hashes[at - f->first + 1]);
         if (last != NO_PAGE)
             kv__page_unref(kv, last);
         last = id;

@@ -8,7 +8,6 @@
 #include "kvcache/kvcache.h"
 
 #define NO_PAGE UINT32_MAX
-#define MAX_USES 3 /* cap of the usage count: a page used often survives that many sweeps more */
 
 enum page_state {
     PAGE_FREE = 0, /* on the free list */
@@ -30,9 +29,10 @@ struct page {
     uint32_t pins;      /* pins that keep it (kv_pin); those before it have as many or more */
     uint32_t next_hash; /* chain of its index bucket */
     uint32_t prev_head, next_head; /* chain of the pages found by parent and first token, youngest first */
-    uint32_t prev, next; /* free list (next only), or the list of cached pages */
-    uint32_t uses;      /* matches since the last sweep passed, at most MAX_USES */
-    uint32_t one_off;   /* sealed by a very long prompt and not used again */
+    uint32_t next;      /* free and dying pages */
+    uint32_t heap_at;   /* place among those that may be evicted (evict.c), NO_PAGE: it may not */
+    uint32_t probation; /* 1: sealed by a prompt of which little was known, and not matched since */
+    uint64_t let_go;    /* kv->clock when its last reference went */
     struct ways ways;
     uint32_t dirty;     /* in the list of pages that are to be written to disk */
     uint32_t dirty_prev, dirty_next;
@@ -46,10 +46,16 @@ struct pin {
     uint32_t n_pages;
 };
 
+struct heap {
+    uint32_t *ids; /* [n_pages] of which n */
+    uint32_t n;
+};
+
 struct kv_seq {
     uint64_t salt;
     uint32_t n_tokens;
     uint32_t ends[KV_WAYS];  /* rows from the beginning that are computed in each way */
+    uint32_t found;          /* tokens that kv_seq_match attached */
     uint32_t asked;          /* tokens that kv_seq_match was asked for, as counted in the statistics */
     uint32_t n_pages;        /* reserved */
     uint32_t cap_pages;
@@ -72,9 +78,11 @@ struct kv {
     uint32_t n_buckets;
     uint32_t tail_unit;   /* the largest tokens_per_row: copied tails are a multiple of it */
     uint32_t free_head, n_free;
-    /* Cached pages: sealed, unreferenced, without children; least recently released first. Pages
-     * with cached or held children are reached when their children are gone. */
-    uint32_t lru_head, lru_tail;
+    /* Sealed, unreferenced, not pinned, without children: [probation]. Pages with cached children are
+     * reached when these are gone. */
+    struct heap evictable[2];
+    uint64_t clock;       /* counts references that went */
+    uint32_t n_probation; /* sealed pages on probation, held or not */
     uint32_t n_cached;    /* sealed and unreferenced, with or without children */
     uint32_t n_held, n_shared;
     uint32_t n_pinned;      /* pages with pins */
@@ -109,6 +117,14 @@ void kv__page_evict(struct kv *kv, uint32_t id);
 void kv__page_pin(struct kv *kv, uint32_t id);
 void kv__page_unpin(struct kv *kv, uint32_t id);
 void kv__publish(struct kv *kv);
+
+/* evict.c: those that may be evicted */
+int kv__evict_open(struct kv *kv);
+void kv__evict_close(struct kv *kv);
+void kv__evict_add(struct kv *kv, uint32_t id);
+void kv__evict_remove(struct kv *kv, uint32_t id);
+void kv__evict_probation(struct kv *kv, uint32_t id, bool on); /* of a page that may not be evicted now */
+uint32_t kv__evict_first(const struct kv *kv);                 /* or NO_PAGE */
 
 /* seq.c: the list of pages of a sequence */
 int kv__seq_room(struct kv_seq *s, uint32_t n_pages);             /* for so many pages in all; ERR_NOMEM */
@@ -149,8 +165,8 @@ static inline struct hash128 kv__root_hash(uint64_t salt)
     return (struct hash128){salt, 0x6c6174656e74ull};
 }
 
-/* seq.c: an open page with its rows in becomes sealed and enters the index; at: its first position */
-void kv__page_seal(struct kv *kv, uint32_t id, const struct block_key *key, struct hash128 hash, uint32_t at);
+/* seq.c: an open page with its rows in becomes sealed and enters the index */
+void kv__page_seal(struct kv *kv, uint32_t id, const struct block_key *key, struct hash128 hash);
 
 /* disk_kv.c: what happens to sealed pages. Nothing without a disk tier. */
 void kv__disk_sealed(struct kv *kv, uint32_t id);

@@ -98,7 +98,7 @@ int kv_open(const struct kv_config *c, struct kv **ret, struct err *e)
     kv->n_planes = c->n_planes;
     kv->max_seqs = c->max_seqs;
     kv->max_seq_tokens = c->max_seq_tokens;
-    kv->free_head = kv->lru_head = kv->lru_tail = kv->dying_head = NO_PAGE;
+    kv->free_head = kv->dying_head = NO_PAGE;
     kv->plane_offset = calloc(c->n_planes, sizeof(*kv->plane_offset));
     kv->plane_row_bytes = calloc(c->n_planes, sizeof(*kv->plane_row_bytes));
     kv->plane_tokens_per_row = calloc(c->n_planes, sizeof(*kv->plane_tokens_per_row));
@@ -123,13 +123,13 @@ int kv_open(const struct kv_config *c, struct kv **ret, struct err *e)
     kv->tokens = calloc((size_t)kv->n_pages * kv->page_tokens, sizeof(*kv->tokens));
     kv->buckets = malloc((size_t)kv->n_buckets * sizeof(*kv->buckets));
     kv->heads = malloc((size_t)kv->n_buckets * sizeof(*kv->heads));
-    if (!kv->pages || !kv->tokens || !kv->buckets || !kv->heads)
+    if (!kv->pages || !kv->tokens || !kv->buckets || !kv->heads || kv__evict_open(kv) < 0)
         goto nomem;
     for (uint32_t i = 0; i < kv->n_buckets; i++)
         kv->buckets[i] = kv->heads[i] = NO_PAGE;
     for (uint32_t i = kv->n_pages; i-- > 0;) { /* low addresses are handed out first */
         kv->pages[i] = (struct page){.parent = NO_PAGE, .next_hash = NO_PAGE, .prev_head = NO_PAGE,
-                                     .next_head = NO_PAGE, .prev = NO_PAGE, .next = kv->free_head};
+                                     .next_head = NO_PAGE, .heap_at = NO_PAGE, .next = kv->free_head};
         kv->free_head = i;
     }
     kv->n_free = kv->n_pages;
@@ -156,6 +156,7 @@ void kv_close(struct kv **kvp)
     free(kv->plane_row_bytes);
     free(kv->plane_tokens_per_row);
     free(kv->heads);
+    kv__evict_close(kv);
     free(kv->pins);
     free(kv->pages);
     free(kv->tokens);

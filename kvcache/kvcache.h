@@ -10,9 +10,8 @@
  * sealed pages enter the prefix index, keyed by a chain hash of their token blocks that starts from
  * the salt; a hit is verified by comparing tokens, block by block up the chain. Where a prompt leaves
  * what is known inside a page, the rows up to there are copied. References belong to sequences. Sealed
- * pages without references stay in the index until evicted: least recently used first, with a usage
- * count; pages that a prompt longer than a quarter of the pool leaves behind go first unless they were
- * used again. Pinned prefixes are never evicted.
+ * pages without references stay in the index until evicted: least recently used first, but what prompts
+ * leave behind that nobody asked about again has a quarter of the pool. Pinned prefixes are never evicted.
  *
  * Thread: the engine thread only; no locks, but for the disk tier's own thread. kv_stats_read may be called
  * from any thread. */

@@ -17,10 +17,7 @@ static void count(struct kv *kv, struct kv_seq *s, uint32_t limit)
 
 static void use(struct kv *kv, uint32_t id)
 {
-    struct page *p = &kv->pages[id];
-    p->one_off = 0;
-    if (p->uses < MAX_USES)
-        p->uses++;
+    kv__evict_probation(kv, id, false);
     kv__disk_used(kv, id);
 }
 
@@ -44,6 +41,8 @@ static void copy_tail(struct kv *kv, struct kv_seq *s, const struct block_key *k
     if (in_page == 0) {
         kv__page_ref(kv, source); /* the page to be had must not be this one */
         uint32_t id = kv__page_take(kv);
+        if (id != NO_PAGE)
+            use(kv, source);
         kv__page_unref(kv, source);
         if (id == NO_PAGE)
             return;
@@ -51,7 +50,6 @@ static void copy_tail(struct kv *kv, struct kv_seq *s, const struct block_key *k
     }
     copy_rows(kv, s->page_ids[s->n_tokens / p], source, in_page, rows);
     memcpy(s->tail, key->tokens, rows * sizeof(*s->tail));
-    use(kv, source);
     s->n_tokens += rows - in_page;
     atomic_fetch_add_explicit(&kv->s_copied, rows - in_page, memory_order_relaxed);
 }
@@ -83,6 +81,7 @@ uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, ui
     }
     if (at < limit)
         copy_tail(kv, s, &key, limit - at < p ? limit - at : p - 1);
+    s->found += s->n_tokens - before;
     atomic_fetch_add_explicit(&kv->s_hits, s->n_tokens - before, memory_order_relaxed);
     kv__publish(kv);
     return s->n_tokens;

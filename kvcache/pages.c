@@ -1,40 +1,7 @@
-/* kvcache/pages.c - the pool: free pages, references, and which cached page goes first.
- *
- * A page is evicted only when no sequence holds it, no pin keeps it and no sealed page follows it, so that
- * the index never holds a block whose beginning is gone. Such pages stand in one list, least recently
- * released first; a page that was matched since it was last looked at gets another turn, up to MAX_USES. */
+/* kvcache/pages.c - the pool: free pages, references, steps. Which cached page goes first is evict.c's. */
 #include "config.h"
 
 #include "kvcache/internal.h"
-
-static void lru_remove(struct kv *kv, uint32_t id)
-{
-    struct page *p = &kv->pages[id];
-    if (p->prev != NO_PAGE)
-        kv->pages[p->prev].next = p->next;
-    else
-        kv->lru_head = p->next;
-    if (p->next != NO_PAGE)
-        kv->pages[p->next].prev = p->prev;
-    else
-        kv->lru_tail = p->prev;
-    p->prev = p->next = NO_PAGE;
-}
-
-static void lru_add(struct kv *kv, uint32_t id, bool first)
-{
-    struct page *p = &kv->pages[id];
-    p->prev = first ? NO_PAGE : kv->lru_tail;
-    p->next = first ? kv->lru_head : NO_PAGE;
-    if (p->prev != NO_PAGE)
-        kv->pages[p->prev].next = id;
-    else
-        kv->lru_head = id;
-    if (p->next != NO_PAGE)
-        kv->pages[p->next].prev = id;
-    else
-        kv->lru_tail = id;
-}
 
 static bool evictable(const struct page *p)
 {
@@ -45,7 +12,7 @@ static void free_page(struct kv *kv, uint32_t id)
 {
     struct page *p = &kv->pages[id];
     *p = (struct page){.state = PAGE_FREE, .parent = NO_PAGE, .next_hash = NO_PAGE, .prev_head = NO_PAGE,
-                       .next_head = NO_PAGE, .prev = NO_PAGE, .next = kv->free_head};
+                       .next_head = NO_PAGE, .heap_at = NO_PAGE, .next = kv->free_head};
     kv->free_head = id;
     kv->n_free++;
 }
@@ -55,15 +22,16 @@ void kv__page_evict(struct kv *kv, uint32_t id)
     struct page *p = &kv->pages[id];
     uint32_t parent = p->parent;
     kv__disk_evicting(kv, id);
-    lru_remove(kv, id);
+    kv__evict_remove(kv, id);
     kv__index_remove(kv, id);
+    kv__evict_probation(kv, id, false);
     kv->n_cached--;
     free_page(kv, id);
     if (parent != NO_PAGE) {
         struct page *up = &kv->pages[parent];
         up->children--;
-        if (evictable(up)) /* its tail went first: it is at least as old */
-            lru_add(kv, parent, true);
+        if (evictable(up))
+            kv__evict_add(kv, parent);
     }
 }
 
@@ -71,21 +39,12 @@ static bool evict_one(struct kv *kv)
 {
     if (kv->in_step) /* the step may read what a sequence has just let go */
         return false;
-    /* Each page can put its eviction off MAX_USES times, so the sweep ends. */
-    while (kv->lru_head != NO_PAGE) {
-        uint32_t id = kv->lru_head;
-        struct page *p = &kv->pages[id];
-        if (p->uses > 0 && !p->one_off) {
-            p->uses--;
-            lru_remove(kv, id);
-            lru_add(kv, id, false);
-            continue;
-        }
-        kv__page_evict(kv, id);
-        atomic_fetch_add_explicit(&kv->s_evictions, 1, memory_order_relaxed);
-        return true;
-    }
-    return false;
+    uint32_t id = kv__evict_first(kv);
+    if (id == NO_PAGE)
+        return false;
+    kv__page_evict(kv, id);
+    atomic_fetch_add_explicit(&kv->s_evictions, 1, memory_order_relaxed);
+    return true;
 }
 
 uint32_t kv__page_take(struct kv *kv)
@@ -97,7 +56,7 @@ uint32_t kv__page_take(struct kv *kv)
     kv->free_head = p->next;
     kv->n_free--;
     *p = (struct page){.refs = 1, .state = PAGE_OPEN, .parent = NO_PAGE, .next_hash = NO_PAGE,
-                       .prev_head = NO_PAGE, .next_head = NO_PAGE, .prev = NO_PAGE, .next = NO_PAGE};
+                       .prev_head = NO_PAGE, .next_head = NO_PAGE, .heap_at = NO_PAGE, .next = NO_PAGE};
     kv->n_held++;
     return id;
 }
@@ -107,7 +66,7 @@ void kv__page_ref(struct kv *kv, uint32_t id)
     struct page *p = &kv->pages[id];
     if (p->refs == 0) {
         if (evictable(p))
-            lru_remove(kv, id);
+            kv__evict_remove(kv, id);
         kv->n_cached--;
         kv->n_pinned_idle -= p->pins > 0;
         kv->n_held++;
@@ -129,8 +88,9 @@ void kv__page_unref(struct kv *kv, uint32_t id)
     if (p->state == PAGE_SEALED) {
         kv->n_cached++;
         kv->n_pinned_idle += p->pins > 0;
+        p->let_go = ++kv->clock;
         if (evictable(p))
-            lru_add(kv, id, p->one_off);
+            kv__evict_add(kv, id);
         return;
     }
     if (!kv->in_step) {
@@ -146,7 +106,7 @@ void kv__page_pin(struct kv *kv, uint32_t id)
 {
     struct page *p = &kv->pages[id];
     if (evictable(p))
-        lru_remove(kv, id);
+        kv__evict_remove(kv, id);
     if (p->pins++ == 0) {
         kv->n_pinned++;
         kv->n_pinned_idle += p->refs == 0;
@@ -161,7 +121,7 @@ void kv__page_unpin(struct kv *kv, uint32_t id)
     kv->n_pinned--;
     kv->n_pinned_idle -= p->refs == 0;
     if (evictable(p))
-        lru_add(kv, id, false);
+        kv__evict_add(kv, id);
 }
 
 void kv_step_begin(struct kv *kv)
@@ -185,10 +145,8 @@ uint32_t kv_drop_cached(struct kv *kv)
     uint32_t n = 0;
     if (kv->in_step)
         return 0;
-    while (kv->lru_head != NO_PAGE) {
-        kv__page_evict(kv, kv->lru_head);
-        n++;
-    }
+    for (uint32_t id; (id = kv__evict_first(kv)) != NO_PAGE; n++)
+        kv__page_evict(kv, id);
     kv__publish(kv);
     return n;
 }

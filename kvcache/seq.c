@@ -102,7 +102,7 @@ int kv_seq_reserve(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
     return 0;
 }
 
-void kv__page_seal(struct kv *kv, uint32_t id, const struct block_key *key, struct hash128 hash, uint32_t at)
+void kv__page_seal(struct kv *kv, uint32_t id, const struct block_key *key, struct hash128 hash)
 {
     struct page *p = &kv->pages[id];
     p->state = PAGE_SEALED;
@@ -110,7 +110,6 @@ void kv__page_seal(struct kv *kv, uint32_t id, const struct block_key *key, stru
     p->salt = key->salt;
     p->ways = key->ways;
     p->hash = hash;
-    p->one_off = (uint64_t)(at / kv->page_tokens + 1) * 4 > kv->n_pages;
     memcpy(page_tokens_of(kv, id), key->tokens, kv->page_tokens * sizeof(*key->tokens));
     if (key->parent != NO_PAGE)
         kv->pages[key->parent].children++;
@@ -131,7 +130,8 @@ static void seal(struct kv *kv, struct kv_seq *s, uint32_t i)
         kv__page_unref(kv, id);
         return;
     }
-    kv__page_seal(kv, id, &key, h, i * kv->page_tokens);
+    kv__page_seal(kv, id, &key, h);
+    kv__evict_probation(kv, id, s->found < s->asked - s->asked / 2 || s->asked == 0);
     kv__disk_sealed(kv, id);
 }
 
@@ -167,6 +167,7 @@ int kv_seq_truncate(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
     kv__seq_drop(kv, s, keep);
     s->n_tokens = n_tokens;
     s->asked = s->asked < n_tokens ? s->asked : n_tokens;
+    s->found = s->found < n_tokens ? s->found : n_tokens;
     kv__publish(kv);
     return 0;
 }
@@ -198,6 +199,8 @@ int kv_seq_fork(struct kv *kv, const struct kv_seq *s, struct kv_seq **ret)
         kv__seq_push(kv, f, id);
     }
     f->n_tokens = s->n_tokens;
+    f->found = s->found;
+    f->asked = s->asked;
     memcpy(f->ends, s->ends, sizeof(f->ends));
     kv__publish(kv);
     *ret = f;

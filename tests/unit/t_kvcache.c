@@ -651,12 +651,12 @@ START_TEST(test_eviction_order)
     ck_assert_uint_eq(kv_probe(kv, 0, NULL, b, 2 * P), 2 * P);
     ck_assert_uint_eq(stats(kv).evictions, 2);
     kv_seq_free(kv, &s);
-    /* b is older than c, but was used */
-    s = new_seq(kv, 0);
-    ck_assert_uint_eq(kv_seq_match(kv, s, b, 2 * P, 2 * P), 2 * P);
-    kv_seq_free(kv, &s);
+    /* to be matched makes b younger than a, which came after it */
     s = new_seq(kv, 0);
     append(kv, s, 0, 2 * P);
+    kv_seq_free(kv, &s);
+    s = new_seq(kv, 0);
+    ck_assert_uint_eq(kv_seq_match(kv, s, b, 2 * P, 2 * P), 2 * P);
     kv_seq_free(kv, &s);
     s = new_seq(kv, 0);
     ck_assert_int_eq(kv_seq_reserve(kv, s, 30 * P), 0);
@@ -670,24 +670,32 @@ START_TEST(test_eviction_order)
 }
 END_TEST
 
-/* What a prompt longer than a quarter of the pool leaves behind goes before older, shorter ones. */
-START_TEST(test_long_prompt_goes_first)
+/* What prompts leave behind of which nothing was known has a quarter of the pool before older pages that were
+ * matched; what continues such pages belongs to them. */
+START_TEST(test_probation)
 {
     struct kv *kv = cache(16, 4);
-    int32_t t[64];
+    int32_t t[64], other[64];
     struct kv_seq *s = new_seq(kv, 0);
     tokens_from(t, 0, 64);
+    tokens_from(other, 100, 64);
     append(kv, s, 0, 2 * P);
+    kv_seq_free(kv, &s);
+    s = new_seq(kv, 0);
+    ck_assert_uint_eq(kv_seq_match(kv, s, t, 3 * P, 3 * P - 1), 2 * P);
+    append(kv, s, 2 * P, P);
     kv_seq_free(kv, &s);
     s = new_seq(kv, 0);
     append(kv, s, 100, 8 * P);
     kv_seq_free(kv, &s);
-    ck_assert_uint_eq(stats(kv).pages_cached, 10);
+    ck_assert_uint_eq(stats(kv).pages_cached, 11);
     s = new_seq(kv, 0);
-    ck_assert_int_eq(kv_seq_reserve(kv, s, 10 * P), 0); /* 6 free: 4 of the long one go */
+    ck_assert_int_eq(kv_seq_reserve(kv, s, 9 * P), 0); /* 5 free: 4 of the long one go */
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 64), 3 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, other, 64), 4 * P);
+    ck_assert_int_eq(kv_seq_reserve(kv, s, 10 * P), 0); /* within its quarter age decides */
     ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 64), 2 * P);
-    tokens_from(t, 100, 64);
-    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, 64), 4 * P);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, other, 64), 4 * P);
     kv_seq_free(kv, &s);
     kv_close(&kv);
 }
@@ -732,7 +740,7 @@ int main(void)
     tcase_add_test(tc, test_fork);
     tcase_add_test(tc, test_truncate);
     tcase_add_test(tc, test_eviction_order);
-    tcase_add_test(tc, test_long_prompt_goes_first);
+    tcase_add_test(tc, test_probation);
     tcase_add_test(tc, test_held_pages_stay);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
