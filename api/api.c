@@ -20,6 +20,8 @@ static const char *type_of(int status)
         return "authentication_error";
     case 403:
         return "permission_error";
+    case 408:
+        return "timeout_error";
     case 429:
         return "rate_limit_error";
     case 503:
@@ -34,6 +36,8 @@ int error_status(const struct err *e)
     switch (e->code) {
     case ERR_NOTFOUND:
         return 404;
+    case ERR_TIMEOUT:
+        return 408;
     case ERR_BUSY:
         return 429;
     case ERR_STATE:
@@ -55,6 +59,8 @@ const char *error_code(const struct err *e)
     switch (e->code) {
     case ERR_NOTFOUND:
         return !strcmp(e->param, "model") ? "model_not_found" : "not_found";
+    case ERR_TIMEOUT:
+        return !strcmp(e->param, "max_queue_time") ? "queue_timeout" : "timeout";
     case ERR_BUSY:
         return "queue_full";
     case ERR_LIMIT:

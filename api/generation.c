@@ -53,6 +53,7 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
     x->n_choices = n_prompts * n;
     x->created = clock_wall_ns() / NS_PER_SEC;
     x->received_ns = req->received_ns;
+    x->client = req->client;
     x->ttft_ns = -1;
     make_id(a, ops->id_prefix, x->id, sizeof(x->id));
     jw_init(&x->out, API_MAX_ANSWER_BYTES);
@@ -230,6 +231,10 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .logprobs = p->logprobs,
         .prompt_logprobs = scores ? p->logprobs : -1,
         .cache_salt = p->cache_salt,
+        .priority = p->priority,
+        .fair_key = x->client,
+        .timeout_ns = p->timeout_ns,
+        .max_queue_ns = p->max_queue_ns,
         .user = pr,
     };
     struct stop_string *stop = copy(arena, p->stop, (size_t)p->n_stop * sizeof(*stop));

@@ -114,6 +114,7 @@ struct api_exchange {
     int n_choices, n_done;
     char id[48];
     int64_t created, received_ns;
+    uint64_t client;
     int prompt_tokens, cached_tokens, completion_tokens;
     int64_t ttft_ns;
     struct err tokenize_error;

@@ -299,6 +299,27 @@ static int read_cache_salt(struct params *p, const cJSON *v, const char *name, s
     return 0;
 }
 
+/* Seconds, above 0 and at most what the operator allows (0: a day). */
+static int read_seconds(const cJSON *v, const char *name, int64_t max_ns, int64_t *ret, struct err *e)
+{
+    double max = max_ns > 0 ? (double)max_ns / 1e9 : 86400, d = cJSON_IsNumber(v) ? v->valuedouble : NAN;
+    if (!(d > 0 && d <= max))
+        return err_set_param(e, ERR_INVAL, name, "%s must be a number of seconds above 0 and up to %g", name,
+                             max);
+    *ret = (int64_t)(d * 1e9) + 1;
+    return 0;
+}
+
+static int read_timeout(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return read_seconds(v, name, p->cfg->request_timeout_ns, &p->timeout_ns, e);
+}
+
+static int read_max_queue_time(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return read_seconds(v, name, p->cfg->max_queue_ns, &p->max_queue_ns, e);
+}
+
 /* --- the table ------------------------------------------------------------------------------------ */
 
 enum kind { KIND_NUM, KIND_OPEN, KIND_INT, KIND_BOOL, KIND_VALUE, KIND_IGNORED, KIND_UNSERVED };
@@ -347,7 +368,7 @@ static bool asks_nothing(const cJSON *v)
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(v, "type");
     if (cJSON_IsString(v))
         return !*v->valuestring || !strcmp(v->valuestring, "none") || !strcmp(v->valuestring, "auto");
-    if (cJSON_IsNumber(v)) /* best_of 1, priority 0 */
+    if (cJSON_IsNumber(v)) /* best_of 1 */
         return v->valuedouble == 0 || v->valuedouble == 1;
     if (cJSON_IsObject(v) && cJSON_IsString(type))
         return !strcmp(type->valuestring, "text");
@@ -401,6 +422,8 @@ static void set_defaults(struct params *p, enum field_where where)
     p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
     p->skip_special_tokens = p->add_special_tokens = p->parse_special = true;
     p->add_generation_prompt = where != IN_CACHE; /* what is cached is gone on with */
+    p->timeout_ns = p->cfg->request_timeout_ns;
+    p->max_queue_ns = p->cfg->max_queue_ns;
 }
 
 static int check_together(struct params *p, enum field_where where, struct err *e)

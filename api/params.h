@@ -22,6 +22,8 @@ struct params {
     int top_k, n, max_tokens, min_tokens, logprobs, top_logprobs;
     bool has_seed, chat_logprobs;
     uint64_t seed, cache_salt;
+    int priority;
+    int64_t timeout_ns, max_queue_ns; /* 0: none */
     bool stream, echo, ignore_eos, skip_special_tokens, return_token_ids, return_tokens_as_token_ids;
     bool include_usage, continuous_usage_stats;
     bool add_special_tokens, has_add_special_tokens, parse_special, return_token_strs, with_pieces;

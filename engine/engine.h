@@ -46,6 +46,10 @@ struct engine_config {
     uint64_t disk_bytes;        /* of it at most */
     uint64_t disk_rate;         /* bytes written a second; 0: no limit */
     bool disk_always;           /* read back whatever it costs, not only where computing takes longer */
+    int64_t max_step_ns;        /* of a step in which something decodes; 0: see engine/budget.h */
+    int64_t max_priority_wait_ns; /* after it priority and key count no more: arrival does */
+    uint64_t park_bytes;        /* rows of preempted sequences kept outside the pool; 0: none */
+    int max_fair_keys;          /* keys told apart by fairness */
     struct metrics *metrics;    /* not owned; NULL: none */
     /* Called from the engine thread whenever events wait or the state changed. */
     void (*wake)(void *arg);
@@ -143,6 +147,10 @@ struct gen_request {
     int prompt_logprobs;      /* -1 none; k: the same for prompt tokens (such prompts are not taken
                                * from the cache, since every position needs its logits) */
     uint64_t cache_salt;      /* 0: the common pool */
+    int priority;             /* lower goes first; [0] */
+    uint64_t fair_key;        /* whose request it is: keys that wait are served alike */
+    int64_t timeout_ns;       /* from submission to end; then GEN_FAILED with ERR_TIMEOUT; 0: none */
+    int64_t max_queue_ns;     /* the same, from submission to admission */
     void *user;               /* comes back in every event */
 };
 

@@ -56,7 +56,7 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
             "Prompt tokens looked up in the prefix cache.");
     COUNTER(prefix_hits, "vllm:prefix_cache_hits_total",
             "Prompt tokens found in the prefix cache.");
-    COUNTER(preemptions, "vllm:num_preemptions_total", "Sequences that gave their pages back.");
+    COUNTER(all_preemptions, "vllm:num_preemptions_total", "Sequences that gave their pages back.");
     COUNTER(prompt_tokens, "vllm:prompt_tokens_total", "Prompt tokens of admitted requests.");
     COUNTER(prompt_cached, "vllm:prompt_tokens_cached_total",
             "Prompt tokens taken from the cache.");
@@ -89,6 +89,17 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     em->pages_pinned = pages(m, l, "pinned");
     COUNTER(prefix_copied, "latentd_kv_copied_tokens_total",
             "Prompt tokens found in the prefix cache whose rows were copied from inside a page.");
+    for (int i = 0; i < 2; i++) {
+        snprintf(with, sizeof(with), "%s,kind=\"%s\"", l, i ? "park" : "recompute");
+        em->preemptions[i] = metrics_counter(m, "latentd_preemptions_total",
+                "Sequences that gave their pages back, by what becomes of their rows.", with);
+        snprintf(with, sizeof(with), "%s,limit=\"%s\"", l, i ? "timeout" : "max_queue_time");
+        em->expired[i] = metrics_counter(m, "latentd_expired_total",
+                "Requests that ran out of their time.", with);
+    }
+    GAUGE(parked_bytes, "latentd_parked_bytes", "Rows of preempted sequences outside the cache.");
+    TIMES(step_time, "latentd_decode_step_seconds",
+            "Time of steps in which a running sequence got its next token.", itl);
     COUNTER(evictions, "latentd_kv_evictions_total", "Cache pages evicted.");
     GAUGE(disk_up, "latentd_disk_up",
             "1 when the cache's disk tier can be read, 0 when there is none or it is down.");

@@ -7,7 +7,9 @@
 #include "kvcache/kvcache.h"
 
 struct engine_metrics {
-    struct metric *running, *waiting, *cache_usage, *prefix_queries, *prefix_hits, *preemptions;
+    struct metric *running, *waiting, *cache_usage, *prefix_queries, *prefix_hits;
+    struct metric *all_preemptions, *preemptions[2]; /* all; by recomputing, by parking */
+    struct metric *parked_bytes, *step_time, *expired[2]; /* by max_queue_time, by timeout */
     struct metric *prompt_tokens, *prompt_cached, *prompt_computed, *generation_tokens;
     struct metric *success[5]; /* by finish_reason; FINISH_NONE unused */
     struct metric *ttft, *itl, *tpot, *e2e, *queue_time, *prefill_time, *decode_time, *inference_time;

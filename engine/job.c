@@ -6,7 +6,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 
 #define MAX_TOP 64 /* alternatives per token; the API allows fewer */
 #define MAX_SHOWN ((size_t)1 << 20)
@@ -116,7 +115,9 @@ int job_new(const struct sched *s, struct gen_request *req, uint64_t id, struct 
     j->id = id;
     j->req = req;
     j->events = c->events;
-    j->submitted_ns = clock_now_ns();
+    j->submitted_ns = c->now();
+    j->timeout_ns = req->timeout_ns > 0 ? j->submitted_ns + req->timeout_ns : INT64_MAX;
+    j->queue_timeout_ns = req->max_queue_ns > 0 ? j->submitted_ns + req->max_queue_ns : INT64_MAX;
     j->n_seqs = j->n_live = req->n;
     r = collect_banned(j, c);
     for (int i = 0; i < req->n && r == 0; i++)
@@ -136,6 +137,7 @@ void job_free(struct job *j)
     for (int i = 0; i < j->n_seqs; i++) {
         struct seq *q = &j->seqs[i];
         free(q->tokens);
+        kv_parked_free(&q->parked);
         sampler_free(&q->sampler);
         textout_done(&q->text);
         buf_done(&q->shown);
@@ -248,7 +250,7 @@ static bool send_token(struct seq *q, const struct job_env *env, int32_t token, 
 void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const float *raw, float lse)
 {
     const struct gen_request *req = q->job->req;
-    int64_t now = clock_now_ns();
+    int64_t now = env->now();
     struct err e = {0};
     if (q->n_output == 0) {
         q->first_token_ns = now;
@@ -294,7 +296,7 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
 void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, const struct err *e)
 {
     struct gen_event *ev = q->last_event;
-    int64_t now = clock_now_ns(), submitted = q->job->submitted_ns;
+    int64_t now = env->now(), submitted = q->job->submitted_ns;
     if (q->state == SEQ_ENDED)
         return;
     q->state = SEQ_ENDED;

@@ -22,6 +22,11 @@ struct seq {
     int cached;           /* prompt tokens found in the cache at first admission */
     bool admitted_before;
     bool eats_step;       /* takes part in the step being built */
+    bool held;            /* passed over in the step being built */
+    bool overdue;         /* has waited too long: arrival decides (queue.h) */
+    int64_t wait_began_ns, waited_ns; /* since when it waits; all waits before */
+    struct kv_parked *parked; /* its rows while it waits after preemption, or NULL */
+    uint64_t parked_bytes;
     struct sampler *sampler;
     struct textout text;
     struct buf shown;     /* text of the event being made */
@@ -35,6 +40,8 @@ struct job {
     struct gen_request *req; /* lies in req->arena */
     struct events *events;
     int64_t submitted_ns;
+    int64_t timeout_ns, queue_timeout_ns; /* when it must have ended, been admitted; INT64_MAX: never */
+    int key;                 /* its place in struct fair, once added */
     int n_seqs;              /* choices */
     int n_live;              /* of them not ended */
     bool paused;
@@ -56,6 +63,7 @@ struct job_env {
     struct events *events;
     struct engine_metrics *metrics;
     const _Atomic int *stopping;
+    int64_t (*now)(void);
 };
 
 /* Log-probabilities of prompt positions [lp_done, upto): logits row i belongs to position first + i,

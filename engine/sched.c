@@ -1,7 +1,7 @@
 /* engine/sched.c - continuous batching; see sched.h.
  *
- * `running` is in order of arrival, so its end is the youngest. `waiting` is a list in order of
- * arrival too: a preempted sequence goes back to its place, not to the end. */
+ * `running` is in the order of queue.h at every step. A preempted sequence goes back to its place in the
+ * queue, not to the end. */
 #include "config.h"
 
 #include "engine/sched.h"
@@ -9,24 +9,37 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
+#include "engine/budget.h"
 #include "engine/job.h"
+#include "engine/queue.h"
 #include "engine/scheme.h"
+
+#define FIRST_USED 0.5      /* of max_tokens, before anything was seen */
+#define FIRST_COPY_NS 0.5   /* a byte, before anything was copied */
 
 struct planned {
     struct seq *q;
     int n_tokens, n_logits;
     int first_row; /* of its logits */
+    bool decodes;
 };
 
 struct sched {
     struct sched_config c;
     struct job_env env;
     struct job *jobs;          /* all, unordered */
-    struct seq *wait_head, *wait_tail;
-    struct seq **running;      /* [max_num_seqs], oldest first */
-    int n_running, n_waiting;
-    int64_t waiting_tokens;
+    struct queue waiting;
+    struct fair *fair;
+    struct seq **running;      /* [max_num_seqs], first in order first */
+    int n_running;
+    int64_t now;               /* of the step */
+    struct budget budget;
+    double prompt_ns;          /* time that prompts may still take in the step being built */
+    int plan_decodes, plan_prompt; /* rows that decode, prompt tokens in it */
+    double plan_positions;     /* of those tokens, summed */
+    double used;               /* part of max_tokens that choices use, smoothed */
+    double copy_ns;            /* a byte, smoothed */
+    uint64_t parked_bytes;
     uint64_t next_order;
     float *logits;             /* [max_logit_rows][vocab_size] */
     struct planned *plan;      /* [max_num_seqs] */
@@ -50,7 +63,12 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->c = *cfg;
         s->env = (struct job_env){.vocab_size = cfg->vocab_size, .kern = cfg->kern,
                                   .tokenizer = cfg->tokenizer, .events = cfg->events,
-                                  .metrics = cfg->metrics, .stopping = cfg->stopping};
+                                  .metrics = cfg->metrics, .stopping = cfg->stopping,
+                                  .now = cfg->now};
+        s->budget.step_ns = cfg->max_step_ns;
+        s->used = FIRST_USED;
+        s->copy_ns = FIRST_COPY_NS;
+        s->fair = fair_new(cfg->max_fair_keys);
         s->running = calloc(n, sizeof(*s->running));
         s->plan = calloc(n, sizeof(*s->plan));
         s->batch = calloc(n, sizeof(*s->batch));
@@ -61,7 +79,7 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->who = calloc(n, sizeof(*s->who));
         s->scratch = calloc((size_t)n_threads, sizeof(*s->scratch));
         ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
-             s->who && s->scratch;
+             s->who && s->scratch && s->fair;
         for (int t = 0; ok && t < n_threads; t++)
             ok = (s->scratch[t] = sampler_scratch_new(cfg->kern, cfg->vocab_size)) != NULL;
         s->env.scratch = ok ? s->scratch[0] : NULL;
@@ -83,6 +101,7 @@ void sched_free(struct sched **sp)
     for (int t = 0; s->scratch && t < pool_threads(s->c.pool); t++)
         sampler_scratch_free(s->scratch[t]);
     free(s->scratch);
+    fair_free(s->fair);
     free(s->running);
     free(s->plan);
     free(s->batch);
@@ -107,45 +126,10 @@ int sched_max_tokens(const struct sched *s)
 
 /* --- lists ------------------------------------------------------------------------------------- */
 
-static void wait_insert(struct sched *s, struct seq *q)
-{
-    struct seq *before = s->wait_tail; /* new arrivals go to the end; the preempted further up */
-    while (before && before->order > q->order)
-        before = before->prev;
-    q->prev = before;
-    q->next = before ? before->next : s->wait_head;
-    if (q->next)
-        q->next->prev = q;
-    else
-        s->wait_tail = q;
-    if (before)
-        before->next = q;
-    else
-        s->wait_head = q;
-    q->state = SEQ_WAITING;
-    s->n_waiting++;
-    s->waiting_tokens += q->n_tokens;
-}
-
-static void wait_remove(struct sched *s, struct seq *q)
-{
-    if (q->prev)
-        q->prev->next = q->next;
-    else
-        s->wait_head = q->next;
-    if (q->next)
-        q->next->prev = q->prev;
-    else
-        s->wait_tail = q->prev;
-    q->prev = q->next = NULL;
-    s->n_waiting--;
-    s->waiting_tokens -= q->n_tokens;
-}
-
 static void run_insert(struct sched *s, struct seq *q)
 {
     int i = s->n_running++;
-    for (; i > 0 && s->running[i - 1]->order > q->order; i--)
+    for (; i > 0 && seq_before(q, s->running[i - 1]); i--)
         s->running[i] = s->running[i - 1];
     s->running[i] = q;
     q->state = SEQ_RUNNING;
@@ -169,7 +153,16 @@ static void drop_job(struct sched *s, struct job *j)
         s->jobs = j->next;
     if (j->next)
         j->next->prev = j->prev;
+    fair_leave(s->fair, j->key);
     job_free(j);
+}
+
+/* Its parked rows are back, or not needed. */
+static void unpark(struct sched *s, struct seq *q)
+{
+    kv_parked_free(&q->parked);
+    s->parked_bytes -= q->parked_bytes;
+    q->parked_bytes = 0;
 }
 
 /* After seq_end: takes it out of its list; frees the job with its last choice. */
@@ -177,11 +170,15 @@ static void leave(struct sched *s, struct seq *q, enum seq_state was)
 {
     struct job *j = q->job;
     if (was == SEQ_RUNNING) {
-        int64_t took = clock_now_ns() - q->admitted_ns;
+        int64_t took = s->c.now() - q->admitted_ns;
+        int max = j->req->max_tokens;
         s->mean_service_ns += (took - s->mean_service_ns) / 8;
+        if (max > 0)
+            s->used += ((double)q->n_output / max - s->used) / 16;
         run_remove(s, q);
     } else {
-        wait_remove(s, q);
+        queue_remove(&s->waiting, q, s->now);
+        unpark(s, q);
     }
     kv_seq_free(s->c.kv, &q->kv);
     if (--j->n_live == 0)
@@ -204,11 +201,13 @@ void sched_add(struct sched *s, struct job *j)
     if (s->jobs)
         s->jobs->prev = j;
     s->jobs = j;
+    j->key = fair_enter(s->fair, j->req->fair_key);
+    s->now = s->c.now();
     metric_add(s->c.metrics->prompt_tokens, j->req->n_prompt);
     metric_add(s->c.metrics->lc_prompt, j->req->n_prompt);
     for (int i = 0; i < j->n_seqs; i++) {
         j->seqs[i].order = s->next_order++;
-        wait_insert(s, &j->seqs[i]);
+        queue_insert(&s->waiting, &j->seqs[i], s->now);
     }
 }
 
@@ -220,13 +219,14 @@ static struct job *find_job(struct sched *s, uint64_t id)
     return j;
 }
 
-static void cancel_job(struct sched *s, struct job *j)
+/* Ends all choices that have not ended. */
+static void end_job(struct sched *s, struct job *j, enum finish_reason why, const struct err *e)
 {
     int n = j->n_seqs;
     for (int i = 0; i < n; i++)
         if (j->seqs[i].state != SEQ_ENDED) {
             bool last = j->n_live == 1;
-            end_seq(s, &j->seqs[i], FINISH_ABORT, NULL);
+            end_seq(s, &j->seqs[i], why, e);
             if (last)
                 return; /* the job is gone */
         }
@@ -236,13 +236,13 @@ void sched_cancel(struct sched *s, uint64_t id)
 {
     struct job *j = find_job(s, id);
     if (j)
-        cancel_job(s, j);
+        end_job(s, j, FINISH_ABORT, NULL);
 }
 
 void sched_cancel_all(struct sched *s)
 {
     while (s->jobs)
-        cancel_job(s, s->jobs);
+        end_job(s, s->jobs, FINISH_ABORT, NULL);
 }
 
 void sched_pause(struct sched *s, uint64_t id, bool paused)
@@ -252,6 +252,29 @@ void sched_pause(struct sched *s, uint64_t id, bool paused)
         j->paused = paused;
 }
 
+/* Ends requests that ran out of their time. */
+static void expire(struct sched *s)
+{
+    for (struct job *j = s->jobs, *next; j; j = next) {
+        struct err e = {0};
+        bool queued = true;
+        next = j->next;
+        for (int i = 0; i < j->n_seqs; i++)
+            queued = queued && !j->seqs[i].admitted_before;
+        if (s->now >= j->timeout_ns)
+            err_set_param(&e, ERR_TIMEOUT, "timeout", "the request took longer than its timeout of %g s",
+                          (double)j->req->timeout_ns / 1e9);
+        else if (queued && s->now >= j->queue_timeout_ns)
+            err_set_param(&e, ERR_TIMEOUT, "max_queue_time",
+                          "the request waited longer than its max_queue_time of %g s",
+                          (double)j->req->max_queue_ns / 1e9);
+        else
+            continue;
+        metric_add(s->c.metrics->expired[s->now >= j->timeout_ns], 1);
+        end_job(s, j, FINISH_ERROR, &e);
+    }
+}
+
 bool sched_idle(const struct sched *s)
 {
     return s->jobs == NULL;
@@ -259,7 +282,7 @@ bool sched_idle(const struct sched *s)
 
 void sched_counts_read(const struct sched *s, struct sched_counts *ret)
 {
-    *ret = (struct sched_counts){s->n_running, s->n_waiting, s->waiting_tokens};
+    *ret = (struct sched_counts){s->n_running, s->waiting.n, s->waiting.tokens};
 }
 
 int64_t sched_mean_service_ns(const struct sched *s)
@@ -306,24 +329,61 @@ void sched_ways(const struct sched *s, int n_prompt, bool longer, uint32_t ends[
     ends[1] = s->c.rounded_prompts ? (uint32_t)n_prompt : 0;
 }
 
-/* Gives pages and place back; what was computed is mostly found again through the prefix index. */
-static void preempt(struct sched *s, struct seq *q)
+static void take_from_plan(struct sched *s, int i)
+{
+    struct planned *p = &s->plan[i];
+    s->plan_tokens -= p->n_tokens;
+    s->plan_rows -= p->n_logits;
+    if (p->decodes) {
+        s->plan_decodes--;
+    } else {
+        s->plan_prompt -= p->n_tokens;
+        s->plan_positions -= p->n_tokens * (computed(p->q) + p->n_tokens / 2.0);
+    }
+    *p = s->plan[--s->n_plan];
+}
+
+static bool decodes(const struct seq *q)
+{
+    return q->n_output > 0 && to_go(q) == 1;
+}
+
+/* Copies the rows of q out of the pool, if there is room and computing them again would take longer. What
+ * only q holds counts as lost: pages are short, so it will be evicted. */
+static bool park(struct sched *s, struct seq *q)
+{
+    uint32_t n_rows;
+    uint64_t bytes = kv_park_bytes(s->c.kv, q->kv, &n_rows);
+    double again = budget_cost(&s->budget, computed(q) - (int)n_rows, (int)n_rows);
+    if (n_rows == 0 || bytes > s->c.park_bytes - s->parked_bytes || 2 * s->copy_ns * (double)bytes >= again)
+        return false;
+    int64_t began = s->c.now();
+    if (kv_seq_park(s->c.kv, q->kv, &q->parked) < 0)
+        return false;
+    s->copy_ns += ((double)(s->c.now() - began) / (double)bytes - s->copy_ns) / 8;
+    s->parked_bytes += q->parked_bytes = bytes;
+    return true;
+}
+
+/* Gives pages and place back. What was computed is found again through the prefix index, unless the pages
+ * are used meanwhile (short_of_pages: they will be). */
+static void preempt(struct sched *s, struct seq *q, bool short_of_pages)
 {
     for (int i = 0; i < s->n_plan; i++) /* it may be in the step being built */
         if (s->plan[i].q == q) {
-            s->plan_tokens -= s->plan[i].n_tokens;
-            s->plan_rows -= s->plan[i].n_logits;
-            s->plan[i] = s->plan[--s->n_plan];
+            take_from_plan(s, i);
             break;
         }
     q->eats_step = false;
+    bool parked = short_of_pages && park(s, q);
     kv_seq_free(s->c.kv, &q->kv);
     run_remove(s, q);
-    wait_insert(s, q);
-    metric_add(s->c.metrics->preemptions, 1);
+    queue_insert(&s->waiting, q, s->now);
+    metric_add(s->c.metrics->all_preemptions, 1);
+    metric_add(s->c.metrics->preemptions[parked], 1);
 }
 
-/* Whom to preempt for q: a paused one first, then the youngest, q itself included. */
+/* Whom to preempt for q: a paused one first, then the last in order, q itself included. */
 static struct seq *victim_for(const struct sched *s, const struct seq *q)
 {
     for (int i = s->n_running - 1; i >= 0; i--)
@@ -344,7 +404,7 @@ static bool make_room(struct sched *s, struct seq *q, int n)
         struct seq *v = victim_for(s, q);
         if (v == q && s->n_running == 1)
             return false; /* cannot be: alone it fits, by sched_max_tokens */
-        preempt(s, v);
+        preempt(s, v, true);
         if (v == q)
             return false;
     }
@@ -355,10 +415,24 @@ static void add_to_plan(struct sched *s, struct seq *q, int n)
     int rows = n == to_go(q) && q->n_output < q->job->req->max_tokens ? 1 : 0;
     if (wants_prompt_logprobs(q))
         rows = n;
-    s->plan[s->n_plan++] = (struct planned){q, n, rows, 0};
+    s->plan[s->n_plan++] = (struct planned){q, n, rows, 0, decodes(q)};
     s->plan_tokens += n;
     s->plan_rows += rows;
     q->eats_step = true;
+    if (decodes(q)) {
+        s->plan_decodes++;
+        return;
+    }
+    s->plan_prompt += n;
+    s->plan_positions += n * (computed(q) + n / 2.0);
+    s->prompt_ns -= budget_cost(&s->budget, computed(q), n);
+}
+
+/* Prompt tokens of q for which there is time. */
+static int time_for(const struct sched *s, const struct seq *q)
+{
+    int n = budget_tokens(&s->budget, s->prompt_ns, computed(q));
+    return n < BUDGET_LEAST && s->plan_prompt == 0 && s->prompt_ns >= 0 ? BUDGET_LEAST : n;
 }
 
 /* Most rows of q that this step still takes. */
@@ -373,6 +447,10 @@ static int chunk_for(const struct sched *s, const struct seq *q)
         most = left;
     n = n < most ? n : most;
     n = n < room ? n : room;
+    if (!decodes(q)) {
+        int timely = time_for(s, q);
+        n = n < timely ? n : timely;
+    }
     int rows = s->c.max_logit_rows - s->plan_rows;
     /* Decoding sequences that are not planned yet have a row each to themselves. */
     if (wants_prompt_logprobs(q))
@@ -421,7 +499,7 @@ static void plan_decode(struct sched *s)
 {
     for (int i = 0; i < s->n_running; i++) {
         struct seq *q = s->running[i];
-        if (q->eats_step || q->job->paused || q->n_output == 0 || to_go(q) != 1)
+        if (q->eats_step || q->job->paused || !decodes(q))
             continue;
         if (s->plan_tokens >= s->c.max_num_batched_tokens || s->plan_rows >= s->c.max_logit_rows)
             return;
@@ -429,6 +507,24 @@ static void plan_decode(struct sched *s)
             add_to_plan(s, q, 1);
         i = -1; /* preemption moves places; planned ones are skipped quickly */
     }
+}
+
+/* Prompts that one chunk would finish: of those that run, and of those that wait and would find a place. */
+static int short_prompts(const struct sched *s)
+{
+    int n = 0, seats = s->c.max_num_seqs - s->n_running;
+    for (int i = 0; i < s->n_running; i++) {
+        const struct seq *q = s->running[i];
+        n += !q->eats_step && !q->job->paused && to_go(q) <= s->c.prefill_chunk;
+    }
+    for (const struct seq *q = s->waiting.head; q && seats > 0; q = q->next, seats--) {
+        uint32_t ends[KV_WAYS] = {(uint32_t)decompressed(s, q)};
+        int left = q->n_tokens;
+        if (left > s->c.prefill_chunk && s->c.prefix_cache)
+            left -= (int)kv_probe(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens);
+        n += left <= s->c.prefill_chunk;
+    }
+    return n;
 }
 
 static void plan_prefill(struct sched *s)
@@ -460,38 +556,124 @@ static bool fetching(struct sched *s, const struct seq *q)
     return kv_fetch(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens - 1, false);
 }
 
-/* The first waiting sequence joins, if pages for what it has to compute are there. */
+/* Pages that q will probably need in all: what it has, and its part of max_tokens as others use theirs. */
+static uint32_t expected_pages(const struct sched *s, const struct seq *q)
+{
+    const struct gen_request *req = q->job->req;
+    int all = req->n_prompt + req->max_tokens, n = req->n_prompt + (int)(s->used * req->max_tokens);
+    if (n < q->n_tokens + 1)
+        n = q->n_tokens + 1;
+    return kv_pages_for(s->c.kv, (uint32_t)(n < all ? n : all));
+}
+
+static uint32_t held_pages(const struct seq *q)
+{
+    uint32_t n = 0;
+    if (q->kv)
+        (void)kv_seq_pages(q->kv, &n);
+    return n;
+}
+
+/* Pages that q will still take. */
+static uint32_t growth(const struct sched *s, const struct seq *q)
+{
+    uint32_t all = expected_pages(s, q), now = held_pages(q);
+    return all > now ? all - now : 0;
+}
+
+/* May v be preempted so that q can join? */
+static bool gives_way(const struct seq *v, const struct seq *q)
+{
+    return v->job->paused || (!v->overdue && v->job->req->priority > q->job->req->priority);
+}
+
+/* Is there place for q beside the others, all_give_way: beside those that would not give way? */
+static bool fits(const struct sched *s, const struct seq *q, bool all_give_way, bool *ret_pages)
+{
+    int64_t need = growth(s, q), pages = kv_pages_available(s->c.kv);
+    int n = 0;
+    for (int i = 0; i < s->n_running; i++) {
+        const struct seq *v = s->running[i];
+        if (all_give_way && gives_way(v, q)) {
+            pages += kv_seq_private_pages(s->c.kv, v->kv);
+            continue;
+        }
+        need += v->job->paused ? 0 : growth(s, v);
+        n++;
+    }
+    *ret_pages = n == 0 || need <= pages; /* alone it fits */
+    return n < s->c.max_num_seqs && *ret_pages;
+}
+
+/* Makes place and pages for q: those that are paused, or of worse priority and not overdue, give way from the
+ * last, if that is enough. */
+static bool make_way(struct sched *s, struct seq *q)
+{
+    bool pages;
+    if (!fits(s, q, true, &pages))
+        return false;
+    while (!fits(s, q, false, &pages)) {
+        struct seq *v = NULL;
+        for (int i = 0; i < s->n_running; i++)
+            if (gives_way(s->running[i], q) && (!v || s->running[i]->job->paused || !v->job->paused))
+                v = s->running[i];
+        if (!v)
+            return false;
+        preempt(s, v, !pages);
+    }
+    return true;
+}
+
+/* The rows that q had when it gave its pages back. False: no pages for them now. */
+static bool bring_back(struct sched *s, struct seq *q)
+{
+    if (!q->parked)
+        return true;
+    int r = kv_seq_unpark(s->c.kv, q->kv, q->parked, q->tokens);
+    if (r < 0 && r != ERR_NOTFOUND)
+        return false;
+    unpark(s, q);
+    return true;
+}
+
+/* The first in order of those that wait joins, if pages for what it will need are there. True: there may be
+ * more. */
 static bool admit_one(struct sched *s)
 {
-    struct seq *q = s->wait_head;
-    if (s->n_running >= s->c.max_num_seqs || s->plan_tokens >= s->c.max_num_batched_tokens)
+    struct seq *q = queue_best(&s->waiting, s->fair);
+    if (!q || s->plan_tokens >= s->c.max_num_batched_tokens)
         return false;
-    while (q && (q->job->paused || fetching(s, q)))
-        q = q->next;
-    if (!q || kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
-        return false;
+    if (fetching(s, q)) /* the next one may go */
+        return q->held = true;
     uint32_t ends[KV_WAYS];
     sched_ways(s, q->job->req->n_prompt, false, ends);
     kv_seq_set_ways(s->c.kv, q->kv, ends);
     match(s, q);
-    int n = chunk_for(s, q);
-    uint32_t need = kv_pages_for(s->c.kv, (uint32_t)q->n_tokens + 1) -
-                    kv_pages_for(s->c.kv, (uint32_t)computed(q));
-    bool hold = n < 1 || others_compute_it(s, q);
-    if (hold || (s->n_running > 0 && need > kv_pages_available(s->c.kv)) ||
-        kv_seq_reserve(s->c.kv, q->kv, (uint32_t)n) < 0) {
+    if (others_compute_it(s, q)) { /* the next one may go */
+        kv_seq_free(s->c.kv, &q->kv);
+        return q->held = true;
+    }
+    if (chunk_for(s, q) < 1 || !make_way(s, q) || !bring_back(s, q)) {
         kv_seq_free(s->c.kv, &q->kv);
         return false;
     }
-    wait_remove(s, q);
+    int n = chunk_for(s, q);
+    if (n > 0 && kv_seq_reserve(s->c.kv, q->kv, (uint32_t)n) < 0) {
+        kv_seq_free(s->c.kv, &q->kv);
+        return false;
+    }
+    queue_remove(&s->waiting, q, s->now);
+    fair_chosen(s->fair, q->job->key);
     run_insert(s, q);
     if (!q->admitted_before) {
         q->admitted_before = true;
-        q->admitted_ns = clock_now_ns();
+        q->admitted_ns = s->now;
         q->cached = computed(q);
         metric_add(s->c.metrics->prompt_cached, q->cached);
+        fair_charge(s->fair, q->job->key, to_go(q));
     }
-    add_to_plan(s, q, n);
+    if (n > 0)
+        add_to_plan(s, q, n);
     return true;
 }
 
@@ -532,6 +714,7 @@ static void accept(struct sched *s, struct seq *q, int error, int32_t token, con
         fail_seq(s, q, error);
         return;
     }
+    fair_charge(s->fair, q->job->key, 1);
     seq_accept(q, &s->env, token, raw, lse);
     if (q->state == SEQ_ENDED) /* still in `running`: leave from there */
         leave(s, q, SEQ_RUNNING);
@@ -549,7 +732,7 @@ static void fork_choices(struct sched *s, struct seq *first, float *row, float l
             continue;
         if (kv_seq_fork(s->c.kv, first->kv, &q->kv) < 0)
             return;
-        wait_remove(s, q);
+        queue_remove(&s->waiting, q, s->now);
         run_insert(s, q);
         q->eats_step = true; /* its row was in this step */
         if (!q->admitted_before) {
@@ -631,20 +814,36 @@ static int compute(struct sched *s)
     return s->c.forward(s->c.model, &batch);
 }
 
+/* Who became overdue goes further up. */
+static void sort_running(struct sched *s)
+{
+    int n = s->n_running;
+    s->n_running = 0;
+    for (int i = 0; i < n; i++) {
+        s->running[i]->eats_step = false;
+        run_insert(s, s->running[i]);
+    }
+}
+
 int sched_step(struct sched *s)
 {
-    for (int i = 0; i < s->n_running; i++)
-        s->running[i]->eats_step = false;
-    s->n_plan = s->plan_tokens = s->plan_rows = 0;
+    s->now = s->c.now();
+    expire(s);
+    queue_age(&s->waiting, s->now, s->c.max_priority_wait_ns);
+    sort_running(s);
+    s->n_plan = s->plan_tokens = s->plan_rows = s->plan_decodes = s->plan_prompt = 0;
+    s->plan_positions = 0;
     plan_decode(s);
+    s->prompt_ns = budget_time(&s->budget, s->plan_decodes, s->plan_decodes ? short_prompts(s) : 0);
     plan_prefill(s);
     while (admit_one(s))
         ;
     struct engine_metrics *em = s->c.metrics;
     metric_set(em->running, s->n_running);
-    metric_set(em->waiting, s->n_waiting);
+    metric_set(em->waiting, s->waiting.n);
     metric_set(em->lc_processing, s->n_running);
-    metric_set(em->lc_deferred, s->n_waiting);
+    metric_set(em->lc_deferred, s->waiting.n);
+    metric_set(em->parked_bytes, (double)s->parked_bytes);
     if (s->n_plan == 0) {
         engine_metrics_cache(em, s->c.kv);
         return 0;
@@ -653,9 +852,14 @@ int sched_step(struct sched *s)
     metric_add(em->lc_decode, 1);
     /* Pages given back while planning may be written by this step; from here on none may move. */
     kv_step_begin(s->c.kv);
-    int64_t began = clock_now_ns();
+    int64_t began = s->c.now();
     int r = compute(s);
-    kv_disk_computed(s->c.kv, (uint32_t)s->plan_tokens, clock_now_ns() - began);
+    int64_t took = s->c.now() - began;
+    kv_disk_computed(s->c.kv, (uint32_t)s->plan_tokens, took);
+    double mean = s->plan_prompt ? s->plan_positions / s->plan_prompt : 0;
+    budget_observe(&s->budget, s->plan_decodes, s->plan_prompt, mean, took);
+    if (s->plan_decodes)
+        metric_observe(em->step_time, (double)took / 1e9);
     if (r == 0)
         finish_step(s);
     else

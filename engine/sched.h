@@ -1,10 +1,13 @@
 /* engine/sched.h - continuous batching: which tokens of which sequences go through each step.
  *
- * Every step takes one new token of each running sequence that decodes, then fills the token budget
- * with chunks of prompts, oldest first; sequences join and leave at every step. A sequence is its
- * known tokens and how many of them have cache rows: prefill, decode and recomputing after
- * preemption are the same thing with more or fewer rows to go. When pages run out the youngest
- * sequence gives its pages back and waits; the oldest never does, so there is always progress.
+ * Every step takes one new token of each running sequence that decodes, then fills the budget of time
+ * (budget.h) and tokens with chunks of prompts, in the order of queue.h; sequences join and leave at every
+ * step. A sequence is its known tokens and how many of them have cache rows: prefill, decode and
+ * recomputing after preemption are the same thing with more or fewer rows to go. One is admitted when there
+ * are pages for what it and those that run will probably need, by how much of max_tokens is used lately.
+ * When pages run out all the same the last in order gives its pages back and waits, its rows parked in
+ * host memory where that is cheaper than computing them again. The first never does, so there is
+ * always progress. A sequence of better priority takes the place of those of worse.
  * Knows the model through a small table of functions. Engine thread only. */
 #ifndef LATENT_ENGINE_SCHED_H
 #define LATENT_ENGINE_SCHED_H
@@ -26,6 +29,10 @@ struct sched_config {
     int max_model_len;
     int max_num_seqs, max_num_batched_tokens, prefill_chunk, max_logit_rows;
     bool prefix_cache;
+    int max_fair_keys;
+    int64_t max_step_ns, max_priority_wait_ns;
+    uint64_t park_bytes;
+    int64_t (*now)(void); /* clock_now_ns, but in tests */
     int decompress_block; /* struct scheme's; 0: none */
     bool rounded_prompts; /* struct scheme's */
     /* One forward call, as model_forward. */

@@ -142,6 +142,19 @@ struct kv_pinned {
 /* Fills at most `max` and returns how many pins there are, at most kv_max_pinned, oldest first. */
 uint32_t kv_pins(const struct kv *kv, struct kv_pinned *ret, uint32_t max);
 
+/* Parking: rows of a sequence that gives its pages back, copied outside the pool and written back later with
+ * the same bytes. Copied are the pages from the first that only this sequence holds; kv_park_bytes tells how
+ * much that is and how many rows it has. Outside a step. ERR_NOMEM. */
+struct kv_parked;
+uint64_t kv_park_bytes(const struct kv *kv, const struct kv_seq *seq, uint32_t *ret_n_tokens);
+int kv_seq_park(const struct kv *kv, const struct kv_seq *seq, struct kv_parked **ret) LATENT_MUST_CHECK;
+/* Into a new sequence with the same salt and ways, after kv_seq_match; `tokens` are those that it had.
+ * Then it is as long as it was. ERR_NOTFOUND: rows before the parked ones are missing; ERR_NOSPACE,
+ * ERR_NOMEM as kv_seq_reserve. Nothing changed then. */
+int kv_seq_unpark(struct kv *kv, struct kv_seq *seq, const struct kv_parked *parked, const int32_t *tokens)
+    LATENT_MUST_CHECK;
+void kv_parked_free(struct kv_parked **parked); /* NULL-safe */
+
 /* A step: between kv_step_begin and kv_step_end no page changes its address or is reused, so that views
  * taken inside stay good while the compute pool reads them. */
 void kv_step_begin(struct kv *kv);

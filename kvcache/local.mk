@@ -9,6 +9,7 @@ libkvcache_a_SOURCES = \
 	%D%/kvcache.c %D%/kvcache.h \
 	%D%/match.c \
 	%D%/pages.c \
+	%D%/park.c \
 	%D%/pin.c \
 	%D%/seq.c
 EXTRA_DIST += %D%/README.md

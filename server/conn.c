@@ -10,6 +10,7 @@
 #include <strings.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "server/internal.h"
 
@@ -55,6 +56,7 @@ static void reset_request(struct conn *c)
     c->n_headers = 0;
     c->has_host = c->expects = c->message_complete = c->value_seen = c->recoded = false;
     c->content_type[0] = c->request_id[0] = 0;
+    c->client = 0;
     c->error_status = 0;
     c->log = (struct request_log){.handler = "other", .facts = {-1, -1, -1, -1, NULL}};
 }
@@ -147,6 +149,14 @@ static bool sane_id(const char *s)
     return n > 0 && n <= 128 && s[n] == 0;
 }
 
+/* Whom a request counts for when service is shared out: who authorizes itself, or else the address. */
+static uint64_t client_of(const struct conn *c)
+{
+    const char *port = strrchr(c->peer, ':');
+    size_t n = port ? (size_t)(port - c->peer) : strlen(c->peer);
+    return c->client ? c->client : hash64_bytes(c->peer, n, 1);
+}
+
 /* A header line is complete. */
 static void take_header(struct conn *c)
 {
@@ -165,6 +175,8 @@ static void take_header(struct conn *c)
         c->recoded = strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, " \t")];
     } else if (!strcasecmp(name, "content-type")) {
         copy_value(c, c->content_type, sizeof(c->content_type));
+    } else if (!strcasecmp(name, "authorization")) {
+        c->client = hash64_bytes(value, strlen(value), 0);
     } else if (!strcasecmp(name, "x-request-id") && sane_id(value)) {
         copy_value(c, c->request_id, sizeof(c->request_id));
     } else if (!strcasecmp(name, "expect") && *value) {
@@ -354,6 +366,7 @@ static void dispatch(struct conn *c)
         .content_type = c->content_type,
         .body = c->body.data ? c->body.data : "",
         .body_bytes = c->body.n_bytes,
+        .client = client_of(c),
         .request_id = c->request_id,
         .received_ns = c->log.begin_ns,
     };

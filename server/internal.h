@@ -81,6 +81,7 @@ struct conn {
     bool has_host, expects, message_complete, value_seen;
     bool recoded;           /* a transfer coding besides chunked */
     char content_type[128], request_id[132];
+    uint64_t client;        /* hash of the Authorization header; 0: none */
     char *target;           /* owned */
     char *path;             /* owned, decoded */
     const char *query;

@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "server/internal.h"
 #include "server/server.h"
@@ -314,6 +315,10 @@ static int start_engine(struct server *s, struct err *e)
         .disk_rate = (uint64_t)cfg->cache_disk_rate,
         .disk_always = !strcmp(cfg->cache_disk_read, "always"),
         .log = on_cache_log,
+        .max_step_ns = cfg->max_step_time * NS_PER_MS,
+        .max_priority_wait_ns = cfg->max_priority_wait * NS_PER_MS,
+        .park_bytes = (uint64_t)cfg->park_size,
+        .max_fair_keys = (int)cfg->max_fair_keys,
         .metrics = s->metrics,
         .wake = wake,
         .wake_arg = s,
@@ -338,6 +343,8 @@ static int start_api(struct server *s, struct err *e)
         .max_prompt_bytes = (size_t)cfg->max_prompt_size,
         .write_high_bytes = (size_t)cfg->write_high,
         .write_low_bytes = (size_t)cfg->write_low,
+        .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
+        .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
         .strict = cfg->strict,
         .offload = offload,
         .host = s,

@@ -16,3 +16,9 @@ TESTS += tests/t_router
 tests_t_router_SOURCES = %D%/unit/t_router.c
 tests_t_router_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_router_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_sched
+TESTS += tests/t_sched
+tests_t_sched_SOURCES = %D%/unit/t_sched.c
+tests_t_sched_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_sched_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

@@ -172,7 +172,8 @@ static int start(struct rig *r, struct err *e)
         .cache_bytes = row * (uint64_t)c->num_hidden_layers * (uint64_t)(len + 256) * (uint64_t)(streams + 1),
         .page_tokens = (uint32_t)bench_conf_int("page_tokens"), .max_model_len = len,
         .max_num_seqs = seqs, .max_num_batched_tokens = budget > o->chunk ? budget : o->chunk,
-        .prefill_chunk = o->chunk, .max_queue_requests = streams + 1,
+        .prefill_chunk = o->chunk, .max_queue_requests = streams + 1, .max_fair_keys = 1,
+        .max_priority_wait_ns = NS_PER_SEC * 3600,
         .max_queue_tokens = (int64_t)len * (streams + 1), .wake = wake, .wake_arg = r};
     int err = engine_start(&ec, &r->eng, e);
     if (err < 0)

@@ -1,0 +1,77 @@
+/* engine/budget.c - see budget.h. */
+#include "config.h"
+
+#include "engine/budget.h"
+
+#include <limits.h>
+#include <math.h>
+
+#define KEEP 0.95        /* of the past at each step */
+#define SHARE 0.7        /* of the time of decoding that prompts may add */
+#define LOOK_AGAIN 64    /* steps with prompts after which one goes without, to measure decoding */
+
+static void line_add(struct budget_line *l, double x, double y, double weight)
+{
+    l->w = l->w * KEEP + weight;
+    l->x = l->x * KEEP + weight * x;
+    l->y = l->y * KEEP + weight * y;
+    l->xx = l->xx * KEEP + weight * x * x;
+    l->xy = l->xy * KEEP + weight * x * y;
+}
+
+/* Neither falls with x nor goes below 0 at 0: what is fitted does not, noise does. */
+static double line_at(const struct budget_line *l, double x)
+{
+    if (!(l->w > 0))
+        return 0;
+    double mx = l->x / l->w, my = l->y / l->w, var = l->xx / l->w - mx * mx;
+    double slope = var > 1e-4 * mx * mx + 1e-9 ? (l->xy / l->w - mx * my) / var : 0;
+    if (slope < 0)
+        slope = 0;
+    if (mx > 0 && slope > my / mx)
+        slope = my / mx;
+    return my + slope * (x - mx);
+}
+
+double budget_time(const struct budget *b, int n_decode, int n_short)
+{
+    if (n_decode == 0)
+        return INFINITY;
+    double alone = line_at(&b->decode, n_decode), many = (double)n_short / n_decode;
+    if (!(alone > 0) || b->n_mixed >= LOOK_AGAIN)
+        return -1;
+    double ns = SHARE * alone * (many > 1 ? many : 1);
+    return b->step_ns > 0 ? fmax((double)b->step_ns - alone, 0) : ns;
+}
+
+double budget_cost(const struct budget *b, int position, int n)
+{
+    return n * line_at(&b->prompt, position + n / 2.0);
+}
+
+int budget_tokens(const struct budget *b, double ns, int position)
+{
+    double each = line_at(&b->prompt, position), n;
+    if (isinf(ns))
+        return INT_MAX;
+    if (!(each > 0) || !(ns > 0))
+        return 0;
+    n = ns / each;
+    n = ns / line_at(&b->prompt, position + n / 2);
+    return n < 1e9 ? (int)n : INT_MAX;
+}
+
+void budget_observe(struct budget *b, int n_decode, int n_prompt, double mean_position, int64_t took_ns)
+{
+    if (n_prompt == 0) {
+        line_add(&b->decode, n_decode, (double)took_ns, 1);
+        b->n_mixed = 0;
+        return;
+    }
+    double alone = n_decode ? line_at(&b->decode, n_decode) : 0;
+    b->n_mixed = n_decode ? b->n_mixed + 1 : 0;
+    if (n_decode && !(alone > 0))
+        return;
+    double each = ((double)took_ns - alone) / n_prompt, least = (double)took_ns / n_prompt / 50;
+    line_add(&b->prompt, mean_position, each > least ? each : least, n_prompt < 64 ? n_prompt / 64.0 : 1);
+}

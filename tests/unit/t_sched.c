@@ -1,0 +1,508 @@
+/* tests/unit/t_sched.c - the scheduler over a model that is none: a row holds a hash of its token and of
+ * the row before, read from the cache as attention would, and the token that follows is drawn from the
+ * last row. So a row that is wrong, missing or another sequence's changes what comes out, and what comes
+ * out of a sequence alone is known without a scheduler. Time is counted, not taken. Runs are reproduced
+ * by LATENT_TEST_SEED. */
+#include "config.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "engine/sched.h"
+
+#define VOCAB 64
+#define PAGE 8
+#define MAX_JOBS 400
+#define MAX_LEN 160
+
+static unsigned long long seed;
+static int64_t clock_ns;
+
+static int64_t now(void)
+{
+    return ++clock_ns;
+}
+
+#define REQUIRE(cond)                                                                  \
+    do {                                                                               \
+        if (!(cond))                                                                   \
+            ck_abort_msg("%s, step %d, seed %llu", #cond, rig->n_steps, seed);         \
+    } while (0)
+
+struct want { /* what is known of a job */
+    int n_prompt, max_tokens, n, priority;
+    uint64_t id, key;
+    int32_t prompt[MAX_LEN];
+    int n_out[2], n_ends[2];
+    int32_t out[2][MAX_LEN];
+    enum finish_reason why[2];
+    int code[2];
+    int64_t submitted, first_ns[2], deadline, queue_deadline;
+    bool cancelled, paused;
+};
+
+struct rig {
+    struct sched_config c;
+    struct sched *s;
+    struct kv *kv;
+    struct events *events;
+    struct pool *pool;
+    struct engine_metrics metrics;
+    struct metrics *registry;
+    _Atomic int stopping;
+    uint64_t rng;
+    int n_steps, n_jobs;
+    struct want *jobs; /* [MAX_JOBS] */
+    int64_t step_cost, decode_cost, prompt_cost; /* of a step, a row, a token */
+    int64_t last_took;
+    int last_decodes, last_prompts; /* rows of the last step */
+};
+
+static uint32_t below(struct rig *rig, uint32_t n)
+{
+    rig->rng ^= rig->rng << 13;
+    rig->rng ^= rig->rng >> 7;
+    rig->rng ^= rig->rng << 17;
+    return (uint32_t)((rig->rng * 0x2545f4914f6cdd1dull) >> 32) % n;
+}
+
+static uint64_t mix(uint64_t before, int32_t token)
+{
+    uint64_t h = (before ^ (uint64_t)(uint32_t)token) * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+}
+
+static int32_t follows(uint64_t row)
+{
+    return (int32_t)(row * 0xbf58476d1ce4e5b9ull >> 40) % VOCAB;
+}
+
+static uint64_t *row_at(const struct forward_seq *q, int at)
+{
+    return (uint64_t *)(void *)(q->pages[at / PAGE] + (size_t)(at % PAGE) * sizeof(uint64_t));
+}
+
+static int forward(void *model, const struct forward_batch *b)
+{
+    struct rig *rig = model;
+    float *logits = b->logits;
+    int64_t took = rig->step_cost;
+    int rows = 0;
+    rig->last_decodes = rig->last_prompts = 0;
+    for (int i = 0; i < b->n_seqs; i++) {
+        const struct forward_seq *q = &b->seqs[i];
+        for (int k = 0; k < q->n_tokens; k++) {
+            int at = q->position + k;
+            uint64_t row = mix(at ? *row_at(q, at - 1) : 0, q->tokens[k]);
+            *row_at(q, at) = row;
+            if (k < q->n_tokens - q->n_logits)
+                continue;
+            for (int t = 0; t < VOCAB; t++)
+                logits[t] = t == follows(row);
+            logits += VOCAB;
+        }
+        rows += q->n_tokens;
+        if (q->n_tokens == 1)
+            rig->last_decodes++;
+        else
+            rig->last_prompts += q->n_tokens;
+        took += q->n_tokens == 1 ? rig->decode_cost : q->n_tokens * rig->prompt_cost;
+    }
+    REQUIRE(rows <= rig->c.max_num_batched_tokens);
+    REQUIRE(b->n_seqs <= rig->c.max_num_seqs);
+    clock_ns += took;
+    rig->last_took = took;
+    return 0;
+}
+
+static void begin(struct rig *rig, int n_pages, int seqs, uint64_t park_bytes)
+{
+    static const struct kv_plane plane = {sizeof(uint64_t), 1, 64};
+    struct err e = {0};
+    *rig = (struct rig){.rng = seed, .step_cost = 1000, .decode_cost = 100000, .prompt_cost = 20000};
+    rig->jobs = calloc(MAX_JOBS, sizeof(*rig->jobs));
+    clock_ns = 1;
+    struct kv_config kc = {.page_tokens = PAGE, .n_planes = 1, .planes = &plane,
+                           .pool_bytes = (uint64_t)n_pages * PAGE * sizeof(uint64_t),
+                           .max_seqs = (uint32_t)seqs + 1, .max_seq_tokens = MAX_LEN};
+    ck_assert_int_eq(kv_open(&kc, &rig->kv, &e), 0);
+    ck_assert_int_eq(pool_new(1, 0, &rig->pool, &e), 0);
+    ck_assert_int_eq(events_new(16384, NULL, NULL, &rig->events), 0);
+    rig->registry = metrics_new();
+    engine_metrics_register(&rig->metrics, rig->registry, "x", MAX_LEN);
+    rig->c = (struct sched_config){
+        .vocab_size = VOCAB, .max_model_len = MAX_LEN, .max_num_seqs = seqs, .max_num_batched_tokens = 64,
+        .prefill_chunk = 32, .max_logit_rows = 32, .prefix_cache = true, .max_fair_keys = 4,
+        .max_priority_wait_ns = 50 * NS_PER_MS, .park_bytes = park_bytes, .now = now, .forward = forward,
+        .model = rig, .kv = rig->kv, .pool = rig->pool, .kern = kern_table(CPU_GENERIC),
+        .events = rig->events, .metrics = &rig->metrics, .stopping = &rig->stopping};
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+}
+
+static void finish(struct rig *rig)
+{
+    struct kv_stats st;
+    REQUIRE(sched_idle(rig->s));
+    kv_check(rig->kv);
+    kv_stats_read(rig->kv, &st);
+    REQUIRE(st.pages_held == 0);
+    REQUIRE(metric_value(rig->metrics.parked_bytes) == 0);
+    sched_free(&rig->s);
+    kv_close(&rig->kv);
+    events_free(&rig->events);
+    pool_free(&rig->pool);
+    metrics_free(&rig->registry);
+    free(rig->jobs);
+}
+
+struct ask {
+    int n_prompt, max_tokens, n, priority;
+    uint64_t key;
+    int64_t timeout_ns, max_queue_ns;
+    int family; /* prompts of a family begin alike; negative: of its own */
+};
+
+static struct want *submit(struct rig *rig, const struct ask *ask)
+{
+    struct want *w = &rig->jobs[rig->n_jobs];
+    struct arena *a = arena_new(1 << 16);
+    struct gen_request *g = arena_alloc(a, sizeof(*g));
+    int32_t *ids = arena_array(a, (size_t)ask->n_prompt, sizeof(*ids));
+    struct job *j;
+    struct err e = {0};
+    for (int i = 0; i < ask->n_prompt; i++) {
+        bool shared = ask->family >= 0 && i < 40;
+        ids[i] = shared ? (i * 7 + ask->family) % VOCAB : (int32_t)below(rig, VOCAB);
+    }
+    *g = (struct gen_request){
+        .arena = a, .prompt = ids, .n_prompt = ask->n_prompt, .max_tokens = ask->max_tokens, .n = ask->n,
+        .logprobs = -1, .prompt_logprobs = -1, .ignore_eos = true, .priority = ask->priority,
+        .fair_key = ask->key, .timeout_ns = ask->timeout_ns, .max_queue_ns = ask->max_queue_ns, .user = w,
+        .sampling = {.top_p = 1, .repetition_penalty = 1}};
+    *w = (struct want){.n_prompt = ask->n_prompt, .max_tokens = ask->max_tokens, .n = ask->n, .key = ask->key,
+                       .priority = ask->priority, .id = (uint64_t)++rig->n_jobs, .submitted = clock_ns,
+                       .deadline = ask->timeout_ns ? clock_ns + ask->timeout_ns : INT64_MAX,
+                       .queue_deadline = ask->max_queue_ns ? clock_ns + ask->max_queue_ns : INT64_MAX};
+    memcpy(w->prompt, ids, (size_t)ask->n_prompt * sizeof(*ids));
+    ck_assert_int_eq(job_new(rig->s, g, w->id, &j, &e), 0);
+    sched_add(rig->s, j);
+    return w;
+}
+
+static void take_events(struct rig *rig)
+{
+    struct gen_event *ev;
+    while ((ev = events_next(rig->events))) {
+        struct want *w = ev->user;
+        int c = ev->choice;
+        REQUIRE(w->n_ends[c] == 0);
+        if (ev->type == GEN_TOKENS) {
+            REQUIRE(ev->n_tokens == 1);
+            if (w->n_out[c] == 0)
+                w->first_ns[c] = clock_ns;
+            w->out[c][w->n_out[c]++] = ev->tokens[0].id;
+        } else {
+            w->n_ends[c]++;
+            w->why[c] = ev->finish_reason;
+            w->code[c] = ev->type == GEN_FAILED ? ev->error.code : 0;
+        }
+        events_put(rig->events, ev);
+    }
+}
+
+/* Nothing is held up for ever: a step that finds nothing to do means that all are paused or none is there. */
+static int step(struct rig *rig)
+{
+    int worked = sched_step(rig->s);
+    rig->n_steps++;
+    if (!worked)
+        clock_ns += NS_PER_MS;
+    take_events(rig);
+    return worked;
+}
+
+/* Every token is what the sequence alone would have given. */
+static void check_outputs(struct rig *rig, const struct want *w)
+{
+    uint64_t row = 0;
+    for (int i = 0; i < w->n_prompt; i++)
+        row = mix(row, w->prompt[i]);
+    for (int c = 0; c < w->n; c++) {
+        uint64_t at = row;
+        for (int i = 0; i < w->n_out[c]; i++) {
+            REQUIRE(w->out[c][i] == follows(at));
+            at = mix(at, w->out[c][i]);
+        }
+    }
+}
+
+static void check_end(struct rig *rig, const struct want *w)
+{
+    check_outputs(rig, w);
+    for (int c = 0; c < w->n; c++) {
+        REQUIRE(w->n_ends[c] == 1);
+        if (w->why[c] == FINISH_LENGTH)
+            REQUIRE(w->n_out[c] == w->max_tokens);
+        else if (w->why[c] == FINISH_ABORT)
+            REQUIRE(w->cancelled);
+        else /* for want of time, never for want of pages */
+            REQUIRE(w->code[c] == ERR_TIMEOUT && clock_ns >= (w->deadline < w->queue_deadline
+                                                                  ? w->deadline : w->queue_deadline));
+    }
+}
+
+static void random_ask(struct rig *rig, struct ask *a)
+{
+    *a = (struct ask){.n_prompt = 1 + (int)below(rig, 90), .max_tokens = 1 + (int)below(rig, 60), .n = 1,
+                      .key = below(rig, 9), .family = (int)below(rig, 6) - 3};
+    if (below(rig, 3) == 0)
+        a->priority = (int)below(rig, 5) - 2;
+    if (below(rig, 8) == 0)
+        a->n = 2;
+    if (below(rig, 12) == 0)
+        a->timeout_ns = (1 + below(rig, 80)) * NS_PER_MS;
+    if (below(rig, 12) == 0)
+        a->max_queue_ns = (1 + below(rig, 40)) * NS_PER_MS;
+}
+
+/* Pool, places and parking vary; jobs come, are cancelled, paused, and run out of time. */
+START_TEST(test_random)
+{
+    struct rig rig_, *rig = &rig_;
+    static const int pools[] = {20, 24, 40, 200}, places[] = {2, 5, 12};
+    for (int round = 0; round < 12; round++) {
+        seed = seed * 6364136223846793005ull + 1442695040888963407ull;
+        begin(rig, pools[round % 4], places[round % 3], round % 2 ? 1 << 20 : 0);
+        for (int idle = 0; rig->n_jobs < MAX_JOBS || !sched_idle(rig->s);) {
+            struct ask a;
+            while (rig->n_jobs < MAX_JOBS && below(rig, 5) == 0) {
+                random_ask(rig, &a);
+                submit(rig, &a);
+            }
+            struct want *w = rig->n_jobs ? &rig->jobs[below(rig, (uint32_t)rig->n_jobs)] : NULL;
+            if (w && below(rig, 60) == 0) {
+                w->cancelled = true;
+                sched_cancel(rig->s, w->id);
+            } else if (w && below(rig, 20) == 0) {
+                w->paused = !w->paused;
+                sched_pause(rig->s, w->id, w->paused);
+            }
+            if (rig->n_jobs == MAX_JOBS) /* let all go on, so that there is an end */
+                for (int i = 0; i < MAX_JOBS; i++)
+                    sched_pause(rig->s, rig->jobs[i].id, rig->jobs[i].paused = false);
+            idle = step(rig) ? 0 : idle + 1;
+            REQUIRE(idle < 1000);
+            for (int i = 0; i < rig->n_jobs; i++) /* out of time: ended by this step */
+                REQUIRE(rig->jobs[i].n_ends[0] ||
+                        clock_ns - rig->last_took - 3 * NS_PER_MS < rig->jobs[i].deadline);
+            if (rig->n_steps % 64 == 0)
+                kv_check(rig->kv);
+        }
+        for (int i = 0; i < rig->n_jobs; i++)
+            check_end(rig, &rig->jobs[i]);
+        finish(rig);
+    }
+}
+END_TEST
+
+/* One place: who goes first is who waits with the lowest number, then who came first. */
+START_TEST(test_priority_order)
+{
+    struct rig rig_, *rig = &rig_;
+    static const int priorities[] = {0, 5, -3, 0, -3, 7, 0};
+    static const int order[] = {2, 4, 0, 3, 6, 1, 5};
+    begin(rig, 200, 1, 0);
+    for (int i = 0; i < 7; i++)
+        submit(rig, &(struct ask){.n_prompt = 8, .max_tokens = 4, .n = 1, .priority = priorities[i],
+                                  .family = -1});
+    while (!sched_idle(rig->s))
+        step(rig);
+    for (int i = 0; i < 6; i++)
+        REQUIRE(rig->jobs[order[i]].first_ns[0] < rig->jobs[order[i + 1]].first_ns[0]);
+    finish(rig);
+}
+END_TEST
+
+/* A better one takes the place of a worse one that runs, and both give what they would alone. */
+START_TEST(test_priority_takes_place)
+{
+    struct rig rig_, *rig = &rig_;
+    begin(rig, 200, 1, 0);
+    struct want *low = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 60, .n = 1, .priority = 1,
+                                                 .family = -1});
+    for (int i = 0; i < 10; i++)
+        step(rig);
+    struct want *high = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 10, .n = 1, .family = -1});
+    while (!high->n_ends[0])
+        step(rig);
+    REQUIRE(!low->n_ends[0] && low->n_out[0] > 0);
+    while (!sched_idle(rig->s))
+        step(rig);
+    check_end(rig, low);
+    check_end(rig, high);
+    REQUIRE(metric_value(rig->metrics.all_preemptions) == 1);
+    finish(rig);
+}
+END_TEST
+
+/* Better ones arrive for ever; the worst runs all the same, once it has waited max_priority_wait and those
+ * that ran then have ended. */
+START_TEST(test_no_starvation)
+{
+    struct rig rig_, *rig = &rig_;
+    begin(rig, 40, 2, 0);
+    struct ask better = {.n_prompt = 30, .max_tokens = 20, .n = 1, .priority = -9, .family = -1};
+    submit(rig, &better);
+    submit(rig, &better);
+    step(rig);
+    struct want *worst = submit(rig, &(struct ask){.n_prompt = 30, .max_tokens = 5, .n = 1, .priority = 9,
+                                                   .family = -1});
+    int64_t began = clock_ns;
+    while (!worst->n_ends[0]) {
+        struct sched_counts n;
+        sched_counts_read(rig->s, &n);
+        REQUIRE(rig->n_jobs < MAX_JOBS);
+        for (int i = n.waiting; i < 3; i++)
+            submit(rig, &better);
+        step(rig);
+    }
+    REQUIRE(worst->first_ns[0] - began > rig->c.max_priority_wait_ns / 2);   /* priorities did count ... */
+    REQUIRE(worst->first_ns[0] - began < rig->c.max_priority_wait_ns + 20 * NS_PER_MS); /* ... for so long */
+    sched_cancel_all(rig->s);
+    take_events(rig);
+    finish(rig);
+}
+END_TEST
+
+/* One key asks for a hundred at once, the other one by one: it does not wait for the hundred. */
+START_TEST(test_keys_share)
+{
+    struct rig rig_, *rig = &rig_;
+    begin(rig, 200, 2, 0);
+    struct ask many = {.n_prompt = 24, .max_tokens = 8, .n = 1, .key = 1, .family = -1}, one = many;
+    one.key = 2;
+    for (int i = 0; i < 100; i++)
+        submit(rig, &many);
+    for (int k = 0; k < 10; k++) {
+        struct want *w = submit(rig, &one);
+        int ended = 0;
+        for (int i = 0; i < 100; i++)
+            ended += rig->jobs[i].n_ends[0];
+        while (!w->n_ends[0])
+            step(rig);
+        for (int i = 0; i < 100; i++)
+            ended -= rig->jobs[i].n_ends[0];
+        REQUIRE(-ended <= 6); /* those that ran, and its own time in the other place */
+    }
+    while (!sched_idle(rig->s))
+        step(rig);
+    finish(rig);
+}
+END_TEST
+
+/* While streams run a step with prompts takes at most twice what it takes without, and prompts go on. */
+START_TEST(test_budget)
+{
+    struct rig rig_, *rig = &rig_;
+    begin(rig, 400, 12, 0);
+    for (int i = 0; i < 8; i++)
+        submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
+    for (int i = 0; i < 12; i++)
+        step(rig);
+    int64_t alone = rig->last_took, worst = 0;
+    REQUIRE(rig->last_decodes == 8 && rig->last_prompts == 0);
+    struct want *w = NULL;
+    for (int i = 0; i < 60; i++) {
+        if (i % 10 == 0)
+            w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 1, .n = 1, .family = -1});
+        step(rig);
+        if (rig->last_decodes == 8)
+            worst = rig->last_took > worst ? rig->last_took : worst;
+    }
+    REQUIRE(worst <= 2 * alone);
+    REQUIRE(worst > alone + 8 * rig->prompt_cost); /* and no less than there is time for */
+    while (!sched_idle(rig->s))
+        step(rig);
+    REQUIRE(w->why[0] == FINISH_LENGTH);
+    finish(rig);
+}
+END_TEST
+
+/* Rows that are dear to compute are parked, and come back; those that are cheap are not. */
+START_TEST(test_park)
+{
+    struct rig rig_, *rig = &rig_;
+    for (int kind = 0; kind < 3; kind++) {
+        begin(rig, 20, 4, kind == 1 ? 0 : 1 << 20);
+        if (kind == 2)
+            rig->prompt_cost = rig->decode_cost = rig->step_cost = 0;
+        for (int i = 0; i < 30; i++)
+            submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 60, .n = 1, .family = -1});
+        while (!sched_idle(rig->s)) {
+            step(rig);
+            for (int i = 0; i < 10; i++) /* so it looks as if little of max_tokens were used */
+                if (rig->jobs[i].n_out[0] > 1 && (rig->jobs[i].cancelled = true))
+                    sched_cancel(rig->s, rig->jobs[i].id);
+        }
+        for (int i = 0; i < rig->n_jobs; i++)
+            check_end(rig, &rig->jobs[i]);
+        REQUIRE(metric_value(rig->metrics.all_preemptions) > 0);
+        REQUIRE((metric_value(rig->metrics.preemptions[1]) > 0) == (kind == 0));
+        finish(rig);
+    }
+}
+END_TEST
+
+/* A request's time is over while it waits, or while it runs; its pages are free at once. */
+START_TEST(test_deadlines)
+{
+    struct rig rig_, *rig = &rig_;
+    struct kv_stats st;
+    begin(rig, 100, 2, 0);
+    struct want *runs = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 100, .n = 2, .family = -1,
+                                                  .timeout_ns = 8 * NS_PER_MS});
+    step(rig);
+    step(rig);
+    struct want *waits = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 100, .n = 2, .family = -1,
+                                                   .max_queue_ns = 4 * NS_PER_MS});
+    while (!waits->n_ends[0])
+        step(rig);
+    REQUIRE(!runs->n_ends[0] && waits->n_ends[1] == 1 && waits->code[0] == ERR_TIMEOUT);
+    REQUIRE(clock_ns < waits->queue_deadline + NS_PER_MS);
+    while (!runs->n_ends[0])
+        step(rig);
+    REQUIRE(runs->code[0] == ERR_TIMEOUT && runs->n_out[0] > 0 && clock_ns < runs->deadline + 2 * NS_PER_MS);
+    kv_stats_read(rig->kv, &st);
+    REQUIRE(st.pages_held == 0);
+    finish(rig);
+}
+END_TEST
+
+int main(void)
+{
+    const char *given = getenv("LATENT_TEST_SEED");
+    seed = given ? strtoull(given, NULL, 10) : (unsigned long long)time(NULL);
+    printf("# seed %llu\n", seed);
+    fflush(stdout);
+    Suite *s = suite_create("sched");
+    TCase *t = tcase_create("sched");
+    tcase_set_timeout(t, 120);
+    tcase_add_test(t, test_random);
+    tcase_add_test(t, test_priority_order);
+    tcase_add_test(t, test_priority_takes_place);
+    tcase_add_test(t, test_no_starvation);
+    tcase_add_test(t, test_keys_share);
+    tcase_add_test(t, test_budget);
+    tcase_add_test(t, test_park);
+    tcase_add_test(t, test_deadlines);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? 1 : 0;
+}
