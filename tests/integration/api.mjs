@@ -74,6 +74,19 @@ await test('what is not served says so, what asks for nothing passes', async () 
         await d.post(C, { ...base, max_tokens: 1, ...more })
 })
 
+await test('priority, timeout and max_queue_time: ranges, and running out', async () => {
+    for (const [field, values] of Object.entries({
+        priority: [1.5, 'high', 1000001, -1000001], timeout: [0, -1, '5', 86401], max_queue_time: [0, true, 1e9],
+    }))
+        for (const value of values) await refused(C, { ...base, [field]: value }, field)
+    await d.post(C, { ...base, max_tokens: 1, priority: -5, timeout: 60, max_queue_time: 60 })
+    const e = await refused(C, { ...base, max_tokens: 60, timeout: 1e-6 }, 'timeout', 408)
+    assert.equal(e.code, 'timeout')
+    assert.equal(e.type, 'timeout_error')
+    const q = await refused(C, { ...base, max_tokens: 60, max_queue_time: 1e-9 }, 'max_queue_time', 408)
+    assert.equal(q.code, 'queue_timeout')
+})
+
 await test('bodies that are no object', async () => {
     for (const body of ['', '{', '[]', '5', 'null', '"x"', '{"prompt":"a"}x', '{"a":"\u0000"}', '{"prompt":"\\ud800"}',
         '['.repeat(5000)])
