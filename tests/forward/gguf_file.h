@@ -3,8 +3,9 @@
 #ifndef LATENT_TESTS_FORWARD_GGUF_FILE_H
 #define LATENT_TESTS_FORWARD_GGUF_FILE_H
 
+#include <stdbool.h>
 #include <stdint.h>
-#include "engine/model/tensor.h"
+#include "engine/model/checkpoint.h"
 
 struct gguf_file;
 
@@ -21,5 +22,7 @@ void gguf_file_tensor(struct gguf_file *g, const char *name, const struct tensor
 void gguf_file_stack(struct gguf_file *g, const char *name, const struct tensor *const *t, int n);
 /* Writes the file and frees g. */
 void gguf_file_write(struct gguf_file *g, const char *path);
+/* A whole model without tokenizer. split: k_b and v_b apart, as made from a bfloat16 kv_b. */
+void gguf_file_model(const struct checkpoint *ck, const char *arch, bool split, const char *path);
 
 #endif

@@ -399,129 +399,6 @@ END_TEST
 
 /* --- the same models as GGUF ------------------------------------------------------------------- */
 
-static void put(struct gguf_file *g, int layer, const char *name, const struct tensor *t)
-{
-    char full[96];
-    if (!t->data)
-        return;
-    snprintf(full, sizeof(full), "blk.%d.%s", layer, name);
-    gguf_file_tensor(g, full, t);
-}
-
-/* kv_b split per head, W_UK transposed: what today's files have. */
-static void put_split(struct gguf_file *g, const struct model_config *c, int layer,
-                      const struct tensor *kv_b)
-{
-    int64_t nope = c->qk_nope_head_dim, v = c->v_head_dim, rank = c->kv_lora_rank;
-    int64_t heads = c->num_attention_heads;
-    const uint16_t *from = kv_b->data;
-    ck_assert_int_eq(kv_b->type, TT_BF16);
-    uint16_t *k = malloc((size_t)(nope * rank * heads) * 2), *u = malloc((size_t)(rank * v * heads) * 2);
-    for (int64_t h = 0; h < heads; h++)
-        for (int64_t j = 0; j < rank; j++) {
-            for (int64_t i = 0; i < nope; i++)
-                k[(h * rank + j) * nope + i] = from[(h * (nope + v) + i) * rank + j];
-            for (int64_t i = 0; i < v; i++)
-                u[(h * v + i) * rank + j] = from[(h * (nope + v) + nope + i) * rank + j];
-        }
-    struct tensor t = {.type = TT_BF16, .n_dims = 3, .ne = {nope, rank, heads, 1}, .data = k};
-    t.n_bytes = (size_t)(nope * rank * heads) * 2;
-    put(g, layer, "attn_k_b.weight", &t);
-    t = (struct tensor){.type = TT_BF16, .n_dims = 3, .ne = {rank, v, heads, 1}, .data = u};
-    t.n_bytes = (size_t)(rank * v * heads) * 2;
-    put(g, layer, "attn_v_b.weight", &t);
-    free(k);
-    free(u);
-}
-
-static void put_layer(struct gguf_file *g, const struct model_config *c, int i,
-                      const struct layer_tensors *l, bool split)
-{
-    const struct tensor *part[3][64];
-    const char *names[3] = {"ffn_gate_exps.weight", "ffn_up_exps.weight", "ffn_down_exps.weight"};
-    put(g, i, "attn_norm.weight", &l->attn_norm);
-    put(g, i, "attn_q_a.weight", &l->q_a);
-    put(g, i, "attn_q_a_norm.weight", &l->q_a_norm);
-    put(g, i, "attn_q_b.weight", &l->q_b);
-    put(g, i, "attn_kv_a_mqa.weight", &l->kv_a);
-    put(g, i, "attn_kv_a_norm.weight", &l->kv_a_norm);
-    if (split)
-        put_split(g, c, i, &l->kv_b);
-    else
-        put(g, i, "attn_kv_b.weight", &l->kv_b);
-    put(g, i, "attn_output.weight", &l->o);
-    put(g, i, "indexer.attn_q_b.weight", &l->index_q);
-    put(g, i, "indexer.attn_k.weight", &l->index_k);
-    put(g, i, "indexer.k_norm.weight", &l->index_k_norm);
-    put(g, i, "indexer.k_norm.bias", &l->index_k_norm_bias);
-    put(g, i, "indexer.proj.weight", &l->index_weights);
-    put(g, i, "ffn_norm.weight", &l->ffn_norm);
-    put(g, i, "ffn_gate.weight", &l->dense.gate);
-    put(g, i, "ffn_up.weight", &l->dense.up);
-    put(g, i, "ffn_down.weight", &l->dense.down);
-    put(g, i, "ffn_gate_inp.weight", &l->router);
-    put(g, i, "exp_probs_b.bias", &l->router_bias);
-    put(g, i, "ffn_gate_shexp.weight", &l->shared.gate);
-    put(g, i, "ffn_up_shexp.weight", &l->shared.up);
-    put(g, i, "ffn_down_shexp.weight", &l->shared.down);
-    for (int x = 0; l->experts && x < c->n_routed_experts; x++) {
-        part[0][x] = &l->experts[x].gate;
-        part[1][x] = &l->experts[x].up;
-        part[2][x] = &l->experts[x].down;
-    }
-    for (int k = 0; l->experts && k < 3; k++) {
-        char full[96];
-        snprintf(full, sizeof(full), "blk.%d.%s", i, names[k]);
-        gguf_file_stack(g, full, part[k], c->n_routed_experts);
-    }
-}
-
-static void write_gguf(const struct checkpoint *ck, const char *arch, bool split, const char *path)
-{
-    const struct model_config *c = &ck->config;
-    struct gguf_file *g = gguf_file_new(arch);
-    int key = c->qk_nope_head_dim + c->qk_rope_head_dim;
-    gguf_file_u32(g, "embedding_length", c->hidden_size);
-    gguf_file_u32(g, "block_count", c->num_hidden_layers);
-    gguf_file_u32(g, "context_length", c->max_position_embeddings);
-    gguf_file_u32(g, "attention.head_count", c->num_attention_heads);
-    gguf_file_u32(g, "attention.q_lora_rank", c->q_lora_rank);
-    gguf_file_u32(g, "attention.kv_lora_rank", c->kv_lora_rank);
-    gguf_file_u32(g, "rope.dimension_count", c->qk_rope_head_dim);
-    gguf_file_f32(g, "rope.freq_base", c->rope_theta);
-    gguf_file_f32(g, "attention.layer_norm_rms_epsilon", c->rms_norm_eps);
-    if (split) {
-        gguf_file_u32(g, "attention.key_length", c->kv_lora_rank + c->qk_rope_head_dim);
-        gguf_file_u32(g, "attention.value_length", c->kv_lora_rank);
-    }
-    gguf_file_u32(g, split ? "attention.key_length_mla" : "attention.key_length", key);
-    gguf_file_u32(g, split ? "attention.value_length_mla" : "attention.value_length", c->v_head_dim);
-    gguf_file_u32(g, "feed_forward_length", c->intermediate_size);
-    gguf_file_u32(g, "leading_dense_block_count", c->first_k_dense_replace);
-    gguf_file_u32(g, "expert_count", c->n_routed_experts);
-    gguf_file_u32(g, "expert_used_count", c->num_experts_per_tok);
-    gguf_file_u32(g, "expert_shared_count", c->n_shared_experts);
-    gguf_file_u32(g, "expert_feed_forward_length", c->moe_intermediate_size);
-    gguf_file_u32(g, "expert_gating_func", c->gating);
-    gguf_file_f32(g, "expert_weights_scale", c->routed_scaling_factor);
-    if (c->index_topk) {
-        gguf_file_u32(g, "attention.indexer.head_count", c->index_n_heads);
-        gguf_file_u32(g, "attention.indexer.key_length", c->index_head_dim);
-        gguf_file_u32(g, "attention.indexer.top_k", c->index_topk);
-    } else {
-        gguf_file_u32(g, "expert_zero_count", c->zero_expert_num);
-        gguf_file_f32(g, "attention.q_lora_scale", c->mla_scale_q_lora);
-        gguf_file_f32(g, "attention.kv_lora_scale", c->mla_scale_kv_lora);
-    }
-    gguf_file_bool(g, "expert_weights_norm", c->norm_topk_prob);
-    gguf_file_tensor(g, "token_embd.weight", &ck->token_embd);
-    gguf_file_tensor(g, "output_norm.weight", &ck->output_norm);
-    gguf_file_tensor(g, "output.weight", &ck->output);
-    for (int i = 0; i < c->num_hidden_layers; i++)
-        put_layer(g, c, i, &ck->layers[i], split);
-    gguf_file_write(g, path);
-}
-
 /* Logits of the longest prompt. */
 static float *long_logits(const struct checkpoint *ck, const struct fixture *f)
 {
@@ -550,7 +427,7 @@ START_TEST(test_gguf)
     ck_assert_int_ge(fd, 0);
     close(fd);
     fixture_open(&f, names[_i / 2][0]);
-    write_gguf(f.ck, names[_i / 2][1], _i % 2, path);
+    gguf_file_model(f.ck, names[_i / 2][1], _i % 2, path);
     int r = checkpoint_open(path, &ck, &e);
     unlink(path);
     ck_assert_msg(r == 0, "%s", e.text);
