@@ -645,6 +645,8 @@ static bool admit_one(struct sched *s)
         return false;
     if (fetching(s, q)) /* the next one may go */
         return q->held = true;
+    if (kv_seq_new(s->c.kv, q->job->req->cache_salt, &q->kv) < 0)
+        return false;
     uint32_t ends[KV_WAYS];
     sched_ways(s, q->job->req->n_prompt, false, ends);
     kv_seq_set_ways(s->c.kv, q->kv, ends);

@@ -247,6 +247,8 @@ static void rig_open(struct rig *r, const struct way *y)
                               .max_model_len = 1024, .max_num_seqs = y->max_seqs,
                               .max_num_batched_tokens = y->budget, .prefill_chunk = y->chunk,
                               .max_queue_requests = 1000, .max_queue_tokens = 1 << 30,
+                              .max_priority_wait_ns = NS_PER_SEC, .max_fair_keys = 16,
+                              .park_bytes = one_in(2) ? (uint64_t)64 << 20 : 0,
                               .prefix_cache = y->prefix_cache, .wake = on_wake, .wake_arg = r};
     memset(r, 0, sizeof(*r));
     pthread_mutex_init(&r->lock, NULL);
@@ -332,9 +334,9 @@ static void settle(struct flight *f, int choice, bool reference, const struct wa
     while (at < n && got->data[at] == want->data[at])
         at++;
     ck_assert_msg(got->n_bytes == want->n_bytes && at == n,
-                  "request %d (%d tokens, %d to come), choice %d: byte %zu of %zu and %zu differs; %s, cache "
-                  "type %d, %d threads, %d sequences, %d tokens a step, chunks of %d, pages of %d, %llu bytes "
-                  "of cache, %d at once (seed %llu)",
+                  "request %d (%d tokens, %d to come), choice %d: byte %zu of %zu and %zu differs; %s, "
+                  "cache type %d, %d threads, %d sequences, %d tokens a step, chunks of %d, pages "
+                  "of %d, %llu bytes of cache, %d at once (seed %llu)",
                   (int)(f->spec - t.specs), f->spec->q.n_prompt, f->spec->q.max_tokens, choice, at,
                   want->n_bytes, got->n_bytes, cpu_level_name(t.level), (int)t.cache_type, y->threads,
                   y->max_seqs, y->budget, y->chunk, y->page_tokens, (unsigned long long)y->cache_bytes,
