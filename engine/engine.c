@@ -131,6 +131,7 @@ static const enum cache_type cache_types[] = {
     [ENGINE_CACHE_F32] = CACHE_F32,
     [ENGINE_CACHE_INT8] = CACHE_INT8,
     [ENGINE_CACHE_FP8] = CACHE_FP8,
+    [ENGINE_CACHE_INT4] = CACHE_INT4,
 };
 
 static int load_model(struct engine *eng, const struct checkpoint *ck, struct err *e)

@@ -20,7 +20,13 @@
 
 struct engine;
 
-enum engine_cache_type { ENGINE_CACHE_BF16 = 0, ENGINE_CACHE_F32, ENGINE_CACHE_INT8, ENGINE_CACHE_FP8 };
+enum engine_cache_type {
+    ENGINE_CACHE_BF16 = 0,
+    ENGINE_CACHE_F32,
+    ENGINE_CACHE_INT8,
+    ENGINE_CACHE_FP8,
+    ENGINE_CACHE_INT4
+};
 
 struct engine_config {
     const char *model_path;     /* GGUF file, first part of a split one, or folder */

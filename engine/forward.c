@@ -105,6 +105,7 @@ static int report(void *arg, uint64_t n_bytes)
 
 static const enum tensor_type row_types[] = {
     [CACHE_BF16] = TT_BF16, [CACHE_F32] = TT_F32, [CACHE_INT8] = TT_I8, [CACHE_FP8] = TT_F8_E4M3,
+    [CACHE_INT4] = TT_I4,
 };
 
 enum tensor_type cache_row_type(enum cache_type type)
@@ -114,8 +115,8 @@ enum tensor_type cache_row_type(enum cache_type type)
 
 int cache_type_parse(const char *name)
 {
-    static const char *const names[] = {"bf16", "f32", "int8", "fp8"}; /* as the enum */
-    for (int i = 0; i < 4; i++)
+    static const char *const names[] = {"bf16", "f32", "int8", "fp8", "int4"}; /* as the enum */
+    for (int i = 0; i < 5; i++)
         if (!strcmp(name, names[i]))
             return i;
     return -1;
@@ -123,9 +124,9 @@ int cache_type_parse(const char *name)
 
 static int check_served(const struct model_config *c, enum cache_type cache_type, struct err *e)
 {
-    if (c->kv_lora_rank % 2 && (cache_type == CACHE_INT8 || cache_type == CACHE_FP8))
+    if (c->kv_lora_rank % 2 && cache_type != CACHE_F32 && cache_type != CACHE_BF16)
         return err_set_param(e, ERR_UNSUPPORTED, "cache_type",
-                             "kv_lora_rank %d is odd: its cache rows cannot have 8 bits",
+                             "kv_lora_rank %d is odd: its cache rows cannot have 8 or 4 bits",
                              c->kv_lora_rank);
     if (router_experts(c) > ROUTER_MAX_EXPERTS)
         return err_set_param(e, ERR_UNSUPPORTED, "n_routed_experts",

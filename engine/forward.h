@@ -16,10 +16,10 @@
 
 struct model;
 
-/* Of cache rows; in 8-bit ones the rope keys stay bf16. */
-enum cache_type { CACHE_BF16 = 0, CACHE_F32, CACHE_INT8, CACHE_FP8 };
+/* Of cache rows; in those of 8 and 4 bits the rope keys stay bf16. */
+enum cache_type { CACHE_BF16 = 0, CACHE_F32, CACHE_INT8, CACHE_FP8, CACHE_INT4 };
 
-/* "bf16", "f32", "int8", "fp8"; another name: -1. */
+/* "bf16", "f32", "int8", "fp8", "int4"; another name: -1. */
 int cache_type_parse(const char *name);
 enum tensor_type cache_row_type(enum cache_type type); /* of its latent rows */
 

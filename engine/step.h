@@ -38,7 +38,7 @@ struct step {
     const struct model_config *config;
     const struct rope *rope;
     uint32_t page_tokens;
-    enum tensor_type row_type; /* of cache rows: TT_BF16, TT_F32, TT_I8, TT_F8_E4M3 */
+    enum tensor_type row_type; /* of cache rows: TT_BF16, TT_F32, TT_I8, TT_F8_E4M3, TT_I4 */
     float *x;                  /* [rows][hidden_size]: the residual stream */
     const float *rope_cos, *rope_sin; /* [rows][qk_rope_head_dim / 2] */
 };

@@ -273,6 +273,7 @@ static enum engine_cache_type cache_type(const char *name)
     return !strcmp(name, "f32")    ? ENGINE_CACHE_F32
            : !strcmp(name, "int8") ? ENGINE_CACHE_INT8
            : !strcmp(name, "fp8")  ? ENGINE_CACHE_FP8
+           : !strcmp(name, "int4") ? ENGINE_CACHE_INT4
                                    : ENGINE_CACHE_BF16;
 }
 

@@ -21,7 +21,7 @@ static const struct shape {
     {"minicpm3", 40, 288, 256, 1},
 };
 
-static const enum tensor_type row_types[] = {TT_BF16, TT_I8, TT_F8_E4M3};
+static const enum tensor_type row_types[] = {TT_BF16, TT_I8, TT_F8_E4M3, TT_I4};
 
 static struct {
     const struct shape *shape;
@@ -33,6 +33,11 @@ static struct {
     float *m, *l, *o, *m2, *l2, *o2;
     void *scratch;
 } a;
+
+static const char *type_name(enum tensor_type type)
+{
+    return type == TT_BF16 ? "bf16" : type == TT_I8 ? "int8" : type == TT_I4 ? "int4" : "fp8";
+}
 
 static void pass(const struct kernels *k)
 {
@@ -109,7 +114,7 @@ static void one(const struct shape *s, enum tensor_type type, const struct bench
         .mode = "kernels",
         .fields = {{"kernel", "attention", 0}, {"shape", s->name, 0}, {"heads", NULL, s->heads},
                    {"batch", NULL, s->batch}, {"context", NULL, context},
-                   {"cache_type", type == TT_BF16 ? "bf16" : type == TT_I8 ? "int8" : "fp8", 0},
+                   {"cache_type", type_name(type), 0},
                    {"cpu", cpu_level_name(m->level), 0}},
         .unit = "GMAC/s", .value = macs / us / 1000};
     double seconds = bench_cost_seconds(&c, m, &row.limit);

@@ -69,7 +69,7 @@ struct dsa_work {
     int n_pieces;            /* of each token of the batch */
 };
 
-/* Index keys keep bf16 where latents are 8-bit: which rows are chosen hangs on small differences. */
+/* Index keys keep bf16 where latents have 8 or 4 bits: which rows are chosen hangs on small differences. */
 static struct row_format key_format(const struct model_config *c, enum tensor_type row_type)
 {
     return paged_format(row_type == TT_F32 ? TT_F32 : TT_BF16, c->index_head_dim, 0);

@@ -189,10 +189,8 @@ static void read_latents(const struct decompressed_work *w, struct thread_scratc
     const struct decompressed_shape *s = &w->shape;
     const struct decompressed_args *a = w->args;
     const struct row_format *f = &s->format;
-    size_t page_tokens = a->step->page_tokens, pe_at = (size_t)s->rank;
+    size_t page_tokens = a->step->page_tokens, pe_at = kern_row_tail_at(f, s->rope);
     bool quantised = act_is_quantised(a->w_uk[0].type) || act_is_quantised(a->w_uv[0].type);
-    if (f->type == TT_F32 || f->type == TT_BF16)
-        pe_at *= f->type == TT_F32 ? 4 : 2;
     for (int i = 0; i < n; i++) {
         size_t t = (size_t)(t0 + i);
         const unsigned char *row =

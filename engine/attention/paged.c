@@ -71,8 +71,8 @@ struct paged_work {
 
 struct row_format paged_format(enum tensor_type type, int elems, int tail)
 {
-    bool bytes = type == TT_I8 || type == TT_F8_E4M3;
-    struct row_format f = {.type = type, .elems = elems, .tail = bytes ? tail : 0};
+    bool narrow = type == TT_I8 || type == TT_F8_E4M3 || type == TT_I4;
+    struct row_format f = {.type = type, .elems = elems, .tail = narrow ? tail : 0};
     f.row_bytes = kern_row_bytes(type, elems, f.tail);
     return f;
 }

@@ -3,6 +3,7 @@
 #define LATENT_ENGINE_KERNELS_AMX_ROWS_H
 
 #include "engine/kernels/amx.h"
+#include "engine/kernels/quant_layout.h"
 
 /* The first n of 16 values, rounded. */
 INLINE void bf16_store(uint16_t *to, __m512 x, int n)
@@ -43,6 +44,27 @@ INLINE void bytes_to_bf16(enum tensor_type type, const unsigned char *row, float
     }
 }
 
+/* Values [lo, hi) of a 4-bit row; lo may be anywhere. */
+INLINE void nibbles_to_bf16(const struct row_format *f, const unsigned char *row, int lo, int hi,
+                            uint16_t *to)
+{
+    const __m128i table = _mm_loadu_si128((const __m128i *)(const void *)quant_iq4_table);
+    for (int i = lo & ~(KERN_LANES - 1); i < hi; i += KERN_LANES) {
+        __m128i b = _mm_loadu_si128((const __m128i *)(const void *)row_nibbles(row, i));
+        b = _mm_and_si128(i % ROW_NIBBLE_GROUP ? _mm_srli_epi16(b, 4) : b, _mm_set1_epi8(15));
+        __m512 x = _mm512_mul_ps(i8_values(_mm_shuffle_epi8(table, b)),
+                                 _mm512_set1_ps(row_nibble_scale(f, row, i)));
+        if (i >= lo) {
+            bf16_store(to + (i - lo), x, hi - i);
+            continue;
+        }
+        uint16_t all[KERN_LANES];
+        int skip = lo - i, n = (hi - i < KERN_LANES ? hi - i : KERN_LANES) - skip;
+        bf16_store(all, x, KERN_LANES);
+        memcpy(to, all + skip, (size_t)n * sizeof(*to));
+    }
+}
+
 /* Elements [lo, hi) of a row. */
 static void row_to_bf16(const struct row_format *f, const unsigned char *row, int lo, int hi,
                         uint16_t *to)
@@ -60,6 +82,10 @@ static void row_to_bf16(const struct row_format *f, const unsigned char *row, in
         return;
     }
     int bytes = f->elems - f->tail, i = lo;
+    if (f->type == TT_I4 && i < bytes) {
+        nibbles_to_bf16(f, row, i, hi < bytes ? hi : bytes, to);
+        i = hi < bytes ? hi : bytes;
+    }
     while (i < hi && i < bytes) {
         int end = (i / ROW_SCALE_BLOCK + 1) * ROW_SCALE_BLOCK;
         float scale;

@@ -13,13 +13,15 @@
  * the weights' sum in 16 parts (row t to part t % 16). Blocks start at row 0 of the piece, so
  * that nothing depends on others.
  *
- * Beside v16_*, a level's vec_*.h gives v16_hmax, v16_load_i8, v16_store_i8, v16_store_f8, and
+ * Beside v16_*, a level's vec_*.h gives v16_hmax, v16_load_i8, v16_load_nibbles, v16_store_i8,
+ * v16_store_f8, and
  * may give `va`, the vector of the products, when a v16 is not one register: VA (its lanes) with
  * va_*, va_transpose (VA values of VA rows turned around), va_transpose_bf16 (the same of
  * VA_BF16 bfloat16) and the size of a tile, ATTN_LANES x ATTN_VECS, sums that fit the registers. */
 #include <stdbool.h>
 
 #include "engine/kernels/kern_internal.h"
+#include "engine/kernels/quant_layout.h"
 
 #ifndef VA
 #define VA KERN_LANES
@@ -167,6 +169,10 @@ INLINE void attn_row_f32(const struct row_format *f, const unsigned char *row, i
         return;
     }
     int end = hi < bytes ? hi : bytes;
+    for (; f->type == TT_I4 && i < end; i += KERN_LANES) {
+        v16 levels = v16_load_nibbles(row_nibbles(row, i), i % ROW_NIBBLE_GROUP, quant_iq4_table);
+        v16_store(dst + (i - lo), v16_mul(levels, v16_set1(row_nibble_scale(f, row, i))));
+    }
     for (; i < end; i += KERN_LANES) {
         const void *p = attn_some(row + i, end - i, 1, rest);
         float scale;
@@ -542,6 +548,61 @@ INLINE float row_bytes_store(enum tensor_type type, const float *x, int n, unsig
     return scale;
 }
 
+/* The nearest levels of a group's values, counted in scales; returns by what factor the scale fits these
+ * levels better. */
+INLINE float row_levels(const v16 x[2], float inv, v16 code[2])
+{
+    v16 zero = v16_set1(0.0f), one = v16_set1(1.0f), products = zero, squares = zero;
+    for (int h = 0; h < 2; h++) {
+        v16 v = v16_mul(x[h], v16_set1(inv)), level = v16_set1((float)quant_iq4_table[0]);
+        v = v16_max(v16_min(v, v16_set1(127.0f)), v16_set1(-127.0f));
+        code[h] = zero;
+        for (int k = 0; k < 15; k++) {
+            float below = (float)quant_iq4_table[k], above = (float)quant_iq4_table[k + 1];
+            v16 middle = v16_set1(0.5f * (below + above));
+            code[h] = v16_add(code[h], v16_select_lt(middle, v, one, zero));
+            level = v16_select_lt(middle, v, v16_set1(above), level);
+        }
+        v16 p = v16_mul(v, level), s = v16_mul(level, level);
+        products = h ? v16_add(products, p) : p;
+        squares = h ? v16_add(squares, s) : s;
+    }
+    return sum_lanes(products) / sum_lanes(squares);
+}
+
+/* 1 / scale; a scale that has none becomes 0. */
+INLINE float row_inverse(float *scale)
+{
+    float inv = *scale != 0.0f ? 1.0f / *scale : 0.0f;
+    if (fabsf(inv) > 3.0e38f)
+        inv = 0.0f;
+    if (inv == 0.0f)
+        *scale = 0.0f;
+    return inv;
+}
+
+/* One group of up to ROW_NIBBLE_GROUP values. */
+INLINE void row_nibbles_store(const float *x, int n, unsigned char *dst, unsigned char *dst_scale)
+{
+    v16 zero = v16_set1(0.0f), v[2], code[2];
+    for (int h = 0; h < 2; h++, n -= KERN_LANES) {
+        v[h] = n > 0 ? attn_load_some(x + h * KERN_LANES, n) : zero;
+        v[h] = v16_select_eq(v[h], v[h], v[h], zero);
+    }
+    float top = v16_hmax(v16_max(v[0], v[1]));
+    float bottom = v16_hmax(v16_max(v16_sub(zero, v[0]), v16_sub(zero, v[1])));
+    float most = top > bottom ? top : bottom;
+    most = most > 3.0e38f ? 3.0e38f : most;
+    float scale = (top > bottom ? most : -most) / -127.0f, inv = row_inverse(&scale);
+    scale *= row_levels(v, inv, code);
+    f32_to_bf16(&scale, 1, dst_scale);
+    scale = row_bf16(dst_scale);
+    inv = row_inverse(&scale);
+    row_levels(v, inv, code);
+    f32_to_bf16(&scale, 1, dst_scale);
+    v16_store_i8(dst, v16_add(code[0], v16_mul(code[1], v16_set1(16.0f))));
+}
+
 static void row_store(const struct row_format *f, const float *x, void *dst)
 {
     unsigned char *row = dst;
@@ -555,6 +616,11 @@ static void row_store(const struct row_format *f, const float *x, void *dst)
         return;
     }
     f32_to_bf16(x + bytes, f->tail, row + row_tail_at(f));
+    for (int i = 0; f->type == TT_I4 && i < bytes; i += ROW_NIBBLE_GROUP)
+        row_nibbles_store(x + i, bytes - i, row + i / 2,
+                          row + row_scales_at(f) + 2 * (size_t)(i / ROW_NIBBLE_GROUP));
+    if (f->type == TT_I4)
+        return;
     for (int i = 0; i < bytes; i += ROW_SCALE_BLOCK) {
         int n = bytes - i < ROW_SCALE_BLOCK ? bytes - i : ROW_SCALE_BLOCK;
         float scale = row_bytes_store(f->type, x + i, n, row + i);

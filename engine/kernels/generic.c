@@ -258,10 +258,14 @@ static float row_element(const struct row_format *f, const unsigned char *row, i
         memcpy(&h, row + 2 * (size_t)i, 2);
         return f32_of_bf16(h);
     }
-    int bytes = f->elems - f->tail;
+    int bytes = f->elems - f->tail; /* or nibbles */
     if (i >= bytes) {
         memcpy(&h, row + row_tail_at(f) + 2 * (size_t)(i - bytes), 2);
         return f32_of_bf16(h);
+    }
+    if (f->type == TT_I4) {
+        int byte = row_nibbles(row, i)[i % 16], code = i % ROW_NIBBLE_GROUP < 16 ? byte & 15 : byte >> 4;
+        return (float)quant_iq4_table[code] * row_nibble_scale(f, row, i);
     }
     memcpy(&v, row + row_scales_at(f) + 4 * (size_t)(i / ROW_SCALE_BLOCK), 4);
     return (f->type == TT_F8_E4M3 ? f32_of_f8(row[i]) : (float)(int8_t)row[i]) * v;
@@ -327,6 +331,65 @@ static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l
         o1[r] = empty ? o2[r] : o1[r] * c1 + o2[r] * c2;
 }
 
+/* The nearest level of each of a group's values, counted in scales; returns by what factor the scale fits
+ * these levels better. */
+static float nearest_levels(const float *x, float inv, int *code)
+{
+    float product[KERN_LANES], square[KERN_LANES], products = 0.0f, squares = 0.0f;
+    for (int i = 0; i < ROW_NIBBLE_GROUP; i++) {
+        float v = x[i] * inv;
+        v = v > 127.0f ? 127.0f : v < -127.0f ? -127.0f : v;
+        code[i] = 0;
+        while (code[i] < 15 && v > 0.5f * (float)(quant_iq4_table[code[i]] + quant_iq4_table[code[i] + 1]))
+            code[i]++;
+        float level = (float)quant_iq4_table[code[i]], p = v * level, s = level * level;
+        product[i % KERN_LANES] = i < KERN_LANES ? p : product[i % KERN_LANES] + p;
+        square[i % KERN_LANES] = i < KERN_LANES ? s : square[i % KERN_LANES] + s;
+    }
+    for (int i = 0; i < KERN_LANES; i++) {
+        products += product[i];
+        squares += square[i];
+    }
+    return products / squares;
+}
+
+/* 1 / scale; a scale that has none becomes 0. */
+static float inverse_of(float *scale)
+{
+    float inv = *scale != 0.0f ? 1.0f / *scale : 0.0f;
+    if (fabsf(inv) > 3.0e38f)
+        inv = 0.0f;
+    if (inv == 0.0f)
+        *scale = 0.0f;
+    return inv;
+}
+
+static void store_nibbles(const struct row_format *f, const float *x, unsigned char *row)
+{
+    int n = f->elems - f->tail, code[ROW_NIBBLE_GROUP];
+    for (int i0 = 0; i0 < n; i0 += ROW_NIBBLE_GROUP) {
+        float group[ROW_NIBBLE_GROUP] = {0}, top = 0.0f, bottom = 0.0f;
+        for (int i = 0; i < ROW_NIBBLE_GROUP && i0 + i < n; i++) {
+            group[i] = x[i0 + i] == x[i0 + i] ? x[i0 + i] : 0.0f;
+            top = group[i] > top ? group[i] : top;
+            bottom = -group[i] > bottom ? -group[i] : bottom;
+        }
+        float most = top > bottom ? top : bottom;
+        most = most > 3.0e38f ? 3.0e38f : most;
+        float scale = (top > bottom ? most : -most) / -127.0f, inv = inverse_of(&scale);
+        uint16_t h;
+        scale *= nearest_levels(group, inv, code);
+        f32_to_bf16(&scale, 1, &h);
+        scale = f32_of_bf16(h);
+        inv = inverse_of(&scale);
+        nearest_levels(group, inv, code);
+        f32_to_bf16(&scale, 1, &h);
+        memcpy(row + row_scales_at(f) + 2 * (size_t)(i0 / ROW_NIBBLE_GROUP), &h, 2);
+        for (int i = 0; i < 16; i++)
+            row[i0 / 2 + i] = (unsigned char)(code[i] | code[16 + i] << 4);
+    }
+}
+
 static void row_store(const struct row_format *f, const float *x, void *dst)
 {
     unsigned char *row = dst;
@@ -340,6 +403,10 @@ static void row_store(const struct row_format *f, const float *x, void *dst)
         return;
     }
     f32_to_bf16(x + bytes, f->tail, row + row_tail_at(f));
+    if (f->type == TT_I4) {
+        store_nibbles(f, x, row);
+        return;
+    }
     for (int b = 0; b * ROW_SCALE_BLOCK < bytes; b++) {
         int i0 = b * ROW_SCALE_BLOCK;
         int n = bytes - i0 < ROW_SCALE_BLOCK ? bytes - i0 : ROW_SCALE_BLOCK;

@@ -77,7 +77,11 @@ struct index_block {
  * (8-bit rows): elems - tail values of one byte, then `tail` bf16 values (rope keys, which 8 bits would
  * blur), then one float32 scale for each 128 of the bytes (the last block may be shorter);
  * element = byte value * scale.
- * Both counts are even; row_bytes comes from kern_row_bytes: a multiple of 16 for 8-bit rows. */
+ * TT_I4 (4-bit rows): elems - tail values in groups of 32, 16 bytes each: byte i has value i of the group
+ * in its low half and value 16 + i in its high one, the last group filled up with zeros; then `tail` bf16
+ * values, then a bf16 scale for each group; element = level * scale, the levels being those of IQ4_NL:
+ * -127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113.
+ * Both counts are even; row_bytes comes from kern_row_bytes: a multiple of 16 for rows of 8 or 4 bits. */
 struct row_format {
     enum tensor_type type;
     int elems, tail;
@@ -164,6 +168,8 @@ static inline int kern_stretches(int n)
 }
 #define KERN_SOFT_NATS 30.0f /* soft_weights: what is so much less likely than the best has weight 0 */
 size_t kern_row_bytes(enum tensor_type type, int elems, int tail);
+/* Byte of a row at which its last `tail` elements begin, in a format that may have such. */
+size_t kern_row_tail_at(const struct row_format *f, int tail);
 /* The first n elements of a cache row as float32, exact; n <= elems - tail. */
 void kern_row_read(const struct row_format *f, const void *row, int n, float *dst);
 /* For the piece above, enough at every level; multiples of 64. */

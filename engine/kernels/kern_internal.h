@@ -3,6 +3,8 @@
 #ifndef LATENT_ENGINE_KERNELS_KERN_INTERNAL_H
 #define LATENT_ENGINE_KERNELS_KERN_INTERNAL_H
 
+#include <string.h>
+
 #include "engine/kernels/kern.h"
 
 void kern__init_generic(struct kernels *t); /* sets every field */
@@ -27,17 +29,41 @@ void kern__init_neon(struct kernels *t);
 
 #define Q8_BLOCK 32
 #define Q8_GROUP_BLOCK 544 /* bytes of 32 values of a packed Q8_0 group: f16 d[16], int8 [8][16][4] */
+#define ROW_NIBBLE_GROUP 32 /* values of a 4-bit cache row that share a scale */
 #define ROW_SCALE_BLOCK 128 /* bytes of an 8-bit cache row that share a scale */
 #define F8_BLOCK 128 /* k that share a scale */
 #define F8_GROUP_BLOCK ((size_t)KERN_LANES * (sizeof(float) + F8_BLOCK)) /* bytes of a whole one */
-/* Where an 8-bit row keeps its bf16 tail and its scales. */
+/* Where a row of 8 or 4 bits keeps its bf16 tail and its scales. */
+static inline size_t row_groups(int values)
+{
+    return ((size_t)values + ROW_NIBBLE_GROUP - 1) / ROW_NIBBLE_GROUP;
+}
 static inline size_t row_tail_at(const struct row_format *f)
 {
-    return (size_t)(f->elems - f->tail);
+    int values = f->elems - f->tail;
+    return f->type == TT_I4 ? row_groups(values) * (ROW_NIBBLE_GROUP / 2) : (size_t)values;
 }
 static inline size_t row_scales_at(const struct row_format *f)
 {
-    return (size_t)(f->elems - f->tail) + 2 * (size_t)f->tail;
+    return row_tail_at(f) + 2 * (size_t)f->tail;
+}
+static inline float row_bf16(const unsigned char *at)
+{
+    uint16_t h;
+    float x;
+    memcpy(&h, at, 2);
+    uint32_t u = (uint32_t)h << 16;
+    memcpy(&x, &u, 4);
+    return x;
+}
+/* Of the group that element i of a 4-bit row is in: its scale, and its 16 bytes. */
+static inline float row_nibble_scale(const struct row_format *f, const unsigned char *row, int i)
+{
+    return row_bf16(row + row_scales_at(f) + 2 * (size_t)(i / ROW_NIBBLE_GROUP));
+}
+static inline const unsigned char *row_nibbles(const unsigned char *row, int i)
+{
+    return row + (size_t)(i / ROW_NIBBLE_GROUP) * (ROW_NIBBLE_GROUP / 2);
 }
 static inline const unsigned char *attn_row(const struct attn_piece *p, int t)
 {

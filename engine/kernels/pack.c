@@ -53,8 +53,17 @@ size_t kern_row_bytes(enum tensor_type type, int elems, int tail)
         return (size_t)elems * 4;
     if (type == TT_BF16)
         return (size_t)elems * 2;
+    if (type == TT_I4)
+        return (row_groups(elems - tail) * (ROW_NIBBLE_GROUP / 2 + 2) + 2 * (size_t)tail + 15) & ~(size_t)15;
     size_t bytes = (size_t)(elems - tail), blocks = (bytes + ROW_SCALE_BLOCK - 1) / ROW_SCALE_BLOCK;
     return (bytes + 2 * (size_t)tail + 4 * blocks + 15) & ~(size_t)15;
+}
+
+size_t kern_row_tail_at(const struct row_format *f, int tail)
+{
+    if (f->type == TT_F32 || f->type == TT_BF16)
+        return (size_t)(f->elems - tail) * (f->type == TT_F32 ? 4 : 2);
+    return row_tail_at(f);
 }
 
 void kern_row_read(const struct row_format *f, const void *row, int n, float *dst)
@@ -73,7 +82,11 @@ void kern_row_read(const struct row_format *f, const void *row, int n, float *ds
         }
         return;
     }
-    for (int i0 = 0; i0 < n; i0 += ROW_SCALE_BLOCK) {
+    for (int i = 0; f->type == TT_I4 && i < n; i++) {
+        int byte = row_nibbles(bytes, i)[i % 16], code = i % ROW_NIBBLE_GROUP < 16 ? byte & 15 : byte >> 4;
+        dst[i] = (float)quant_iq4_table[code] * row_nibble_scale(f, row, i);
+    }
+    for (int i0 = 0; f->type != TT_I4 && i0 < n; i0 += ROW_SCALE_BLOCK) {
         int end = n - i0 < ROW_SCALE_BLOCK ? n : i0 + ROW_SCALE_BLOCK;
         float scale;
         memcpy(&scale, bytes + row_scales_at(f) + 4 * (size_t)(i0 / ROW_SCALE_BLOCK), 4);

@@ -117,6 +117,20 @@ static inline v16 v16_load_i8(const void *p)
     return V16(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
                _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8))));
 }
+/* Values of a table for the low halves of 16 bytes, or the high ones. */
+static inline __m128i v16_nibbles(const void *p, int high, const int8_t *table)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *)p);
+    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
+    v = _mm_and_si128(high ? _mm_srli_epi16(v, 4) : v, _mm_set1_epi8(15));
+    return _mm_shuffle_epi8(t, v);
+}
+static inline v16 v16_load_nibbles(const void *p, int high, const int8_t *table)
+{
+    __m128i v = v16_nibbles(p, high, table);
+    return V16(_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(v)),
+               _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(v, 8))));
+}
 /* The low bytes of sixteen int32 in 0 .. 255 or -128 .. 127. */
 static inline void v16_store_low8(void *p, __m256i a, __m256i b)
 {
@@ -126,7 +140,7 @@ static inline void v16_store_low8(void *p, __m256i a, __m256i b)
     _mm_storeu_si128((__m128i *)p,
                      _mm_packus_epi16(_mm256_castsi256_si128(h), _mm256_extracti128_si256(h, 1)));
 }
-/* Values in -128 .. 127, to nearest even. */
+/* Values in -128 .. 255, to nearest even. */
 static inline void v16_store_i8(void *p, v16 v)
 {
     v16_store_low8(p, _mm256_cvtps_epi32(v.a), _mm256_cvtps_epi32(v.b));

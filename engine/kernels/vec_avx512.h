@@ -69,7 +69,15 @@ static inline v16 v16_load_i8(const void *p)
 {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)));
 }
-/* Values in -128 .. 127, to nearest even. */
+/* Values of a table for the low halves of 16 bytes, or the high ones. */
+static inline v16 v16_load_nibbles(const void *p, int high, const int8_t *table)
+{
+    __m128i v = _mm_loadu_si128((const __m128i *)p);
+    __m128i t = _mm_loadu_si128((const __m128i *)(const void *)table);
+    v = _mm_and_si128(high ? _mm_srli_epi16(v, 4) : v, _mm_set1_epi8(15));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_shuffle_epi8(t, v)));
+}
+/* Values in -128 .. 255, to nearest even. */
 static inline void v16_store_i8(void *p, v16 v)
 {
     _mm_storeu_si128((__m128i *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));

@@ -135,12 +135,19 @@ static inline v16 v16_load_f8(const void *p)
     int8x16_t v = vld1q_s8((const int8_t *)p);
     return v16_of_f16(v8_f8_as_f16(vget_low_s8(v)), v8_f8_as_f16(vget_high_s8(v)));
 }
-static inline v16 v16_load_i8(const void *p)
+static inline v16 v16_of_i8(int8x16_t v)
 {
-    int8x16_t v = vld1q_s8((const int8_t *)p);
     int16x8_t lo = vmovl_s8(vget_low_s8(v)), hi = vmovl_high_s8(v);
     return V16(vcvtq_f32_s32(vmovl_s16(vget_low_s16(lo))), vcvtq_f32_s32(vmovl_high_s16(lo)),
                vcvtq_f32_s32(vmovl_s16(vget_low_s16(hi))), vcvtq_f32_s32(vmovl_high_s16(hi)));
+}
+static inline v16 v16_load_i8(const void *p) { return v16_of_i8(vld1q_s8((const int8_t *)p)); }
+/* Values of a table for the low halves of 16 bytes, or the high ones. */
+static inline v16 v16_load_nibbles(const void *p, int high, const int8_t *table)
+{
+    uint8x16_t v = vld1q_u8((const uint8_t *)p);
+    v = high ? vshrq_n_u8(v, 4) : vandq_u8(v, vdupq_n_u8(15));
+    return v16_of_i8(vqtbl1q_s8(vld1q_s8(table), v));
 }
 /* The low bytes of sixteen words. */
 static inline void v16_store_low8(void *p, uint32x4_t a, uint32x4_t b, uint32x4_t c, uint32x4_t d)
@@ -149,7 +156,7 @@ static inline void v16_store_low8(void *p, uint32x4_t a, uint32x4_t b, uint32x4_
     vst1q_u8((uint8_t *)p, vcombine_u8(vmovn_u16(lo), vmovn_u16(hi)));
 }
 static inline uint32x4_t v4_i8_bits(float32x4_t x) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(x)); }
-/* Values in -128 .. 127, to nearest even. */
+/* Values in -128 .. 255, to nearest even. */
 static inline void v16_store_i8(void *p, v16 v)
 {
     v16_store_low8(p, v4_i8_bits(v.a), v4_i8_bits(v.b), v4_i8_bits(v.c), v4_i8_bits(v.d));

@@ -28,6 +28,7 @@ enum tensor_type {
     TT_I8 = 24,  /* cache rows only */
     TT_I32 = 26,
     TT_BF16 = 30,
+    TT_I4 = 1002, /* cache rows only: engine/kernels/kern.h */
     TT_F8_E4M3 = 1001, /* 1 sign, 4 exponent (bias 7), 3 mantissa bits; no infinities, 0x7f is NaN */
 };
 

@@ -327,8 +327,8 @@ START_TEST(test_rounded_rows)
 {
     /* Rounding rows to 8 bits of mantissa, or to 8 bits, moves logits, but not far. Dense: a router near a
      * tie may choose another expert, which is another function. */
-    static const enum cache_type types[] = {CACHE_BF16, CACHE_INT8, CACHE_FP8};
-    static const double bounds[] = {BF16_TOLERANCE, 0.2, 0.8}; /* a third of it is usual */
+    static const enum cache_type types[] = {CACHE_BF16, CACHE_INT8, CACHE_FP8, CACHE_INT4};
+    static const double bounds[] = {BF16_TOLERANCE, 0.2, 0.8, 2.0}; /* a third of it is usual */
     struct model_config c = base;
     c.kv_lora_rank += c.kv_lora_rank % 2;
     c.n_routed_experts = 0;
@@ -342,7 +342,7 @@ START_TEST(test_bit_for_bit)
 {
     enum { N = 1100 }; /* over two piece boundaries */
     enum cpu_level level = (enum cpu_level)(_i / N_KINDS);
-    enum cache_type type = (enum cache_type)(_i % 4);
+    enum cache_type type = (enum cache_type)(_i % 5);
     struct model_config c = config_of(_i % N_KINDS);
     struct tiny t;
     int32_t tokens[N];
@@ -558,7 +558,7 @@ int main(void)
     tcase_add_loop_test(tc, test_mixed_types, 0, 4);
     tcase_add_loop_test(tc, test_reference_variants, 0, 8);
     tcase_add_test(tc, test_reference_long);
-    tcase_add_loop_test(tc, test_rounded_rows, 0, 3);
+    tcase_add_loop_test(tc, test_rounded_rows, 0, 4);
     tcase_add_loop_test(tc, test_bit_for_bit, 0, CPU_LEVEL_MAX * N_KINDS);
     tcase_add_loop_test(tc, test_batched, 0, CPU_LEVEL_MAX * N_KINDS);
     tcase_add_loop_test(tc, test_shared_prefix, 0, N_KINDS);

@@ -151,11 +151,14 @@ START_TEST(test_cache_types)
     static const struct {
         const char *name;
         double kl, perplexity;
-    } types[] = {{"f32", 0, 0}, {"bf16", 0.002, 0.006}, {"int8", 0.0025, 0.006}, {"fp8", 0.004, 0.008}};
+    } types[] = {
+        {"f32", 0, 0}, {"bf16", 0.002, 0.006}, {"int8", 0.0025, 0.006}, {"fp8", 0.004, 0.008},
+        {"int4", 0.016, 0.02},
+    };
     struct rig exact, r;
     double base = 0, kl;
     open_level(&exact, q8_path, cpu_detect(), CACHE_F32);
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 5; i++) {
         open_level(&r, q8_path, cpu_detect(), (enum cache_type)cache_type_parse(types[i].name));
         double got = divergence(&exact, &r, &kl);
         rig_close(&r);

@@ -178,6 +178,15 @@ static double element(const struct row_format *f, const unsigned char *row, int 
         memcpy(&v, row + 4 * (size_t)i, 4);
         return v;
     }
+    if (f->type == TT_I4) {
+        static const int levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113};
+        int groups = (bytes + 31) / 32, pair = row[i / 32 * 16 + i % 16];
+        if (i >= bytes)
+            return bf16(row + 16 * groups + 2 * (i - bytes));
+        return levels[i % 32 < 16 ? pair & 15 : pair >> 4] *
+               bf16(row + 16 * groups + 2 * f->tail + 2 * (i / 32));
+    }
     if (i >= bytes)
         return bf16(row + bytes + 2 * (size_t)(i - bytes));
     memcpy(&v, row + bytes + 2 * (size_t)f->tail + 4 * (size_t)(i / 128), 4);
@@ -223,15 +232,15 @@ static double worst_error(const struct world *w, int span)
 
 START_TEST(test_random)
 {
-    static const enum tensor_type types[] = {TT_F32, TT_BF16, TT_I8, TT_F8_E4M3};
-    enum cpu_level level = (enum cpu_level)(_i / 4);
+    static const enum tensor_type types[] = {TT_F32, TT_BF16, TT_I8, TT_F8_E4M3, TT_I4};
+    enum cpu_level level = (enum cpu_level)(_i / 5);
     if (!kern_level_built(level))
         return;
     srand((unsigned)seed + (unsigned)_i);
     double tolerance = level == CPU_AMX ? 0.06 : 2e-5; /* bfloat16 operands */
     for (int round = 0; round < 5; round++) {
         struct world w;
-        world_new(&w, level, types[_i % 4]);
+        world_new(&w, level, types[_i % 5]);
         size_t in = (size_t)w.shape.n_heads * (size_t)w.shape.dk;
         size_t of = (size_t)w.shape.n_heads * (size_t)w.shape.dv;
         float *alone = malloc((size_t)MAX_ROWS * of * sizeof(*alone));
@@ -391,7 +400,7 @@ int main(void)
     Suite *suite = suite_create("paged");
     TCase *tc = tcase_create("paged");
     tcase_set_timeout(tc, 300);
-    tcase_add_loop_test(tc, test_random, 0, 4 * CPU_LEVEL_MAX);
+    tcase_add_loop_test(tc, test_random, 0, 5 * CPU_LEVEL_MAX);
     tcase_add_test(tc, test_forks_read_one_copy);
     tcase_add_test(tc, test_waves);
     tcase_add_test(tc, test_memory);

@@ -335,8 +335,8 @@ static void settle(struct flight *f, int choice, bool reference, const struct wa
         at++;
     ck_assert_msg(got->n_bytes == want->n_bytes && at == n,
                   "request %d (%d tokens, %d to come), choice %d: byte %zu of %zu and %zu differs; %s, "
-                  "cache type %d, %d threads, %d sequences, %d tokens a step, chunks of %d, pages "
-                  "of %d, %llu bytes of cache, %d at once (seed %llu)",
+                  "cache type %d, %d threads, %d sequences, %d tokens a step, chunks of %d, pages of %d, "
+                  "%llu bytes of cache, %d at once (seed %llu)",
                   (int)(f->spec - t.specs), f->spec->q.n_prompt, f->spec->q.max_tokens, choice, at,
                   want->n_bytes, got->n_bytes, cpu_level_name(t.level), (int)t.cache_type, y->threads,
                   y->max_seqs, y->budget, y->chunk, y->page_tokens, (unsigned long long)y->cache_bytes,
@@ -522,7 +522,7 @@ static void run_trial(void)
 }
 
 static const enum engine_cache_type cache_types[] = {ENGINE_CACHE_BF16, ENGINE_CACHE_F32, ENGINE_CACHE_INT8,
-                                                     ENGINE_CACHE_FP8};
+                                                     ENGINE_CACHE_FP8, ENGINE_CACHE_INT4};
 #define N_CACHE_TYPES ((int)(sizeof(cache_types) / sizeof(*cache_types)))
 
 /* Half of the trials at the best level, half at the generic one. */

@@ -189,8 +189,9 @@ END_TEST
 START_TEST(test_types)
 {
     enum { N = 600, MARKED = 592 };
-    const double bound[] = {[CACHE_BF16] = 0.15, [CACHE_F32] = 0.15, [CACHE_INT8] = 0.2, [CACHE_FP8] = 0.6};
-    enum cache_type type = (enum cache_type)(_i % 4);
+    const double bound[] = {[CACHE_BF16] = 0.15, [CACHE_F32] = 0.15, [CACHE_INT8] = 0.2, [CACHE_FP8] = 0.6,
+                            [CACHE_INT4] = 0.8};
+    enum cache_type type = (enum cache_type)(_i % 5);
     struct model_config c = base;
     struct checkpoint mixed;
     int32_t tokens[N];
@@ -199,7 +200,7 @@ START_TEST(test_types)
     c.q_lora_rank = c.kv_lora_rank = c.qk_nope_head_dim = c.v_head_dim = 32;
     size_t n = (size_t)N * (size_t)c.vocab_size;
     double *want = malloc(n * sizeof(double));
-    tiny_new(&t, &c, _i / 4 % 2, seed + (unsigned)_i);
+    tiny_new(&t, &c, _i / 5 % 2, seed + (unsigned)_i);
     tiny_mix(&t, &mixed);
     fill_tokens(tokens, N, c.vocab_size);
     for (int level = 0; level < CPU_LEVEL_MAX; level++) {
@@ -482,7 +483,7 @@ int main(void)
     TCase *tc = tcase_create("scheme");
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, test_reference, 0, 8);
-    tcase_add_loop_test(tc, test_types, 0, 8);
+    tcase_add_loop_test(tc, test_types, 0, 10);
     tcase_add_loop_test(tc, test_bit_for_bit, 0, CPU_LEVEL_MAX);
     tcase_add_loop_test(tc, test_parts, 0, 2);
     tcase_add_test(tc, test_memory);

@@ -34,6 +34,16 @@ static double decode(const struct row_format *f, const unsigned char *row, int i
     }
     if (f->type == TT_BF16)
         return values_bf16(row + 2 * i);
+    if (f->type == TT_I4) {
+        static const int levels[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                                       1,    13,   25,  38,  53,  69,  89,  113};
+        int groups = (bytes + 31) / 32;
+        if (i >= bytes)
+            return values_bf16(row + 16 * groups + 2 * (i - bytes));
+        int pair = row[i / 32 * 16 + i % 16];
+        return levels[i % 32 < 16 ? pair & 15 : pair >> 4] *
+               values_bf16(row + 16 * groups + 2 * f->tail + 2 * (i / 32));
+    }
     if (i >= bytes)
         return values_bf16(row + bytes + 2 * (i - bytes));
     memcpy(&v, row + bytes + 2 * f->tail + 4 * (i / 128), 4);
@@ -52,8 +62,8 @@ static const unsigned char *row_at(const struct attn_piece *p, int t)
 
 static enum tensor_type random_type(void)
 {
-    static const enum tensor_type types[] = {TT_BF16, TT_BF16, TT_F32, TT_I8, TT_F8_E4M3};
-    return types[values_below(5)];
+    static const enum tensor_type types[] = {TT_BF16, TT_BF16, TT_F32, TT_I8, TT_F8_E4M3, TT_I4};
+    return types[values_below(6)];
 }
 
 /* Shapes that models have, and odd ones. */
@@ -358,18 +368,24 @@ void check_row_store(void)
     check_guards();
     if (memcmp(got, def, f.row_bytes))
         FAIL("type %d, %d values: the rows differ", (int)f.type, f.elems);
+    int block = f.type == TT_I4 ? 32 : 128;
     double max = 0;
     for (int i = 0; i < f.elems; i++) {
         double v = (double)x[i], near = decode(&f, def, i);
         if (f.type == TT_F32 || f.type == TT_BF16 || i >= f.elems - f.tail)
             continue; /* as f32_to_bf16 */
-        if (i % 128 == 0) {
+        if (i % block == 0) {
             max = 0;
-            for (int j = i; j < i + 128 && j < f.elems - f.tail; j++)
+            for (int j = i; j < i + block && j < f.elems - f.tail; j++)
                 max = fabs((double)x[j]) > max ? fabs((double)x[j]) : max;
         }
         if (!(max < 1e38) || max < 1e-30 || v != v)
             continue;
+        if (f.type == TT_I4) { /* levels are at most 24 of 127 apart, and the scale is a fitted one */
+            if (fabs(near - v) > 0.2 * max)
+                FAIL("plain C: value %d, %g of %g, becomes %g", i, v, max, near);
+            continue;
+        }
         double step = f.type == TT_I8 ? max / 127 / 2 : fmax(fabs(v) / 16, max / 448 / 1024);
         if (fabs(near - v) > step * 1.0001)
             FAIL("plain C: value %d, %g, becomes %g", i, v, near);
