@@ -5,13 +5,15 @@
  * other engines run the same requests twice each in random order beside requests that nobody asked about:
  * in batches of any size, with other chunks and pages, one to four threads, pools so small that sequences
  * give their pages back, prefixes found, prompts that go on from earlier answers, choices that fork,
- * pauses and cancels. Each result must be those bytes.
+ * pauses and cancels, rows that were parked, or that an engine before put on disk. Each result must be
+ * those bytes.
  *
  * A failing run is repeated with LATENT_TEST_SEED and, to save time, CK_RUN_CASE; what the threads do in
  * which moment is not in the seed, so it may take more than one run. */
 #include "config.h"
 
 #include <check.h>
+#include <dirent.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -68,6 +70,7 @@ struct trial { /* a model and how it is served */
     enum engine_cache_type cache_type;
     enum mla_scheme scheme;
     int n_base, most_n, longest_prompt, longest_answer, runs;
+    const char *disk; /* a folder for the cache, the same for all runs; or NULL */
     bool thorough; /* goes on until sequences gave way */
 
     int vocab, first_id; /* ids below first_id are the tokenizer's own */
@@ -76,7 +79,7 @@ struct trial { /* a model and how it is served */
     struct spec specs[MAX_SPECS];
     int n_specs, longest; /* tokens of a sequence */
     /* what the runs came to */
-    int64_t cached, choices, preemptions;
+    int64_t cached, choices, preemptions, from_disk;
 };
 
 static struct trial t;
@@ -186,6 +189,8 @@ static struct gen_request *make_request(struct spec *s, void *user)
     q->arena = a;
     q->user = user;
     q->cache_salt = one_in(3) ? 1 + (uint64_t)below(2) : 0; /* what may be shared: no matter */
+    q->priority = below(3) - 1;
+    q->fair_key = (uint64_t)below(4);
     q->prompt = arena_memdup(a, s->prompt, (size_t)q->n_prompt * sizeof(*q->prompt));
     if (q->sampling.n_logit_bias)
         q->sampling.logit_bias = arena_memdup(a, s->bias, sizeof(s->bias));
@@ -200,7 +205,9 @@ static struct gen_request *make_request(struct spec *s, void *user)
 
 struct way { /* how an engine is set up and asked */
     int threads, max_seqs, budget, chunk, page_tokens, window;
-    uint64_t cache_bytes;
+    uint64_t cache_bytes, park_bytes;
+    int64_t max_step_ns;
+    const char *disk;
     bool prefix_cache, noise;
 };
 
@@ -247,8 +254,9 @@ static void rig_open(struct rig *r, const struct way *y)
                               .max_model_len = 1024, .max_num_seqs = y->max_seqs,
                               .max_num_batched_tokens = y->budget, .prefill_chunk = y->chunk,
                               .max_queue_requests = 1000, .max_queue_tokens = 1 << 30,
-                              .max_priority_wait_ns = NS_PER_SEC, .max_fair_keys = 16,
-                              .park_bytes = one_in(2) ? (uint64_t)64 << 20 : 0,
+                              .max_priority_wait_ns = NS_PER_SEC, .max_fair_keys = 3,
+                              .max_step_ns = y->max_step_ns, .park_bytes = y->park_bytes,
+                              .disk_path = y->disk, .disk_bytes = 64u << 20, .disk_always = true,
                               .prefix_cache = y->prefix_cache, .wake = on_wake, .wake_arg = r};
     memset(r, 0, sizeof(*r));
     pthread_mutex_init(&r->lock, NULL);
@@ -281,6 +289,7 @@ static void rig_close(struct rig *r)
     ck_assert_int_eq(n.running + n.waiting, 0);
     ck_assert_uint_eq(n.pages_held, 0);
     t.preemptions += (int64_t)counter(r, "vllm:num_preemptions_total");
+    t.from_disk += (int64_t)counter(r, "latentd_disk_hit_tokens_total");
     engine_stop(&r->eng);
     metrics_free(&r->metrics);
     pthread_mutex_destroy(&r->lock);
@@ -477,6 +486,8 @@ static struct way random_way(int run)
     struct way y = {.threads = 1 + below(4), .max_seqs = MAX_N + below(16), .chunk = 1 + below(300),
                     .page_tokens = 8 << below(4), .prefix_cache = run == 0 || below(5),
                     .window = 1 + below(20), .noise = true};
+    y.park_bytes = one_in(2) ? 0 : (uint64_t)1 << (16 + below(10));
+    y.max_step_ns = one_in(2) ? 0 : 1 + below(20 * (int)NS_PER_MS);
     y.budget = y.max_seqs + below(one_in(2) ? 60 : 500);
     if (run == 0) {
         y.window = 20;
@@ -498,6 +509,7 @@ static void run_trial(void)
     for (int run = 0; run < t.runs || (t.thorough && t.preemptions == 0 && run < t.runs + 5); run++) {
         struct rig r;
         struct way y = random_way(run < t.runs ? run : 0);
+        y.disk = t.disk;
         int order[2 * MAX_SPECS], n = 0;
         for (; n < 2 * t.n_specs; n++) {
             int at = below(n + 1);
@@ -513,9 +525,9 @@ static void run_trial(void)
         for (int k = 0; k < MAX_N; k++)
             buf_done(&t.specs[i].want[k]);
     printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld tokens from the cache, %lld "
-           "preemptions, %.1f s\n",
+           "rows from disk, %lld preemptions, %.1f s\n",
            cpu_level_name(t.level), (int)t.cache_type, t.n_specs, t.runs, (long long)t.choices,
-           (long long)t.cached, (long long)t.preemptions, (double)(clock_now_ns() - began) / 1e9);
+           (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions, (double)(clock_now_ns() - began) / 1e9);
     fflush(stdout);
     /* or nothing was put to the test */
     ck_assert(!t.thorough || (t.cached > 0 && t.preemptions > 0));
@@ -537,6 +549,19 @@ static void begin(int i, const char *path)
     t.cache_type = cache_types[i / 2 % N_CACHE_TYPES];
 }
 
+static void remove_folder(const char *path)
+{
+    char file[4096];
+    DIR *dir = opendir(path);
+    ck_assert_ptr_nonnull(dir);
+    for (struct dirent *f; (f = readdir(dir));) {
+        snprintf(file, sizeof(file), "%s/%s", path, f->d_name);
+        unlink(file);
+    }
+    closedir(dir);
+    ck_assert_int_eq(rmdir(path), 0);
+}
+
 START_TEST(test_tiny)
 {
     struct model_config c = {
@@ -549,7 +574,7 @@ START_TEST(test_tiny)
     };
     struct checkpoint mixed;
     struct tiny tiny;
-    char path[] = "/tmp/latentd-repeat-XXXXXX";
+    char path[] = "/tmp/latentd-repeat-XXXXXX", folder[] = "/tmp/latentd-repeat-disk-XXXXXX";
     int fd = mkstemp(path);
     ck_assert_int_ge(fd, 0);
     close(fd);
@@ -570,8 +595,12 @@ START_TEST(test_tiny)
         tiny_mix(&tiny, &mixed);
     gguf_file_model(c.n_routed_experts ? &tiny.ck : &mixed, "deepseek2", false, path);
     tiny_free(&tiny);
+    if (fast && _i % 4 == 0)
+        t.disk = mkdtemp(folder);
     run_trial();
     unlink(path);
+    if (t.disk)
+        remove_folder(t.disk);
 }
 END_TEST
 
@@ -597,9 +626,9 @@ START_TEST(test_mini)
     begin(_i, mini_path);
     bool fast = t.level != CPU_GENERIC;
     t.cache_type = cache_types[below(N_CACHE_TYPES)];
-    t.n_base = fast ? 7 : 3;
+    t.n_base = fast ? 7 : 2;
     t.most_n = fast ? MAX_N : 2;
-    t.longest_prompt = fast ? 600 : 40;
+    t.longest_prompt = fast ? 600 : 30;
     t.longest_answer = fast ? 30 : 5;
     t.runs = 1;
     if (!fast)
