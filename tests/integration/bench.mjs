@@ -87,7 +87,7 @@ await test('serve: output, first token, between tokens', () => {
 await test('kernels: one kernel, one weight type', () => {
     assert.deepEqual(pick(rows('kernels', '--kernel', 'rms_norm').rows, 'kernel', 'unit').slice(0, 1), [['rms_norm', 'us']])
     const types = rows('kernels', '--kernel', 'Q4_0', '--cpu', 'generic').rows
-    assert.deepEqual(pick(types, 'kernel', 'rows'), [['product', 1], ['product', 8], ['product', 32], ['product', 256], ['pack', 0]])
+    assert.deepEqual(pick(types, 'kernel', 'rows'), [['product', 1], ['product', 8], ['product', 32], ['product', 128], ['product', 256], ['pack', 0]])
 })
 
 await test('what is wrong is said', () => {
