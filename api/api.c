@@ -36,6 +36,8 @@ int error_status(const struct err *e)
     switch (e->code) {
     case ERR_NOTFOUND:
         return 404;
+    case ERR_DENIED:
+        return 403;
     case ERR_TIMEOUT:
         return 408;
     case ERR_BUSY:
@@ -66,6 +68,8 @@ const char *error_code(const struct err *e)
     case ERR_LIMIT:
         return !strcmp(e->param, "prompt") || !strcmp(e->param, "messages") ? "context_length_exceeded"
                                                                             : NULL;
+    case ERR_DENIED:
+        return "not_allowed";
     case ERR_UNSUPPORTED:
         return "unsupported";
     case ERR_STATE:
@@ -86,11 +90,26 @@ void error_json(struct jw *w, int status, const char *code, const char *param, c
     jw_raw(w, "}}");
 }
 
+/* What the server itself refuses with. */
+static const char *code_of(int status)
+{
+    switch (status) {
+    case 401:
+        return "invalid_api_key";
+    case 403:
+        return "not_allowed";
+    case 429:
+        return "rate_limit_exceeded";
+    default:
+        return NULL;
+    }
+}
+
 int api_error_body(int status, const char *param, const char *message, struct buf *out)
 {
     struct jw w;
     jw_init(&w, 65536);
-    error_json(&w, status, NULL, param, message);
+    error_json(&w, status, code_of(status), param, message);
     int r = w.err ? w.err : buf_append(out, w.b.data, w.b.n_bytes);
     jw_done(&w);
     return r;
@@ -172,19 +191,6 @@ const struct engine_info *ready_or_reply(struct api *a, const struct reply *r)
     return NULL;
 }
 
-static const char *served_name(const struct api *a)
-{
-    return a->cfg.model_id ? a->cfg.model_id : engine_info(a->cfg.engine)->model_id;
-}
-
-int check_model(const struct api *a, const struct params *p, struct err *e)
-{
-    if (!p->model || !*p->model || !strcmp(p->model, served_name(a)))
-        return 0;
-    return err_set_param(e, ERR_NOTFOUND, "model", "the model \"%.100s\" does not exist; \"%s\" is served",
-                         p->model, served_name(a));
-}
-
 struct template *api_chat_template(struct api *a, bool tools, struct err *e)
 {
     const struct engine_info *info = engine_info(a->cfg.engine);
@@ -208,11 +214,11 @@ struct template *api_chat_template(struct api *a, bool tools, struct err *e)
 
 /* --- models --------------------------------------------------------------------------------------- */
 
-static void write_model(const struct api *a, struct jw *w)
+static void write_model(const struct api *a, const char *name, struct jw *w)
 {
     const struct engine_info *info = engine_info(a->cfg.engine);
     jw_raw(w, "{\"id\":");
-    jw_cstring(w, served_name(a));
+    jw_cstring(w, name);
     jw_printf(w, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"latentd\",\"max_model_len\":%d,",
               (long long)(clock_wall_ns() / NS_PER_SEC), info->max_model_len);
     jw_raw(w, "\"meta\":{\"architecture\":");
@@ -227,10 +233,24 @@ static void write_model(const struct api *a, struct jw *w)
 struct api_exchange *handle_models(struct api *a, const struct api_request *req, const struct reply *r)
 {
     struct jw w;
-    (void)req;
-    jw_init(&w, 65536);
+    const char *sep = "", *at = a->cfg.model_aliases;
+    char name[256];
+    jw_init(&w, 1u << 20);
     jw_raw(&w, "{\"object\":\"list\",\"data\":[");
-    write_model(a, &w);
+    if (grant_has_model(req->grant, api_model_name(a))) {
+        write_model(a, api_model_name(a), &w);
+        sep = ",";
+    }
+    while (at && *(at += strspn(at, ", \t"))) { /* the same model by its other names */
+        size_t n = strcspn(at, ", \t");
+        snprintf(name, sizeof(name), "%.*s", (int)n, at);
+        at += n;
+        if (!grant_has_model(req->grant, name))
+            continue;
+        jw_raw(&w, sep);
+        write_model(a, name, &w);
+        sep = ",";
+    }
     jw_raw(&w, "]}");
     reply_json(r, 200, &w, NULL);
     jw_done(&w);
@@ -242,13 +262,13 @@ struct api_exchange *handle_model(struct api *a, const struct api_request *req, 
     struct params p = {.model = req->path + strlen("/v1/models/")};
     struct err e = {0};
     struct jw w;
-    if (check_model(a, &p, &e) < 0 || !*p.model) {
+    if (check_model(a, &p, &e) < 0 || !*p.model || !grant_has_model(req->grant, p.model)) {
         reply_error_full(r, 404, "model_not_found", "model", *e.text ? e.text : "no model is named", 0,
                          NULL);
         return NULL;
     }
     jw_init(&w, 65536);
-    write_model(a, &w);
+    write_model(a, p.model, &w);
     reply_json(r, 200, &w, NULL);
     jw_done(&w);
     return NULL;
@@ -363,6 +383,16 @@ void api_free(struct api **ap)
     template_free(&a->chat[0]);
     template_free(&a->chat[1]);
     free(a);
+}
+
+void api_set_limits(struct api *a, const struct api_config *cfg)
+{
+    struct api_config now = *cfg;
+    now.engine = a->cfg.engine;
+    now.metrics = a->cfg.metrics;
+    now.model_id = a->cfg.model_id;
+    now.chat_template = a->cfg.chat_template;
+    a->cfg = now;
 }
 
 int api_active(const struct api *a)

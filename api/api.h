@@ -29,13 +29,26 @@ struct api_config {
     size_t write_high_bytes;    /* queued output of a reply beyond which its request is paused */
     size_t write_low_bytes;     /* ... and resumed below */
     int64_t request_timeout_ns, max_queue_ns; /* for requests that ask for none, and the most; 0: none */
+    const char *model_aliases;  /* further names of the model, separated by commas; NULL or "": none */
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
     void (*offload)(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
+    /* The prompts of a request have n_tokens together: 0 lets it go on, else it gets 429 with e's text and may come
+     * again after so many seconds. `reply` as given to api_handle. NULL: all go on. */
+    int (*admit)(void *reply, long long n_tokens, struct err *e);
     void *host;
 };
 
+/* What the key of a request may ask for. */
+struct api_grant {
+    int priority;       /* of requests that ask for none */
+    int best_priority;  /* the lowest number that may be asked for */
+    const char *models; /* names, separated by commas; NULL: every model */
+};
+
 int api_new(const struct api_config *cfg, struct api **ret, struct err *e) LATENT_MUST_CHECK;
+/* Limits, aliases and `strict` of cfg hold from the next request on; engine, model and template stay. */
+void api_set_limits(struct api *a, const struct api_config *cfg);
 void api_free(struct api **a); /* after every exchange has ended */
 
 enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_DELETE, HTTP_M_OPTIONS, HTTP_M_OTHER };
@@ -48,6 +61,7 @@ struct api_request {
     const char *body;   /* valid until api_handle returns */
     size_t body_bytes;
     uint64_t client;    /* whose it is, for fairness: a hash; 0: nobody's in particular */
+    const struct api_grant *grant; /* NULL: no bounds; valid until api_handle returns */
     const char *request_id; /* "req-..." for headers and logs; copied if kept */
     int64_t received_ns;
 };
@@ -82,6 +96,8 @@ struct api_exchange *api_handle(struct api *a, const struct api_request *req,
                                 const struct api_reply_ops *ops, void *reply);
 void api_exchange_writable(struct api_exchange *x); /* queued output fell; may resume */
 void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, free; no more ops */
+/* What is known so far of a request that has not ended. */
+void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *facts);
 /* Takes all waiting engine events. The server calls it when the engine's wake arrives. */
 void api_poll(struct api *a);
 /* Exchanges not yet ended. */

@@ -29,7 +29,13 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
 {
     struct api_exchange *x = calloc(1, sizeof(*x));
     int n = p->n;
-    struct err e = {.code = ERR_NOMEM};
+    struct err e = {0};
+    if (apply_grant(a, req->grant, p, &e) < 0) {
+        reply_error(r, a, &e);
+        params_done(p);
+        free(x);
+        return NULL;
+    }
     if (x) {
         x->prompts = calloc((size_t)n_prompts, sizeof(*x->prompts));
         x->choices = calloc((size_t)n_prompts * (size_t)n, sizeof(*x->choices));
@@ -143,6 +149,16 @@ static void facts_of(const struct api_exchange *x, struct api_log_facts *f)
         .ttft_ns = x->ttft_ns,
         .finish = x->n_done ? finish_name(x->choices[0].finish) : NULL,
     };
+}
+
+void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *f)
+{
+    facts_of(x, f);
+    if (x->ops->tokenized) /* generates nothing */
+        *f = (struct api_log_facts){-1, -1, -1, -1, NULL};
+    else if (x->n_done == 0)
+        for (int i = 0; i < x->n_prompts; i++)
+            f->prompt_tokens += (int)x->prompts[i].ids.n;
 }
 
 static void end(struct api_exchange *x)
@@ -265,13 +281,16 @@ static int check_prompt(const struct api_exchange *x, const struct prompt *pr, s
     return 0;
 }
 
+static int check_prompts(const struct api_exchange *x, struct err *e)
+{
+    int r = 0;
+    for (int i = 0; i < x->n_prompts && r == 0; i++)
+        r = check_prompt(x, &x->prompts[i], e);
+    return r;
+}
+
 static int submit_all(struct api_exchange *x, struct err *e)
 {
-    for (int i = 0; i < x->n_prompts; i++) {
-        int r = check_prompt(x, &x->prompts[i], e);
-        if (r < 0)
-            return r;
-    }
     for (int i = 0; i < x->n_prompts; i++) {
         struct prompt *pr = &x->prompts[i];
         struct gen_request *g = make_request(x, pr);
@@ -298,6 +317,22 @@ static void begin_stream(struct api_exchange *x)
     x->reply.ops->begin(x->reply.host, 200, headers, 3, -1);
 }
 
+/* May the key of the request use so many tokens? Otherwise answers 429. */
+static bool admitted(struct api_exchange *x)
+{
+    const struct api_config *cfg = &x->a->cfg;
+    long long n_tokens = 0;
+    struct err e = {0};
+    for (int i = 0; i < x->n_prompts; i++)
+        n_tokens += (long long)x->prompts[i].ids.n;
+    int seconds = cfg->admit ? cfg->admit(x->reply.host, n_tokens, &e) : 0;
+    if (seconds == 0)
+        return true;
+    x->state = X_ENDED;
+    reply_error_full(&x->reply, 429, "rate_limit_exceeded", NULL, e.text, seconds, NULL);
+    return false;
+}
+
 static void tokenized(struct api_exchange *x)
 {
     struct err e = x->tokenize_error;
@@ -306,6 +341,10 @@ static void tokenized(struct api_exchange *x)
         x->ops->tokenized(x);
         return;
     }
+    if (r == 0)
+        r = check_prompts(x, &e);
+    if (r == 0 && !admitted(x))
+        return;
     if (r == 0)
         r = submit_all(x, &e);
     if (r < 0) {

@@ -40,8 +40,18 @@ const char *error_code(const struct err *e);
 
 /* Is the engine ready? Otherwise answers 503 and returns NULL. */
 const struct engine_info *ready_or_reply(struct api *a, const struct reply *r);
-/* ERR_NOTFOUND when the request names another model. */
+
+/* --- grant.c: names of models, and what a key may ask for ------------------------------------------ */
+
+/* Words of a list are separated by commas or blanks. list: NULL is empty. */
+bool name_in_list(const char *list, const char *name);
+const char *api_model_name(const struct api *a);
+/* ERR_NOTFOUND when the request names another model, by none of its aliases. */
 int check_model(const struct api *a, const struct params *p, struct err *e) LATENT_MUST_CHECK;
+bool grant_has_model(const struct api_grant *g, const char *name);
+/* Fills in the priority of requests that ask for none. ERR_DENIED: the model, or a priority that is too good. */
+int apply_grant(const struct api *a, const struct api_grant *g, struct params *p, struct err *e) LATENT_MUST_CHECK;
+
 /* The chat template of operator or model, or NULL with *e set. A model may have another for requests
  * with tools. */
 struct template *api_chat_template(struct api *a, bool tools, struct err *e);

@@ -8,6 +8,7 @@ libapi_a_SOURCES = \
 	%D%/completions.c \
 	%D%/fields.def \
 	%D%/generation.c \
+	%D%/grant.c \
 	%D%/internal.h \
 	%D%/json_read.c %D%/json_read.h \
 	%D%/json_write.c %D%/json_write.h \

@@ -422,6 +422,7 @@ static void set_defaults(struct params *p, enum field_where where)
     p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
     p->skip_special_tokens = p->add_special_tokens = p->parse_special = true;
     p->add_generation_prompt = where != IN_CACHE; /* what is cached is gone on with */
+    p->priority = PRIORITY_NOT_SAID;
     p->timeout_ns = p->cfg->request_timeout_ns;
     p->max_queue_ns = p->cfg->max_queue_ns;
 }

@@ -4,10 +4,13 @@
 #define LATENT_API_PARAMS_H
 
 #include <cjson/cJSON.h>
+#include <limits.h>
 #include <stdbool.h>
 #include "api/api.h"
 
 enum field_where { IN_COMPLETIONS = 1, IN_CHAT = 2, IN_TOKENIZE = 4, IN_DETOKENIZE = 8, IN_CACHE = 16 };
+
+#define PRIORITY_NOT_SAID INT_MIN /* until apply_grant */
 
 struct params {
     cJSON *root;         /* the request; strings below point into it */

@@ -48,6 +48,7 @@ const char *err_name(int code)
     case ERR_STATE: return "not ready";
     case ERR_CANCELED: return "canceled";
     case ERR_TIMEOUT: return "timed out";
+    case ERR_DENIED: return "not allowed";
     case ERR_INTERNAL: return "internal error";
     default: return "unknown error";
     }

@@ -22,6 +22,7 @@ enum err_code {
     ERR_STATE = -1009,       /* not loaded yet, draining, stopped */
     ERR_CANCELED = -1010,    /* the caller gave up */
     ERR_TIMEOUT = -1011,
+    ERR_DENIED = -1013,      /* not allowed to whoever asks */
     ERR_INTERNAL = -1012,    /* our mistake */
 };
 

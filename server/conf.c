@@ -15,7 +15,7 @@
 #define MAX_LINE 8192
 #define MAX_LINES 10000
 
-enum type { GROUP_ROW, TEXT_ROW, BOOL_ROW, CHOICE_ROW, INT_ROW, SIZE_ROW, TIME_ROW };
+enum type { GROUP_ROW, TEXT_ROW, SECRET_ROW, BOOL_ROW, CHOICE_ROW, INT_ROW, SIZE_ROW, TIME_ROW };
 
 struct key {
     enum type type;
@@ -27,6 +27,7 @@ struct key {
 static const struct key keys[] = {
 #define AT(key) offsetof(struct server_config, key)
 #define GROUP(title) {GROUP_ROW, title, NULL, NULL, NULL, 0, 0, 0},
+#define SECRET(key, help) {SECRET_ROW, #key, "", NULL, help, AT(key), 0, 0},
 #define TEXT(key, def, help) {TEXT_ROW, #key, def, NULL, help, AT(key), 0, 0},
 #define BOOL(key, def, help) {BOOL_ROW, #key, def, NULL, help, AT(key), 0, 0},
 #define CHOICE(key, def, choices, help) {CHOICE_ROW, #key, def, choices, help, AT(key), 0, 0},
@@ -36,6 +37,7 @@ static const struct key keys[] = {
 #include "server/conf.def"
 #undef GROUP
 #undef TEXT
+#undef SECRET
 #undef BOOL
 #undef CHOICE
 #undef INT
@@ -47,6 +49,11 @@ static const struct key keys[] = {
 static char **text_at(const struct server_config *c, const struct key *k)
 {
     return (char **)(void *)((char *)(uintptr_t)c + k->offset);
+}
+
+static bool is_text(const struct key *k)
+{
+    return k->type == TEXT_ROW || k->type == CHOICE_ROW || k->type == SECRET_ROW;
 }
 
 static long long *number_at(const struct server_config *c, const struct key *k)
@@ -193,9 +200,9 @@ int config_set(struct server_config *c, const char *name, const char *value, str
         if (k->type == GROUP_ROW)
             continue;
         if (!strcmp(k->name, name))
-            return k->type == BOOL_ROW                             ? set_flag(c, k, value, e)
-                   : k->type == TEXT_ROW || k->type == CHOICE_ROW ? set_text(c, k, value, e)
-                                                                   : set_number(c, k, value, e);
+            return k->type == BOOL_ROW ? set_flag(c, k, value, e)
+                   : is_text(k)        ? set_text(c, k, value, e)
+                                       : set_number(c, k, value, e);
         int d = distance(name, k->name);
         if (d < least) {
             least = d;
@@ -221,7 +228,7 @@ int config_init(struct server_config *c)
 void config_done(struct server_config *c)
 {
     for (size_t i = 0; i < N_KEYS; i++)
-        if (keys[i].type == TEXT_ROW || keys[i].type == CHOICE_ROW) {
+        if (is_text(&keys[i])) {
             free(*text_at(c, &keys[i]));
             *text_at(c, &keys[i]) = NULL;
         }
@@ -338,6 +345,50 @@ int config_check(const struct server_config *c, struct err *e)
     return 0;
 }
 
+int config_path(const char *name, const char *key, char *dst, size_t n, struct err *e)
+{
+    static const char scheme[] = "credential:";
+    const char *folder = getenv("CREDENTIALS_DIRECTORY");
+    bool credential = !strncmp(name, scheme, sizeof(scheme) - 1);
+    const char *file = credential ? name + sizeof(scheme) - 1 : name;
+    if (credential && (!folder || !*folder))
+        return err_set_param(e, ERR_NOTFOUND, key, "%s = %.100s: there are no credentials (LoadCredential= in the unit)",
+                             key, name);
+    if (credential && (!*file || strchr(file, '/')))
+        return err_set_param(e, ERR_INVAL, key, "%s = %.100s: a credential's name has no slash", key, name);
+    int len = credential ? snprintf(dst, n, "%s/%s", folder, file) : snprintf(dst, n, "%s", file);
+    return len < (int)n ? 0 : err_set_param(e, ERR_LIMIT, key, "%s: the path is too long", key);
+}
+
+/* Is the same said about key i? */
+static bool same(const struct server_config *a, const struct server_config *b, const struct key *k)
+{
+    return is_text(k)            ? !strcmp(*text_at(a, k), *text_at(b, k))
+           : k->type == BOOL_ROW ? *flag_at(a, k) == *flag_at(b, k)
+                                 : *number_at(a, k) == *number_at(b, k);
+}
+
+void config_take(struct server_config *to, struct server_config *from, bool (*may)(const char *key),
+                 void (*told)(void *arg, const char *key, bool taken), void *arg)
+{
+    for (size_t i = 0; i < N_KEYS; i++) {
+        const struct key *k = &keys[i];
+        if (k->type == GROUP_ROW || same(to, from, k))
+            continue;
+        bool take = may(k->name);
+        if (take && is_text(k)) {
+            char *old = *text_at(to, k);
+            *text_at(to, k) = *text_at(from, k);
+            *text_at(from, k) = old;
+        } else if (take && k->type == BOOL_ROW) {
+            *flag_at(to, k) = *flag_at(from, k);
+        } else if (take) {
+            *number_at(to, k) = *number_at(from, k);
+        }
+        told(arg, k->name, take);
+    }
+}
+
 /* --- printing ------------------------------------------------------------------------------------- */
 
 static void show(const struct server_config *c, const struct key *k, char *dst, size_t n)
@@ -345,6 +396,9 @@ static void show(const struct server_config *c, const struct key *k, char *dst, 
     switch (k->type) {
     case BOOL_ROW:
         snprintf(dst, n, "%s", *flag_at(c, k) ? "true" : "false");
+        break;
+    case SECRET_ROW:
+        snprintf(dst, n, "%s", **text_at(c, k) ? "********" : "\"\"");
         break;
     case TEXT_ROW:
     case CHOICE_ROW: {

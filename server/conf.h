@@ -10,6 +10,7 @@
 struct server_config {
 #define GROUP(title)
 #define TEXT(key, def, help) char *key;
+#define SECRET(key, help) char *key;
 #define BOOL(key, def, help) bool key;
 #define CHOICE(key, def, choices, help) char *key;
 #define INT(key, def, min, max, help) long long key;
@@ -18,6 +19,7 @@ struct server_config {
 #include "server/conf.def"
 #undef GROUP
 #undef TEXT
+#undef SECRET
 #undef BOOL
 #undef CHOICE
 #undef INT
@@ -38,7 +40,14 @@ int config_read_env(struct server_config *c, char *const *environ_list, struct e
     LATENT_MUST_CHECK;
 /* What no single key can tell. */
 int config_check(const struct server_config *c, struct err *e) LATENT_MUST_CHECK;
-/* As a file that config_read_file reads. with_help: each key with its help, range and default. */
+/* The path that a key names: itself, or for "credential:NAME" that file among the credentials that the service manager
+ * hands over. ERR_NOTFOUND: there are none. */
+int config_path(const char *name, const char *key, char *dst, size_t n, struct err *e) LATENT_MUST_CHECK;
+/* What differs in `from` and may change is taken over into `to` (`from` gets the old texts, and stays to be freed).
+ * `told` hears of every key that differs. */
+void config_take(struct server_config *to, struct server_config *from, bool (*may)(const char *key),
+                 void (*told)(void *arg, const char *key, bool taken), void *arg);
+/* As a file that config_read_file reads; of a secret only whether it is set. with_help: each key with its help, range and default. */
 void config_print(const struct server_config *c, bool with_help, FILE *f);
 
 #endif

@@ -56,7 +56,9 @@ static void reset_request(struct conn *c)
     c->n_headers = 0;
     c->has_host = c->expects = c->message_complete = c->value_seen = c->recoded = false;
     c->content_type[0] = c->request_id[0] = 0;
+    access_end(c);
     c->client = 0;
+    buf_reset(&c->audited);
     c->error_status = 0;
     c->log = (struct request_log){.handler = "other", .facts = {-1, -1, -1, -1, NULL}};
 }
@@ -83,8 +85,17 @@ static void on_handle_closed(uv_handle_t *h)
     buf_done(&c->body);
     buf_done(&c->out);
     buf_done(&c->flight);
+    buf_done(&c->audited);
     free(c);
     server_check_drained(s);
+}
+
+/* A request has ended, one way or the other. */
+static void over(struct conn *c)
+{
+    access_log_write(c);
+    audit_write(c);
+    access_end(c);
 }
 
 void conn_close(struct conn *c)
@@ -93,8 +104,10 @@ void conn_close(struct conn *c)
     if (c->state == CONN_CLOSED)
         return;
     if (c->state == CONN_ANSWERING) {
+        if (x) /* what was generated counts, also for those who leave before the end */
+            api_exchange_facts(x, &c->log.facts);
         c->log.facts.finish = "disconnect";
-        access_log_write(c);
+        over(c);
     }
     c->state = CONN_CLOSED;
     c->exchange = NULL;
@@ -149,12 +162,18 @@ static bool sane_id(const char *s)
     return n > 0 && n <= 128 && s[n] == 0;
 }
 
-/* Whom a request counts for when service is shared out: who authorizes itself, or else the address. */
-static uint64_t client_of(const struct conn *c)
+void conn_client(const struct conn *c, char *dst, size_t n)
 {
     const char *port = strrchr(c->peer, ':');
-    size_t n = port ? (size_t)(port - c->peer) : strlen(c->peer);
-    return c->client ? c->client : hash64_bytes(c->peer, n, 1);
+    snprintf(dst, n, "%.*s", port ? (int)(port - c->peer) : (int)strlen(c->peer), c->peer);
+}
+
+/* Whom a request counts for when service is shared out: the key, or else the address. */
+static uint64_t client_of(const struct conn *c)
+{
+    char address[sizeof(c->peer)];
+    conn_client(c, address, sizeof(address));
+    return c->client ? c->client : hash64_bytes(address, strlen(address), 1);
 }
 
 /* A header line is complete. */
@@ -175,8 +194,8 @@ static void take_header(struct conn *c)
         c->recoded = strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, " \t")];
     } else if (!strcasecmp(name, "content-type")) {
         copy_value(c, c->content_type, sizeof(c->content_type));
-    } else if (!strcasecmp(name, "authorization")) {
-        c->client = hash64_bytes(value, strlen(value), 0);
+    } else if (!strcasecmp(name, "authorization") || !strcasecmp(name, "x-api-key")) {
+        access_header(c, name, value);
     } else if (!strcasecmp(name, "x-request-id") && sane_id(value)) {
         copy_value(c, c->request_id, sizeof(c->request_id));
     } else if (!strcasecmp(name, "expect") && *value) {
@@ -264,6 +283,9 @@ static int on_headers_complete(llhttp_t *p)
     if (status)
         return refuse(c, status,
                       status == 400 ? "the request's target is malformed" : "out of memory");
+    status = access_check(c, &c->error_text);
+    if (status)
+        return refuse(c, status, c->error_text);
     p->upgrade = 0; /* an offered upgrade is not taken */
     if ((p->flags & F_CONTENT_LENGTH) && p->content_length > (uint64_t)cfg->max_body_size)
         return refuse(c, 413, "the body is too large");
@@ -355,6 +377,15 @@ static void dispatch(struct conn *c)
     if (c->http10 && (c->parser.flags & F_CHUNKED))
         c->keep_alive = false; /* HTTP/1.0 has no chunks: who reads them differs (RFC 9112, 6.1) */
     c->log.handler = handler_name(c->path);
+    if (audit_wants_body(s)) {
+        size_t most = (size_t)s->cfg->audit_prompts;
+        buf_done(&c->audited);
+        buf_init(&c->audited, most);
+        /* without memory the line has no body */
+        (void)buf_append(&c->audited, c->body.data, c->body.n_bytes < most ? c->body.n_bytes : most);
+    }
+    if (!access_begin(c))
+        return;
     if (!api_owns_path(c->path)) {
         route_request(c);
         return;
@@ -367,6 +398,7 @@ static void dispatch(struct conn *c)
         .body = c->body.data ? c->body.data : "",
         .body_bytes = c->body.n_bytes,
         .client = client_of(c),
+        .grant = c->access.key ? &c->access.key->grant : NULL,
         .request_id = c->request_id,
         .received_ns = c->log.begin_ns,
     };
@@ -510,7 +542,7 @@ static void next(struct conn *c)
 
 void conn_answered(struct conn *c)
 {
-    access_log_write(c);
+    over(c);
     c->exchange = NULL;
     c->state = CONN_IDLE;
     c->close_after |= !c->keep_alive || c->s->draining;

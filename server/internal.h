@@ -9,6 +9,7 @@
 #include "api/api.h"
 #include "base/buf.h"
 #include "base/metrics.h"
+#include "server/access.h"
 #include "server/conf.h"
 
 #define MAX_LISTENERS 16
@@ -81,7 +82,9 @@ struct conn {
     bool has_host, expects, message_complete, value_seen;
     bool recoded;           /* a transfer coding besides chunked */
     char content_type[128], request_id[132];
-    uint64_t client;        /* hash of the Authorization header; 0: none */
+    struct access access;   /* whose it is */
+    uint64_t client;        /* hash of the key; 0: none */
+    struct buf audited;     /* of its body, what audit_prompts wants told */
     char *target;           /* owned */
     char *path;             /* owned, decoded */
     const char *query;
@@ -123,6 +126,8 @@ size_t conn_queued(const struct conn *c); /* bytes that the kernel has not taken
 void conn_on_flushed(struct conn *c); /* queued output fell to write_low or less */
 void conn_answered(struct conn *c);   /* the reply has ended */
 void conn_kick(struct conn *c);       /* look at the connection again, from the loop */
+/* The address of the client, without the port. */
+void conn_client(const struct conn *c, char *dst, size_t n);
 
 /* --- routes.c: health, metrics -------------------------------------------------------------------- */
 
@@ -136,6 +141,14 @@ struct access_log;
 int access_log_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void access_log_close(struct server *s);
 void access_log_write(struct conn *c); /* the log line and the metrics of a request that ended */
+
+/* --- audit.c -------------------------------------------------------------------------------------- */
+
+struct audit;
+int audit_open(struct server *s, struct err *e) LATENT_MUST_CHECK; /* also anew; on failure the old file stays */
+void audit_close(struct server *s);
+bool audit_wants_body(const struct server *s);
+void audit_write(const struct conn *c); /* the line of a request that ended */
 
 /* --- systemd.c ------------------------------------------------------------------------------------ */
 
@@ -161,6 +174,9 @@ struct server {
     struct metrics *metrics;
     struct metric *m_connections, *m_rejected;
     struct access_log *access_log;
+    struct audit *audit;
+    struct keyring *keyring;
+    struct limits *limits;
     char *chat_template;
     bool draining, stopping, loaded;
     int exit_status, load_shown;

@@ -30,6 +30,15 @@ static void name_of(const struct sockaddr *sa, char *dst, size_t n)
     }
 }
 
+static bool is_loopback(const struct sockaddr *sa)
+{
+    const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)sa;
+    const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)sa;
+    if (sa->sa_family == AF_INET6)
+        return IN6_IS_ADDR_LOOPBACK(&in6->sin6_addr);
+    return sa->sa_family == AF_INET && ntohl(in->sin_addr.s_addr) >> 24 == 127;
+}
+
 static void on_connection(uv_stream_t *st, int status)
 {
     struct listener *l = st->data;
@@ -92,6 +101,8 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     if (uv_tcp_getsockname(&l->u.tcp, (struct sockaddr *)&sa, &bytes) == 0)
         name_of((struct sockaddr *)&sa, name, sizeof(name));
     LOG_INFO("http", "listening on %s", name);
+    if (!l->s->keyring->required && !is_loopback((struct sockaddr *)&sa))
+        LOG_WARN("access", "%s is reached from other machines, and no key is needed: set api_keys_file or api_key", name);
     return 0;
 }
 

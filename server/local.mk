@@ -1,11 +1,16 @@
 noinst_LIBRARIES += libserver.a
-libserver_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS) $(SYSTEMD_CFLAGS)
+libserver_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS) $(OPENSSL_CFLAGS) $(SYSTEMD_CFLAGS)
 libserver_a_SOURCES = \
+	%D%/access.c %D%/access.h \
 	%D%/access_log.c \
+	%D%/audit.c \
 	%D%/conf.c %D%/conf.def %D%/conf.h \
 	%D%/conn.c \
 	%D%/internal.h \
+	%D%/keys.c %D%/keys.h \
+	%D%/limits.c %D%/limits.h \
 	%D%/listener.c \
+	%D%/openssl.h \
 	%D%/reply.c \
 	%D%/routes.c \
 	%D%/server.c %D%/server.h \

@@ -9,6 +9,7 @@
 #include "base/buf.h"
 #include "base/log.h"
 #include "server/conf.h"
+#include "server/keys.h"
 #include "server/server.h"
 
 #define DEFAULT_MODEL "latent-mini.q8_0.gguf"
@@ -29,6 +30,7 @@ static const char usage[] =
     "  --set KEY=VALUE         any key of the configuration\n"
     "  --check-config          print the configuration that results, and end\n"
     "  --print-default-config  print every key with its meaning, range and default, and end\n"
+    "  --hash-key              read a key from standard input, print what a keys file holds of it, and end\n"
     "  --version, --help\n"
     "\n"
     "Later settings win: defaults, FILE, the environment (LATENTD_KEY), then the command line.\n"
@@ -36,7 +38,7 @@ static const char usage[] =
     "Exit status: 0 clean end, 1 could not start, 2 requests were cut off at drain_timeout.\n";
 
 enum { OPT_MODEL = 256, OPT_LISTEN, OPT_CONFIG, OPT_THREADS, OPT_CPU, OPT_SET, OPT_CHECK, OPT_DEFAULTS,
-       OPT_VERSION, OPT_HELP };
+       OPT_HASH, OPT_VERSION, OPT_HELP };
 
 static const struct option options[] = {
     {"model", required_argument, NULL, OPT_MODEL},
@@ -47,6 +49,7 @@ static const struct option options[] = {
     {"set", required_argument, NULL, OPT_SET},
     {"check-config", no_argument, NULL, OPT_CHECK},
     {"print-default-config", no_argument, NULL, OPT_DEFAULTS},
+    {"hash-key", no_argument, NULL, OPT_HASH},
     {"version", no_argument, NULL, OPT_VERSION},
     {"help", no_argument, NULL, OPT_HELP},
     {NULL, 0, NULL, 0},
@@ -54,7 +57,7 @@ static const struct option options[] = {
 
 struct command {
     const char *config_file;
-    bool check, defaults;
+    bool check, defaults, hash;
     int n_set;
     struct {
         const char *key;
@@ -111,6 +114,9 @@ static int read_command(int argc, char **argv, struct command *cmd)
         case OPT_DEFAULTS:
             cmd->defaults = true;
             break;
+        case OPT_HASH:
+            cmd->hash = true;
+            break;
         case OPT_VERSION:
             puts("latentd " PACKAGE_VERSION);
             return 0;
@@ -164,14 +170,35 @@ static int configure(struct server_config *cfg, struct command *cmd, struct err 
     return r;
 }
 
+/* From standard input: arguments are seen by everybody on the machine. */
+static int hash_key(void)
+{
+    char line[KEY_MAX_BYTES + 3], text[KEY_HASH_TEXT];
+    struct err e = {0};
+    if (!fgets(line, sizeof(line), stdin))
+        line[0] = 0;
+    if (key_hash_text(line, strcspn(line, "\r\n"), text, &e) < 0) {
+        fprintf(stderr, "latentd: --hash-key: %s\n", e.text);
+        return 1;
+    }
+    puts(text);
+    return fflush(stdout) == 0 ? 0 : 1;
+}
+
 static int run(struct server_config *cfg, struct command *cmd)
 {
     struct err e = {0};
+    if (cmd->hash)
+        return hash_key();
     if (cmd->defaults) {
         config_print(cfg, true, stdout);
         return fflush(stdout) == 0 ? 0 : 1;
     }
     if (configure(cfg, cmd, &e) < 0) {
+        fprintf(stderr, "latentd: %s\n", *e.text ? e.text : "out of memory");
+        return 1;
+    }
+    if (cmd->check && server_check(cfg, &e) < 0) {
         fprintf(stderr, "latentd: %s\n", *e.text ? e.text : "out of memory");
         return 1;
     }

@@ -19,7 +19,10 @@ static const char *reason(int status)
         const char *text;
     } table[] = {
         {200, "OK"},
+        {204, "No Content"},
         {400, "Bad Request"},
+        {401, "Unauthorized"},
+        {403, "Forbidden"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
         {408, "Request Timeout"},
@@ -152,6 +155,8 @@ static void begin(struct conn *c, int status, const struct api_header *headers, 
         c->keep_alive = false; /* the body ends with the connection */
     int r = buf_printf(o, "HTTP/1.1 %d %s\r\nDate: %s\r\nServer: latentd\r\nX-Request-Id: %s\r\n%s", status,
                        reason(status), http_date(), c->request_id, lines);
+    if (r == 0)
+        r = access_answer_headers(c, status, o);
     for (int i = 0; i < n_headers && r == 0; i++)
         r = buf_printf(o, "%s: %s\r\n", headers[i].name, headers[i].value);
     if (r == 0 && c->chunked)
@@ -195,6 +200,8 @@ static void ops_end(void *reply, const struct api_log_facts *facts)
     if (c->chunked && !c->head_only)
         put(c, "0\r\n\r\n", 5);
     c->log.facts = *facts;
+    if (facts->completion_tokens < 0 && c->exchange) /* it failed on the way: what it used is still used */
+        api_exchange_facts(c->exchange, &c->log.facts);
     conn_flush(c);
     conn_answered(c);
 }

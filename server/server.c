@@ -15,6 +15,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "server/internal.h"
+#include "server/limits.h"
 #include "server/server.h"
 
 #define TICK_MS 250
@@ -346,11 +347,25 @@ static int start_api(struct server *s, struct err *e)
         .write_low_bytes = (size_t)cfg->write_low,
         .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
         .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
+        .model_aliases = cfg->model_aliases,
         .strict = cfg->strict,
+        .admit = access_admit,
         .offload = offload,
         .host = s,
     };
     return r < 0 ? r : api_new(&ac, &s->api, e);
+}
+
+static int start_access(struct server *s, struct err *e)
+{
+    struct keyring *ring = NULL;
+    s->limits = limits_new(s->metrics);
+    int r = s->limits ? access_read(s->cfg, &ring, e) : err_set(e, ERR_NOMEM, "out of memory");
+    if (r == 0)
+        r = access_use(s, ring, e);
+    if (r < 0)
+        keyring_unref(&ring);
+    return r;
 }
 
 static int start_metrics(struct server *s, struct err *e)
@@ -380,6 +395,14 @@ static void start_handles(struct server *s)
     uv_timer_start(&s->tick, on_tick, TICK_MS, TICK_MS);
 }
 
+int server_check(const struct server_config *cfg, struct err *e)
+{
+    struct keyring *ring = NULL;
+    int r = access_read(cfg, &ring, e);
+    keyring_unref(&ring);
+    return r;
+}
+
 int server_run(const struct server_config *cfg)
 {
     struct server *s = calloc(1, sizeof(*s));
@@ -397,7 +420,11 @@ int server_run(const struct server_config *cfg)
     start_handles(s);
     int r = start_metrics(s, &e);
     if (r == 0)
+        r = start_access(s, &e);
+    if (r == 0)
         r = access_log_open(s, &e);
+    if (r == 0)
+        r = audit_open(s, &e);
     /* Addresses first: a port that is taken is told before a large model is read. */
     if (r == 0)
         r = listeners_open(s, &e);
@@ -419,6 +446,9 @@ int server_run(const struct server_config *cfg)
     uv_loop_close(&s->loop);
     api_free(&s->api);
     access_log_close(s);
+    audit_close(s);
+    keyring_unref(&s->keyring);
+    limits_free(&s->limits);
     metrics_free(&s->metrics);
     free(s->chat_template);
     r = s->exit_status;

@@ -29,6 +29,7 @@ enum { N_MODES = sizeof(modes) / sizeof(modes[0]) };
 static const struct {
     const char *key, *value;
 } conf[] = {
+#define SECRET(key, help)
 #define TEXT(key, def, help)
 #define BOOL(key, def, help)
 #define CHOICE(key, def, choices, help)

@@ -27,6 +27,7 @@ system() {
     cat <<'EOF'
 uv\.h|server
 llhttp\.h|server
+openssl/|server
 systemd/|server
 cjson/|api engine/model engine/tokenizer
 cJSON|api engine/model engine/tokenizer

@@ -1,0 +1,145 @@
+/* server/audit.c - the audit log: one JSON line a request, for accounting and for questions afterwards.
+ *
+ *   {"time":"2026-01-31T12:00:00.123Z","key":"alice","client":"10.0.0.7","method":"POST","route":"/v1/completions",
+ *    "model":"latent-mini","status":200,"prompt_tokens":5,"cached_tokens":0,"completion_tokens":16,
+ *    "duration_ms":81.2,"request_id":"req-...","finish":"stop"}
+ *
+ * key is null where none was needed or the one sent is not known; token counts are null for what generates nothing.
+ * Prompts are told only with audit_prompts, as "body". Keys never are. */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/utf8.h"
+#include "server/internal.h"
+
+#define LINE_SPARE 8192 /* beside the body: a path, names, numbers */
+
+struct audit {
+    int fd; /* -1: none */
+    bool failing;
+    struct metric *m_lost;
+};
+
+int audit_open(struct server *s, struct err *e)
+{
+    const char *path = s->cfg->audit_log_file;
+    if (!s->audit) {
+        s->audit = calloc(1, sizeof(*s->audit));
+        if (!s->audit)
+            return err_set(e, ERR_NOMEM, "out of memory");
+        s->audit->fd = -1;
+    }
+    if (!s->audit->m_lost && *path)
+        s->audit->m_lost = metrics_counter(s->metrics, "latentd_audit_lost_total",
+                                           "Lines of the audit log that could not be written.", NULL);
+    int fd = -1;
+    /* who asked what is not everybody's to read */
+    if (*path && (fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600)) < 0)
+        return err_set_param(e, ERR_IO, "audit_log_file", "audit_log_file %s: %s", path, strerror(errno));
+    if (s->audit->fd >= 0)
+        close(s->audit->fd);
+    s->audit->fd = fd;
+    return 0;
+}
+
+void audit_close(struct server *s)
+{
+    if (s->audit && s->audit->fd >= 0)
+        close(s->audit->fd);
+    free(s->audit);
+    s->audit = NULL;
+}
+
+bool audit_wants_body(const struct server *s)
+{
+    return s->audit->fd >= 0 && s->cfg->audit_prompts > 0;
+}
+
+/* ,"name":"value", or null. */
+static int put(struct buf *b, const char *name, const char *value, size_t n_bytes)
+{
+    int r = buf_printf(b, ",\"%s\":", name);
+    if (r < 0 || !value)
+        return r < 0 ? r : buf_puts(b, "null");
+    char *clean = malloc(3 * n_bytes + 1);
+    if (!clean)
+        return ERR_NOMEM;
+    size_t n = utf8_sanitize(value, n_bytes, clean), from = 0;
+    r = buf_puts(b, "\"");
+    for (size_t i = 0; i <= n && r == 0; i++) {
+        unsigned char ch = i < n ? (unsigned char)clean[i] : '"';
+        if (ch >= ' ' && ch != '"' && ch != '\\')
+            continue;
+        r = buf_append(b, clean + from, i - from);
+        if (r == 0 && i < n)
+            r = ch == '"' || ch == '\\' ? buf_printf(b, "\\%c", ch) : buf_printf(b, "\\u%04x", ch);
+        from = i + 1;
+    }
+    free(clean);
+    return r < 0 ? r : buf_puts(b, "\"");
+}
+
+static int put_text(struct buf *b, const char *name, const char *value)
+{
+    return put(b, name, value, value ? strlen(value) : 0);
+}
+
+static int put_count(struct buf *b, const char *name, int n)
+{
+    return n < 0 ? buf_printf(b, ",\"%s\":null", name) : buf_printf(b, ",\"%s\":%d", name, n);
+}
+
+static int build(const struct conn *c, struct buf *b)
+{
+    const struct request_log *l = &c->log;
+    const struct server *s = c->s;
+    char when[40], client[sizeof(c->peer)];
+    int64_t now = clock_wall_ns();
+    time_t seconds = (time_t)(now / NS_PER_SEC);
+    struct tm tm;
+    bool generates = l->facts.prompt_tokens >= 0;
+    gmtime_r(&seconds, &tm);
+    strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
+    conn_client(c, client, sizeof(client));
+    int r = buf_printf(b, "{\"time\":\"%s.%03dZ\"", when, (int)(now / NS_PER_MS % 1000));
+    r = r < 0 ? r : put_text(b, "key", access_key_name(c));
+    r = r < 0 ? r : put_text(b, "client", client);
+    r = r < 0 ? r : put_text(b, "method", c->path || c->target ? llhttp_method_name(c->parser.method) : NULL);
+    r = r < 0 ? r : put(b, "route", c->path, c->path ? strnlen(c->path, 512) : 0);
+    r = r < 0 ? r : put_text(b, "model", generates ? engine_info(s->engine)->model_id : NULL);
+    r = r < 0 ? r : buf_printf(b, ",\"status\":%d", l->status);
+    r = r < 0 ? r : put_count(b, "prompt_tokens", l->facts.prompt_tokens);
+    r = r < 0 ? r : put_count(b, "cached_tokens", l->facts.cached_tokens);
+    r = r < 0 ? r : put_count(b, "completion_tokens", l->facts.completion_tokens);
+    r = r < 0 ? r : buf_printf(b, ",\"duration_ms\":%.1f", (double)(clock_now_ns() - l->begin_ns) * 1e-6);
+    r = r < 0 ? r : put_text(b, "request_id", c->request_id);
+    r = r < 0 ? r : put_text(b, "finish", l->facts.finish);
+    if (r == 0 && c->audited.n_bytes)
+        r = put(b, "body", c->audited.data, c->audited.n_bytes);
+    return r < 0 ? r : buf_puts(b, "}\n");
+}
+
+void audit_write(const struct conn *c)
+{
+    struct audit *a = c->s->audit;
+    struct buf b;
+    if (a->fd < 0)
+        return;
+    buf_init(&b, LINE_SPARE + 6 * 3 * c->audited.n_bytes);
+    /* one write a line: lines of several processes do not mix, and none is half */
+    bool ok = build(c, &b) == 0 && write(a->fd, b.data, b.n_bytes) == (ssize_t)b.n_bytes;
+    buf_done(&b);
+    if (!ok)
+        metric_add(a->m_lost, 1);
+    if (!ok && !a->failing)
+        LOG_ERROR("access", "audit_log_file %s cannot be written: %s", c->s->cfg->audit_log_file, strerror(errno));
+    a->failing = !ok;
+}
