@@ -177,14 +177,14 @@ class Daemon {
     }
 
     /** A streamed request, opened: `ended` resolves when the stream is complete. */
-    stream(url_path, body, on_event = () => {}) {
+    stream(url_path, body, on_event = () => {}, headers = {}) {
         const data = JSON.stringify({ ...body, stream: true })
         const s = { status: 0, events: [], finished: false, error: null }
         s.ended = new Promise((resolve) => {
             s.req = http.request(
                 {
                     host: '127.0.0.1', port: this.port, method: 'POST', path: url_path, agent: false,
-                    headers: { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(data) },
+                    headers: { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(data), ...headers },
                 },
                 (res) => {
                     s.status = res.statusCode
@@ -299,9 +299,9 @@ export function metric_of(series, name, label = '') {
 
 /**
  * Starts latentd and waits until it is ready. Options: args (more arguments), set ({key: value} for
- * --set), wait (false: return once it listens, while the model loads).
+ * --set), env (more environment), wait (false: return once it listens, while the model loads).
  */
-export async function start({ args = [], set = {}, wait = true } = {}) {
+export async function start({ args = [], set = {}, env: more_env = {}, wait = true } = {}) {
     const log_path = path.join(scratch, `${test_name}.${process.pid}.${daemons_started++}.log`)
     const log = fs.openSync(log_path, 'w')
     // Settings of the person who runs the tests must not reach the daemon.
@@ -310,7 +310,7 @@ export async function start({ args = [], set = {}, wait = true } = {}) {
         path.join(top_builddir, 'latentd'),
         ['--model', model, '--listen', '127.0.0.1:0', ...args,
             ...Object.entries(set).flatMap(([key, value]) => ['--set', `${key}=${value}`])],
-        { stdio: ['ignore', log, log], cwd: scratch, env })
+        { stdio: ['ignore', log, log], cwd: scratch, env: { ...env, ...more_env } })
     fs.closeSync(log)
     const d = new Daemon(child, log_path)
     daemons.add(d)
