@@ -36,13 +36,11 @@ int access_log_open(struct server *s, struct err *e)
     const char *path = s->cfg->access_log_file;
     if (!s->access_log && !(s->access_log = calloc(1, sizeof(*s->access_log))))
         return err_set(e, ERR_NOMEM, "out of memory");
-    if (!s->cfg->access_log)
-        return 0;
-    FILE *f = *path ? fopen(path, "ae") : stderr;
-    if (!f)
+    FILE *f = !s->cfg->access_log ? NULL : *path ? fopen(path, "ae") : stderr;
+    if (!f && s->cfg->access_log)
         return err_set_param(e, ERR_IO, "access_log_file", "access_log_file %s: %s", path,
                              strerror(errno));
-    if (*path)
+    if (f && f != stderr)
         setvbuf(f, NULL, _IOLBF, 0);
     if (s->access_log->file && s->access_log->file != stderr)
         fclose(s->access_log->file);

@@ -11,6 +11,7 @@
 #include "base/metrics.h"
 #include "server/access.h"
 #include "server/conf.h"
+#include "server/server.h"
 
 #define MAX_LISTENERS 16
 
@@ -159,7 +160,9 @@ void systemd_stopping(void);
 /* --- server.c ------------------------------------------------------------------------------------- */
 
 struct server {
-    const struct server_config *cfg;
+    struct server_config *cfg;
+    reread_fn reread;
+    void *reread_arg;
     uv_loop_t loop;
     uv_async_t wake;
     uv_timer_t tick, drain_timer;
@@ -182,6 +185,15 @@ struct server {
     int exit_status, load_shown;
     uint64_t id_seed[2];
 };
+
+/* To what max_connections needs, where that is allowed. */
+void server_raise_descriptors(const struct server_config *cfg);
+struct api_config server_api_config(const struct server *s);
+
+/* --- reload.c ------------------------------------------------------------------------------------- */
+
+void server_reload(struct server *s);
+bool reload_may_change(const char *key); /* without a restart */
 
 /* A connection or request ended: is the drain over? */
 void server_check_drained(struct server *s);

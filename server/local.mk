@@ -11,6 +11,7 @@ libserver_a_SOURCES = \
 	%D%/limits.c %D%/limits.h \
 	%D%/listener.c \
 	%D%/openssl.h \
+	%D%/reload.c \
 	%D%/reply.c \
 	%D%/routes.c \
 	%D%/server.c %D%/server.h \

@@ -34,7 +34,7 @@ static const char usage[] =
     "  --version, --help\n"
     "\n"
     "Later settings win: defaults, FILE, the environment (LATENTD_KEY), then the command line.\n"
-    "SIGTERM finishes what runs and ends; SIGHUP opens the access log anew.\n"
+    "SIGTERM finishes what runs and ends; SIGHUP reads the configuration again.\n"
     "Exit status: 0 clean end, 1 could not start, 2 requests were cut off at drain_timeout.\n";
 
 enum { OPT_MODEL = 256, OPT_LISTEN, OPT_CONFIG, OPT_THREADS, OPT_CPU, OPT_SET, OPT_CHECK, OPT_DEFAULTS,
@@ -165,8 +165,6 @@ static int configure(struct server_config *cfg, struct command *cmd, struct err 
         r = config_check(cfg, e);
     if (r == 0 && !*cfg->model)
         r = find_model(cfg, e);
-    if (r == 0)
-        log_set_level((enum log_level)log_level_parse(cfg->log_level));
     return r;
 }
 
@@ -183,6 +181,12 @@ static int hash_key(void)
     }
     puts(text);
     return fflush(stdout) == 0 ? 0 : 1;
+}
+
+/* What was given on the command line stays given. */
+static int reread(void *arg, struct server_config *cfg, struct err *e)
+{
+    return configure(cfg, arg, e);
 }
 
 static int run(struct server_config *cfg, struct command *cmd)
@@ -206,7 +210,8 @@ static int run(struct server_config *cfg, struct command *cmd)
         config_print(cfg, false, stdout);
         return fflush(stdout) == 0 ? 0 : 1;
     }
-    return server_run(cfg);
+    log_set_level((enum log_level)log_level_parse(cfg->log_level));
+    return server_run(cfg, reread, cmd);
 }
 
 int main(int argc, char **argv)

@@ -85,13 +85,8 @@ static void on_signal(uv_signal_t *h, int number)
 
 static void on_sighup(uv_signal_t *h, int number)
 {
-    struct server *s = h->data;
-    struct err e = {0};
     (void)number;
-    if (access_log_open(s, &e) < 0)
-        LOG_ERROR("server", "%s; the old file stays in use", e.text);
-    else
-        LOG_INFO("server", "SIGHUP: the access log is opened anew; other keys need a restart");
+    server_reload(h->data);
 }
 
 /* --- loading -------------------------------------------------------------------------------------- */
@@ -219,7 +214,7 @@ static void offload(void *host, void (*work)(void *arg), void (*done)(void *arg)
 /* --- the start ------------------------------------------------------------------------------------ */
 
 /* Every connection is a descriptor; the usual soft limit of 1024 is too few for max_connections. */
-static void raise_descriptor_limit(const struct server_config *cfg)
+void server_raise_descriptors(const struct server_config *cfg)
 {
     struct rlimit l;
     rlim_t need = (rlim_t)cfg->max_connections + 128;
@@ -328,11 +323,10 @@ static int start_engine(struct server *s, struct err *e)
     return engine_start(&ec, &s->engine, e);
 }
 
-static int start_api(struct server *s, struct err *e)
+struct api_config server_api_config(const struct server *s)
 {
     const struct server_config *cfg = s->cfg;
-    int r = *cfg->chat_template ? read_template(cfg->chat_template, &s->chat_template, e) : 0;
-    const struct api_config ac = {
+    return (struct api_config){
         .engine = s->engine,
         .metrics = s->metrics,
         .model_id = *cfg->model_id ? cfg->model_id : NULL,
@@ -351,8 +345,15 @@ static int start_api(struct server *s, struct err *e)
         .strict = cfg->strict,
         .admit = access_admit,
         .offload = offload,
-        .host = s,
+        .host = (void *)(uintptr_t)s,
     };
+}
+
+static int start_api(struct server *s, struct err *e)
+{
+    const char *path = s->cfg->chat_template;
+    int r = *path ? read_template(path, &s->chat_template, e) : 0;
+    const struct api_config ac = server_api_config(s);
     return r < 0 ? r : api_new(&ac, &s->api, e);
 }
 
@@ -403,7 +404,7 @@ int server_check(const struct server_config *cfg, struct err *e)
     return r;
 }
 
-int server_run(const struct server_config *cfg)
+int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
 {
     struct server *s = calloc(1, sizeof(*s));
     struct err e = {0};
@@ -413,8 +414,10 @@ int server_run(const struct server_config *cfg)
         return 1;
     }
     s->cfg = cfg;
+    s->reread = reread;
+    s->reread_arg = reread_arg;
     signal(SIGPIPE, SIG_IGN);
-    raise_descriptor_limit(cfg);
+    server_raise_descriptors(cfg);
     if (uv_random(NULL, NULL, s->id_seed, sizeof(s->id_seed), 0, NULL) < 0)
         s->id_seed[0] = uv_hrtime();
     start_handles(s);
