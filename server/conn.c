@@ -85,6 +85,8 @@ static void on_handle_closed(uv_handle_t *h)
     buf_done(&c->body);
     buf_done(&c->out);
     buf_done(&c->flight);
+    buf_done(&c->sealed);
+    tls_free(&c->tls);
     buf_done(&c->audited);
     free(c);
     server_check_drained(s);
@@ -109,6 +111,10 @@ void conn_close(struct conn *c)
         c->log.facts.finish = "disconnect";
         over(c);
     }
+    if (c->tls) { /* so that the end is known to be one */
+        tls_close(c->tls);
+        conn_flush(c);
+    }
     c->state = CONN_CLOSED;
     c->exchange = NULL;
     if (x)
@@ -120,7 +126,7 @@ void conn_close(struct conn *c)
 
 void conn_drain(struct conn *c)
 {
-    if (c->state == CONN_IDLE && conn_queued(c) == 0)
+    if (c->state == CONN_HANDSHAKE || (c->state == CONN_IDLE && conn_queued(c) == 0))
         conn_close(c);
     else
         c->close_after = true;
@@ -499,28 +505,63 @@ static void update_reading(struct conn *c)
         uv_read_stop(&c->u.stream);
 }
 
+/* The socket's bytes to a session's. False: the connection has been closed. */
+static bool receive_tls(struct conn *c, const char *data, size_t n_bytes)
+{
+    bool closed;
+    int r = tls_receive(c->tls, data, n_bytes, &c->in, &closed);
+    if (r == 0 && c->state == CONN_HANDSHAKE && tls_established(c->tls)) {
+        metric_add(c->s->m_handshakes, 1);
+        c->state = CONN_IDLE;
+        set_timer(c, c->s->cfg->idle_timeout);
+    }
+    conn_flush(c); /* the handshake's next part, or an alert */
+    if (r < 0 || (closed && c->state == CONN_HANDSHAKE)) {
+        LOG_DEBUG("tls", "%s: %s", c->peer, tls_error(c->tls));
+        if (c->state == CONN_HANDSHAKE)
+            metric_add(c->s->m_handshakes_failed, 1);
+        conn_close(c);
+        return false;
+    }
+    if (closed) /* it sends no more; like a half-closed socket */
+        c->eof = true;
+    return true;
+}
+
+static void on_eof(struct conn *c, bool orderly)
+{
+    c->eof = true;
+    if (orderly && c->state != CONN_ANSWERING && c->state != CONN_LINGERING && conn_queued(c)) {
+        c->close_after = true; /* the answers still go out */
+        update_reading(c);
+        return;
+    }
+    conn_close(c);
+}
+
 static void on_read(uv_stream_t *st, ssize_t n, const uv_buf_t *b)
 {
     struct conn *c = st->data;
     if (n == 0 || c->state == CONN_CLOSED)
         return;
     if (n < 0) {
-        c->eof = true;
-        if (n == UV_EOF && c->state != CONN_ANSWERING && c->state != CONN_LINGERING && conn_queued(c)) {
-            c->close_after = true; /* the answers still go out */
-            update_reading(c);
-            return;
-        }
-        conn_close(c);
+        on_eof(c, n == UV_EOF);
         return;
     }
     if (c->state == CONN_LINGERING)
         return;
-    if (buf_append(&c->in, b->base, (size_t)n) < 0) {
+    if (c->tls) {
+        if (!receive_tls(c, b->base, (size_t)n))
+            return;
+    } else if (buf_append(&c->in, b->base, (size_t)n) < 0) {
         conn_close(c);
         return;
     }
     process(c);
+    if (c->tls && c->eof && c->state != CONN_CLOSED) {
+        on_eof(c, true);
+        return;
+    }
     update_reading(c);
 }
 
@@ -558,9 +599,13 @@ static void on_shutdown(uv_shutdown_t *req, int status)
 /* The client shall read the last answer before the connection is reset because it still sends. */
 static void linger(struct conn *c)
 {
-    uv_shutdown_t *req = malloc(sizeof(*req));
     if (c->state == CONN_LINGERING)
         return;
+    uv_shutdown_t *req = malloc(sizeof(*req));
+    if (c->tls) {
+        tls_close(c->tls);
+        conn_flush(c);
+    }
     if (c->eof || !req || uv_shutdown(req, &c->u.stream, on_shutdown) < 0) {
         free(req);
         conn_close(c);
@@ -589,6 +634,10 @@ static void on_timer(uv_timer_t *t)
         return;
     }
     switch (c->state) {
+    case CONN_HANDSHAKE:
+        metric_add(c->s->m_handshakes_failed, 1);
+        conn_close(c);
+        return;
     case CONN_IDLE:
         if (c->kicked || conn_queued(c) > 0) /* what is not read has a timer of its own */
             next(c);
@@ -617,13 +666,14 @@ struct conn *conn_new(struct server *s, uv_handle_type type)
         return NULL;
     c->s = s;
     c->query = "";
-    buf_init(&c->in, IN_HIGH + READ_BYTES);
+    buf_init(&c->in, IN_HIGH + 2 * READ_BYTES); /* a read, and a record of TLS that it completes */
     buf_init(&c->head, (size_t)s->cfg->max_uri_size + 1);
     buf_init(&c->field, (size_t)s->cfg->max_header_size + READ_BYTES);
     buf_init(&c->value, (size_t)s->cfg->max_header_size + READ_BYTES);
     buf_init(&c->body, (size_t)s->cfg->max_body_size);
     buf_init(&c->out, 1u << 30);
     buf_init(&c->flight, 1u << 30);
+    buf_init(&c->sealed, 1u << 30);
     if (type == UV_TCP)
         uv_tcp_init(&s->loop, &c->u.tcp);
     else
@@ -641,12 +691,12 @@ struct conn *conn_new(struct server *s, uv_handle_type type)
     return c;
 }
 
-void conn_start(struct conn *c)
+void conn_start(struct conn *c, const struct listener *l)
 {
     struct server *s = c->s;
-    c->state = CONN_IDLE;
+    c->state = l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     reset_request(c);
-    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX) {
+    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX || (l->tls && s->n_conns > s->cfg->max_connections)) {
         conn_close(c); /* a flood gets no answer */
         return;
     }
@@ -656,6 +706,10 @@ void conn_start(struct conn *c)
         update_reading(c);
         return;
     }
-    set_timer(c, s->cfg->idle_timeout);
+    if (l->tls && !(c->tls = tls_new(s->tls))) {
+        conn_close(c);
+        return;
+    }
+    set_timer(c, l->tls ? s->cfg->header_timeout : s->cfg->idle_timeout);
     update_reading(c);
 }

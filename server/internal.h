@@ -12,6 +12,7 @@
 #include "server/access.h"
 #include "server/conf.h"
 #include "server/server.h"
+#include "server/tls.h"
 
 #define MAX_LISTENERS 16
 
@@ -29,12 +30,13 @@ struct listener {
         uv_pipe_t pipe;
     } u;
     char path[108]; /* of a Unix socket: unlinked at the end */
-    bool open;
+    bool open, tls;
 };
 
 /* Opens every address of cfg->listen and logs it; the error names the address. */
 int listeners_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void listeners_close(struct server *s); /* idempotent */
+bool listen_has_tls(const char *list);  /* is one of the addresses a tls: one? */
 
 /* --- conn.c: one HTTP connection ------------------------------------------------------------------ */
 
@@ -48,6 +50,7 @@ struct request_log {
 };
 
 enum conn_state {
+    CONN_HANDSHAKE, /* of TLS; no request yet */
     CONN_IDLE,      /* between requests */
     CONN_HEADER,
     CONN_BODY,
@@ -99,6 +102,8 @@ struct conn {
     bool head_only, chunked, keep_alive, http10;
     bool streams;           /* the body's length is not known before its end */
     struct buf out, flight;
+    struct tls *tls;        /* NULL: plain */
+    struct buf sealed;      /* of out, encrypted */
     uv_write_t write;
     bool writing;           /* flight is with libuv */
     size_t unread_bytes;    /* of it, when write_timer was started */
@@ -107,7 +112,7 @@ struct conn {
 
 /* Takes over an accepted handle: *u is copied by libuv, so it is initialised in place by the caller. */
 struct conn *conn_new(struct server *s, uv_handle_type type);
-void conn_start(struct conn *c);
+void conn_start(struct conn *c, const struct listener *l);
 void conn_close(struct conn *c); /* at once; a running request is cancelled */
 /* Ends idle connections; busy ones end after their answer. */
 void conn_drain(struct conn *c);
@@ -175,11 +180,12 @@ struct server {
     struct engine *engine;
     struct api *api;
     struct metrics *metrics;
-    struct metric *m_connections, *m_rejected;
+    struct metric *m_connections, *m_rejected, *m_handshakes, *m_handshakes_failed;
     struct access_log *access_log;
     struct audit *audit;
     struct keyring *keyring;
     struct limits *limits;
+    struct ssl_ctx_st *tls; /* for new connections; NULL: none */
     char *chat_template;
     bool draining, stopping, loaded;
     int exit_status, load_shown;

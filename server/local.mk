@@ -15,7 +15,8 @@ libserver_a_SOURCES = \
 	%D%/reply.c \
 	%D%/routes.c \
 	%D%/server.c %D%/server.h \
-	%D%/systemd.c
+	%D%/systemd.c \
+	%D%/tls.c %D%/tls.h
 
 bin_PROGRAMS += latentd
 latentd_CPPFLAGS = $(AM_CPPFLAGS) -DPKGDATADIR='"$(pkgdatadir)"'

@@ -17,6 +17,7 @@ static const char *const changeable[] = {
     "step_stall_timeout", "write_high", "write_low", "max_body_memory",
     "max_prompts", "max_n", "max_logprobs", "max_stop", "max_logit_bias", "max_prompt_size", "strict",
     "request_timeout", "max_queue_time",
+    "tls_cert", "tls_key", "tls_client_ca", "tls_min_version",
     "log_level", "access_log", "access_log_file", "audit_log_file", "audit_prompts",
 };
 
@@ -52,9 +53,12 @@ static void open_logs(struct server *s)
         LOG_ERROR("reload", "%s; the old file stays in use", e.text);
 }
 
-static int read_all(struct server *s, struct server_config *fresh, struct keyring **ring, struct err *e)
+static int read_all(struct server *s, struct server_config *fresh, struct keyring **ring, struct ssl_ctx_st **tls,
+                    struct err *e)
 {
     int r = s->reread(s->reread_arg, fresh, e);
+    if (r == 0)
+        r = tls_context_read(fresh, listen_has_tls(s->cfg->listen), tls, e);
     if (r == 0)
         r = access_read(fresh, ring, e);
     return r;
@@ -64,6 +68,7 @@ void server_reload(struct server *s)
 {
     struct server_config fresh;
     struct keyring *ring = NULL;
+    struct ssl_ctx_st *tls = NULL;
     struct err e = {0};
     struct tally t = {0, 0};
     int r = config_init(&fresh);
@@ -71,16 +76,19 @@ void server_reload(struct server *s)
         LOG_ERROR("reload", "out of memory; everything stays as it is");
         return;
     }
-    r = read_all(s, &fresh, &ring, &e);
+    r = read_all(s, &fresh, &ring, &tls, &e);
     if (r == 0)
         r = access_use(s, ring, &e);
     if (r < 0) {
         LOG_ERROR("reload", "%s; everything stays as it is", *e.text ? e.text : err_name(r));
         keyring_unref(&ring);
+        tls_context_free(&tls);
         config_done(&fresh);
         open_logs(s); /* rotation does not depend on it */
         return;
     }
+    tls_context_free(&s->tls);
+    s->tls = tls;
     config_take(s->cfg, &fresh, reload_may_change, told, &t);
     config_done(&fresh);
     log_set_level((enum log_level)log_level_parse(s->cfg->log_level));

@@ -50,7 +50,7 @@ static const char *reason(int status)
 
 size_t conn_queued(const struct conn *c)
 {
-    return c->out.n_bytes + (c->writing ? uv_stream_get_write_queue_size(&c->u.stream) : 0);
+    return c->out.n_bytes + c->sealed.n_bytes + (c->tls ? tls_unsealed(c->tls) : 0) + (c->writing ? uv_stream_get_write_queue_size(&c->u.stream) : 0);
 }
 
 /* Closes what makes no progress for write_timeout; slow is fine. */
@@ -90,33 +90,55 @@ static void fail(struct conn *c)
     conn_kick(c);
 }
 
-void conn_flush(struct conn *c)
+/* What may go to the socket next: the output, or as much of it as is encrypted at a time. */
+static struct buf *next_bytes(struct conn *c)
 {
-    if (c->writing || c->broken || c->state == CONN_CLOSED || c->out.n_bytes == 0)
-        return;
-    uv_buf_t b = uv_buf_init(c->out.data, (unsigned)c->out.n_bytes);
+    if (!c->tls)
+        return &c->out;
+    if (tls_seal(c->tls, &c->out, &c->sealed) < 0) {
+        fail(c);
+        buf_reset(&c->sealed);
+    }
+    return &c->sealed;
+}
+
+/* Offers b to the kernel. True: it took everything. */
+static bool offer(struct conn *c, struct buf *from)
+{
+    uv_buf_t b = uv_buf_init(from->data, (unsigned)from->n_bytes);
     int n = uv_try_write(&c->u.stream, &b, 1);
     if (n < 0 && n != UV_EAGAIN) {
         fail(c);
-        return;
+        return false;
     }
-    if (n > 0 && (size_t)n == c->out.n_bytes) {
-        buf_reset(&c->out);
-        return;
+    if (n > 0 && (size_t)n == from->n_bytes) {
+        buf_reset(from);
+        return true;
     }
     struct buf empty = c->flight;
-    c->flight = c->out;
-    c->out = empty;
+    c->flight = *from;
+    *from = empty;
     n = n > 0 ? n : 0;
     b = uv_buf_init(c->flight.data + n, (unsigned)(c->flight.n_bytes - (size_t)n));
     if (uv_write(&c->write, &c->u.stream, &b, 1, on_written) < 0) {
         fail(c);
-        return;
+        return false;
     }
     c->writing = true;
     c->unread_bytes = b.len;
     uv_timer_start(&c->write_timer, on_write_timer, (uint64_t)c->s->cfg->write_timeout,
                    (uint64_t)c->s->cfg->write_timeout);
+    return false;
+}
+
+void conn_flush(struct conn *c)
+{
+    struct buf *b;
+    if (c->writing || c->broken || c->state == CONN_CLOSED)
+        return;
+    do
+        b = next_bytes(c);
+    while (b->n_bytes > 0 && offer(c, b) && c->tls);
 }
 
 static void put(struct conn *c, const void *data, size_t n_bytes)

@@ -377,6 +377,9 @@ static int start_metrics(struct server *s, struct err *e)
     s->m_connections = metrics_gauge(s->metrics, "http_connections", "Open connections.", NULL);
     s->m_rejected = metrics_counter(s->metrics, "http_connections_rejected_total",
                                     "Connections refused because of max_connections.", NULL);
+    s->m_handshakes = metrics_counter(s->metrics, "latentd_tls_handshakes_total", "TLS handshakes.", "result=\"ok\"");
+    s->m_handshakes_failed =
+        metrics_counter(s->metrics, "latentd_tls_handshakes_total", "TLS handshakes.", "result=\"failed\"");
     return 0;
 }
 
@@ -399,8 +402,12 @@ static void start_handles(struct server *s)
 int server_check(const struct server_config *cfg, struct err *e)
 {
     struct keyring *ring = NULL;
+    struct ssl_ctx_st *tls = NULL;
     int r = access_read(cfg, &ring, e);
     keyring_unref(&ring);
+    if (r == 0)
+        r = tls_context_read(cfg, listen_has_tls(cfg->listen), &tls, e);
+    tls_context_free(&tls);
     return r;
 }
 
@@ -424,6 +431,8 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     int r = start_metrics(s, &e);
     if (r == 0)
         r = start_access(s, &e);
+    if (r == 0)
+        r = tls_context_read(cfg, listen_has_tls(cfg->listen), &s->tls, &e);
     if (r == 0)
         r = access_log_open(s, &e);
     if (r == 0)
@@ -452,6 +461,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     audit_close(s);
     keyring_unref(&s->keyring);
     limits_free(&s->limits);
+    tls_context_free(&s->tls);
     metrics_free(&s->metrics);
     free(s->chat_template);
     r = s->exit_status;
