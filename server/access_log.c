@@ -140,8 +140,10 @@ void access_log_write(struct conn *c)
     struct tm tm;
     gmtime_r(&now, &tm);
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
-    fprintf(f, "time=%s peer=%s method=%s path=", when, c->peer,
-            c->path || c->target ? llhttp_method_name(c->parser.method) : "-");
+    fprintf(f, "time=%s peer=%s", when, c->peer);
+    if (c->client_text[0])
+        fprintf(f, " client=%s", c->client_text);
+    fprintf(f, " method=%s path=", c->path || c->target ? llhttp_method_name(c->parser.method) : "-");
     write_quoted(f, c->path ? c->path : "-", 200);
     fprintf(f, " status=%d bytes=%llu ms=%.1f id=%s", l->status, (unsigned long long)l->bytes, seconds * 1e3,
             c->request_id);

@@ -58,6 +58,10 @@ static void reset_request(struct conn *c)
     c->content_type[0] = c->request_id[0] = 0;
     access_end(c);
     c->client = 0;
+    c->client_text[0] = 0;
+    c->cors.origin[0] = c->cors.host[0] = c->cors.headers[0] = 0;
+    c->cors.asks = false;
+    buf_reset(&c->forwarded);
     buf_reset(&c->audited);
     c->error_status = 0;
     c->log = (struct request_log){.handler = "other", .facts = {-1, -1, -1, -1, NULL}};
@@ -88,6 +92,7 @@ static void on_handle_closed(uv_handle_t *h)
     buf_done(&c->sealed);
     tls_free(&c->tls);
     buf_done(&c->audited);
+    buf_done(&c->forwarded);
     free(c);
     server_check_drained(s);
 }
@@ -126,7 +131,7 @@ void conn_close(struct conn *c)
 
 void conn_drain(struct conn *c)
 {
-    if (c->state == CONN_HANDSHAKE || (c->state == CONN_IDLE && conn_queued(c) == 0))
+    if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE || (c->state == CONN_IDLE && conn_queued(c) == 0))
         conn_close(c);
     else
         c->close_after = true;
@@ -171,6 +176,10 @@ static bool sane_id(const char *s)
 void conn_client(const struct conn *c, char *dst, size_t n)
 {
     const char *port = strrchr(c->peer, ':');
+    if (c->client_text[0]) {
+        snprintf(dst, n, "%s", c->client_text);
+        return;
+    }
     snprintf(dst, n, "%.*s", port ? (int)(port - c->peer) : (int)strlen(c->peer), c->peer);
 }
 
@@ -195,6 +204,7 @@ static void take_header(struct conn *c)
     } else if (!strcasecmp(name, "host")) {
         if (c->has_host)
             refuse(c, 400, "there are two Host headers");
+        cors_header(c, name, value);
         c->has_host = true;
     } else if (!strcasecmp(name, "transfer-encoding")) {
         c->recoded = strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, " \t")];
@@ -202,12 +212,18 @@ static void take_header(struct conn *c)
         copy_value(c, c->content_type, sizeof(c->content_type));
     } else if (!strcasecmp(name, "authorization") || !strcasecmp(name, "x-api-key")) {
         access_header(c, name, value);
+    } else if (!strcasecmp(name, c->s->cfg->forwarded_header)) {
+        /* several lines are one list; its size is that of the header at most */
+        if (buf_printf(&c->forwarded, "%s%s", c->forwarded.n_bytes ? "," : "", value) < 0)
+            refuse(c, 503, "out of memory");
     } else if (!strcasecmp(name, "x-request-id") && sane_id(value)) {
         copy_value(c, c->request_id, sizeof(c->request_id));
     } else if (!strcasecmp(name, "expect") && *value) {
         c->expects = true;
         if (strcasecmp(value, "100-continue") != 0)
             refuse(c, 417, "Expect: only 100-continue is understood");
+    } else {
+        cors_header(c, name, value);
     }
     buf_reset(&c->field);
     buf_reset(&c->value);
@@ -289,7 +305,11 @@ static int on_headers_complete(llhttp_t *p)
     if (status)
         return refuse(c, status,
                       status == 400 ? "the request's target is malformed" : "out of memory");
+    if (c->forwarded.n_bytes && nets_have(&c->s->trusted, c->peer))
+        forwarded_client(c->forwarded.data, cfg->forwarded_header[0] == 'f', &c->s->trusted, c->client_text);
     status = access_check(c, &c->error_text);
+    if (!status)
+        status = cors_check(c, &c->error_text);
     if (status)
         return refuse(c, status, c->error_text);
     p->upgrade = 0; /* an offered upgrade is not taken */
@@ -392,6 +412,10 @@ static void dispatch(struct conn *c)
     }
     if (!access_begin(c))
         return;
+    if (cors_is_preflight(c)) {
+        cors_preflight(c);
+        return;
+    }
     if (!api_owns_path(c->path)) {
         route_request(c);
         return;
@@ -505,6 +529,13 @@ static void update_reading(struct conn *c)
         uv_read_stop(&c->u.stream);
 }
 
+/* HTTP may begin, or the handshake before it. */
+static void begin_session(struct conn *c)
+{
+    c->state = c->tls ? CONN_HANDSHAKE : CONN_IDLE;
+    set_timer(c, c->tls ? c->s->cfg->header_timeout : c->s->cfg->idle_timeout);
+}
+
 /* The socket's bytes to a session's. False: the connection has been closed. */
 static bool receive_tls(struct conn *c, const char *data, size_t n_bytes)
 {
@@ -526,6 +557,25 @@ static bool receive_tls(struct conn *c, const char *data, size_t n_bytes)
     if (closed) /* it sends no more; like a half-closed socket */
         c->eof = true;
     return true;
+}
+
+/* The PROXY header, from c->in. False: the connection has been closed, or more bytes are needed. */
+static bool receive_proxy(struct conn *c)
+{
+    const struct nets *trusted = &c->s->trusted;
+    bool believed = (trusted->n == 0 && !trusted->local) || nets_have(trusted, c->peer);
+    char before[PEER_TEXT];
+    snprintf(before, sizeof(before), "%s", c->peer);
+    int n = believed ? proxy_read(c->in.data, c->in.n_bytes, c->peer) : ERR_DENIED;
+    if (n < 0) {
+        LOG_DEBUG("http", "%s: %s", before, believed ? "no PROXY header" : "not a trusted proxy");
+        conn_close(c);
+    }
+    if (n <= 0)
+        return false;
+    buf_consume(&c->in, (size_t)n);
+    begin_session(c);
+    return c->state != CONN_CLOSED;
 }
 
 static void on_eof(struct conn *c, bool orderly)
@@ -550,12 +600,24 @@ static void on_read(uv_stream_t *st, ssize_t n, const uv_buf_t *b)
     }
     if (c->state == CONN_LINGERING)
         return;
-    if (c->tls) {
+    if (c->tls && c->state != CONN_PROXY) {
         if (!receive_tls(c, b->base, (size_t)n))
             return;
     } else if (buf_append(&c->in, b->base, (size_t)n) < 0) {
         conn_close(c);
         return;
+    }
+    if (c->state == CONN_PROXY) {
+        if (!receive_proxy(c))
+            return;
+        if (c->tls && c->in.n_bytes) { /* what came with it is the session's */
+            struct buf rest = c->in;
+            buf_init(&c->in, rest.max_bytes);
+            bool open = receive_tls(c, rest.data, rest.n_bytes);
+            buf_done(&rest);
+            if (!open)
+                return;
+        }
     }
     process(c);
     if (c->tls && c->eof && c->state != CONN_CLOSED) {
@@ -634,6 +696,9 @@ static void on_timer(uv_timer_t *t)
         return;
     }
     switch (c->state) {
+    case CONN_PROXY:
+        conn_close(c);
+        return;
     case CONN_HANDSHAKE:
         metric_add(c->s->m_handshakes_failed, 1);
         conn_close(c);
@@ -674,6 +739,7 @@ struct conn *conn_new(struct server *s, uv_handle_type type)
     buf_init(&c->out, 1u << 30);
     buf_init(&c->flight, 1u << 30);
     buf_init(&c->sealed, 1u << 30);
+    buf_init(&c->forwarded, (size_t)s->cfg->max_header_size * 2);
     if (type == UV_TCP)
         uv_tcp_init(&s->loop, &c->u.tcp);
     else
@@ -694,9 +760,9 @@ struct conn *conn_new(struct server *s, uv_handle_type type)
 void conn_start(struct conn *c, const struct listener *l)
 {
     struct server *s = c->s;
-    c->state = l->tls ? CONN_HANDSHAKE : CONN_IDLE;
+    c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     reset_request(c);
-    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX || (l->tls && s->n_conns > s->cfg->max_connections)) {
+    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX || (c->state != CONN_IDLE && s->n_conns > s->cfg->max_connections)) {
         conn_close(c); /* a flood gets no answer */
         return;
     }
@@ -710,6 +776,9 @@ void conn_start(struct conn *c, const struct listener *l)
         conn_close(c);
         return;
     }
-    set_timer(c, l->tls ? s->cfg->header_timeout : s->cfg->idle_timeout);
+    if (l->proxy)
+        set_timer(c, s->cfg->header_timeout);
+    else
+        begin_session(c);
     update_reading(c);
 }

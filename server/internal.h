@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/metrics.h"
 #include "server/access.h"
+#include "server/peer.h"
 #include "server/conf.h"
 #include "server/server.h"
 #include "server/tls.h"
@@ -30,7 +31,7 @@ struct listener {
         uv_pipe_t pipe;
     } u;
     char path[108]; /* of a Unix socket: unlinked at the end */
-    bool open, tls;
+    bool open, tls, proxy; /* proxy: the PROXY protocol is spoken */
 };
 
 /* Opens every address of cfg->listen and logs it; the error names the address. */
@@ -50,6 +51,7 @@ struct request_log {
 };
 
 enum conn_state {
+    CONN_PROXY,     /* the PROXY header is read */
     CONN_HANDSHAKE, /* of TLS; no request yet */
     CONN_IDLE,      /* between requests */
     CONN_HEADER,
@@ -74,7 +76,7 @@ struct conn {
     bool reading, eof, in_process, close_after;
     bool broken; /* no memory for output: closed at the next turn of the loop */
     bool kicked; /* the timer runs for conn_kick */
-    char peer[64];
+    char peer[PEER_TEXT];
 
     /* the request */
     llhttp_t parser;
@@ -86,6 +88,12 @@ struct conn {
     bool has_host, expects, message_complete, value_seen;
     bool recoded;           /* a transfer coding besides chunked */
     char content_type[128], request_id[132];
+    struct buf forwarded;   /* the header that tells of proxies */
+    char client_text[PEER_TEXT]; /* its address as a trusted proxy tells, else "" */
+    struct {
+        char origin[256], host[256], headers[512];
+        bool asks; /* as a preflight does */
+    } cors;
     struct access access;   /* whose it is */
     uint64_t client;        /* hash of the key; 0: none */
     struct buf audited;     /* of its body, what audit_prompts wants told */
@@ -148,6 +156,14 @@ int access_log_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void access_log_close(struct server *s);
 void access_log_write(struct conn *c); /* the log line and the metrics of a request that ended */
 
+/* --- cors.c --------------------------------------------------------------------------------------- */
+
+void cors_header(struct conn *c, const char *name, const char *value);
+bool cors_is_preflight(const struct conn *c); /* of an origin that is allowed: needs no key */
+int cors_check(const struct conn *c, const char **ret_text); /* 0, or the status to refuse with */
+void cors_preflight(struct conn *c);                         /* answers it */
+int cors_answer_headers(const struct conn *c, struct buf *out);
+
 /* --- audit.c -------------------------------------------------------------------------------------- */
 
 struct audit;
@@ -185,6 +201,7 @@ struct server {
     struct audit *audit;
     struct keyring *keyring;
     struct limits *limits;
+    struct nets trusted;    /* proxies */
     struct ssl_ctx_st *tls; /* for new connections; NULL: none */
     char *chat_template;
     bool draining, stopping, loaded;
@@ -194,6 +211,8 @@ struct server {
 
 /* To what max_connections needs, where that is allowed. */
 void server_raise_descriptors(const struct server_config *cfg);
+/* cfg->trusted_proxies. */
+int trusted_read(const struct server_config *cfg, struct nets *ret, struct err *e) LATENT_MUST_CHECK;
 struct api_config server_api_config(const struct server *s);
 
 /* --- reload.c ------------------------------------------------------------------------------------- */

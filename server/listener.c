@@ -75,7 +75,7 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     const char *at = address;
     if (!colon || !colon[1] || *end || port < 0 || port > 65535 || n >= sizeof(host))
         return err_set_param(e, ERR_INVAL, "listen",
-                             "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH, with tls: before it or not", address);
+                             "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH, with tls: or proxy: before it or not", address);
     if (n >= 2 && at[0] == '[' && at[n - 1] == ']') {
         at++;
         n -= 2;
@@ -100,7 +100,7 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     char name[80] = "?";
     if (uv_tcp_getsockname(&l->u.tcp, (struct sockaddr *)&sa, &bytes) == 0)
         name_of((struct sockaddr *)&sa, name, sizeof(name));
-    LOG_INFO("http", "listening on %s%s", name, l->tls ? " with TLS" : "");
+    LOG_INFO("http", "listening on %s%s%s", name, l->tls ? " with TLS" : "", l->proxy ? " behind a proxy" : "");
     if (!l->s->keyring->required && !is_loopback((struct sockaddr *)&sa))
         LOG_WARN("access", "%s is reached from other machines, and no key is needed: set api_keys_file or api_key", name);
     return 0;
@@ -151,15 +151,24 @@ static int open_unix(struct listener *l, const char *path, struct err *e)
         r = uv_listen(&l->u.stream, BACKLOG, on_connection);
     if (r < 0)
         return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", path, uv_strerror(r));
-    LOG_INFO("http", "listening on unix:%s%s", path, l->tls ? " with TLS" : "");
+    LOG_INFO("http", "listening on unix:%s%s%s", path, l->tls ? " with TLS" : "", l->proxy ? " behind a proxy" : "");
     return 0;
 }
 
 /* What stands before an address says how it is spoken to. */
-static char *take_marks(char *address, bool *ret_tls)
+static char *take_marks(char *address, struct listener *l)
 {
-    *ret_tls = !strncmp(address, "tls:", 4);
-    return address + (*ret_tls ? 4 : 0);
+    for (;;) {
+        if (!strncmp(address, "tls:", 4) && !l->tls) {
+            l->tls = true;
+            address += 4;
+        } else if (!strncmp(address, "proxy:", 6) && !l->proxy) {
+            l->proxy = true;
+            address += 6;
+        } else {
+            return address;
+        }
+    }
 }
 
 bool listen_has_tls(const char *list)
@@ -182,7 +191,7 @@ int listeners_open(struct server *s, struct err *e)
         }
         struct listener *l = &s->listeners[s->n_listeners++];
         *l = (struct listener){.s = s};
-        a = take_marks(a, &l->tls);
+        a = take_marks(a, l);
         r = !strncmp(a, "unix:", 5) ? open_unix(l, a + 5, e) : open_tcp(l, a, e);
         l->u.handle.data = l;
     }

@@ -6,11 +6,13 @@ libserver_a_SOURCES = \
 	%D%/audit.c \
 	%D%/conf.c %D%/conf.def %D%/conf.h \
 	%D%/conn.c \
+	%D%/cors.c \
 	%D%/internal.h \
 	%D%/keys.c %D%/keys.h \
 	%D%/limits.c %D%/limits.h \
 	%D%/listener.c \
 	%D%/openssl.h \
+	%D%/peer.c %D%/peer.h \
 	%D%/reload.c \
 	%D%/reply.c \
 	%D%/routes.c \

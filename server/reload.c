@@ -18,6 +18,7 @@ static const char *const changeable[] = {
     "max_prompts", "max_n", "max_logprobs", "max_stop", "max_logit_bias", "max_prompt_size", "strict",
     "request_timeout", "max_queue_time",
     "tls_cert", "tls_key", "tls_client_ca", "tls_min_version",
+    "trusted_proxies", "cors_origins",
     "log_level", "access_log", "access_log_file", "audit_log_file", "audit_prompts",
 };
 
@@ -54,11 +55,13 @@ static void open_logs(struct server *s)
 }
 
 static int read_all(struct server *s, struct server_config *fresh, struct keyring **ring, struct ssl_ctx_st **tls,
-                    struct err *e)
+                    struct nets *trusted, struct err *e)
 {
     int r = s->reread(s->reread_arg, fresh, e);
     if (r == 0)
         r = tls_context_read(fresh, listen_has_tls(s->cfg->listen), tls, e);
+    if (r == 0)
+        r = trusted_read(fresh, trusted, e);
     if (r == 0)
         r = access_read(fresh, ring, e);
     return r;
@@ -70,13 +73,14 @@ void server_reload(struct server *s)
     struct keyring *ring = NULL;
     struct ssl_ctx_st *tls = NULL;
     struct err e = {0};
+    struct nets trusted;
     struct tally t = {0, 0};
     int r = config_init(&fresh);
     if (r < 0) {
         LOG_ERROR("reload", "out of memory; everything stays as it is");
         return;
     }
-    r = read_all(s, &fresh, &ring, &tls, &e);
+    r = read_all(s, &fresh, &ring, &tls, &trusted, &e);
     if (r == 0)
         r = access_use(s, ring, &e);
     if (r < 0) {
@@ -89,6 +93,7 @@ void server_reload(struct server *s)
     }
     tls_context_free(&s->tls);
     s->tls = tls;
+    s->trusted = trusted;
     config_take(s->cfg, &fresh, reload_may_change, told, &t);
     config_done(&fresh);
     log_set_level((enum log_level)log_level_parse(s->cfg->log_level));

@@ -179,11 +179,13 @@ static void begin(struct conn *c, int status, const struct api_header *headers, 
                        reason(status), http_date(), c->request_id, lines);
     if (r == 0)
         r = access_answer_headers(c, status, o);
+    if (r == 0)
+        r = cors_answer_headers(c, o);
     for (int i = 0; i < n_headers && r == 0; i++)
         r = buf_printf(o, "%s: %s\r\n", headers[i].name, headers[i].value);
     if (r == 0 && c->chunked)
         r = buf_puts(o, "Transfer-Encoding: chunked\r\n");
-    if (r == 0 && body_bytes >= 0)
+    if (r == 0 && body_bytes >= 0 && status != 204) /* RFC 9110, 8.6 */
         r = buf_printf(o, "Content-Length: %lld\r\n", (long long)body_bytes);
     if (r == 0)
         r = buf_puts(o, !c->keep_alive ? "Connection: close\r\n\r\n"
@@ -240,7 +242,7 @@ void reply_simple(struct conn *c, int status, const char *content_type, const ch
 {
     static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
     const struct api_header type = {"Content-Type", content_type};
-    begin(c, status, &type, 1, headers, (int64_t)n_bytes);
+    begin(c, status, &type, content_type != NULL, headers, (int64_t)n_bytes);
     ops_write(c, body, n_bytes);
     ops_end(c, &none);
 }

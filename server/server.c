@@ -357,6 +357,13 @@ static int start_api(struct server *s, struct err *e)
     return r < 0 ? r : api_new(&ac, &s->api, e);
 }
 
+int trusted_read(const struct server_config *cfg, struct nets *ret, struct err *e)
+{
+    struct err inner = {0};
+    int r = nets_read(cfg->trusted_proxies, ret, &inner);
+    return r < 0 ? err_set_param(e, r, "trusted_proxies", "trusted_proxies: %s", inner.text) : 0;
+}
+
 static int start_access(struct server *s, struct err *e)
 {
     struct keyring *ring = NULL;
@@ -403,11 +410,14 @@ int server_check(const struct server_config *cfg, struct err *e)
 {
     struct keyring *ring = NULL;
     struct ssl_ctx_st *tls = NULL;
+    struct nets trusted;
     int r = access_read(cfg, &ring, e);
     keyring_unref(&ring);
     if (r == 0)
         r = tls_context_read(cfg, listen_has_tls(cfg->listen), &tls, e);
     tls_context_free(&tls);
+    if (r == 0)
+        r = trusted_read(cfg, &trusted, e);
     return r;
 }
 
@@ -431,6 +441,8 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     int r = start_metrics(s, &e);
     if (r == 0)
         r = start_access(s, &e);
+    if (r == 0)
+        r = trusted_read(cfg, &s->trusted, &e);
     if (r == 0)
         r = tls_context_read(cfg, listen_has_tls(cfg->listen), &s->tls, &e);
     if (r == 0)
