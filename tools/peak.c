@@ -2,8 +2,8 @@
  * peak_read are asked only for levels that the machine has.
  *
  * A loop keeps as many independent sums as hide the latency of the instruction. KEEP makes an operand
- * new in each turn, so that the compiler cannot take a product out of the loop, and each sum new at its start, so
- * that it cannot know them to be all the same and keep only one. */
+ * new in each turn, so that the compiler cannot take a product out of the loop, and each sum new at its
+ * start, so that it cannot know them to be all the same and keep only one. */
 #include "config.h"
 
 #include "tools/peak.h"

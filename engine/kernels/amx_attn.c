@@ -82,7 +82,7 @@ struct call {
     unsigned char *key_copies;   /* of all rows */
     unsigned char *value_copies; /* of two blocks */
     unsigned char *columns;  /* [n_blocks][v_columns] tiles */
-    size_t block_bytes;      /* of it: a tile more, for blocks would else meet in the same sets of the caches */
+    size_t block_bytes;      /* of it: a tile more, or blocks would meet in the same sets of the caches */
     unsigned char *weights;  /* of two units */
     float *scores;           /* of two units: [UNIT][ATTN_PIECE][16] */
     float *out;              /* [UNIT][16][16 v_columns] */
@@ -268,7 +268,8 @@ static void pair_weights(struct weighing *w)
     w->l[1] = _mm512_add_ps(w->l[1], y);
     /* rounded to nearest, ties up: weights are not negative */
     __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(x), half), 16);
-    w->pairs[w->pair] = _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_add_epi32(_mm512_castps_si512(y), half));
+    __m512i b = _mm512_add_epi32(_mm512_castps_si512(y), half);
+    w->pairs[w->pair] = _mm512_mask_blend_epi16(0xaaaaaaaa, a, b);
 }
 
 /* The pairs of a step become a left operand: a lane a row. */
