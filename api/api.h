@@ -29,6 +29,7 @@ struct api_config {
     size_t write_high_bytes;    /* queued output of a reply beyond which its request is paused */
     size_t write_low_bytes;     /* ... and resumed below */
     int64_t request_timeout_ns, max_queue_ns; /* for requests that ask for none, and the most; 0: none */
+    bool cache_by_key;          /* requests of different keys share no cached prefix */
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
     void (*offload)(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
@@ -48,6 +49,7 @@ struct api_request {
     const char *body;   /* valid until api_handle returns */
     size_t body_bytes;
     uint64_t client;    /* whose it is, for fairness: a hash; 0: nobody's in particular */
+    uint64_t key;       /* hash of its API key, for cache_by_key; 0: it has none */
     const char *request_id; /* "req-..." for headers and logs; copied if kept */
     int64_t received_ns;
 };

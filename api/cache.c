@@ -87,7 +87,8 @@ static void ask(struct api_exchange *x, enum engine_cache_command command)
     const struct engine_cache_request req = {.command = command,
                                              .tokens = pr->ids.n ? pr->ids.ids : NULL,
                                              .n_tokens = (int)pr->ids.n,
-                                             .salt = x->p.cache_salt,
+                                             .salt = x->salt,
+                                             .own_pins = x->a->cfg.cache_by_key,
                                              .disk = x->p.disk,
                                              .pin = (uint64_t)x->p.pin_id,
                                              .user = pr};

@@ -10,6 +10,7 @@
 
 #include "api/internal.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/utf8.h"
 
 #define OFFLOAD_BYTES 32768 /* texts beyond it are tokenized off the loop thread */
@@ -22,6 +23,14 @@ static void make_id(struct api *a, const char *prefix, char *dst, size_t n)
 {
     snprintf(dst, n, "%s%016llx%08llx", prefix, (unsigned long long)a->id_seed,
              (unsigned long long)++a->id_count);
+}
+
+/* Requests find each other's rows only under the same salt: the client's own, and its key's where keys
+ * share nothing. Requests without a key are one tenant then. */
+static uint64_t salt_of(const struct api *a, uint64_t key, uint64_t cache_salt)
+{
+    const uint64_t both[2] = {key, cache_salt};
+    return a->cfg.cache_by_key ? hash64_bytes(both, sizeof(both), 0x74656e616e74) : cache_salt;
 }
 
 struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
@@ -54,6 +63,7 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
     x->created = clock_wall_ns() / NS_PER_SEC;
     x->received_ns = req->received_ns;
     x->client = req->client;
+    x->salt = salt_of(a, req->key, p->cache_salt);
     x->ttft_ns = -1;
     make_id(a, ops->id_prefix, x->id, sizeof(x->id));
     jw_init(&x->out, API_MAX_ANSWER_BYTES);
@@ -230,7 +240,7 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .stop_token_ids = copy(arena, p->stop_token_ids, (size_t)p->n_stop_token_ids * 4),
         .logprobs = p->logprobs,
         .prompt_logprobs = scores ? p->logprobs : -1,
-        .cache_salt = p->cache_salt,
+        .cache_salt = x->salt,
         .priority = p->priority,
         .fair_key = x->client,
         .timeout_ns = p->timeout_ns,

@@ -114,7 +114,7 @@ struct api_exchange {
     int n_choices, n_done;
     char id[48];
     int64_t created, received_ns;
-    uint64_t client;
+    uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
     int prompt_tokens, cached_tokens, completion_tokens;
     int64_t ttft_ns;
     struct err tokenize_error;

@@ -346,6 +346,7 @@ static int start_api(struct server *s, struct err *e)
         .write_low_bytes = (size_t)cfg->write_low,
         .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
         .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
+        .cache_by_key = !strcmp(cfg->cache_scope, "key"),
         .strict = cfg->strict,
         .offload = offload,
         .host = s,
