@@ -86,6 +86,17 @@ void api_exchange_writable(struct api_exchange *x); /* queued output fell; may r
 void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, free; no more ops */
 /* Takes all waiting engine events. The server calls it when the engine's wake arrives. */
 void api_poll(struct api *a);
+/* A prefix that the operator wants kept: computed where it is not cached, and pinned, as /v1/cache/pin
+ * does with `compute`. data: the text of a prompt, or (json) a body of that endpoint; without NUL bytes,
+ * and a NUL after its end. `done` is called once, unless api_exchange_gone is; it must not call the API.
+ * Returns NULL when it has been called already. */
+struct api_pin_result {
+    int prompt_tokens, pinned_tokens;
+    const char *error; /* NULL: it is pinned. Valid during the call */
+};
+typedef void api_pinned(void *arg, const struct api_pin_result *r);
+struct api_exchange *api_pin(struct api *a, const char *data, size_t n_bytes, bool json,
+                             api_pinned *done, void *arg);
 /* Exchanges not yet ended. */
 int api_active(const struct api *a);
 

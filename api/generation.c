@@ -275,7 +275,7 @@ static int check_prompt(const struct api_exchange *x, const struct prompt *pr, s
     return 0;
 }
 
-static int submit_all(struct api_exchange *x, struct err *e)
+int exchange_submit(struct api_exchange *x, struct err *e)
 {
     for (int i = 0; i < x->n_prompts; i++) {
         int r = check_prompt(x, &x->prompts[i], e);
@@ -317,7 +317,7 @@ static void tokenized(struct api_exchange *x)
         return;
     }
     if (r == 0)
-        r = submit_all(x, &e);
+        r = exchange_submit(x, &e);
     if (r < 0) {
         exchange_fail(x, &e);
         return;
@@ -511,7 +511,9 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
         send_chunk(x, c, c->done);
     if (x->n_done < x->n_choices)
         return;
-    if (stream) {
+    if (x->ops->generated) {
+        x->ops->generated(x);
+    } else if (stream) {
         send_end(x);
     } else {
         jw_reset(&x->out);

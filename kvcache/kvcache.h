@@ -60,7 +60,9 @@ struct kv_stats {
     uint64_t hits_tokens;      /* counter: tokens attached by kv_seq_match */
     uint64_t queries_tokens;   /* counter: tokens asked for in kv_seq_match, each of a sequence once */
     uint64_t copied_tokens;    /* counter: those of hits_tokens whose rows were copied from inside a page */
-    uint64_t evictions;        /* counter: pages */
+    uint64_t evictions;        /* counter: pages that made room for others */
+    uint64_t evicted_probation; /* ... of them, those on probation: never matched since they were sealed */
+    uint64_t dropped;          /* counter: pages forgotten by kv_drop_cached */
 };
 
 /* Maps the pool (lazily backed). Errors: ERR_INVAL naming the field, ERR_NOMEM. */

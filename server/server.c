@@ -34,6 +34,7 @@ static void close_all(struct server *s, int exit_status)
         next = c->next;
         conn_close(c);
     }
+    pins_close(s);
     uv_close((uv_handle_t *)&s->tick, NULL);
     uv_close((uv_handle_t *)&s->drain_timer, NULL);
     uv_close((uv_handle_t *)&s->sigterm, NULL);
@@ -147,6 +148,7 @@ static void watch_load(struct server *s)
         uv_timer_stop(&s->tick);
         log_ready(s);
         systemd_ready();
+        pins_start(s);
     } else {
         int quarter = (int)(engine_load_progress(s->engine) * 4);
         if (quarter > s->load_shown && quarter < 4) {
@@ -403,6 +405,8 @@ int server_run(const struct server_config *cfg)
     if (r == 0)
         r = listeners_open(s, &e);
     if (r == 0)
+        r = pins_open(s, &e);
+    if (r == 0)
         r = start_engine(s, &e);
     if (r == 0)
         r = start_api(s, &e);
@@ -419,6 +423,7 @@ int server_run(const struct server_config *cfg)
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);
     api_free(&s->api);
+    pins_free(s);
     access_log_close(s);
     metrics_free(&s->metrics);
     free(s->chat_template);

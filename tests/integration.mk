@@ -8,7 +8,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/http.mjs \
 	%D%/integration/golden.mjs \
 	%D%/integration/concurrency.mjs \
-	%D%/integration/prefix.mjs %D%/integration/scope.mjs %D%/integration/scheme.mjs \
+	%D%/integration/prefix.mjs %D%/integration/pins.mjs %D%/integration/scope.mjs %D%/integration/scheme.mjs \
 	%D%/integration/disk.mjs %D%/integration/kill.mjs \
 	%D%/integration/cancel.mjs \
 	%D%/integration/bench.mjs \

@@ -30,6 +30,8 @@ const refused = async (d, key, url, body, status) => {
     const res = await d.request('POST', url, body, as(key))
     assert.equal(res.status, status, res.text)
 }
+/** All prompts begin with the same token, whose row a key may find in its own pages. */
+const nothing = (cached) => assert.ok(cached <= 1, `${cached} tokens were cached`)
 const computed = (d) => d.metric('latentd_prompt_tokens_computed_total')
 const prompt = random_ids(rng, 500)
 let expected
@@ -49,19 +51,19 @@ await test('two keys never find what the other has computed', async () => {
 await test('a key finds its own', async () => {
     for (const key of [A, B]) {
         const again = await ask(d, key, prompt)
-        assert.equal(again.cached, prompt.length - 1)
+        assert.equal(again.cached, whole(prompt.length))
         assert.deepEqual(again.ids, expected)
     }
 })
 
 await test('who has no key is one more tenant', async () => {
     assert.equal((await ask(d, NOBODY, prompt)).cached, 0)
-    assert.equal((await ask(d, NOBODY, prompt)).cached, prompt.length - 1)
+    assert.equal((await ask(d, NOBODY, prompt)).cached, whole(prompt.length))
 })
 
 await test('cache_salt divides a key further, and does not reach into another', async () => {
     assert.equal((await ask(d, A, prompt, { cache_salt: 'one' })).cached, 0)
-    assert.equal((await ask(d, A, prompt, { cache_salt: 'one' })).cached, prompt.length - 1)
+    assert.equal((await ask(d, A, prompt, { cache_salt: 'one' })).cached, whole(prompt.length))
     assert.equal((await ask(d, B, prompt, { cache_salt: 'one' })).cached, 0)
     assert.equal((await ask(d, NOBODY, prompt, { cache_salt: `Bearer ${A}` })).cached, 0)
 })
@@ -74,16 +76,16 @@ await test('at the same time too, and inside a page', async () => {
     // three tenants compute it; the second requests of A and B wait for the first and compute what they must
     const n = (await computed(d)) - before
     note(`${n} tokens computed by three tenants for ${5 * fresh.length} asked`)
-    assert.ok(n >= 3 * fresh.length && n < 3 * fresh.length + 2 * PAGE, `${n}`)
+    assert.ok(n >= 3 * (fresh.length - 1) && n < 3 * fresh.length + 2 * PAGE, `${n}`)
 })
 
 await test('chats are kept apart as well', async () => {
     const messages = [{ role: 'system', content: 'word '.repeat(200) }, { role: 'user', content: 'Well?' }]
     const chat = async (key) => (await send(d, 'POST', '/v1/chat/completions', { messages, max_tokens: 1 }, key)).usage
-    assert.equal((await chat(A)).prompt_tokens_details.cached_tokens, 0)
-    assert.equal((await chat(B)).prompt_tokens_details.cached_tokens, 0)
+    nothing((await chat(A)).prompt_tokens_details.cached_tokens)
+    nothing((await chat(B)).prompt_tokens_details.cached_tokens)
     const again = await chat(B)
-    assert.equal(again.prompt_tokens_details.cached_tokens, again.prompt_tokens - 1)
+    assert.equal(again.prompt_tokens_details.cached_tokens, whole(again.prompt_tokens))
 })
 
 await test('pins are their key\'s: others can neither see nor undo them', async () => {
@@ -103,7 +105,7 @@ await test('pins are their key\'s: others can neither see nor undo them', async 
 })
 
 await test('neither the log nor the metrics tell keys', async () => {
-    const text = d.tail() + (await d.get('/metrics')).text
+    const text = fs.readFileSync(d.log_path, 'utf8') + (await d.get('/metrics')).text
     for (const secret of [A, B, 'sk-', 'Bearer']) assert.ok(!text.includes(secret), secret)
 })
 
@@ -122,7 +124,8 @@ await test('on disk they stay apart, over a restart', async () => {
     assert.equal((await ask(e, A, only_a)).cached, whole(only_a.length))
     assert.equal(await hits(), whole(only_a.length))
     const b = await send(e, 'POST', '/v1/cache/restore', { prompt }, B) // it had computed this one
-    assert.equal(b.restored_tokens, whole(prompt.length + 1))
+    assert.equal(b.cached_tokens, whole(prompt.length + 1))
+    assert.ok(b.restored_tokens >= b.cached_tokens - 1)
     await e.stop()
 })
 
@@ -130,7 +133,7 @@ await test('shared is the default: keys do not matter', async () => {
     const s = await start({ set: { page_tokens: PAGE, cache_pinned: 20 } })
     assert.equal((await ask(s, A, prompt)).cached, 0)
     const other = await ask(s, B, prompt)
-    assert.equal(other.cached, prompt.length - 1)
+    assert.equal(other.cached, whole(prompt.length))
     assert.deepEqual(other.ids, expected)
     const { id } = await send(s, 'POST', '/v1/cache/pin', { prompt }, A)
     await send(s, 'POST', '/v1/cache/unpin', { id }, B)
