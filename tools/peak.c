@@ -2,8 +2,8 @@
  * peak_read are asked only for levels that the machine has.
  *
  * A loop keeps as many independent sums as hide the latency of the instruction. KEEP makes an operand
- * new in each turn, so that the compiler cannot take a product out of the loop, and each sum new at its
- * start, so that it cannot know them to be all the same and keep only one. */
+ * new in each turn, so that the compiler cannot take a product out of the loop, and each sum one of its
+ * own: sums that begin alike and take the same products are one to a compiler. */
 #include "config.h"
 
 #include "tools/peak.h"
@@ -198,10 +198,8 @@ AVX2 static uint64_t avx2_read(const void *p, size_t n_bytes, size_t ahead)
     const char *c = p;
     __m256i s[8];
     UNROLL
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 8; i++)
         s[i] = _mm256_setzero_si256();
-        KEEP("x", s[i]);
-    }
     for (size_t at = 0; at < n_bytes; at += 256) {
         for (size_t i = 0; ahead && i < 256; i += 64)
             _mm_prefetch(c + at + ahead + i, _MM_HINT_T0);
@@ -220,10 +218,8 @@ AVX512 static uint64_t avx512_read(const void *p, size_t n_bytes, size_t ahead)
     const char *c = p;
     __m512i s[8];
     UNROLL
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 8; i++)
         s[i] = _mm512_setzero_si512();
-        KEEP("v", s[i]);
-    }
     for (size_t at = 0; at < n_bytes; at += 512) {
         for (size_t i = 0; ahead && i < 512; i += 64)
             _mm_prefetch(c + at + ahead + i, _MM_HINT_T0);
