@@ -30,6 +30,7 @@ struct api_config {
     size_t write_low_bytes;     /* ... and resumed below */
     int64_t request_timeout_ns, max_queue_ns; /* for requests that ask for none, and the most; 0: none */
     const char *model_aliases;  /* further names of the model, separated by commas; NULL or "": none */
+    bool cache_by_key;          /* requests of different keys share no cached prefix */
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
     void (*offload)(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
@@ -62,6 +63,7 @@ struct api_request {
     size_t body_bytes;
     uint64_t client;    /* whose it is, for fairness: a hash; 0: nobody's in particular */
     const struct api_grant *grant; /* NULL: no bounds; valid until api_handle returns */
+    uint64_t key;       /* hash of its API key, for cache_by_key; 0: it has none */
     const char *request_id; /* "req-..." for headers and logs; copied if kept */
     int64_t received_ns;
 };
@@ -100,6 +102,17 @@ void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, f
 void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *facts);
 /* Takes all waiting engine events. The server calls it when the engine's wake arrives. */
 void api_poll(struct api *a);
+/* A prefix that the operator wants kept: computed where it is not cached, and pinned, as /v1/cache/pin
+ * does with `compute`. data: the text of a prompt, or (json) a body of that endpoint; without NUL bytes,
+ * and a NUL after its end. `done` is called once, unless api_exchange_gone is; it must not call the API.
+ * Returns NULL when it has been called already. */
+struct api_pin_result {
+    int prompt_tokens, pinned_tokens;
+    const char *error; /* NULL: it is pinned. Valid during the call */
+};
+typedef void api_pinned(void *arg, const struct api_pin_result *r);
+struct api_exchange *api_pin(struct api *a, const char *data, size_t n_bytes, bool json,
+                             api_pinned *done, void *arg);
 /* Exchanges not yet ended. */
 int api_active(const struct api *a);
 

@@ -10,6 +10,7 @@
 
 #include "api/internal.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/utf8.h"
 
 #define OFFLOAD_BYTES 32768 /* texts beyond it are tokenized off the loop thread */
@@ -22,6 +23,14 @@ static void make_id(struct api *a, const char *prefix, char *dst, size_t n)
 {
     snprintf(dst, n, "%s%016llx%08llx", prefix, (unsigned long long)a->id_seed,
              (unsigned long long)++a->id_count);
+}
+
+/* Requests find each other's rows only under the same salt: the client's own, and its key's where keys
+ * share nothing. Requests without a key are one tenant then. */
+static uint64_t salt_of(const struct api *a, uint64_t key, uint64_t cache_salt)
+{
+    const uint64_t both[2] = {key, cache_salt};
+    return a->cfg.cache_by_key ? hash64_bytes(both, sizeof(both), 0x74656e616e74) : cache_salt;
 }
 
 struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
@@ -60,6 +69,7 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
     x->created = clock_wall_ns() / NS_PER_SEC;
     x->received_ns = req->received_ns;
     x->client = req->client;
+    x->salt = salt_of(a, req->key, p->cache_salt);
     x->ttft_ns = -1;
     make_id(a, ops->id_prefix, x->id, sizeof(x->id));
     jw_init(&x->out, API_MAX_ANSWER_BYTES);
@@ -246,7 +256,7 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .stop_token_ids = copy(arena, p->stop_token_ids, (size_t)p->n_stop_token_ids * 4),
         .logprobs = p->logprobs,
         .prompt_logprobs = scores ? p->logprobs : -1,
-        .cache_salt = p->cache_salt,
+        .cache_salt = x->salt,
         .priority = p->priority,
         .fair_key = x->client,
         .timeout_ns = p->timeout_ns,
@@ -289,8 +299,11 @@ static int check_prompts(const struct api_exchange *x, struct err *e)
     return r;
 }
 
-static int submit_all(struct api_exchange *x, struct err *e)
+int exchange_submit(struct api_exchange *x, struct err *e)
 {
+    int failed = check_prompts(x, e);
+    if (failed < 0)
+        return failed;
     for (int i = 0; i < x->n_prompts; i++) {
         struct prompt *pr = &x->prompts[i];
         struct gen_request *g = make_request(x, pr);
@@ -346,7 +359,7 @@ static void tokenized(struct api_exchange *x)
     if (r == 0 && !admitted(x))
         return;
     if (r == 0)
-        r = submit_all(x, &e);
+        r = exchange_submit(x, &e);
     if (r < 0) {
         exchange_fail(x, &e);
         return;
@@ -540,7 +553,9 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
         send_chunk(x, c, c->done);
     if (x->n_done < x->n_choices)
         return;
-    if (stream) {
+    if (x->ops->generated) {
+        x->ops->generated(x);
+    } else if (stream) {
         send_end(x);
     } else {
         jw_reset(&x->out);

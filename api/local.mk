@@ -14,6 +14,7 @@ libapi_a_SOURCES = \
 	%D%/json_write.c %D%/json_write.h \
 	%D%/messages.c \
 	%D%/params.c %D%/params.h \
+	%D%/pins.c \
 	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
 	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \
 	%D%/template_eval.c %D%/template_expr.c %D%/template_filters.c %D%/template_globals.c \

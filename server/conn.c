@@ -429,6 +429,7 @@ static void dispatch(struct conn *c)
         .body_bytes = c->body.n_bytes,
         .client = client_of(c),
         .grant = c->access.key ? &c->access.key->grant : NULL,
+        .key = c->client,
         .request_id = c->request_id,
         .received_ns = c->log.begin_ns,
     };

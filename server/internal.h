@@ -39,6 +39,14 @@ int listeners_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void listeners_close(struct server *s); /* idempotent */
 bool listen_has_tls(const char *list);  /* is one of the addresses a tls: one? */
 
+/* --- pins.c: cache_pin_files ------------------------------------------------------------------------ */
+
+/* Finds the files; the error names the one that cannot be read. */
+int pins_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
+void pins_start(struct server *s); /* the model is loaded */
+void pins_close(struct server *s); /* before the loop runs out */
+void pins_free(struct server *s);
+
 /* --- conn.c: one HTTP connection ------------------------------------------------------------------ */
 
 /* What the access log tells of a request. */
@@ -203,6 +211,7 @@ struct server {
     struct limits *limits;
     struct nets trusted;    /* proxies */
     struct ssl_ctx_st *tls; /* for new connections; NULL: none */
+    struct pins *pins; /* NULL: none */
     char *chat_template;
     bool draining, stopping, loaded;
     int exit_status, load_shown;

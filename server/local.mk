@@ -13,6 +13,7 @@ libserver_a_SOURCES = \
 	%D%/listener.c \
 	%D%/openssl.h \
 	%D%/peer.c %D%/peer.h \
+	%D%/pins.c \
 	%D%/reload.c \
 	%D%/reply.c \
 	%D%/routes.c \

@@ -35,6 +35,7 @@ static void close_all(struct server *s, int exit_status)
         next = c->next;
         conn_close(c);
     }
+    pins_close(s);
     uv_close((uv_handle_t *)&s->tick, NULL);
     uv_close((uv_handle_t *)&s->drain_timer, NULL);
     uv_close((uv_handle_t *)&s->sigterm, NULL);
@@ -143,6 +144,7 @@ static void watch_load(struct server *s)
         uv_timer_stop(&s->tick);
         log_ready(s);
         systemd_ready();
+        pins_start(s);
     } else {
         int quarter = (int)(engine_load_progress(s->engine) * 4);
         if (quarter > s->load_shown && quarter < 4) {
@@ -342,6 +344,7 @@ struct api_config server_api_config(const struct server *s)
         .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
         .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
         .model_aliases = cfg->model_aliases,
+        .cache_by_key = !strcmp(cfg->cache_scope, "key"),
         .strict = cfg->strict,
         .admit = access_admit,
         .offload = offload,
@@ -453,6 +456,8 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     if (r == 0)
         r = listeners_open(s, &e);
     if (r == 0)
+        r = pins_open(s, &e);
+    if (r == 0)
         r = start_engine(s, &e);
     if (r == 0)
         r = start_api(s, &e);
@@ -469,6 +474,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);
     api_free(&s->api);
+    pins_free(s);
     access_log_close(s);
     audit_close(s);
     keyring_unref(&s->keyring);
