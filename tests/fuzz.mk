@@ -1,5 +1,5 @@
 ## fuzzers: the harnesses over their committed inputs in `make check`; `make fuzz`, `make fuzz-run` with clang
-FUZZ_HARNESSES = gguf safetensors tokenizer config template disk
+FUZZ_HARNESSES = gguf safetensors tokenizer config template disk access http
 FUZZ_CC = clang
 FUZZ_SECONDS = 60
 
@@ -8,7 +8,7 @@ tests_libfuzz_a_SOURCES = %D%/fuzz/fuzz.c %D%/fuzz/fuzz.h %D%/fuzz/replay.c
 tests_libfuzz_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 
 FUZZ_REPLAYS = tests/replay_gguf tests/replay_safetensors tests/replay_tokenizer tests/replay_config \
-	tests/replay_template tests/replay_disk
+	tests/replay_template tests/replay_disk tests/replay_access tests/replay_http
 FUZZ_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 FUZZ_LDADD = tests/libfuzz.a $(LIBS_API)
 check_PROGRAMS += $(FUZZ_REPLAYS)
@@ -31,16 +31,23 @@ tests_replay_template_LDADD = $(FUZZ_LDADD)
 tests_replay_disk_SOURCES = %D%/fuzz/fuzz_disk.c
 tests_replay_disk_CPPFLAGS = $(FUZZ_CPPFLAGS)
 tests_replay_disk_LDADD = $(FUZZ_LDADD)
+tests_replay_access_SOURCES = %D%/fuzz/fuzz_access.c
+tests_replay_access_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_access_LDADD = tests/libfuzz.a libserver.a $(LIBS_API) $(OPENSSL_LIBS)
+tests_replay_http_SOURCES = %D%/fuzz/fuzz_http.c
+tests_replay_http_CPPFLAGS = $(FUZZ_CPPFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS)
+tests_replay_http_LDADD = tests/libfuzz.a $(LIBS_SERVER)
 
 EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds.py \
 	%D%/fuzz/seeds %D%/fuzz/corpus %D%/fuzz/crashes %D%/fuzz/weights \
 	%D%/fuzz/gguf.dict %D%/fuzz/safetensors.dict %D%/fuzz/tokenizer.dict %D%/fuzz/config.dict \
-	%D%/fuzz/template.dict %D%/fuzz/disk.dict
+	%D%/fuzz/template.dict %D%/fuzz/disk.dict %D%/fuzz/access.dict %D%/fuzz/http.dict
 
 fuzz: config.h
 	$(MAKE) -f $(srcdir)/tests/fuzz/build.mk top='$(srcdir)' FUZZ_CC='$(FUZZ_CC)' \
-	pkg_cflags='$(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(XXHASH_CFLAGS)' \
-	pkg_libs='$(CJSON_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) $(XXHASH_LIBS)'
+	pkg_cflags='$(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(XXHASH_CFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS) $(OPENSSL_CFLAGS)' \
+	llhttp='$(LLHTTP_SRC)' \
+	pkg_libs='$(CJSON_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) $(XXHASH_LIBS) $(UV_LIBS) $(LLHTTP_LIBS) $(OPENSSL_LIBS)'
 fuzz-run: fuzz $(FUZZ_REPLAYS)
 	top_srcdir='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_NAMES)
 fuzz-merge: fuzz $(FUZZ_REPLAYS)

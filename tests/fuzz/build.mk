@@ -1,16 +1,18 @@
 # tests/fuzz/build.mk - the harnesses with libFuzzer, called by `make fuzz` with top, pkg_cflags, pkg_libs
 # and FUZZ_CC. Objects and programs are in fuzz/ of the build folder, apart from the ordinary ones.
 obj = fuzz
-harnesses = gguf safetensors tokenizer config template disk
+harnesses = gguf safetensors tokenizer config template disk access http
 san = address,undefined
 flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=all \
 	-I$(top) -I. $(pkg_cflags) -DTPL_MAX_WORK=200000u
 
 # Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
-parts = base/ kvcache/ engine/model/ engine/tokenizer/ api/template api/json_
+parts = base/ kvcache/ engine/model/ engine/tokenizer/ api/template api/json_ server/
 sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)*.c)) $(top)/engine/kernels/generic.c \
 	$(top)/engine/kernels/pack.c
-objects = $(patsubst $(top)/%.c,$(obj)/%.o,$(sources))
+# llhttp comes as source where the system has no library of it
+llhttp_objects = $(if $(llhttp),$(obj)/llhttp/llhttp.o $(obj)/llhttp/api.o $(obj)/llhttp/http.o)
+objects = $(patsubst $(top)/%.c,$(obj)/%.o,$(filter-out %/main.c,$(sources))) $(llhttp_objects)
 programs = $(harnesses:%=$(obj)/fuzz_%)
 
 all: $(programs)
@@ -27,6 +29,11 @@ $(obj)/%.o: $(top)/%.c
 	@mkdir -p $(@D)
 	@echo "  FUZZCC   $@"
 	@$(FUZZ_CC) $(flags) -fsanitize=fuzzer-no-link,$(san) -MMD -c -o $@ $<
+
+$(obj)/llhttp/%.o: $(llhttp)/%.c
+	@mkdir -p $(@D)
+	@echo "  FUZZCC   $@"
+	@$(FUZZ_CC) $(flags) -w -fsanitize=fuzzer-no-link,$(san) -c -o $@ $<
 
 -include $(objects:.o=.d) $(harnesses:%=$(obj)/tests/fuzz/fuzz_%.d)
 .SECONDARY:

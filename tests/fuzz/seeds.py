@@ -884,6 +884,65 @@ def disk_seeds():
     put(kind, "bad-text", b"xhello, world" * 60)
 
 
+# --- access and HTTP -------------------------------------------------------------------------------
+
+def access_seeds():
+    h = "sha256:" + "0123456789abcdef" * 4
+    for name, b in (("keys", "k# c\nalice %s requests_per_minute=6 tokens_per_minute=7 concurrent=8\n\nbob sha256:%s admin # x\n"
+                     % (h, "f" * 64)), ("keys-empty", "k"), ("keys-priority", "ka %s priority=5 best_priority=-5 models=a,b" % h),
+                    ("conf", "clisten = tls:127.0.0.1:1 # x\nmax_body_size = 3M\nmodel = \"a \\\" b\"\nidle_timeout = 5m\n"),
+                    ("nets", "n10.0.0.0/8, ::1 fd00::/9,unix"), ("v1", "pPROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\nGET"),
+                    ("v1-unknown", "pPROXY UNKNOWN\r\n"), ("xff", "x1.2.3.4, 10.0.0.1"), ("xff-v6", "x[fd00::1]:3"),
+                    ("forwarded", "fby=x;for=\"[2001:db8::1]:4\", for=10.1.1.1")):
+        put("access", "ok-" + name, b)
+    v2 = b"\r\n\r\n\0\r\nQUIT\n"
+    put("access", "ok-v2", b"p" + v2 + b"\x21\x11\0\x0c" + bytes(range(12)) + b"rest")
+    put("access", "ok-v2-v6", b"p" + v2 + b"\x21\x21\0\x24" + bytes(range(36)))
+    put("access", "bad-v2-short", b"p" + v2 + b"\x21\x11\0\x0b" + bytes(12))
+    put("access", "bad-v2-long", b"p" + v2 + b"\x21\x11\xff\xff" + bytes(12))
+    for name, b in (("keys-twice", "ka %s\nb %s\n" % (h, h)), ("keys-name", "k../a %s" % h), ("keys-hash", "ka sha256:00"),
+                    ("keys-number", "ka %s concurrent=99999999999999999999" % h), ("keys-long", "k" + "a" * 9000),
+                    ("keys-option", "ka %s root" % h), ("conf-key", "cno_key = 1"), ("conf-range", "cpage_tokens = 99999"),
+                    ("conf-quote", 'cmodel = "x'), ("conf-overflow", "ccache_size = 99999999999999999T"),
+                    ("conf-line", "cmodel = " + "x" * 9000), ("nets", "n10.0.0.0/33"), ("nets-many", "n" + "::1," * 65),
+                    ("v1", "pPROXY TCP4 1.2.3.4\r\n"), ("v1-endless", "pPROXY " + "1" * 200), ("xff", "xhost"), ("forwarded", "ffor=_x")):
+        put("access", "bad-" + name, b)
+
+
+def http_seeds():
+    def h(how, b, piece=0):
+        return bytes((how, piece)) + (b if isinstance(b, bytes) else b.encode("latin-1"))
+    get = "GET /v1/a HTTP/1.1\r\nHost: x\r\n\r\n"
+    post = "POST /v1/a HTTP/1.1\r\nHost: x\r\n"
+    for name, how, b in (("get", 0, get), ("pipelined", 0, get * 5), ("body", 0, post + "Content-Length: 3\r\n\r\nabc" + get),
+                         ("chunked", 0, post + "Transfer-Encoding: chunked\r\n\r\n3;x=y\r\nabc\r\n0\r\nT: v\r\n\r\n" + get),
+                         ("stream", 0, post.replace("/a", "/stream") + "Content-Length: 3\r\n\r\nabc"),
+                         ("expect", 0, post + "Expect: 100-continue\r\nContent-Length: 1\r\n\r\na"),
+                         ("http10", 0, "GET /v1/a HTTP/1.0\r\n\r\n"), ("health", 1, get.replace("/v1/a", "/livez")),
+                         ("key", 1, get.replace("Host", "Authorization: Bearer 0123456789abcdef\r\nHost")),
+                         ("x-api-key", 1, get.replace("Host", "X-Api-Key: 0123456789abcdef\r\nHost")),
+                         ("proxy", 2, "PROXY TCP4 1.2.3.4 5.6.7.8 9 10\r\n" + get),
+                         ("forwarded", 0, get.replace("Host", "X-Forwarded-For: 1.2.3.4\r\nX-Forwarded-For: 5.6.7.8\r\nHost")),
+                         ("preflight", 5, "OPTIONS /v1/a HTTP/1.1\r\nHost: x\r\nOrigin: https://a.b\r\nAccess-Control-Request-Method: "
+                          "POST\r\nAccess-Control-Request-Headers: a,b\r\n\r\n"),
+                         ("metrics", 0, get.replace("/v1/a", "/metrics")), ("absolute", 0, get.replace("/v1/a", "http://x/v1/a"))):
+        put("http", "ok-" + name, h(how, b))
+        put("http", "ok-" + name + "-pieces", h(how, b, 1))
+    for name, how, b in (("no-key", 1, get), ("two-keys", 1, get.replace("Host", "X-Api-Key: 0123456789abcdef\r\nAuthorization: Bearer y\r\nHost")),
+                         ("url-key", 1, get.replace("/v1/a", "/v1/a?api_key=0123456789abcdef")), ("no-host", 0, "GET /v1/a HTTP/1.1\r\n\r\n"),
+                         ("two-lengths", 0, post + "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabc" + get),
+                         ("length-and-chunks", 0, post + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + get),
+                         ("fold", 0, post + "X: y\r\n Content-Length: 3\r\n\r\nabc"), ("te", 0, post + "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+                         ("long-uri", 0, get.replace("/v1/a", "/v1/" + "a" * 300)), ("long-header", 0, get.replace("Host", "X: " + "a" * 2000 + "\r\nHost")),
+                         ("many-headers", 0, get.replace("Host", "X: a\r\n" * 300 + "Host")), ("large", 0, post + "Content-Length: 5000\r\n\r\n"),
+                         ("large-chunks", 0, post + "Transfer-Encoding: chunked\r\n\r\n" + ("400\r\n" + "a" * 1024 + "\r\n") * 4),
+                         ("huge-chunk", 0, post + "Transfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\n"), ("nul", 0, get.replace("/v1/a", "/v1/%00")),
+                         ("percent", 0, get.replace("/v1/a", "/v1/%4")), ("connect", 0, "CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n"),
+                         ("http2", 0, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), ("rubbish", 0, "\x16\x03\x01\x02"), ("half", 0, get[:-3]),
+                         ("no-proxy", 2, get), ("origin", 0, (post + "Origin: https://a.b\r\nContent-Length: 0\r\n\r\n"))):
+        put("http", "bad-" + name, h(how, b))
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--folders")
@@ -895,6 +954,8 @@ def main():
         config_seeds(a.folders)
     template_seeds()
     disk_seeds()
+    access_seeds()
+    http_seeds()
     write_packs()
 
 
