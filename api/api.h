@@ -34,8 +34,8 @@ struct api_config {
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
     void (*offload)(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
-    /* The prompts of a request have n_tokens together: 0 lets it go on, else it gets 429 with e's text and may come
-     * again after so many seconds. `reply` as given to api_handle. NULL: all go on. */
+    /* The prompts of a request have n_tokens together: 0 lets it go on, else it gets 429 with e's text and
+     * may come again after so many seconds. `reply` as given to api_handle. NULL: all go on. */
     int (*admit)(void *reply, long long n_tokens, struct err *e);
     void *host;
 };

@@ -48,7 +48,8 @@ int apply_grant(const struct api *a, const struct api_grant *g, struct params *p
     if (!grant_has_model(g, model))
         return err_set_param(e, ERR_DENIED, "model", "this key may not use the model \"%.100s\"", model);
     if (g && p->priority < g->best_priority)
-        return err_set_param(e, ERR_DENIED, "priority", "this key may ask for a priority of %d or more, not %d",
-                             g->best_priority, p->priority);
+        return err_set_param(e, ERR_DENIED, "priority",
+                             "this key may ask for a priority of %d or more, not %d", g->best_priority,
+                             p->priority);
     return 0;
 }

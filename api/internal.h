@@ -49,8 +49,10 @@ const char *api_model_name(const struct api *a);
 /* ERR_NOTFOUND when the request names another model, by none of its aliases. */
 int check_model(const struct api *a, const struct params *p, struct err *e) LATENT_MUST_CHECK;
 bool grant_has_model(const struct api_grant *g, const char *name);
-/* Fills in the priority of requests that ask for none. ERR_DENIED: the model, or a priority that is too good. */
-int apply_grant(const struct api *a, const struct api_grant *g, struct params *p, struct err *e) LATENT_MUST_CHECK;
+/* Fills in the priority of requests that ask for none. ERR_DENIED: the model, or a priority that is too
+ * good. */
+int apply_grant(const struct api *a, const struct api_grant *g, struct params *p,
+                struct err *e) LATENT_MUST_CHECK;
 
 /* The chat template of operator or model, or NULL with *e set. A model may have another for requests
  * with tools. */

@@ -25,7 +25,8 @@ int access_read(const struct server_config *cfg, struct keyring **ret, struct er
     int r = keyring_read(&src, ret, e);
     if (r < 0)
         return r;
-    if (*cfg->api_keys_file && config_path(cfg->api_keys_file, "api_keys_file", path, sizeof(path), NULL) == 0 &&
+    if (*cfg->api_keys_file &&
+        config_path(cfg->api_keys_file, "api_keys_file", path, sizeof(path), NULL) == 0 &&
         stat(path, &st) == 0 && (st.st_mode & 022))
         LOG_WARN("access", "%s can be written by others than its owner: they can let themselves in", path);
     if ((*ret)->required && (*ret)->n == 0)
@@ -89,10 +90,12 @@ static enum need need_of(const struct conn *c)
     return NEED_KEY;
 }
 
-/* Addresses are written into logs, histories and referrers everywhere: a key in one is as good as published. */
+/* Addresses are written into logs, histories and referrers everywhere: a key in one is as good as
+ * published. */
 static bool key_in_query(const char *query)
 {
-    static const char *const names[] = {"key", "api_key", "api-key", "apikey", "access_token", "token", "x-api-key"};
+    static const char *const names[] = {"key",          "api_key", "api-key",  "apikey",
+                                        "access_token", "token",   "x-api-key"};
     while (*query) {
         size_t n = strcspn(query, "=&;");
         for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
@@ -200,9 +203,9 @@ static int write_rate(struct buf *out, const char *what, struct bucket *b, long 
     char reset[40];
     double level = bucket_level(b, per_minute, clock_now_ns());
     write_time(((double)per_minute - level) * 60 / (double)per_minute, reset, sizeof(reset));
-    return buf_printf(out,
-                      "x-ratelimit-limit-%s: %lld\r\nx-ratelimit-remaining-%s: %.0f\r\nx-ratelimit-reset-%s: %s\r\n",
-                      what, per_minute, what, level > 0 ? floor(level) : 0, what, reset);
+    return buf_printf(
+        out, "x-ratelimit-limit-%s: %lld\r\nx-ratelimit-remaining-%s: %.0f\r\nx-ratelimit-reset-%s: %s\r\n",
+        what, per_minute, what, level > 0 ? floor(level) : 0, what, reset);
 }
 
 int access_answer_headers(struct conn *c, int status, struct buf *out)

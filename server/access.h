@@ -1,7 +1,7 @@
 /* server/access.h - who a request comes from and what that key may do.
  *
- * The key is known when a request's header is, so that a body without one is never read; its limits are asked when the
- * request is complete, and again for the tokens of its prompts. Loop thread. */
+ * The key is known when a request's header is, so that a body without one is never read; its limits are
+ * asked when the request is complete, and again for the tokens of its prompts. Loop thread. */
 #ifndef LATENT_SERVER_ACCESS_H
 #define LATENT_SERVER_ACCESS_H
 

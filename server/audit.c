@@ -1,11 +1,11 @@
 /* server/audit.c - the audit log: one JSON line a request, for accounting and for questions afterwards.
  *
- *   {"time":"2026-01-31T12:00:00.123Z","key":"alice","client":"10.0.0.7","method":"POST","route":"/v1/completions",
- *    "model":"latent-mini","status":200,"prompt_tokens":5,"cached_tokens":0,"completion_tokens":16,
- *    "duration_ms":81.2,"request_id":"req-...","finish":"stop"}
+ *   {"time":"2026-01-31T12:00:00.123Z","key":"alice","client":"10.0.0.7","method":"POST",
+ *    "route":"/v1/completions","model":"latent-mini","status":200,"prompt_tokens":5,"cached_tokens":0,
+ *    "completion_tokens":16,"duration_ms":81.2,"request_id":"req-...","finish":"stop"}
  *
- * key is null where none was needed or the one sent is not known; token counts are null for what generates nothing.
- * Prompts are told only with audit_prompts, as "body". Keys never are. */
+ * key is null where none was needed or the one sent is not known; token counts are null for what generates
+ * nothing. Prompts are told only with audit_prompts, as "body". Keys never are. */
 #include "config.h"
 
 #include <errno.h>
@@ -140,6 +140,7 @@ void audit_write(const struct conn *c)
     if (!ok)
         metric_add(a->m_lost, 1);
     if (!ok && !a->failing)
-        LOG_ERROR("access", "audit_log_file %s cannot be written: %s", c->s->cfg->audit_log_file, strerror(errno));
+        LOG_ERROR("access", "audit_log_file %s cannot be written: %s", c->s->cfg->audit_log_file,
+                  strerror(errno));
     a->failing = !ok;
 }

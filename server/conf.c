@@ -356,8 +356,9 @@ int config_path(const char *name, const char *key, char *dst, size_t n, struct e
     bool credential = !strncmp(name, scheme, sizeof(scheme) - 1);
     const char *file = credential ? name + sizeof(scheme) - 1 : name;
     if (credential && (!folder || !*folder))
-        return err_set_param(e, ERR_NOTFOUND, key, "%s = %.100s: there are no credentials (LoadCredential= in the unit)",
-                             key, name);
+        return err_set_param(e, ERR_NOTFOUND, key,
+                             "%s = %.100s: there are no credentials (LoadCredential= in the unit)", key,
+                             name);
     if (credential && (!*file || strchr(file, '/')))
         return err_set_param(e, ERR_INVAL, key, "%s = %.100s: a credential's name has no slash", key, name);
     int len = credential ? snprintf(dst, n, "%s/%s", folder, file) : snprintf(dst, n, "%s", file);

@@ -40,14 +40,15 @@ int config_read_env(struct server_config *c, char *const *environ_list, struct e
     LATENT_MUST_CHECK;
 /* What no single key can tell. */
 int config_check(const struct server_config *c, struct err *e) LATENT_MUST_CHECK;
-/* The path that a key names: itself, or for "credential:NAME" that file among the credentials that the service manager
- * hands over. ERR_NOTFOUND: there are none. */
+/* The path that a key names: itself, or for "credential:NAME" that file among the credentials that the
+ * service manager hands over. ERR_NOTFOUND: there are none. */
 int config_path(const char *name, const char *key, char *dst, size_t n, struct err *e) LATENT_MUST_CHECK;
-/* What differs in `from` and may change is taken over into `to` (`from` gets the old texts, and stays to be freed).
- * `told` hears of every key that differs. */
+/* What differs in `from` and may change is taken over into `to` (`from` gets the old texts, and stays to be
+ * freed). `told` hears of every key that differs. */
 void config_take(struct server_config *to, struct server_config *from, bool (*may)(const char *key),
                  void (*told)(void *arg, const char *key, bool taken), void *arg);
-/* As a file that config_read_file reads; of a secret only whether it is set. with_help: each key with its help, range and default. */
+/* As a file that config_read_file reads; of a secret only whether it is set. with_help: each key with its
+ * help, range and default. */
 void config_print(const struct server_config *c, bool with_help, FILE *f);
 
 #endif

@@ -131,7 +131,8 @@ void conn_close(struct conn *c)
 
 void conn_drain(struct conn *c)
 {
-    if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE || (c->state == CONN_IDLE && conn_queued(c) == 0))
+    if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE ||
+        (c->state == CONN_IDLE && conn_queued(c) == 0))
         conn_close(c);
     else
         c->close_after = true;
@@ -763,8 +764,10 @@ void conn_start(struct conn *c, const struct listener *l)
     struct server *s = c->s;
     c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     reset_request(c);
-    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX || (c->state != CONN_IDLE && s->n_conns > s->cfg->max_connections)) {
-        conn_close(c); /* a flood gets no answer */
+    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX ||
+        (c->state != CONN_IDLE && s->n_conns > s->cfg->max_connections)) {
+        metric_add(s->m_rejected, 1);
+        conn_close(c); /* a flood gets no answer, nor does who would first have to be understood */
         return;
     }
     if (s->n_conns > s->cfg->max_connections) {

@@ -1,8 +1,8 @@
 /* server/cors.c - browsers and other sites' pages: closed unless cors_origins names the page's origin.
  *
- * Credentials in the browser's sense (cookies, client certificates) are never allowed: a key is sent by the page itself.
- * Where no key is needed, what another site's page sends without asking first is refused too: the browser would hide
- * the answer from the page, but the work would be done. */
+ * Credentials in the browser's sense (cookies, client certificates) are never allowed: a key is sent by the
+ * page itself. Where no key is needed, what another site's page sends without asking first is refused too:
+ * the browser would hide the answer from the page, but the work would be done. */
 #include "config.h"
 
 #include <string.h>
@@ -69,7 +69,8 @@ int cors_check(const struct conn *c, const char **text)
 void cors_preflight(struct conn *c)
 {
     char headers[sizeof(c->cors.headers) + 160];
-    bool plain = strspn(c->cors.headers, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_, ") ==
+    bool plain = strspn(c->cors.headers,
+                        "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_, ") ==
                  strlen(c->cors.headers);
     snprintf(headers, sizeof(headers),
              "Access-Control-Allow-Methods: GET, POST, DELETE\r\n"

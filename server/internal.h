@@ -175,7 +175,8 @@ int cors_answer_headers(const struct conn *c, struct buf *out);
 /* --- audit.c -------------------------------------------------------------------------------------- */
 
 struct audit;
-int audit_open(struct server *s, struct err *e) LATENT_MUST_CHECK; /* also anew; on failure the old file stays */
+/* Also anew; on failure the old file stays. */
+int audit_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void audit_close(struct server *s);
 bool audit_wants_body(const struct server *s);
 void audit_write(const struct conn *c); /* the line of a request that ended */

@@ -30,7 +30,8 @@ static int check_key(const char *key, size_t n_bytes, struct err *e)
         if (key[i] <= ' ' || key[i] > '~')
             return err_set(e, ERR_INVAL, "a key has printable ASCII characters without spaces only");
     if (n_bytes < KEY_MIN_BYTES || n_bytes > KEY_MAX_BYTES)
-        return err_set(e, ERR_INVAL, "a key has %d to %d characters, not %zu (openssl rand -hex 32 makes one)",
+        return err_set(e, ERR_INVAL,
+                       "a key has %d to %d characters, not %zu (openssl rand -hex 32 makes one)",
                        KEY_MIN_BYTES, KEY_MAX_BYTES, n_bytes);
     return 0;
 }
@@ -218,7 +219,8 @@ static int read_file(struct keyring *r, const char *name, struct err *e)
         return err_set_param(e, ERR_IO, "api_keys_file", "api_keys_file %.200s: %s", path, strerror(errno));
     while (!failed && fgets(line, sizeof(line), f)) {
         if (++n > MAX_LINES || (!strchr(line, '\n') && strlen(line) == sizeof(line) - 1))
-            failed = err_set(&inner, ERR_LIMIT, "a file has at most %d lines of %d bytes", MAX_LINES, MAX_LINE);
+            failed = err_set(&inner, ERR_LIMIT, "a file has at most %d lines of %d bytes", MAX_LINES,
+                             MAX_LINE);
         else
             failed = keyring_read_line(r, line, &inner);
     }
@@ -226,7 +228,8 @@ static int read_file(struct keyring *r, const char *name, struct err *e)
         failed = err_set(&inner, ERR_IO, "%s", strerror(errno));
     fclose(f);
     if (failed)
-        return err_set_param(e, failed, "api_keys_file", "api_keys_file %.120s, line %d: %s", path, n, inner.text);
+        return err_set_param(e, failed, "api_keys_file", "api_keys_file %.120s, line %d: %s", path, n,
+                             inner.text);
     return 0;
 }
 

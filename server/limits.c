@@ -61,10 +61,12 @@ static void add_metrics(struct limits *l, struct key_use *u)
 {
     char label[KEY_NAME_MAX + 40];
     snprintf(label, sizeof(label), "key=\"%s\"", u->name);
-    u->m_requests = metrics_counter(l->metrics, "latentd_key_requests_total", "Requests let in, by API key.", label);
+    u->m_requests = metrics_counter(l->metrics, "latentd_key_requests_total",
+                                    "Requests let in, by API key.", label);
     u->m_refused = metrics_counter(l->metrics, "latentd_key_limited_total",
                                    "Requests refused by a limit of the API key.", label);
-    u->m_running = metrics_gauge(l->metrics, "latentd_key_requests_running", "Requests under way, by API key.", label);
+    u->m_running = metrics_gauge(l->metrics, "latentd_key_requests_running",
+                                 "Requests under way, by API key.", label);
     snprintf(label, sizeof(label), "key=\"%s\",kind=\"prompt\"", u->name);
     u->m_prompt = metrics_counter(l->metrics, "latentd_key_tokens_total", "Tokens, by API key.", label);
     snprintf(label, sizeof(label), "key=\"%s\",kind=\"completion\"", u->name);
@@ -107,7 +109,8 @@ int limits_begin(const struct api_key *k, int64_t now_ns, struct err *e)
 {
     struct key_use *u = k->use;
     if (k->concurrent && u->running >= k->concurrent) {
-        err_set(e, ERR_BUSY, "%d requests of this key are running, and it may have %d", u->running, k->concurrent);
+        err_set(e, ERR_BUSY, "%d requests of this key are running, and it may have %d", u->running,
+                k->concurrent);
         return limited(k, 1);
     }
     if (k->requests_per_minute && bucket_level(&u->requests, k->requests_per_minute, now_ns) < 1) {
@@ -132,7 +135,8 @@ int limits_take_prompt(const struct api_key *k, long long n_tokens, int64_t now_
     struct key_use *u = k->use;
     double want = (double)(n_tokens < k->tokens_per_minute ? n_tokens : k->tokens_per_minute);
     if (k->tokens_per_minute && bucket_level(&u->tokens, k->tokens_per_minute, now_ns) < want) {
-        err_set(e, ERR_BUSY, "the prompt has %lld tokens; this key may use %lld a minute, of which %.0f are left",
+        err_set(e, ERR_BUSY,
+                "the prompt has %lld tokens; this key may use %lld a minute, of which %.0f are left",
                 n_tokens, k->tokens_per_minute, floor(u->tokens.level > 0 ? u->tokens.level : 0));
         return limited(k, bucket_wait_s(&u->tokens, k->tokens_per_minute, want, now_ns));
     }

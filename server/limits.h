@@ -1,8 +1,9 @@
 /* server/limits.h - what each key has used and may still use: requests and tokens a minute, requests at the
  * same time, and their metrics.
  *
- * Rates are token buckets: full at the beginning, filled evenly, at most a minute's worth. A use outlives the
- * keyring that names it, so that neither a reload nor taking a key out and in again resets it. Loop thread. */
+ * Rates are token buckets: full at the beginning, filled evenly, at most a minute's worth. A use outlives
+ * the keyring that names it, so that neither a reload nor taking a key out and in again resets it. Loop
+ * thread. */
 #ifndef LATENT_SERVER_LIMITS_H
 #define LATENT_SERVER_LIMITS_H
 
@@ -39,10 +40,11 @@ int limits_bind(struct limits *l, struct keyring *r, struct err *e) LATENT_MUST_
 /* A request begins: 0, or the seconds after which it may be tried again, with the reason in e. After 0
  * limits_end must follow. */
 int limits_begin(const struct api_key *k, int64_t now_ns, struct err *e);
-/* Takes a prompt's tokens: 0, or seconds as above. A prompt larger than a minute's worth waits for a full bucket. */
+/* Takes a prompt's tokens: 0, or seconds as above. A prompt larger than a minute's worth waits for a full
+ * bucket. */
 int limits_take_prompt(const struct api_key *k, long long n_tokens, int64_t now_ns, struct err *e);
-/* The request is over; what it generated counts now. prompt_tokens: what was taken for it; given back when it was
- * refused in the end (a full queue). */
+/* The request is over; what it generated counts now. prompt_tokens: what was taken for it; given back when
+ * it was refused in the end (a full queue). */
 void limits_end(const struct api_key *k, long long prompt_tokens, long long completion_tokens, bool refused,
                 int64_t now_ns);
 

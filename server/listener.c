@@ -75,7 +75,9 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     const char *at = address;
     if (!colon || !colon[1] || *end || port < 0 || port > 65535 || n >= sizeof(host))
         return err_set_param(e, ERR_INVAL, "listen",
-                             "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH, with tls: or proxy: before it or not", address);
+                             "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH, with tls: or "
+                             "proxy: before it or not",
+                             address);
     if (n >= 2 && at[0] == '[' && at[n - 1] == ']') {
         at++;
         n -= 2;
@@ -100,9 +102,12 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     char name[80] = "?";
     if (uv_tcp_getsockname(&l->u.tcp, (struct sockaddr *)&sa, &bytes) == 0)
         name_of((struct sockaddr *)&sa, name, sizeof(name));
-    LOG_INFO("http", "listening on %s%s%s", name, l->tls ? " with TLS" : "", l->proxy ? " behind a proxy" : "");
+    LOG_INFO("http", "listening on %s%s%s", name, l->tls ? " with TLS" : "",
+             l->proxy ? " behind a proxy" : "");
     if (!l->s->keyring->required && !is_loopback((struct sockaddr *)&sa))
-        LOG_WARN("access", "%s is reached from other machines, and no key is needed: set api_keys_file or api_key", name);
+        LOG_WARN("access",
+                 "%s is reached from other machines, and no key is needed: set api_keys_file or api_key",
+                 name);
     return 0;
 }
 
@@ -151,7 +156,8 @@ static int open_unix(struct listener *l, const char *path, struct err *e)
         r = uv_listen(&l->u.stream, BACKLOG, on_connection);
     if (r < 0)
         return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", path, uv_strerror(r));
-    LOG_INFO("http", "listening on unix:%s%s%s", path, l->tls ? " with TLS" : "", l->proxy ? " behind a proxy" : "");
+    LOG_INFO("http", "listening on unix:%s%s%s", path, l->tls ? " with TLS" : "",
+             l->proxy ? " behind a proxy" : "");
     return 0;
 }
 

@@ -70,7 +70,8 @@ int nets_read(const char *list, struct nets *ret, struct err *e)
         long bits = slash && slash[1] >= '0' && slash[1] <= '9' ? strtol(slash + 1, &end, 10) : -1;
         long most = ok && v4 ? 32 : 128;
         if (!ok || (slash && (bits < 0 || bits > most || end != list + n)))
-            return err_set(e, ERR_INVAL, "\"%.*s\" is not ADDR, ADDR/BITS or unix", (int)(n < 60 ? n : 60), list);
+            return err_set(e, ERR_INVAL, "\"%.*s\" is not ADDR, ADDR/BITS or unix", (int)(n < 60 ? n : 60),
+                           list);
         l.net[l.n++].bits = (int)((slash ? bits : most) + (v4 ? 96 : 0));
         list += n;
     }
@@ -93,7 +94,8 @@ static bool has_address(const struct nets *l, const unsigned char address[16])
 bool nets_have(const struct nets *l, const char *peer)
 {
     unsigned char address[16];
-    return strcmp(peer, "unix") ? read_peer(peer, strlen(peer), address) && has_address(l, address) : l->local;
+    return strcmp(peer, "unix") ? read_peer(peer, strlen(peer), address) && has_address(l, address)
+                                : l->local;
 }
 
 /* --- the PROXY protocol --------------------------------------------------------------------------- */

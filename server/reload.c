@@ -1,8 +1,9 @@
-/* server/reload.c - SIGHUP: the configuration is read again, and what may change does, without a request noticing.
+/* server/reload.c - SIGHUP: the configuration is read again, and what may change does, without a request
+ * noticing.
  *
- * Everything is read first and put in force only when all of it is right: a mistake anywhere leaves everything
- * as it was. What is fixed for the life of the process (the model, its cache, the addresses) is told in a warning.
- * Requests under way keep the key and the TLS session that they began with. */
+ * Everything is read first and put in force only when all of it is right: a mistake anywhere leaves
+ * everything as it was. What is fixed for the life of the process (the model, its cache, the addresses) is
+ * told in a warning. Requests under way keep the key and the TLS session that they began with. */
 #include "config.h"
 
 #include <string.h>
@@ -40,7 +41,8 @@ static void told(void *arg, const char *key, bool taken)
     if (taken)
         LOG_INFO("reload", "%s has changed", key);
     else
-        LOG_WARN("reload", "%s cannot change while the daemon runs: it needs a restart, the old value stays", key);
+        LOG_WARN("reload",
+                 "%s cannot change while the daemon runs: it needs a restart, the old value stays", key);
     *(taken ? &t->taken : &t->fixed) += 1;
 }
 
@@ -54,8 +56,8 @@ static void open_logs(struct server *s)
         LOG_ERROR("reload", "%s; the old file stays in use", e.text);
 }
 
-static int read_all(struct server *s, struct server_config *fresh, struct keyring **ring, struct ssl_ctx_st **tls,
-                    struct nets *trusted, struct err *e)
+static int read_all(struct server *s, struct server_config *fresh, struct keyring **ring,
+                    struct ssl_ctx_st **tls, struct nets *trusted, struct err *e)
 {
     int r = s->reread(s->reread_arg, fresh, e);
     if (r == 0)
@@ -101,6 +103,7 @@ void server_reload(struct server *s)
     api_set_limits(s->api, &ac);
     server_raise_descriptors(s->cfg);
     open_logs(s);
-    LOG_INFO("reload", "done: %d settings have changed, %d need a restart; %d API keys; logs are opened anew", t.taken,
-             t.fixed, s->keyring->n);
+    LOG_INFO("reload",
+             "done: %d settings have changed, %d need a restart; %d API keys; logs are opened anew",
+             t.taken, t.fixed, s->keyring->n);
 }

@@ -50,7 +50,8 @@ static const char *reason(int status)
 
 size_t conn_queued(const struct conn *c)
 {
-    return c->out.n_bytes + c->sealed.n_bytes + (c->tls ? tls_unsealed(c->tls) : 0) + (c->writing ? uv_stream_get_write_queue_size(&c->u.stream) : 0);
+    return c->out.n_bytes + c->sealed.n_bytes + (c->tls ? tls_unsealed(c->tls) : 0) +
+           (c->writing ? uv_stream_get_write_queue_size(&c->u.stream) : 0);
 }
 
 /* Closes what makes no progress for write_timeout; slow is fine. */

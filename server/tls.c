@@ -35,15 +35,15 @@ static int no_passphrase(char *dst, int n, int writing, void *arg)
     return 0;
 }
 
-/* Only HTTP/1.1 is spoken: who offers other protocols alone is told so by the alert that RFC 7301 asks for. */
-static int choose_protocol(SSL *ssl, const unsigned char **ret, unsigned char *ret_n, const unsigned char *offered,
-                           unsigned n_bytes, void *arg)
+/* Only HTTP/1.1 is spoken: who offers other protocols alone is told so by the alert of RFC 7301. */
+static int choose_protocol(SSL *ssl, const unsigned char **ret, unsigned char *ret_n,
+                           const unsigned char *offered, unsigned n_bytes, void *arg)
 {
     static const unsigned char ours[] = {8, 'h', 't', 't', 'p', '/', '1', '.', '1'};
     (void)ssl;
     (void)arg;
-    return SSL_select_next_proto((unsigned char **)(uintptr_t)ret, ret_n, ours, sizeof(ours), offered, n_bytes) ==
-                   OPENSSL_NPN_NEGOTIATED
+    return SSL_select_next_proto((unsigned char **)(uintptr_t)ret, ret_n, ours, sizeof(ours), offered,
+                                 n_bytes) == OPENSSL_NPN_NEGOTIATED
                ? SSL_TLSEXT_ERR_OK
                : SSL_TLSEXT_ERR_ALERT_FATAL;
 }
@@ -93,15 +93,18 @@ int tls_context_read(const struct server_config *cfg, bool needed, SSL_CTX **ret
 {
     *ret = NULL;
     if (!*cfg->tls_cert != !*cfg->tls_key)
-        return err_set_param(e, ERR_INVAL, *cfg->tls_cert ? "tls_key" : "tls_cert", "tls_cert and tls_key go together");
+        return err_set_param(e, ERR_INVAL, *cfg->tls_cert ? "tls_key" : "tls_cert",
+                             "tls_cert and tls_key go together");
     if (!*cfg->tls_cert)
-        return needed ? err_set_param(e, ERR_INVAL, "tls_cert", "listen: tls: needs tls_cert and tls_key") : 0;
+        return needed ? err_set_param(e, ERR_INVAL, "tls_cert", "listen: tls: needs tls_cert and tls_key")
+                      : 0;
     SSL_CTX *ctx = SSL_CTX_new(TLS_server_method());
     if (!ctx)
         return err_set(e, ERR_NOMEM, "out of memory");
     bool only_13 = !strcmp(cfg->tls_min_version, "1.3");
     SSL_CTX_set_min_proto_version(ctx, only_13 ? TLS1_3_VERSION : TLS1_2_VERSION);
-    SSL_CTX_set_options(ctx, SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
+    SSL_CTX_set_options(ctx,
+                        SSL_OP_NO_RENEGOTIATION | SSL_OP_NO_COMPRESSION | SSL_OP_CIPHER_SERVER_PREFERENCE);
     SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
                               SSL_MODE_RELEASE_BUFFERS); /* an idle connection costs no record buffers */
     SSL_CTX_set_session_cache_mode(ctx, SSL_SESS_CACHE_OFF); /* tickets do, and cost no memory here */

@@ -1,4 +1,5 @@
-/* tests/fuzz/fuzz_access.c - what operators and proxies write about access. The first byte says what the rest is:
+/* tests/fuzz/fuzz_access.c - what operators and proxies write about access. The first byte says what the
+ * rest is:
  *
  *   k  a keys file          c  a configuration file      n  a list of networks
  *   p  a PROXY header       x  X-Forwarded-For           f  Forwarded */

@@ -1,8 +1,8 @@
-/* tests/fuzz/fuzz_http.c - bytes of a client through a real connection: sockets, loop, parser, keys, CORS, answers. The
- * API behind it is a stand-in that answers by the path, whole or as a stream.
+/* tests/fuzz/fuzz_http.c - bytes of a client through a real connection: sockets, loop, parser, keys, CORS,
+ * answers. The API behind it is a stand-in that answers by the path, whole or as a stream.
  *
- * The first byte sets the connection: bit 0 a key is needed, bit 1 the PROXY protocol, bit 2 CORS for all. The second
- * says in how large pieces the rest is sent. An input is served when all its requests got 2xx. */
+ * The first byte sets the connection: bit 0 a key is needed, bit 1 the PROXY protocol, bit 2 CORS for all.
+ * The second says in how large pieces the rest is sent. An input is served when all got 2xx. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -107,7 +107,8 @@ static void start(void)
         return;
     server.cfg = &cfg;
     FUZZ_CHECK(config_init(&cfg) == 0 && config_set(&cfg, "access_log", "false", &e) == 0);
-    FUZZ_CHECK(config_set(&cfg, "max_header_size", "1K", &e) == 0 && config_set(&cfg, "max_uri_size", "200", &e) == 0);
+    FUZZ_CHECK(config_set(&cfg, "max_header_size", "1K", &e) == 0 &&
+               config_set(&cfg, "max_uri_size", "200", &e) == 0);
     FUZZ_CHECK(config_set(&cfg, "max_body_size", "2K", &e) == 0 &&
                config_set(&cfg, "max_body_memory", "3K", &e) == 0);
     FUZZ_CHECK(uv_loop_init(&server.loop) == 0);

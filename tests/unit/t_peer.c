@@ -30,8 +30,9 @@ START_TEST(test_nets)
         ck_assert_msg(nets_read(rows[i].list, &nets, &e) == 0, "%s: %s", rows[i].list, e.text);
         ck_assert_msg(nets_have(&nets, rows[i].peer) == rows[i].have, "%s in %s", rows[i].peer, rows[i].list);
     }
-    static const char *const bad[] = {"10.0.0.0/33", "::/129", "10.0.0/8", "host.example", "10.0.0.0/", "10.0.0.0/-1",
-                                      "10.0.0.0/8x", "/8",     "1.2.3.4:80", "10.0.0.0/+8"};
+    static const char *const bad[] = {"10.0.0.0/33", "::/129",      "10.0.0/8",    "host.example",
+                                      "10.0.0.0/",   "10.0.0.0/-1", "10.0.0.0/8x", "/8",
+                                      "1.2.3.4:80",  "10.0.0.0/+8"};
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
         ck_assert_msg(nets_read(bad[i], &nets, &e) == ERR_INVAL, "%s was taken", bad[i]);
     char many[NETS_MAX * 4 + 10] = "";
@@ -93,7 +94,8 @@ START_TEST(test_not_proxy)
         ROW("PROXY TCP4 host ::1 4711 443\r\n"),
         ROW("PROXY UNKNOWNX\r\n"),
         ROW("PROXY TCP4 192.0.2.7\0 10.0.0.1 4711 443\r\n"),
-        ROW("PROXY UNKNOWN aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+        ROW("PROXY UNKNOWN "
+            "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
             "aaaaaaaaaaaa\r\n"),
         ROW("\r\n\r\n\0\r\nQUIT\n\x11\x11\0\x0c............"),
         ROW("\r\n\r\n\0\r\nQUIT\n\x22\x11\0\x0c............"),
@@ -126,7 +128,8 @@ START_TEST(test_forwarded)
         {"[2001:db8::1]:8080", false, "2001:db8::1"},
         {"2001:db8::1", false, "2001:db8::1"},
         {"for=192.0.2.1", true, "192.0.2.1"},
-        {"For=6.6.6.6, by=10.0.0.1; FOR=\"[2001:db8::1]:4711\";proto=https, for=10.0.0.2", true, "2001:db8::1"},
+        {"For=6.6.6.6, by=10.0.0.1; FOR=\"[2001:db8::1]:4711\";proto=https, for=10.0.0.2", true,
+         "2001:db8::1"},
         {"for=_hidden", true, NULL},
         {"by=10.0.0.1", true, NULL},
         {"192.0.2.1", true, NULL},
