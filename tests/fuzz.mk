@@ -1,5 +1,5 @@
 ## fuzzers: the harnesses over their committed inputs in `make check`; `make fuzz`, `make fuzz-run` with clang
-FUZZ_HARNESSES = gguf safetensors tokenizer config template disk access http
+FUZZ_HARNESSES = gguf safetensors tokenizer config template disk access http body
 FUZZ_CC = clang
 FUZZ_SECONDS = 60
 
@@ -8,7 +8,8 @@ tests_libfuzz_a_SOURCES = %D%/fuzz/fuzz.c %D%/fuzz/fuzz.h %D%/fuzz/replay.c
 tests_libfuzz_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 
 FUZZ_REPLAYS = tests/replay_gguf tests/replay_safetensors tests/replay_tokenizer tests/replay_config \
-	tests/replay_template tests/replay_disk tests/replay_access tests/replay_http
+	tests/replay_template tests/replay_disk tests/replay_access tests/replay_http \
+	tests/replay_body
 FUZZ_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 FUZZ_LDADD = tests/libfuzz.a $(LIBS_API)
 check_PROGRAMS += $(FUZZ_REPLAYS)
@@ -37,11 +38,14 @@ tests_replay_access_LDADD = tests/libfuzz.a libserver.a $(LIBS_API) $(OPENSSL_LI
 tests_replay_http_SOURCES = %D%/fuzz/fuzz_http.c
 tests_replay_http_CPPFLAGS = $(FUZZ_CPPFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS)
 tests_replay_http_LDADD = tests/libfuzz.a $(LIBS_SERVER)
+tests_replay_body_SOURCES = %D%/fuzz/fuzz_body.c
+tests_replay_body_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_body_LDADD = $(FUZZ_LDADD)
 
 EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds.py \
 	%D%/fuzz/seeds %D%/fuzz/corpus %D%/fuzz/crashes %D%/fuzz/weights \
 	%D%/fuzz/gguf.dict %D%/fuzz/safetensors.dict %D%/fuzz/tokenizer.dict %D%/fuzz/config.dict \
-	%D%/fuzz/template.dict %D%/fuzz/disk.dict %D%/fuzz/access.dict %D%/fuzz/http.dict
+	%D%/fuzz/template.dict %D%/fuzz/disk.dict %D%/fuzz/access.dict %D%/fuzz/http.dict %D%/fuzz/body.dict
 
 fuzz: config.h
 	$(MAKE) -f $(srcdir)/tests/fuzz/build.mk top='$(srcdir)' FUZZ_CC='$(FUZZ_CC)' \

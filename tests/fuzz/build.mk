@@ -1,13 +1,13 @@
 # tests/fuzz/build.mk - the harnesses with libFuzzer, called by `make fuzz` with top, pkg_cflags, pkg_libs
 # and FUZZ_CC. Objects and programs are in fuzz/ of the build folder, apart from the ordinary ones.
 obj = fuzz
-harnesses = gguf safetensors tokenizer config template disk access http
+harnesses = gguf safetensors tokenizer config template disk access http body
 san = address,undefined
 flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=all \
 	-I$(top) -I. $(pkg_cflags) -DTPL_MAX_WORK=200000u
 
 # Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
-parts = base/ kvcache/ engine/model/ engine/tokenizer/ api/template api/json_ server/
+parts = base/ kvcache/ engine/model/ engine/tokenizer/ api/template api/json_ api/params api/messages server/
 sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)*.c)) $(top)/engine/kernels/generic.c \
 	$(top)/engine/kernels/pack.c
 # llhttp comes as source where the system has no library of it
@@ -21,9 +21,10 @@ $(programs): $(obj)/fuzz_%: $(obj)/tests/fuzz/fuzz_%.o $(obj)/tests/fuzz/fuzz.o 
 	@echo "  FUZZLD   $@"
 	@$(FUZZ_CC) -fsanitize=fuzzer,$(san) -o $@ $^ $(pkg_libs) -lm -lpthread
 
-$(obj)/lib.a: $(objects)
+# again when this file changes: .SECONDARY does not miss an object of a new source
+$(obj)/lib.a: $(objects) $(top)/tests/fuzz/build.mk
 	@rm -f $@
-	@ar rc $@ $^
+	@ar rc $@ $(objects)
 
 $(obj)/%.o: $(top)/%.c
 	@mkdir -p $(@D)

@@ -943,6 +943,31 @@ def http_seeds():
         put("http", "bad-" + name, h(how, b))
 
 
+def body_seeds():
+    def j(letter, **fields):
+        return letter + json.dumps(fields)
+    for name, b in (("completion", j("c", model="m", prompt="x", max_tokens=5, temperature=0.5, top_p=0.9, top_k=-1, stop=["a", "b"], seed=1,
+                                     logit_bias={"5": -100, "6": 1.5}, n=4, logprobs=5, stream=True, priority=-3, timeout=1.5)),
+                    ("ids", j("c", prompt=[1, 2, 3], stop_token_ids=[0, 999], echo=True, max_tokens=0)),
+                    ("nulls", j("c", prompt="x", n=None, stop=None, seed=None)),
+                    ("chat", j("m", messages=[{"role": "system", "content": "a"}, {"role": "user", "content": [{"type": "text", "text": "b"}]}],
+                               tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}], top_logprobs=2, logprobs=True)),
+                    ("tokenize", j("t", prompt="x", add_special_tokens=False)), ("detokenize", j("d", tokens=[1, 2])), ("cache", j("k", prompt="x", id=3)),
+                    ("unknown", j("c", prompt="x", nothing=1)), ("twice", 'c{"prompt":"x","prompt":"y","n":1,"n":2}')):
+        put("body", "ok-" + name, b)
+    c = lambda text: 'c{"prompt":"x",' + text + "}"
+    for name, b in (("nan", c('"temperature":NaN')), ("infinite", c('"temperature":1e999')), ("n-huge", c('"n":1e18')), ("n-negative", c('"n":-1')),
+                    ("n-fraction", c('"n":1.5')), ("logprobs", c('"logprobs":99999999999')), ("min-above-max", c('"min_tokens":9,"max_tokens":3')),
+                    ("bias-id", c('"logit_bias":{"1000":1}')), ("bias-text", c('"logit_bias":{"x":1}')), ("bias-value", c('"logit_bias":{"1":101}')),
+                    ("bias-many", c('"logit_bias":{%s}' % ",".join('"%d":1' % i for i in range(11)))), ("stop-id", c('"stop_token_ids":[-1]')),
+                    ("stop-many", c('"stop":["a","b","c","d"]')), ("stop-empty", c('"stop":[""]')), ("missing-comma", 'c{"a":1 "b":2}'), ("model-list", 'c{"prompt":"x","model":[1]}'),
+                    ("depth", "c" + "[" * 5000), ("deep-field", c('"metadata":' + '{"a":' * 2000 + "1" + "}" * 2000)), ("cut", 'c{"prompt":"x'),
+                    ("no-object", "c[1]"), ("behind", 'c{"prompt":"x"}x'), ("nul", 'c{"prompt":"x"}\0'), ("strict", j("C", prompt="x", nothing=1)),
+                    ("role", j("m", messages=[{"role": "root", "content": "x"}])), ("messages", j("m", messages={})), ("tool", j("m", messages=[], tools=[1])),
+                    ("template", j("m", messages=[{"role": "user", "content": "x"}], chat_template="{{ 1 }}")), ("surrogate", 'c{"prompt":"\\ud800"}')):
+        put("body", "bad-" + name, b)
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--folders")
@@ -956,6 +981,7 @@ def main():
     disk_seeds()
     access_seeds()
     http_seeds()
+    body_seeds()
     write_packs()
 
 
