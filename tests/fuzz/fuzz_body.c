@@ -1,4 +1,5 @@
-/* tests/fuzz/fuzz_body.c - JSON bodies of requests, read by the table of fields. The first byte names the endpoint:
+/* tests/fuzz/fuzz_body.c - JSON bodies of requests, read by the table of fields. The first byte
+ * names the endpoint:
  *
  *   c completions   m chat   t tokenize   d detokenize   k cache;   upper case: unknown fields are errors
  *

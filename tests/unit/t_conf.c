@@ -192,12 +192,62 @@ START_TEST(test_print)
 }
 END_TEST
 
+START_TEST(test_secret)
+{
+    char *text = NULL;
+    size_t n = 0;
+    ck_assert_int_eq(config_set(&c, "api_key", "a-key-that-nobody-shall-see", &e), 0);
+    ck_assert_str_eq(c.api_key, "a-key-that-nobody-shall-see");
+    for (int with_help = 0; with_help < 2; with_help++) {
+        FILE *f = open_memstream(&text, &n);
+        config_print(&c, with_help, f);
+        fclose(f);
+        ck_assert_ptr_null(strstr(text, "nobody"));
+        ck_assert_ptr_nonnull(strstr(text, "api_key = ********\n"));
+        ck_assert_ptr_nonnull(strstr(text, "admin_key = \"\"\n"));
+        free(text);
+    }
+}
+END_TEST
+
+static bool may_change(const char *key)
+{
+    return strcmp(key, "listen") && strcmp(key, "threads") && strcmp(key, "strict");
+}
+
+static void tell(void *arg, const char *key, bool taken)
+{
+    strcat(strcat(strcat(arg, key), taken ? "+" : "-"), " ");
+}
+
+START_TEST(test_take)
+{
+    struct server_config fresh;
+    char told[300] = "";
+    ck_assert_int_eq(config_init(&fresh), 0);
+    config_take(&c, &fresh, may_change, tell, told);
+    ck_assert_str_eq(told, "");
+    static const char *const sets[][2] = {{"listen", "unix:/x"}, {"threads", "3"}, {"strict", "true"},
+                                          {"max_n", "7"}, {"model_id", "m"}, {"access_log", "false"}};
+    for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++)
+        ck_assert_int_eq(config_set(&fresh, sets[i][0], sets[i][1], &e), 0);
+    config_take(&c, &fresh, may_change, tell, told);
+    config_done(&fresh); /* what was taken is c's own */
+    ck_assert_str_eq(told, "model_id+ threads- listen- max_n+ strict- access_log+ ");
+    ck_assert(c.max_n == 7 && !c.access_log && !c.strict && c.threads == 0);
+    ck_assert_str_eq(c.model_id, "m");
+    ck_assert_str_eq(c.listen, "127.0.0.1:8080");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("conf");
     TCase *tc = tcase_create("conf");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, test_defaults);
+    tcase_add_test(tc, test_secret);
+    tcase_add_test(tc, test_take);
     tcase_add_test(tc, test_units);
     tcase_add_test(tc, test_words);
     tcase_add_test(tc, test_file);
