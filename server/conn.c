@@ -181,7 +181,9 @@ void conn_client(const struct conn *c, char *dst, size_t n)
         snprintf(dst, n, "%s", c->client_text);
         return;
     }
-    snprintf(dst, n, "%.*s", port ? (int)(port - c->peer) : (int)strlen(c->peer), c->peer);
+    size_t len = port ? (size_t)(port - c->peer) : strlen(c->peer);
+    bool bracketed = len > 2 && c->peer[0] == '[';
+    snprintf(dst, n, "%.*s", (int)len - 2 * bracketed, c->peer + bracketed);
 }
 
 /* Whom a request counts for when service is shared out: the key, or else the address. */

@@ -227,8 +227,8 @@ static void ops_end(void *reply, const struct api_log_facts *facts)
     c->log.facts = *facts;
     if (facts->completion_tokens < 0 && c->exchange) /* it failed on the way: what it used is still used */
         api_exchange_facts(c->exchange, &c->log.facts);
+    conn_answered(c); /* logged and counted before the client has its last byte */
     conn_flush(c);
-    conn_answered(c);
 }
 
 static size_t ops_queued_bytes(void *reply)

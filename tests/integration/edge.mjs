@@ -133,6 +133,8 @@ await test('PROXY protocol, both versions, in pieces, and what forwards behind i
     assert.deepEqual((await talk(proxied, [Buffer.from('0d0a0d0a000d0a515549540a20000000', 'hex'), ask('local')])).statuses, [200])
     assert.deepEqual((await talk(proxied, [`PROXY TCP4 10.1.1.1 10.0.0.1 4711 80\r\n${ask('chain', 'X-Forwarded-For: 6.6.6.6, 192.0.2.8, 10.2.2.2\r\n')}`])).statuses, [200])
     assert.deepEqual((await talk(proxied, [`PROXY TCP4 192.0.2.7 10.0.0.1 4711 80\r\n${ask('lie', 'X-Forwarded-For: 6.6.6.6\r\n')}`])).statuses, [200])
+    assert.deepEqual((await talk(proxied, [`PROXY TCP6 2001:db8::7 ::1 4711 80\r\n${ask('v6')}`])).statuses, [200])
+    assert.equal(client_of('v6'), '2001:db8::7')
     assert.deepEqual(['v1', 'v2', 'v2-pieces', 'local', 'chain', 'lie'].map(client_of),
         ['192.0.2.7', '192.0.2.7', '192.0.2.7', '127.0.0.1', '192.0.2.8', '192.0.2.7'])
     await p.request('GET', '/v1/models', undefined, { ...key, 'X-Request-Id': 'direct', 'X-Forwarded-For': '192.0.2.4' })
