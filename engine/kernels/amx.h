@@ -13,7 +13,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "engine/kernels/operands.h"
+#include "engine/kernels/avx512_operands.h"
 
 struct tile_config {
     uint8_t palette, start_row, reserved[14];

@@ -5,7 +5,7 @@
 #define LATENT_ENGINE_KERNELS_AMX_TILES_H
 
 #include "engine/kernels/amx.h"
-#include "engine/kernels/operands.h"
+#include "engine/kernels/avx512_operands.h"
 
 /* The first n sums, 2, 4 or 6. */
 INLINE void sums_clear(const int n)

@@ -22,7 +22,7 @@
 
 #include <math.h>
 
-#include "engine/kernels/bf16_rows.h"
+#include "engine/kernels/avx512_rows.h"
 
 #define BLOCK 32                      /* rows of a block, and of a step of the value product */
 #define MAX_STEPS (ATTN_PIECE / BLOCK)
@@ -95,14 +95,15 @@ struct call {
 
 static void products_begin(void);
 static void products_end(void);
-/* Scores of the 32 rows of keys[0] and keys[1] for n groups: to[i] has those of the first 16 rows, to[n + i] of
- * the others, 16 lanes each. Between products weigh and turn_slice may be called while c->weighing.left, or
- * else c->turning.slice < c->turning.n_slices. */
+/* Scores of the 32 rows of keys[0] and keys[1] for n groups: to[i] has those of the first 16 rows,
+ * to[n + i] of the others, 16 lanes each. Between products weigh may be called while c->weighing.left,
+ * or else turn_slice while c->turning.slice < c->turning.n_slices. */
 static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q,
                            float *const *to);
-/* Two columns of results of n groups: weights of a group GROUP_WEIGHTS behind the one before, a step TILE_BYTES
- * on; values of the second column TILE_BYTES behind the first, a step block_bytes on. to[2 i + j] gets the
- * sums of group i and column j, rows stride[2 i + j] bytes apart; resume: it has them so far. */
+/* Two columns of results of n groups: weights of a group GROUP_WEIGHTS behind the one before, a step
+ * TILE_BYTES on; values of the second column TILE_BYTES behind the first, a step block_bytes on.
+ * to[2 i + j] gets the sums of group i and column j, rows stride[2 i + j] bytes apart; resume: it has them
+ * so far. */
 static void value_products(struct call *c, int n, const unsigned char *weights, const unsigned char *values,
                            int steps, bool resume, float *const *to, const size_t *stride);
 

@@ -3,7 +3,7 @@ noinst_LIBRARIES += libkern.a
 libkern_a_SOURCES = \
 	%D%/attn_bf16_template.h \
 	%D%/attn_template.h \
-	%D%/bf16_rows.h \
+	%D%/avx512_rows.h \
 	%D%/act_template.h \
 	%D%/generic.c \
 	%D%/kern.c \
@@ -11,7 +11,7 @@ libkern_a_SOURCES = \
 	%D%/kern.h \
 	%D%/kern_internal.h \
 	%D%/lanes_template.h \
-	%D%/operands.h \
+	%D%/avx512_operands.h \
 	%D%/pack.c \
 	%D%/pack.h \
 	%D%/pack_quants.c \

@@ -1,9 +1,9 @@
-/* engine/kernels/operands.h - operands of products of bfloat16, by tiles or by vectors. All static.
+/* engine/kernels/avx512_operands.h - operands of products of bfloat16, by tiles or by vectors. All static.
  *
  * A left operand is 16 rows of 32 elements; a right one 16 pairs of rows of 16 elements, the two of a
  * pair side by side. */
-#ifndef LATENT_ENGINE_KERNELS_OPERANDS_H
-#define LATENT_ENGINE_KERNELS_OPERANDS_H
+#ifndef LATENT_ENGINE_KERNELS_AVX512_OPERANDS_H
+#define LATENT_ENGINE_KERNELS_AVX512_OPERANDS_H
 
 #include <immintrin.h>
 #include <stdint.h>
