@@ -10,6 +10,8 @@ const char *finish_name(enum finish_reason f)
         return "stop";
     case FINISH_LENGTH:
         return "length";
+    case FINISH_REPETITION:
+        return "repetition";
     case FINISH_ABORT:
         return "abort";
     case FINISH_ERROR:

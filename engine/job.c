@@ -2,6 +2,7 @@
 #include "config.h"
 
 #include "engine/job.h"
+#include "engine/sample.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -39,6 +40,13 @@ static int check_request(const struct sched_config *c, const struct gen_request 
     if ((r = check_ids(q->prompt, q->n_prompt, c->vocab_size, "prompt", e)) < 0 ||
         (r = check_ids(q->stop_token_ids, q->n_stop_token_ids, c->vocab_size, "stop_token_ids", e)) < 0)
         return r;
+    if ((r = check_ids(q->sampling.allowed, q->sampling.n_allowed, c->vocab_size, "allowed_token_ids", e)) < 0)
+        return r;
+    for (int i = 0; i < q->sampling.n_bad_words; i++) {
+        const struct token_word *w = &q->sampling.bad_words[i];
+        if (w->n < 1 || (r = check_ids(w->ids, w->n, c->vocab_size, "bad_words", e)) < 0)
+            return w->n < 1 ? err_set_param(e, ERR_INVAL, "bad_words", "bad_words: a word has no tokens") : r;
+    }
     for (int i = 0; i < q->sampling.n_logit_bias; i++)
         if ((r = check_ids(&q->sampling.logit_bias[i].token_id, 1, c->vocab_size, "logit_bias", e)) < 0)
             return r;
@@ -91,10 +99,10 @@ static int seq_init(struct seq *q, struct job *j, int choice, const struct sched
         return ERR_NOMEM;
     memcpy(q->tokens, req->prompt, (size_t)req->n_prompt * sizeof(*q->tokens));
     q->n_tokens = req->n_prompt;
-    if ((r = sampler_new(&req->sampling, choice, c->vocab_size, req->prompt, req->n_prompt,
-                         req->max_tokens, &q->sampler)) < 0 ||
+    if ((r = sampler_new(&req->sampling, choice, c->vocab_size, q->tokens, req->n_prompt,
+                         req->max_tokens, c->tokenizer, &q->sampler)) < 0 ||
         (r = textout_init(&q->text, c->tokenizer, req->stop, req->n_stop,
-                          req->skip_special_tokens, has_no_text(c->tokenizer, req))) < 0)
+                          req->skip_special_tokens, req->include_stop, has_no_text(c->tokenizer, req))) < 0)
         return r;
     return buf_reserve(&q->shown, 512);
 }
@@ -273,7 +281,9 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
     buf_reset(&q->shown);
     if (!stop_id && !eog)
         hit = textout_push(&q->text, token, may_stop, &q->shown);
-    bool ends = stop_id || eog || hit >= 0 || q->n_output >= req->max_tokens;
+    bool circles = req->repetition.max_pattern_size > 0 && may_stop &&
+                   repeats(&req->repetition, q->tokens + req->n_prompt, q->n_output);
+    bool ends = stop_id || eog || hit >= 0 || circles || q->n_output >= req->max_tokens;
     if (ends && hit == -1 && textout_finish(&q->text, &q->shown) < 0)
         hit = ERR_NOMEM;
     if (hit < -1 || !send_token(q, env, token, raw, lse, offset)) {
@@ -290,7 +300,8 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         q->last_event->stop_string = copy;
     }
     q->last_event->stop_token_id = stop_id ? token : -1;
-    seq_end(q, env, hit >= 0 || stop_id || eog ? FINISH_STOP : FINISH_LENGTH, NULL);
+    seq_end(q, env, hit >= 0 || stop_id || eog ? FINISH_STOP : circles ? FINISH_REPETITION : FINISH_LENGTH,
+            NULL);
 }
 
 void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, const struct err *e)
