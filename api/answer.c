@@ -1,6 +1,9 @@
 /* api/answer.c - the parts that completions and chats write alike. */
 #include "config.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "api/internal.h"
 
 const char *finish_name(enum finish_reason f)
@@ -52,6 +55,66 @@ long token_chars(const struct api_exchange *x, int32_t id)
     for (size_t i = 0; i < n; i++)
         chars += ((unsigned char)s[i] & 0xc0) != 0x80;
     return chars;
+}
+
+static void write_by_id(const struct api_exchange *x, struct jw *w, int32_t id, float logprob, int rank)
+{
+    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    size_t n = 0;
+    const char *s = t ? tokenizer_token_bytes(t, id, &n) : "";
+    jw_printf(w, "\"%d\":{\"logprob\":", id);
+    jw_float(w, logprob);
+    jw_printf(w, ",\"rank\":%d,\"decoded_token\":", rank);
+    jw_token_text(w, s, n);
+    jw_raw(w, "}");
+}
+
+void write_prompt_logprob(const struct api_exchange *x, struct jw *w, const struct gen_token *t, bool first)
+{
+    bool listed = false;
+    if (first) { /* nothing predicts it */
+        jw_raw(w, "null");
+        return;
+    }
+    jw_raw(w, "{");
+    for (int i = 0; i < t->n_top; i++) {
+        jw_raw(w, i ? "," : "");
+        write_by_id(x, w, t->top[i].token_id, t->top[i].logprob, t->top[i].rank);
+        listed |= t->top[i].token_id == t->id;
+    }
+    if (!listed) {
+        jw_raw(w, t->n_top ? "," : "");
+        write_by_id(x, w, t->id, t->logprob, t->rank);
+    }
+    jw_raw(w, "}");
+}
+
+void write_prompt_logprobs(const struct api_exchange *x, const struct prompt *pr, struct jw *w)
+{
+    if (x->p.prompt_logprobs < 0)
+        return;
+    jw_raw(w, ",\"prompt_logprobs\":[");
+    jw_join(w, &pr->logprobs);
+    jw_raw(w, "]");
+}
+
+static int likelier_first(const void *a, const void *b)
+{
+    const struct choice *x = a, *y = b;
+    double p = x->sum_logprob / (x->n_tokens ? x->n_tokens : 1), q = y->sum_logprob / (y->n_tokens ? y->n_tokens : 1);
+    return p > q ? -1 : p < q ? 1 : x->index - y->index;
+}
+
+int order_choices(struct api_exchange *x)
+{
+    int n = x->p.n, shown = x->p.n_shown;
+    for (int i = 0; i < x->n_prompts && shown < n; i++) {
+        struct choice *c = &x->choices[i * n];
+        qsort(c, (size_t)n, sizeof(*c), likelier_first);
+        for (int k = 0; k < shown; k++)
+            c[k].index = i * shown + k;
+    }
+    return shown;
 }
 
 void write_stop_reason(const struct choice *c, struct jw *w)

@@ -13,7 +13,7 @@
 #include "base/utf8.h"
 
 #define OFFLOAD_BYTES 32768 /* texts beyond it are tokenized off the loop thread */
-#define REQUEST_ARENA_SPARE 65536
+#define REQUEST_ARENA_SPARE ((size_t)4 << 20)
 #define CHUNK_BYTES (4u << 20)
 
 /* --- life ----------------------------------------------------------------------------------------- */
@@ -55,13 +55,17 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
     x->received_ns = req->received_ns;
     x->client = req->client;
     x->ttft_ns = -1;
-    make_id(a, ops->id_prefix, x->id, sizeof(x->id));
+    if (p->request_id)
+        snprintf(x->id, sizeof(x->id), "%s%s", ops->id_prefix, p->request_id);
+    else
+        make_id(a, ops->id_prefix, x->id, sizeof(x->id));
     jw_init(&x->out, API_MAX_ANSWER_BYTES);
     for (int i = 0; i < n_prompts; i++) {
         x->prompts[i].x = x;
         x->prompts[i].index = i;
         for (int k = 0; k < 4; k++)
             jw_init(&x->prompts[i].lp[k], API_MAX_ANSWER_BYTES);
+        jw_init(&x->prompts[i].logprobs, API_MAX_ANSWER_BYTES);
     }
     for (int i = 0; i < x->n_choices; i++) {
         struct choice *c = &x->choices[i];
@@ -97,6 +101,7 @@ static void exchange_free(struct api_exchange *x)
         free(x->prompts[i].literal);
         for (int k = 0; k < 4; k++)
             jw_done(&x->prompts[i].lp[k]);
+        jw_done(&x->prompts[i].logprobs);
     }
     for (int i = 0; i < x->n_choices; i++) {
         struct choice *c = &x->choices[i];
@@ -193,12 +198,44 @@ static void *copy(struct arena *arena, const void *src, size_t n_bytes)
     return n_bytes ? arena_memdup(arena, src, n_bytes) : NULL;
 }
 
+/* What sampling beyond the usual asks for. */
+static bool fill_sampling(const struct params *p, struct arena *arena, struct gen_request *g)
+{
+    struct sampling_params *s = &g->sampling;
+    s->top_n_sigma = (float)p->top_n_sigma;
+    s->typical_p = (float)p->typical_p;
+    s->xtc_probability = (float)p->xtc_probability;
+    s->xtc_threshold = (float)p->xtc_threshold;
+    s->mirostat = p->mirostat;
+    s->mirostat_tau = (float)p->mirostat_tau;
+    s->mirostat_eta = (float)p->mirostat_eta;
+    s->dry_multiplier = (float)p->dry_multiplier;
+    s->dry_base = (float)p->dry_base;
+    s->dry_allowed_length = p->dry_allowed_length;
+    s->dry_penalty_last_n = p->dry_penalty_last_n;
+    struct stop_string *breakers = copy(arena, p->breakers, (size_t)p->n_breakers * sizeof(*breakers));
+    struct token_word *words = copy(arena, p->bad_words, (size_t)p->n_bad_words * sizeof(*words));
+    s->allowed = copy(arena, p->allowed, (size_t)p->n_allowed * sizeof(*p->allowed));
+    bool ok = (breakers || !p->n_breakers) && (words || !p->n_bad_words) && (s->allowed || !p->n_allowed);
+    for (int i = 0; ok && i < p->n_breakers; i++)
+        ok = (breakers[i].data = arena_strndup(arena, breakers[i].data, breakers[i].n_bytes)) != NULL;
+    for (int i = 0; ok && i < p->n_bad_words; i++)
+        ok = (words[i].ids = copy(arena, words[i].ids, (size_t)words[i].n * sizeof(*words[i].ids))) != NULL;
+    s->dry_breakers = breakers;
+    s->n_dry_breakers = p->n_breakers;
+    s->bad_words = words;
+    s->n_bad_words = p->n_bad_words;
+    s->n_allowed = p->n_allowed;
+    return ok;
+}
+
 static struct gen_request *make_request(struct api_exchange *x, struct prompt *pr)
 {
     const struct params *p = &x->p;
     size_t n_ids = pr->ids.n * sizeof(int32_t);
     struct arena *arena = arena_new(n_ids + REQUEST_ARENA_SPARE +
-                                    (size_t)p->n_logit_bias * sizeof(struct logit_bias));
+                                    (size_t)p->n_logit_bias * sizeof(struct logit_bias) +
+                                    (size_t)p->n_allowed * sizeof(*p->allowed));
     struct gen_request *g = arena ? arena_alloc(arena, sizeof(*g)) : NULL;
     bool scores = p->echo && p->logprobs >= 0;
     if (!g) {
@@ -228,8 +265,10 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         },
         .n_stop_token_ids = p->n_stop_token_ids,
         .stop_token_ids = copy(arena, p->stop_token_ids, (size_t)p->n_stop_token_ids * 4),
-        .logprobs = p->logprobs,
-        .prompt_logprobs = scores ? p->logprobs : -1,
+        .include_stop = p->include_stop,
+        .repetition = p->repetition,
+        .logprobs = p->logprobs < 0 && p->best_of > 1 ? 0 : p->logprobs, /* best_of compares them */
+        .prompt_logprobs = scores && p->logprobs > p->prompt_logprobs ? p->logprobs : p->prompt_logprobs,
         .cache_salt = p->cache_salt,
         .priority = p->priority,
         .fair_key = x->client,
@@ -239,7 +278,7 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
     };
     struct stop_string *stop = copy(arena, p->stop, (size_t)p->n_stop * sizeof(*stop));
     bool ok = g->prompt && (stop || !p->n_stop) && (g->stop_token_ids || !p->n_stop_token_ids) &&
-              (g->sampling.logit_bias || !p->n_logit_bias);
+              (g->sampling.logit_bias || !p->n_logit_bias) && fill_sampling(p, arena, g);
     for (int i = 0; ok && i < p->n_stop; i++)
         ok = (stop[i].data = arena_strndup(arena, p->stop[i].data, p->stop[i].n_bytes)) != NULL;
     g->stop = stop;
@@ -265,9 +304,22 @@ static int check_prompt(const struct api_exchange *x, const struct prompt *pr, s
     return 0;
 }
 
+/* truncate_prompt_tokens: the last of them stay. */
+static void truncate_prompt(const struct api_exchange *x, struct prompt *pr)
+{
+    size_t most = (size_t)engine_info(x->a->cfg.engine)->max_model_len - (x->p.max_tokens > 0);
+    if (x->p.truncate_prompt > 0 && (size_t)x->p.truncate_prompt < most)
+        most = (size_t)x->p.truncate_prompt;
+    if (!x->p.truncate_prompt || pr->ids.n <= most)
+        return;
+    memmove(pr->ids.ids, pr->ids.ids + (pr->ids.n - most), most * sizeof(*pr->ids.ids));
+    pr->ids.n = most;
+}
+
 static int submit_all(struct api_exchange *x, struct err *e)
 {
     for (int i = 0; i < x->n_prompts; i++) {
+        truncate_prompt(x, &x->prompts[i]);
         int r = check_prompt(x, &x->prompts[i], e);
         if (r < 0)
             return r;
@@ -321,7 +373,7 @@ static void tokenize_work(void *arg)
 {
     struct api_exchange *x = arg;
     const struct engine_info *info = engine_info(x->a->cfg.engine);
-    size_t max = x->ops->tokenized ? (size_t)INT32_MAX : (size_t)info->max_model_len + 1;
+    size_t max = x->ops->tokenized || x->p.truncate_prompt ? (size_t)INT32_MAX : (size_t)info->max_model_len + 1;
     for (int i = 0; i < x->n_prompts; i++) {
         struct prompt *pr = &x->prompts[i];
         int r;
@@ -447,6 +499,7 @@ static void take_tokens(struct api_exchange *x, struct choice *c, const struct g
             c->offset += token_chars(x, t->id);
         }
         c->n_tokens++;
+        c->sum_logprob += (double)t->logprob;
     }
     x->completion_tokens += ev->n_tokens;
 }
@@ -454,9 +507,18 @@ static void take_tokens(struct api_exchange *x, struct choice *c, const struct g
 static void take_prompt(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
 {
     for (int i = 0; i < ev->n_tokens; i++) {
-        x->ops->logprob(x, pr->lp, pr->n_lp++, pr->offset, &ev->tokens[i],
-                        ev->prompt_position + i == 0);
-        pr->offset += token_chars(x, ev->tokens[i].id);
+        struct gen_token t = ev->tokens[i]; /* may have more alternatives than either asked for */
+        bool first = ev->prompt_position + i == 0;
+        if (x->p.prompt_logprobs >= 0) {
+            t.n_top = t.n_top < x->p.prompt_logprobs ? t.n_top : x->p.prompt_logprobs;
+            jw_raw(&pr->logprobs, first ? "" : ",");
+            write_prompt_logprob(x, &pr->logprobs, &t, first);
+        }
+        if (!x->p.echo || x->p.logprobs < 0)
+            continue;
+        t.n_top = ev->tokens[i].n_top < x->p.logprobs ? ev->tokens[i].n_top : x->p.logprobs;
+        x->ops->logprob(x, pr->lp, pr->n_lp++, pr->offset, &t, first);
+        pr->offset += token_chars(x, t.id);
     }
 }
 

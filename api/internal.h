@@ -59,6 +59,7 @@ struct prompt {
     struct token_list ids;
     struct jw lp[4];        /* log-probabilities of the prompt, as in a choice */
     int n_lp;
+    struct jw logprobs;     /* prompt_logprobs: what is in the list */
     long offset;            /* characters of the prompt told so far */
     uint64_t request_id;
     int n_live;             /* choices without their final event */
@@ -75,6 +76,7 @@ struct choice {
     int n_lp;
     long offset;     /* characters told so far */
     int n_tokens;
+    double sum_logprob;
     enum finish_reason finish;
     bool done;
     char *stop_string; /* owned */
@@ -112,7 +114,7 @@ struct api_exchange {
     int n_prompts;
     struct choice *choices;
     int n_choices, n_done;
-    char id[48];
+    char id[24 + MAX_REQUEST_ID];
     int64_t created, received_ns;
     uint64_t client;
     int prompt_tokens, cached_tokens, completion_tokens;
@@ -140,6 +142,13 @@ void write_token(const struct api_exchange *x, struct jw *w, int32_t id);
 /* Characters that a token's bytes add. */
 long token_chars(const struct api_exchange *x, int32_t id);
 const char *finish_name(enum finish_reason f);
+/* One entry of prompt_logprobs: null for the first token, else alternatives and the token, by id. */
+void write_prompt_logprob(const struct api_exchange *x, struct jw *w, const struct gen_token *t, bool first);
+/* ,"prompt_logprobs":[...], where asked for */
+void write_prompt_logprobs(const struct api_exchange *x, const struct prompt *pr, struct jw *w);
+/* Chooses for best_of: the n_shown choices of each prompt whose tokens are likeliest on average go first.
+ * Returns how many are told of a prompt. */
+int order_choices(struct api_exchange *x);
 /* ,"stop_reason":... */
 void write_stop_reason(const struct choice *c, struct jw *w);
 /* ,"prompt_token_ids":[...] and ,"token_ids":[...] */
@@ -174,6 +183,9 @@ struct api_exchange *handle_cache_drop(struct api *a, const struct api_request *
 /* completions.c: how many prompts `prompt` holds, and that many into x->prompts. */
 int count_prompts(const struct params *p, int *ret, struct err *e) LATENT_MUST_CHECK;
 int set_prompts(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
+/* infill.c: are there tokens for it; pr->text becomes prefix and suffix in the model's form. */
+bool infill_possible(const struct tokenizer *t);
+int infill_prompt(struct prompt *pr, const struct tokenizer *t, const char *suffix, struct err *e) LATENT_MUST_CHECK;
 /* Checks messages and brings them into the form of templates, in place. ERR_INVAL and ERR_LIMIT name the
  * field: "messages[2].role". */
 int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;

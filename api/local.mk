@@ -12,7 +12,9 @@ libapi_a_SOURCES = \
 	%D%/json_read.c %D%/json_read.h \
 	%D%/json_write.c %D%/json_write.h \
 	%D%/messages.c \
+	%D%/infill.c \
 	%D%/params.c %D%/params.h \
+	%D%/params_lists.c %D%/params_readers.h \
 	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
 	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \
 	%D%/template_eval.c %D%/template_expr.c %D%/template_filters.c %D%/template_globals.c \

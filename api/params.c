@@ -13,6 +13,7 @@
 #include <sys/random.h>
 
 #include "api/json_read.h"
+#include "api/params_readers.h"
 #include "base/hash.h"
 
 #define MAX_INT INT_MAX
@@ -36,7 +37,7 @@ static int whole(const cJSON *v, double min, double max, double *ret)
     return 0;
 }
 
-static int read_int(const cJSON *v, const char *name, int min, int max, int *ret, struct err *e)
+int params_int(const cJSON *v, const char *name, int min, int max, int *ret, struct err *e)
 {
     double d;
     if (whole(v, min, max, &d) < 0)
@@ -146,7 +147,7 @@ static int read_tokens(struct params *p, const cJSON *v, const char *name, struc
 
 static int read_n(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    return read_int(v, name, 1, p->cfg->max_n, &p->n, e);
+    return params_int(v, name, 1, p->cfg->max_n, &p->n, e);
 }
 
 static int read_seed(struct params *p, const cJSON *v, const char *name, struct err *e)
@@ -258,12 +259,12 @@ static int read_logprobs(struct params *p, const cJSON *v, const char *name, str
         p->logprobs = 0;
         return 0;
     }
-    return read_int(v, name, 0, p->cfg->max_logprobs, &p->logprobs, e);
+    return params_int(v, name, 0, p->cfg->max_logprobs, &p->logprobs, e);
 }
 
 static int read_top_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    return read_int(v, name, 0, p->cfg->max_logprobs, &p->top_logprobs, e);
+    return params_int(v, name, 0, p->cfg->max_logprobs, &p->top_logprobs, e);
 }
 
 static int read_add_special(struct params *p, const cJSON *v, const char *name, struct err *e)
@@ -396,7 +397,7 @@ static int read_field(struct params *p, const struct field *f, const cJSON *v, s
     case KIND_OPEN:
         return read_number(f, v, (double *)(void *)at, e);
     case KIND_INT:
-        return read_int(v, f->name, (int)f->min, (int)f->max, (int *)(void *)at, e);
+        return params_int(v, f->name, (int)f->min, (int)f->max, (int *)(void *)at, e);
     case KIND_BOOL:
         if (!cJSON_IsBool(v))
             return bad(e, f->name, "true or false");
@@ -414,16 +415,46 @@ static int read_field(struct params *p, const struct field *f, const cJSON *v, s
     return 0;
 }
 
+/* Where DRY stops looking when the request does not say: what other servers have. */
+static struct stop_string default_breakers[] = {{"\n", 1}, {":", 1}, {"\"", 1}, {"*", 1}};
+
 static void set_defaults(struct params *p, enum field_where where)
 {
     p->temperature = p->top_p = p->repetition_penalty = 1;
     p->n = 1;
     p->logprobs = p->top_logprobs = -1;
     p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
+    p->best_of = 1;
+    p->prompt_logprobs = -1;
+    p->mirostat_tau = 5;
+    p->mirostat_eta = 0.1;
+    p->dry_base = 1.75;
+    p->dry_allowed_length = 2;
+    p->dry_penalty_last_n = -1;
+    p->xtc_threshold = 0.1;
+    p->typical_p = 1;
+    p->breakers = default_breakers;
+    p->n_breakers = sizeof(default_breakers) / sizeof(*default_breakers);
     p->skip_special_tokens = p->add_special_tokens = p->parse_special = true;
     p->add_generation_prompt = where != IN_CACHE; /* what is cached is gone on with */
     p->timeout_ns = p->cfg->request_timeout_ns;
     p->max_queue_ns = p->cfg->max_queue_ns;
+}
+
+static int check_best_of(struct params *p, struct err *e)
+{
+    if (p->best_of > 1 && p->best_of < p->n)
+        return err_set_param(e, ERR_INVAL, "best_of", "best_of must not be below n (%d)", p->n);
+    if (p->best_of > 1 && p->stream)
+        return err_set_param(e, ERR_INVAL, "best_of", "best_of cannot be streamed: the best is known at the end");
+    if (p->prompt_logprobs >= 0 && p->stream)
+        return err_set_param(e, ERR_INVAL, "prompt_logprobs", "prompt_logprobs cannot be streamed");
+    if (p->suffix && p->echo)
+        return err_set_param(e, ERR_INVAL, "suffix", "suffix cannot be combined with echo");
+    p->n_shown = p->n;
+    if (p->best_of > p->n)
+        p->n = p->best_of;
+    return 0;
 }
 
 static int check_together(struct params *p, enum field_where where, struct err *e)
@@ -440,9 +471,12 @@ static int check_together(struct params *p, enum field_where where, struct err *
             p->add_generation_prompt = false;
         }
     }
-    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0)
+    int r = check_best_of(p, e);
+    if (r < 0)
+        return r;
+    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0)
         return err_set_param(e, ERR_INVAL, "max_tokens",
-                             "max_tokens may be 0 only with echo or logprobs, to score a prompt");
+                             "max_tokens may be 0 only with echo, logprobs or prompt_logprobs, to score a prompt");
     if (p->min_tokens > p->max_tokens)
         return err_set_param(e, ERR_INVAL, "min_tokens", "min_tokens must not be above max_tokens (%d)",
                              p->max_tokens);

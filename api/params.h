@@ -34,7 +34,24 @@ struct params {
     struct stop_string *stop;
     int32_t *stop_token_ids;
     struct logit_bias *logit_bias;
+    int best_of, n_shown; /* n is how many are generated, n_shown how many are told */
+    int prompt_logprobs;  /* -1: none */
+    const char *suffix, *request_id; /* NULL: none */
+    int truncate_prompt;  /* 0: no; -1: to what fits */
+    bool include_stop;
+    double top_n_sigma, typical_p, xtc_probability, xtc_threshold;
+    int mirostat;
+    double mirostat_tau, mirostat_eta;
+    double dry_multiplier, dry_base;
+    int dry_allowed_length, dry_penalty_last_n;
+    int n_breakers, n_allowed, n_bad_words;
+    struct stop_string *breakers;
+    int32_t *allowed; /* ascending */
+    struct token_word *bad_words;
+    struct repetition_detection repetition;
 };
+
+#define MAX_REQUEST_ID 64
 
 /* Reads body as a request of one endpoint; `ret` holds defaults where the request says nothing. ERR_INVAL
  * and ERR_LIMIT set param. On failure nothing is kept. */
