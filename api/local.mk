@@ -2,8 +2,12 @@ noinst_LIBRARIES += libapi.a
 libapi_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 libapi_a_SOURCES = \
 	%D%/answer.c \
+	%D%/assistant.c %D%/assistant.h \
 	%D%/api.c %D%/api.h \
 	%D%/cache.c \
+	%D%/calls.c %D%/calls.h %D%/calls_tagged.c %D%/calls_tagged.h \
+	%D%/calls_deepseek.c %D%/calls_dsml.c %D%/calls_glm.c %D%/calls_hermes.c %D%/calls_json.c \
+	%D%/calls_kimi.c %D%/calls_llama.c %D%/calls_marked.c %D%/calls_qwen_coder.c \
 	%D%/chat.c \
 	%D%/completions.c \
 	%D%/fields.def \
@@ -14,6 +18,7 @@ libapi_a_SOURCES = \
 	%D%/messages.c \
 	%D%/infill.c \
 	%D%/params.c %D%/params.h \
+	%D%/parts.c %D%/parts.h \
 	%D%/params_lists.c %D%/params_readers.h \
 	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
 	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \
