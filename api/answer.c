@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "api/internal.h"
+#include "base/clock.h"
 
 const char *finish_name(enum finish_reason f)
 {
@@ -25,11 +26,19 @@ const char *finish_name(enum finish_reason f)
     return NULL;
 }
 
+const char *chat_finish_name(const struct choice *c)
+{
+    return c->finish == FINISH_STOP && c->parts.n_calls > 0 ? "tool_calls" : finish_name(c->finish);
+}
+
 void write_usage(const struct api_exchange *x, struct jw *w)
 {
     jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,",
               x->prompt_tokens, x->completion_tokens, x->prompt_tokens + x->completion_tokens);
-    jw_printf(w, "\"prompt_tokens_details\":{\"cached_tokens\":%d}}", x->cached_tokens);
+    jw_printf(w, "\"prompt_tokens_details\":{\"cached_tokens\":%d}", x->cached_tokens);
+    if (x->thinks)
+        jw_printf(w, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d}", x->reasoning_tokens);
+    jw_raw(w, "}");
 }
 
 void write_token(const struct api_exchange *x, struct jw *w, int32_t id)
@@ -55,6 +64,13 @@ long token_chars(const struct api_exchange *x, int32_t id)
     for (size_t i = 0; i < n; i++)
         chars += ((unsigned char)s[i] & 0xc0) != 0x80;
     return chars;
+}
+
+void write_progress(const struct api_exchange *x, const struct gen_event *ev, struct jw *w)
+{
+    jw_printf(w, ",\"prompt_progress\":{\"total\":%d,\"cache\":%d,\"processed\":%d,\"time_ms\":%lld}",
+              ev->prompt_tokens, ev->cached_tokens, ev->prompt_position,
+              (long long)((clock_now_ns() - x->received_ns) / 1000000));
 }
 
 static void write_by_id(const struct api_exchange *x, struct jw *w, int32_t id, float logprob, int rank)

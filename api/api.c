@@ -75,8 +75,43 @@ const char *error_code(const struct err *e)
     }
 }
 
-void error_json(struct jw *w, int status, const char *code, const char *param, const char *message)
+/* Anthropic's names. */
+static const char *anthropic_type(int status)
 {
+    switch (status) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 404:
+        return "not_found_error";
+    case 408:
+        return "timeout_error";
+    case 413:
+        return "request_too_large";
+    case 429:
+        return "rate_limit_error";
+    case 503:
+        return "overloaded_error";
+    default:
+        return status >= 500 ? "api_error" : "invalid_request_error";
+    }
+}
+
+void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param, const char *message)
+{
+    if (dialect == DIALECT_OLLAMA) {
+        jw_raw(w, "{\"error\":");
+        jw_cstring(w, message);
+        jw_raw(w, "}");
+        return;
+    }
+    if (dialect == DIALECT_ANTHROPIC) {
+        jw_printf(w, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", anthropic_type(status));
+        jw_cstring(w, message);
+        jw_raw(w, "}}");
+        return;
+    }
     jw_raw(w, "{\"error\":{\"message\":");
     jw_cstring(w, message);
     jw_printf(w, ",\"type\":\"%s\",\"param\":", type_of(status));
@@ -90,7 +125,7 @@ int api_error_body(int status, const char *param, const char *message, struct bu
 {
     struct jw w;
     jw_init(&w, 65536);
-    error_json(&w, status, NULL, param, message);
+    error_json(&w, DIALECT_OPENAI, status, NULL, param, message);
     int r = w.err ? w.err : buf_append(out, w.b.data, w.b.n_bytes);
     jw_done(&w);
     return r;
@@ -127,7 +162,7 @@ void reply_error_full(const struct reply *r, int status, const char *code, const
     struct jw w;
     int n = 0;
     jw_init(&w, 65536);
-    error_json(&w, status, code, param, message);
+    error_json(&w, r->dialect, status, code, param, message);
     if (retry_after > 0) {
         snprintf(seconds, sizeof(seconds), "%d", retry_after);
         more[n++] = (struct api_header){"Retry-After", seconds};
@@ -185,15 +220,19 @@ int check_model(const struct api *a, const struct params *p, struct err *e)
                          p->model, served_name(a));
 }
 
-struct template *api_chat_template(struct api *a, bool tools, struct err *e)
+const char *api_chat_template_text(const struct api *a, bool tools)
 {
     const struct engine_info *info = engine_info(a->cfg.engine);
-    bool second = tools && !a->cfg.chat_template && info->tool_template;
-    const char *text = second ? info->tool_template : a->cfg.chat_template;
+    return a->cfg.chat_template ? a->cfg.chat_template : tools && info->tool_template ? info->tool_template
+                                                                                      : info->chat_template;
+}
+
+struct template *api_chat_template(struct api *a, bool tools, struct err *e)
+{
+    bool second = tools && !a->cfg.chat_template && engine_info(a->cfg.engine)->tool_template;
+    const char *text = api_chat_template_text(a, tools);
     struct err *why = &a->chat_error[second];
     struct template **t = &a->chat[second];
-    if (!text)
-        text = info->chat_template;
     if (!*t && why->code == 0) {
         if (!text)
             err_set_param(why, ERR_UNSUPPORTED, "messages",
@@ -312,6 +351,14 @@ static const struct route *find_route(const char *path, enum http_method method,
     return NULL;
 }
 
+/* In whose words mistakes are told. */
+static enum dialect dialect_of(const char *path)
+{
+    return !strncmp(path, "/v1/messages", 12) ? DIALECT_ANTHROPIC
+           : !strncmp(path, "/api/", 5)       ? DIALECT_OLLAMA
+                                              : DIALECT_OPENAI;
+}
+
 bool api_owns_path(const char *path)
 {
     return !strncmp(path, "/v1/", 4) || has_route(path);
@@ -322,7 +369,7 @@ struct api_exchange *api_handle(struct api *a, const struct api_request *req,
 {
     char text[256], allow[64];
     const struct route *route = find_route(req->path, req->method, allow, sizeof(allow));
-    const struct reply r = {ops, reply};
+    const struct reply r = {ops, reply, dialect_of(req->path)};
     if (!route && !*allow) {
         snprintf(text, sizeof(text), "there is no %.120s here", req->path);
         reply_error_full(&r, 404, "not_found", NULL, text, 0, NULL);

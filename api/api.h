@@ -29,6 +29,8 @@ struct api_config {
     size_t write_high_bytes;    /* queued output of a reply beyond which its request is paused */
     size_t write_low_bytes;     /* ... and resumed below */
     int64_t request_timeout_ns, max_queue_ns; /* for requests that ask for none, and the most; 0: none */
+    int64_t keepalive_ns;       /* silence of a stream after which it says that it lives; 0: never */
+    const char *tool_parser;    /* "auto", "none", or a format's name (calls.h) */
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
     void (*offload)(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
@@ -84,6 +86,8 @@ void api_exchange_writable(struct api_exchange *x); /* queued output fell; may r
 void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, free; no more ops */
 /* Takes all waiting engine events. The server calls it when the engine's wake arrives. */
 void api_poll(struct api *a);
+/* Once a second or so: keep-alive of silent streams. */
+void api_tick(struct api *a);
 /* Exchanges not yet ended. */
 int api_active(const struct api *a);
 

@@ -161,6 +161,11 @@ void assistant_feed(struct assistant *s, const char *text, size_t n_bytes)
         ;
 }
 
+bool assistant_thinks(const struct assistant *s)
+{
+    return s->state == IN_THOUGHT;
+}
+
 void assistant_end(struct assistant *s)
 {
     while (step(s, true))

@@ -20,6 +20,8 @@ void assistant_init(struct assistant *s, struct parts *out, bool thinks, bool be
 void assistant_done(struct assistant *s);
 /* Adds text to the parts. Failures stick in out->err. */
 void assistant_feed(struct assistant *s, const char *text, size_t n_bytes);
+/* Inside of a thought? */
+bool assistant_thinks(const struct assistant *s);
 /* The text is over: what was held back goes out. */
 void assistant_end(struct assistant *s);
 

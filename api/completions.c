@@ -73,6 +73,7 @@ static void write_choice(const struct api_exchange *x, const struct choice *c, b
 
 static void chunk(struct api_exchange *x, struct choice *c, bool final, struct jw *w)
 {
+    jw_raw(w, "data: ");
     head(x, w);
     jw_raw(w, ",\"choices\":[");
     write_choice(x, c, final, w);
@@ -81,7 +82,16 @@ static void chunk(struct api_exchange *x, struct choice *c, bool final, struct j
         write_usage(x, w);
     else if (x->p.include_usage)
         jw_raw(w, ",\"usage\":null");
-    jw_raw(w, "}");
+    jw_raw(w, "}\n\n");
+}
+
+static void progress(struct api_exchange *x, const struct gen_event *ev, struct jw *w)
+{
+    jw_raw(w, "data: ");
+    head(x, w);
+    jw_raw(w, ",\"choices\":[]");
+    write_progress(x, ev, w);
+    jw_raw(w, "}\n\n");
 }
 
 static void usage_chunk(struct api_exchange *x, struct jw *w)
@@ -108,6 +118,8 @@ static void whole(struct api_exchange *x, struct jw *w)
 static const struct answer_ops completion_ops = {
     .id_prefix = "cmpl-",
     .chunk = chunk,
+    .closing = sse_closing,
+    .progress = progress,
     .usage_chunk = usage_chunk,
     .whole = whole,
     .logprob = logprob,

@@ -14,11 +14,10 @@
 
 #define OFFLOAD_BYTES 32768 /* texts beyond it are tokenized off the loop thread */
 #define REQUEST_ARENA_SPARE ((size_t)4 << 20)
-#define CHUNK_BYTES (4u << 20)
 
 /* --- life ----------------------------------------------------------------------------------------- */
 
-static void make_id(struct api *a, const char *prefix, char *dst, size_t n)
+void make_id(struct api *a, const char *prefix, char *dst, size_t n)
 {
     snprintf(dst, n, "%s%016llx%08llx", prefix, (unsigned long long)a->id_seed,
              (unsigned long long)++a->id_count);
@@ -73,6 +72,8 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
         c->index = i;
         c->stop_token_id = -1;
         jw_init(&c->text, API_MAX_ANSWER_BYTES);
+        parts_init(&c->parts, API_MAX_ANSWER_BYTES, ops->call_prefix ? ops->call_prefix : "call_",
+                   a->id_seed + a->id_count);
         jw_init(&c->ids, API_MAX_ANSWER_BYTES);
         for (int k = 0; k < 4; k++)
             jw_init(&c->lp[k], API_MAX_ANSWER_BYTES);
@@ -88,6 +89,8 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
 static void exchange_free(struct api_exchange *x)
 {
     struct api *a = x->a;
+    if (x->ops->freed)
+        x->ops->freed(x);
     if (x->prev)
         x->prev->next = x->next;
     else
@@ -106,6 +109,8 @@ static void exchange_free(struct api_exchange *x)
     for (int i = 0; i < x->n_choices; i++) {
         struct choice *c = &x->choices[i];
         jw_done(&c->text);
+        parts_done(&c->parts);
+        assistant_done(&c->assistant);
         jw_done(&c->ids);
         for (int k = 0; k < 4; k++)
             jw_done(&c->lp[k]);
@@ -150,7 +155,7 @@ static void facts_of(const struct api_exchange *x, struct api_log_facts *f)
     };
 }
 
-static void end(struct api_exchange *x)
+void exchange_end(struct api_exchange *x)
 {
     struct api_log_facts facts;
     facts_of(x, &facts);
@@ -176,15 +181,7 @@ void exchange_fail(struct api_exchange *x, const struct err *e)
 {
     cancel_all(x);
     if (x->begun) {
-        struct jw w;
-        jw_init(&w, CHUNK_BYTES);
-        jw_raw(&w, "data: ");
-        error_json(&w, error_status(e), error_code(e), e->param, e->text);
-        jw_raw(&w, "\n\ndata: [DONE]\n\n");
-        if (w.err == 0)
-            x->reply.ops->write(x->reply.host, w.b.data, w.b.n_bytes);
-        jw_done(&w);
-        end(x);
+        stream_fail(x, e);
     } else {
         x->state = X_ENDED;
         reply_error(&x->reply, x->a, e);
@@ -250,7 +247,8 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .min_tokens = p->min_tokens,
         .n = p->n,
         .ignore_eos = p->ignore_eos,
-        .skip_special_tokens = p->skip_special_tokens,
+        .skip_special_tokens = p->skip_special_tokens && !x->calls && !x->thinks, /* marks may be such tokens */
+        .thought = {x->thinks ? p->thought_budget : 0, x->thought_begun, x->think_id, x->unthink_id},
         .sampling = {
             .temperature = (float)p->temperature,
             .top_p = (float)p->top_p,
@@ -274,6 +272,7 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .fair_key = x->client,
         .timeout_ns = p->timeout_ns,
         .max_queue_ns = p->max_queue_ns,
+        .progress = p->stream && p->return_progress,
         .user = pr,
     };
     struct stop_string *stop = copy(arena, p->stop, (size_t)p->n_stop * sizeof(*stop));
@@ -339,17 +338,6 @@ static int submit_all(struct api_exchange *x, struct err *e)
     return 0;
 }
 
-static void begin_stream(struct api_exchange *x)
-{
-    static const struct api_header headers[] = {
-        {"Content-Type", "text/event-stream; charset=utf-8"},
-        {"Cache-Control", "no-cache"},
-        {"X-Accel-Buffering", "no"},
-    };
-    x->begun = true;
-    x->reply.ops->begin(x->reply.host, 200, headers, 3, -1);
-}
-
 static void tokenized(struct api_exchange *x)
 {
     struct err e = x->tokenize_error;
@@ -366,7 +354,7 @@ static void tokenized(struct api_exchange *x)
     }
     x->state = X_RUNNING;
     if (x->p.stream)
-        begin_stream(x);
+        stream_begin(x);
 }
 
 static void tokenize_work(void *arg)
@@ -425,187 +413,6 @@ struct api_exchange *exchange_start(struct api_exchange *x)
         return x;
     exchange_free_if_over(x);
     return NULL;
-}
-
-/* --- events --------------------------------------------------------------------------------------- */
-
-static void send_chunk(struct api_exchange *x, struct choice *c, bool final)
-{
-    struct jw *w = &x->out;
-    jw_reset(w);
-    jw_raw(w, "data: ");
-    x->ops->chunk(x, c, final, w);
-    jw_raw(w, "\n\n");
-    jw_reset(&c->text);
-    jw_reset(&c->ids);
-    for (int k = 0; k < 4; k++)
-        jw_reset(&c->lp[k]);
-    c->n_lp = 0;
-    c->started = true;
-    if (w->err == 0)
-        x->reply.ops->write(x->reply.host, w->b.data, w->b.n_bytes);
-}
-
-static void send_end(struct api_exchange *x)
-{
-    struct jw *w = &x->out;
-    jw_reset(w);
-    if (x->p.include_usage) {
-        jw_raw(w, "data: ");
-        x->ops->usage_chunk(x, w);
-        jw_raw(w, "\n\n");
-    }
-    jw_raw(w, "data: [DONE]\n\n");
-    if (w->err == 0)
-        x->reply.ops->write(x->reply.host, w->b.data, w->b.n_bytes);
-    end(x);
-}
-
-/* The prompt's part of a choice's answer, before its first own token. */
-static void echo(struct api_exchange *x, struct choice *c)
-{
-    struct prompt *pr = c->prompt;
-    c->echoed = true;
-    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
-    if (pr->text) {
-        jw_escape(&c->text, pr->text, pr->text_bytes);
-    } else if (t) {
-        struct buf raw;
-        buf_init(&raw, API_MAX_ANSWER_BYTES);
-        if (tokenizer_decode(t, pr->ids.ids, pr->ids.n, x->p.skip_special_tokens, &raw) == 0)
-            jw_escape(&c->text, raw.n_bytes ? raw.data : "", raw.n_bytes);
-        else
-            c->text.err = ERR_NOMEM;
-        buf_done(&raw);
-    }
-    for (int k = 0; k < 4; k++)
-        jw_join(&c->lp[k], &pr->lp[k]);
-    c->n_lp = pr->n_lp;
-    c->offset = pr->offset;
-    if (!pr->n_lp)
-        for (size_t i = 0; i < pr->ids.n; i++)
-            c->offset += token_chars(x, pr->ids.ids[i]);
-}
-
-static void take_tokens(struct api_exchange *x, struct choice *c, const struct gen_event *ev)
-{
-    jw_escape(&c->text, ev->text ? ev->text : "", ev->text_bytes);
-    for (int i = 0; i < ev->n_tokens; i++) {
-        const struct gen_token *t = &ev->tokens[i];
-        if (x->p.return_token_ids)
-            jw_printf(&c->ids, "%s%d", c->ids.b.n_bytes ? "," : "", t->id);
-        if (x->p.logprobs >= 0) {
-            x->ops->logprob(x, c->lp, c->n_lp++, c->offset, t, false);
-            c->offset += token_chars(x, t->id);
-        }
-        c->n_tokens++;
-        c->sum_logprob += (double)t->logprob;
-    }
-    x->completion_tokens += ev->n_tokens;
-}
-
-static void take_prompt(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
-{
-    for (int i = 0; i < ev->n_tokens; i++) {
-        struct gen_token t = ev->tokens[i]; /* may have more alternatives than either asked for */
-        bool first = ev->prompt_position + i == 0;
-        if (x->p.prompt_logprobs >= 0) {
-            t.n_top = t.n_top < x->p.prompt_logprobs ? t.n_top : x->p.prompt_logprobs;
-            jw_raw(&pr->logprobs, first ? "" : ",");
-            write_prompt_logprob(x, &pr->logprobs, &t, first);
-        }
-        if (!x->p.echo || x->p.logprobs < 0)
-            continue;
-        t.n_top = ev->tokens[i].n_top < x->p.logprobs ? ev->tokens[i].n_top : x->p.logprobs;
-        x->ops->logprob(x, pr->lp, pr->n_lp++, pr->offset, &t, first);
-        pr->offset += token_chars(x, t.id);
-    }
-}
-
-static void take_end(struct api_exchange *x, struct choice *c, const struct gen_event *ev)
-{
-    c->done = true;
-    c->finish = ev->finish_reason;
-    c->stop_token_id = ev->stop_token_id;
-    c->stop_string = ev->stop_string ? strdup(ev->stop_string) : NULL;
-    if (ev->choice == 0) {
-        x->prompt_tokens += ev->prompt_tokens;
-        x->cached_tokens += ev->cached_tokens;
-    }
-    if (ev->ttft_ns > 0 && (x->ttft_ns < 0 || ev->ttft_ns < x->ttft_ns))
-        x->ttft_ns = ev->ttft_ns;
-    x->n_done++;
-}
-
-static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
-{
-    struct choice *c = &x->choices[pr->index * x->p.n + ev->choice];
-    bool stream = x->p.stream;
-    if (ev->type == GEN_FAILED || (ev->type == GEN_CACHE && !ev->cache)) {
-        exchange_fail(x, &ev->error);
-        return;
-    }
-    if (ev->type == GEN_CACHE) {
-        x->ops->cache(x, ev->cache);
-        return;
-    }
-    if (ev->type == GEN_PROMPT) {
-        take_prompt(x, pr, ev);
-        return;
-    }
-    if (x->p.echo && !c->echoed)
-        echo(x, c);
-    if (ev->type == GEN_TOKENS)
-        take_tokens(x, c, ev);
-    else
-        take_end(x, c, ev);
-    if (stream && (c->done || c->text.b.n_bytes || c->ids.b.n_bytes || c->n_lp || !c->started))
-        send_chunk(x, c, c->done);
-    if (x->n_done < x->n_choices)
-        return;
-    if (stream) {
-        send_end(x);
-    } else {
-        jw_reset(&x->out);
-        x->ops->whole(x, &x->out);
-        exchange_finish(x, &x->out);
-    }
-}
-
-static void check_pressure(struct api_exchange *x)
-{
-    const struct api_config *cfg = &x->a->cfg;
-    if (x->gone || x->state != X_RUNNING || !x->p.stream)
-        return;
-    size_t queued = x->reply.ops->queued_bytes(x->reply.host);
-    bool pause = x->paused ? queued > cfg->write_low_bytes : queued > cfg->write_high_bytes;
-    if (pause == x->paused)
-        return;
-    x->paused = pause;
-    for (int i = 0; i < x->n_prompts; i++)
-        if (x->prompts[i].n_live > 0)
-            engine_pause(cfg->engine, x->prompts[i].request_id, pause);
-}
-
-void api_poll(struct api *a)
-{
-    struct gen_event *ev;
-    while ((ev = engine_next_event(a->cfg.engine))) {
-        struct prompt *pr = ev->user;
-        struct api_exchange *x = pr->x;
-        if (ev->type == GEN_DONE || ev->type == GEN_FAILED || ev->type == GEN_CACHE)
-            pr->n_live--;
-        if (!x->gone && x->state == X_RUNNING)
-            on_event(x, pr, ev);
-        engine_event_free(a->cfg.engine, ev);
-        check_pressure(x);
-        exchange_free_if_over(x);
-    }
-}
-
-void api_exchange_writable(struct api_exchange *x)
-{
-    check_pressure(x);
 }
 
 void api_exchange_gone(struct api_exchange *x)

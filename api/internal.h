@@ -4,6 +4,7 @@
 #define LATENT_API_INTERNAL_H
 
 #include "api/api.h"
+#include "api/assistant.h"
 #include "api/json_write.h"
 #include "api/params.h"
 #include "api/template.h"
@@ -19,22 +20,25 @@ struct api {
     uint64_t id_seed, id_count;
 };
 
+enum dialect { DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_OLLAMA };
+
 /* The reply side of a request; `gone` once the client is. */
 struct reply {
     const struct api_reply_ops *ops;
     void *host;
+    enum dialect dialect; /* of its errors */
 };
 
 /* A whole JSON answer. Frees nothing. */
 void reply_json(const struct reply *r, int status, const struct jw *body,
                 const struct api_log_facts *facts);
-/* An error in OpenAI's shape; the status and type follow from e->code. */
+/* An error in the dialect's shape; the status and type follow from e->code. */
 void reply_error(const struct reply *r, const struct api *a, const struct err *e);
 /* The same with everything given. code: NULL or a name; retry_after: seconds, 0 none; allow: for 405. */
 void reply_error_full(const struct reply *r, int status, const char *code, const char *param,
                       const char *message, int retry_after, const char *allow);
-/* {"error":{...}} alone. */
-void error_json(struct jw *w, int status, const char *code, const char *param, const char *message);
+/* The error's body alone. */
+void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param, const char *message);
 int error_status(const struct err *e);
 const char *error_code(const struct err *e);
 
@@ -44,6 +48,7 @@ const struct engine_info *ready_or_reply(struct api *a, const struct reply *r);
 int check_model(const struct api *a, const struct params *p, struct err *e) LATENT_MUST_CHECK;
 /* The chat template of operator or model, or NULL with *e set. A model may have another for requests
  * with tools. */
+const char *api_chat_template_text(const struct api *a, bool tools);
 struct template *api_chat_template(struct api *a, bool tools, struct err *e);
 
 /* --- generation.c --------------------------------------------------------------------------------- */
@@ -70,7 +75,9 @@ struct choice {
     struct prompt *prompt;
     int index;
     bool echoed, started; /* its prompt is in, its first chunk is out */
-    struct jw text;  /* escaped */
+    struct jw text;  /* escaped; completions */
+    struct parts parts;         /* chats */
+    struct assistant assistant;
     struct jw ids;   /* "1,2,3" */
     struct jw lp[4]; /* completions: tokens, token_logprobs, top_logprobs, text_offset; chat: content */
     int n_lp;
@@ -87,11 +94,24 @@ enum exchange_state { X_TOKENIZING, X_RUNNING, X_ENDED };
 
 /* How an endpoint writes what the exchange has. */
 struct answer_ops {
-    const char *id_prefix; /* "cmpl-" */
-    /* Streams: the chunk for what the choice has pending (final: with its finish reason). */
+    const char *id_prefix;   /* "cmpl-" */
+    const char *call_prefix; /* of ids of tool calls; NULL: "call_" */
+    const char *stream_type; /* NULL: an event stream; others get no keep-alive */
+    const char *keepalive;   /* NULL: a comment */
+    bool assistant;          /* text goes into parts, taken apart */
+    bool keeps_parts;        /* ... which stay after they were told */
+    /* Streams. Each writes whole frames. opening: when the request was accepted; may be NULL */
+    void (*opening)(struct api_exchange *x, struct jw *w);
+    /* What the choice has pending (final: with its finish reason). */
     void (*chunk)(struct api_exchange *x, struct choice *c, bool final, struct jw *w);
-    /* Streams: the last chunk, which has usage only. */
+    /* After the last chunk. */
+    void (*closing)(struct api_exchange *x, struct jw *w);
+    /* sse_closing: the chunk with usage only. */
     void (*usage_chunk)(struct api_exchange *x, struct jw *w);
+    /* So many prompt tokens are computed; NULL: not told. */
+    void (*progress)(struct api_exchange *x, const struct gen_event *ev, struct jw *w);
+    /* An error after the beginning; NULL: OpenAI's. */
+    void (*failed)(struct api_exchange *x, const struct err *e, struct jw *w);
     /* The whole answer. */
     void (*whole)(struct api_exchange *x, struct jw *w);
     /* One token's log-probability into lp[]. */
@@ -101,6 +121,8 @@ struct answer_ops {
     void (*tokenized)(struct api_exchange *x);
     /* The answer to what `tokenized` asked of the cache. */
     void (*cache)(struct api_exchange *x, const struct engine_cache_report *report);
+    /* The exchange is over, whatever came of it; frees x->extra. May be NULL. */
+    void (*freed)(struct api_exchange *x);
 };
 
 struct api_exchange {
@@ -117,8 +139,12 @@ struct api_exchange {
     char id[24 + MAX_REQUEST_ID];
     int64_t created, received_ns;
     uint64_t client;
-    int prompt_tokens, cached_tokens, completion_tokens;
-    int64_t ttft_ns;
+    int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
+    int64_t ttft_ns, written_ns;
+    bool thinks, thought_begun; /* chats: thoughts are looked for; the prompt begins one */
+    int32_t think_id, unthink_id; /* -1: no such token */
+    const struct call_format *calls; /* NULL: not looked for */
+    void *extra; /* the endpoint's */
     struct err tokenize_error;
     struct jw out;
     struct api_exchange *next, *prev;
@@ -135,6 +161,20 @@ void exchange_fail(struct api_exchange *x, const struct err *e);
 /* Ends with a whole JSON answer. */
 void exchange_finish(struct api_exchange *x, const struct jw *body);
 void exchange_free_if_over(struct api_exchange *x);
+void exchange_end(struct api_exchange *x);
+/* An id of this start: prefix and 24 digits. */
+void make_id(struct api *a, const char *prefix, char *dst, size_t n);
+
+/* --- deliver.c ------------------------------------------------------------------------------------ */
+
+void stream_begin(struct api_exchange *x);
+/* Sends what is in w and empties it. */
+void stream_write(struct api_exchange *x, struct jw *w);
+/* Ends with an error after the beginning. */
+void stream_fail(struct api_exchange *x, const struct err *e);
+/* OpenAI's end: usage where asked for, [DONE]. */
+void sse_closing(struct api_exchange *x, struct jw *w);
+
 /* ,"usage":{...} */
 void write_usage(const struct api_exchange *x, struct jw *w);
 /* Text of a token in log-probabilities: "token_id:N" or its bytes. */
@@ -142,6 +182,8 @@ void write_token(const struct api_exchange *x, struct jw *w, int32_t id);
 /* Characters that a token's bytes add. */
 long token_chars(const struct api_exchange *x, int32_t id);
 const char *finish_name(enum finish_reason f);
+/* The same of a chat: "tool_calls" where there are any. */
+const char *chat_finish_name(const struct choice *c);
 /* One entry of prompt_logprobs: null for the first token, else alternatives and the token, by id. */
 void write_prompt_logprob(const struct api_exchange *x, struct jw *w, const struct gen_token *t, bool first);
 /* ,"prompt_logprobs":[...], where asked for */
@@ -149,6 +191,8 @@ void write_prompt_logprobs(const struct api_exchange *x, const struct prompt *pr
 /* Chooses for best_of: the n_shown choices of each prompt whose tokens are likeliest on average go first.
  * Returns how many are told of a prompt. */
 int order_choices(struct api_exchange *x);
+/* ,"prompt_progress":{...}, as llama-server has it */
+void write_progress(const struct api_exchange *x, const struct gen_event *ev, struct jw *w);
 /* ,"stop_reason":... */
 void write_stop_reason(const struct choice *c, struct jw *w);
 /* ,"prompt_token_ids":[...] and ,"token_ids":[...] */

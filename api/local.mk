@@ -10,6 +10,7 @@ libapi_a_SOURCES = \
 	%D%/calls_kimi.c %D%/calls_llama.c %D%/calls_marked.c %D%/calls_qwen_coder.c \
 	%D%/chat.c \
 	%D%/completions.c \
+	%D%/deliver.c \
 	%D%/fields.def \
 	%D%/generation.c \
 	%D%/internal.h \

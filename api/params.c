@@ -424,6 +424,7 @@ static void set_defaults(struct params *p, enum field_where where)
     p->n = 1;
     p->logprobs = p->top_logprobs = -1;
     p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
+    p->include_reasoning = p->separate_reasoning = p->parallel_tool_calls = true;
     p->best_of = 1;
     p->prompt_logprobs = -1;
     p->mirostat_tau = 5;

@@ -38,7 +38,10 @@ struct params {
     int prompt_logprobs;  /* -1: none */
     const char *suffix, *request_id; /* NULL: none */
     int truncate_prompt;  /* 0: no; -1: to what fits */
-    bool include_stop;
+    bool include_stop, return_progress;
+    bool include_reasoning, separate_reasoning, parallel_tool_calls;
+    const char *reasoning_effort; /* NULL: not said */
+    int thought_budget;           /* 0: none */
     double top_n_sigma, typical_p, xtc_probability, xtc_threshold;
     int mirostat;
     double mirostat_tau, mirostat_eta;

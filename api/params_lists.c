@@ -169,6 +169,27 @@ int read_repetition_detection(struct params *p, const cJSON *v, const char *name
     return 0;
 }
 
+int read_reasoning_effort(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    static const char *const known[] = {"none", "minimal", "low", "medium", "high", "xhigh"};
+    for (size_t i = 0; cJSON_IsString(v) && i < sizeof(known) / sizeof(*known); i++)
+        if (!strcmp(v->valuestring, known[i])) {
+            p->reasoning_effort = known[i];
+            return 0;
+        }
+    return bad(e, name, "none, minimal, low, medium, high or xhigh");
+}
+
+/* llama-server's words for it. */
+int read_reasoning_format(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *s = cJSON_IsString(v) ? v->valuestring : "";
+    if (strcmp(s, "none") != 0 && strcmp(s, "auto") != 0 && strcmp(s, "deepseek") != 0)
+        return bad(e, name, "none, auto or deepseek");
+    p->separate_reasoning = strcmp(s, "none") != 0;
+    return 0;
+}
+
 int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     const char *s = cJSON_IsString(v) ? v->valuestring : "";

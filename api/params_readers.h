@@ -13,6 +13,8 @@ int read_bad_words(struct params *p, const cJSON *v, const char *name, struct er
 int read_breakers(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_truncate(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_repetition_detection(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_reasoning_effort(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_reasoning_format(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e);
 
 /* A whole number in [min, max] (MAX_INT: no bound of ours). */

@@ -98,6 +98,14 @@ void parts_join(const struct parts *p, enum part_kind kind, struct jw *w)
         w->err = p->err;
 }
 
+bool parts_pending(const struct parts *p)
+{
+    for (int i = 0; i < p->n; i++)
+        if (!p->list[i].opened || p->list[i].text.b.n_bytes > p->list[i].told)
+            return true;
+    return false;
+}
+
 bool parts_has(const struct parts *p, enum part_kind kind)
 {
     for (int i = 0; i < p->n; i++)

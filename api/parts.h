@@ -42,6 +42,8 @@ void parts_close(struct parts *p);
 void parts_told(struct parts *p, bool keep);
 /* All text of a kind that has not gone out, joined. */
 void parts_join(const struct parts *p, enum part_kind kind, struct jw *w);
+/* Does anything wait to be told: text, or the beginning of a call? */
+bool parts_pending(const struct parts *p);
 bool parts_has(const struct parts *p, enum part_kind kind);
 
 #endif

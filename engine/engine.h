@@ -131,6 +131,14 @@ struct repetition_detection {
     int max_pattern_size, min_pattern_size, min_count;
 };
 
+/* A thought of at most `budget` tokens, ended by force with the token `end`. It begins with the answer (begun), or
+ * where the first token is `begin`. budget 0 or end < 0: no limit. */
+struct thought_limit {
+    int budget;
+    bool begun;
+    int32_t begin, end;
+};
+
 /* Neutral values in brackets. Ranges were checked by the API; the engine checks ids and lengths. */
 struct sampling_params {
     float temperature;        /* [1] 0: greedy */
@@ -170,6 +178,8 @@ struct gen_request {
     bool skip_special_tokens; /* leave control tokens out of the text */
     bool include_stop;        /* the text ends with the stop string, not before it */
     struct repetition_detection repetition;
+    struct thought_limit thought;
+    bool progress;            /* GEN_PROGRESS after each chunk of the prompt */
     struct sampling_params sampling;
     int n_stop;
     const struct stop_string *stop;
@@ -209,6 +219,7 @@ enum gen_event_type {
     GEN_TOKENS,     /* text and/or tokens were produced */
     GEN_DONE,       /* the choice ended; may carry the last text and tokens */
     GEN_FAILED,     /* the choice ended with `error` */
+    GEN_PROGRESS,   /* prompt_position of prompt_tokens are computed, cached_tokens of them found */
     GEN_CACHE,      /* the answer to engine_cache: `cache`, or `error` */
 };
 

@@ -225,6 +225,31 @@ void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *
     events_post(env->events, ev, env->stopping);
 }
 
+void seq_progress(struct seq *q, const struct job_env *env, int computed)
+{
+    struct gen_event *ev = q->job->req->progress && q->choice == 0 ? events_get(env->events, 0, 0, 0) : NULL;
+    if (!ev)
+        return;
+    fill_common(q, ev, GEN_PROGRESS);
+    ev->prompt_position = computed;
+    ev->prompt_tokens = q->job->req->n_prompt;
+    ev->cached_tokens = q->cached;
+    events_post(env->events, ev, env->stopping);
+}
+
+int32_t seq_forced(const struct seq *q)
+{
+    const struct thought_limit *t = &q->job->req->thought;
+    return t->budget > 0 && t->end >= 0 && !q->thought_over && q->n_output >= t->budget ? t->end : -1;
+}
+
+/* Did the thought end with this token, or never begin? */
+static void follow_thought(struct seq *q, int32_t token)
+{
+    const struct thought_limit *t = &q->job->req->thought;
+    q->thought_over |= token == t->end || (q->n_output == 1 && !t->begun && token != t->begin);
+}
+
 static bool is_stop_id(const struct gen_request *req, int32_t token)
 {
     for (int i = 0; i < req->n_stop_token_ids; i++)
@@ -272,6 +297,7 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
     metric_add(env->metrics->generation_tokens, 1);
     metric_add(env->metrics->lc_predicted, 1);
     sampler_accept(q->sampler, token);
+    follow_thought(q, token);
 
     bool may_stop = q->n_output > req->min_tokens;
     bool stop_id = is_stop_id(req, token);

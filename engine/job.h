@@ -18,6 +18,7 @@ struct seq {
     int n_tokens, cap_tokens;
     struct kv_seq *kv;    /* NULL while waiting */
     int n_output;
+    bool thought_over;    /* or there is none */
     int lp_done;          /* prompt positions whose log-probabilities were sent */
     int cached;           /* prompt tokens found in the cache at first admission */
     bool admitted_before;
@@ -70,6 +71,10 @@ struct job_env {
  * which predicts the next token. */
 void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *logits, int first,
                          int n_rows);
+/* The prompt is in the cache up to `computed`: tells it, where asked for. */
+void seq_progress(struct seq *q, const struct job_env *env, int computed);
+/* The token that comes next by force, or -1. */
+int32_t seq_forced(const struct seq *q);
 /* A token was chosen (lse: log-sum-exp of the raw logits, raw: those logits or NULL). Sends the event;
  * ends the sequence when it is the last. */
 void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const float *raw, float lse);

@@ -697,6 +697,9 @@ static void pick_item(void *arg, int item, int thread)
     float *row = last_row(s, p), max;
     s->pick_error[i] = sampler_pick(p->q->sampler, s->scratch[thread], row, job->banned,
                                     banned ? job->n_banned : 0, p->q->n_output, &s->picked[i]);
+    int32_t forced = seq_forced(p->q);
+    if (forced >= 0)
+        s->picked[i] = forced;
     if (job->req->logprobs >= 0)
         s->c.kern->max_logsumexp(row, s->c.vocab_size, &max, &s->lse[i]);
 }
@@ -763,6 +766,8 @@ static void commit(struct sched *s, const struct planned *p)
         metric_add(s->c.metrics->prompt_computed, upto - before);
     }
     kv_seq_commit(s->c.kv, q->kv, q->tokens + before, (uint32_t)p->n_tokens);
+    if (before < n_prompt)
+        seq_progress(q, &s->env, before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt);
     if (wants_prompt_logprobs(q) && p->n_logits > 0)
         seq_prompt_logprobs(q, &s->env, s->logits + (size_t)p->first_row * (size_t)s->c.vocab_size,
                             before, p->n_logits);

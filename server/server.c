@@ -159,7 +159,10 @@ static void watch_load(struct server *s)
 
 static void on_tick(uv_timer_t *t)
 {
-    watch_load(t->data);
+    struct server *s = t->data;
+    watch_load(s);
+    if (s->api && !s->stopping)
+        api_tick(s->api);
 }
 
 static void on_wake(uv_async_t *h)
@@ -346,6 +349,8 @@ static int start_api(struct server *s, struct err *e)
         .write_low_bytes = (size_t)cfg->write_low,
         .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
         .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
+        .keepalive_ns = cfg->keepalive * NS_PER_MS,
+        .tool_parser = cfg->tool_parser,
         .strict = cfg->strict,
         .offload = offload,
         .host = s,
