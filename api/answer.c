@@ -31,6 +31,22 @@ const char *chat_finish_name(const struct choice *c)
     return c->finish == FINISH_STOP && c->parts.n_calls > 0 ? "tool_calls" : finish_name(c->finish);
 }
 
+void write_arguments(const struct part *p, struct jw *w)
+{
+    struct jw quoted;
+    jw_init(&quoted, p->text.b.max_bytes + 2);
+    jw_raw(&quoted, "\"");
+    jw_join(&quoted, &p->text);
+    jw_raw(&quoted, "\"");
+    cJSON *string = quoted.err ? NULL : cJSON_Parse(quoted.b.data);
+    const char *text = cJSON_GetStringValue(string);
+    cJSON *value = text ? cJSON_Parse(text) : NULL;
+    jw_raw(w, cJSON_IsObject(value) ? text : "{}");
+    cJSON_Delete(value);
+    cJSON_Delete(string);
+    jw_done(&quoted);
+}
+
 void write_usage(const struct api_exchange *x, struct jw *w)
 {
     jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,",

@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "api/internal.h"
+#include "api/store.h"
 #include "base/clock.h"
 
 /* --- errors --------------------------------------------------------------------------------------- */
@@ -207,17 +208,20 @@ const struct engine_info *ready_or_reply(struct api *a, const struct reply *r)
     return NULL;
 }
 
-static const char *served_name(const struct api *a)
+const char *api_model_name(const struct api *a)
 {
     return a->cfg.model_id ? a->cfg.model_id : engine_info(a->cfg.engine)->model_id;
 }
 
 int check_model(const struct api *a, const struct params *p, struct err *e)
 {
-    if (!p->model || !*p->model || !strcmp(p->model, served_name(a)))
+    const char *name = api_model_name(a);
+    size_t n = strlen(name);
+    if (!p->model || !*p->model || !strcmp(p->model, name) ||
+        (!strncmp(p->model, name, n) && !strcmp(p->model + n, ":latest"))) /* as Ollama's clients write it */
         return 0;
     return err_set_param(e, ERR_NOTFOUND, "model", "the model \"%.100s\" does not exist; \"%s\" is served",
-                         p->model, served_name(a));
+                         p->model, api_model_name(a));
 }
 
 const char *api_chat_template_text(const struct api *a, bool tools)
@@ -251,7 +255,7 @@ static void write_model(const struct api *a, struct jw *w)
 {
     const struct engine_info *info = engine_info(a->cfg.engine);
     jw_raw(w, "{\"id\":");
-    jw_cstring(w, served_name(a));
+    jw_cstring(w, api_model_name(a));
     jw_printf(w, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"latentd\",\"max_model_len\":%d,",
               (long long)(clock_wall_ns() / NS_PER_SEC), info->max_model_len);
     jw_raw(w, "\"meta\":{\"architecture\":");
@@ -302,6 +306,12 @@ static const struct route {
 } routes[] = {
     {"/v1/completions", HTTP_M_POST, handle_completions},
     {"/v1/chat/completions", HTTP_M_POST, handle_chat},
+    {"/v1/responses", HTTP_M_POST, handle_responses},
+    {"/v1/responses/", HTTP_M_GET, handle_response_get},
+    {"/v1/responses/", HTTP_M_DELETE, handle_response_delete},
+    {"/v1/responses/", HTTP_M_POST, handle_response_cancel},
+    {"/v1/messages", HTTP_M_POST, handle_messages},
+    {"/v1/messages/count_tokens", HTTP_M_POST, handle_count_tokens},
     {"/v1/models", HTTP_M_GET, handle_models},
     {"/v1/models/", HTTP_M_GET, handle_model},
     {"/v1/cache", HTTP_M_GET, handle_cache_stats},
@@ -310,6 +320,12 @@ static const struct route {
     {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore},
     {"/v1/cache/pin", HTTP_M_POST, handle_cache_pin},
     {"/v1/cache/unpin", HTTP_M_POST, handle_cache_unpin},
+    {"/api/generate", HTTP_M_POST, handle_ollama_generate},
+    {"/api/chat", HTTP_M_POST, handle_ollama_chat},
+    {"/api/tags", HTTP_M_GET, handle_ollama_tags},
+    {"/api/ps", HTTP_M_GET, handle_ollama_ps},
+    {"/api/show", HTTP_M_POST, handle_ollama_show},
+    {"/api/version", HTTP_M_GET, handle_ollama_version},
     {"/tokenize", HTTP_M_POST, handle_tokenize},
     {"/detokenize", HTTP_M_POST, handle_detokenize},
 };
@@ -396,6 +412,12 @@ int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
     /* Ids of one start differ from those of the next. */
     if (getrandom(&a->id_seed, sizeof(a->id_seed), GRND_NONBLOCK) != sizeof(a->id_seed))
         a->id_seed = (uint64_t)clock_wall_ns();
+    a->started_s = clock_wall_ns() / NS_PER_SEC;
+    int r = store_open(cfg->store_path, cfg->store_entries, cfg->store_bytes, &a->store, e);
+    if (r < 0) {
+        free(a);
+        return r;
+    }
     *ret = a;
     return 0;
 }
@@ -409,6 +431,7 @@ void api_free(struct api **ap)
     api__free_exchanges(a);
     template_free(&a->chat[0]);
     template_free(&a->chat[1]);
+    store_close(&a->store);
     free(a);
 }
 

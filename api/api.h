@@ -30,6 +30,9 @@ struct api_config {
     size_t write_low_bytes;     /* ... and resumed below */
     int64_t request_timeout_ns, max_queue_ns; /* for requests that ask for none, and the most; 0: none */
     int64_t keepalive_ns;       /* silence of a stream after which it says that it lives; 0: never */
+    const char *store_path;     /* SQLite file of finished responses; NULL or "": in memory */
+    int store_entries;          /* responses kept */
+    uint64_t store_bytes;       /* bytes of them */
     const char *tool_parser;    /* "auto", "none", or a format's name (calls.h) */
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */

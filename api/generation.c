@@ -137,7 +137,7 @@ void exchange_free_if_over(struct api_exchange *x)
         exchange_free(x);
 }
 
-static void cancel_all(struct api_exchange *x)
+void exchange_cancel(struct api_exchange *x)
 {
     for (int i = 0; i < x->n_prompts; i++)
         if (x->prompts[i].n_live > 0 && x->prompts[i].request_id) /* 0: a command for the cache */
@@ -179,7 +179,7 @@ void exchange_finish(struct api_exchange *x, const struct jw *body)
 
 void exchange_fail(struct api_exchange *x, const struct err *e)
 {
-    cancel_all(x);
+    exchange_cancel(x);
     if (x->begun) {
         stream_fail(x, e);
     } else {
@@ -418,7 +418,7 @@ struct api_exchange *exchange_start(struct api_exchange *x)
 void api_exchange_gone(struct api_exchange *x)
 {
     x->gone = true;
-    cancel_all(x);
+    exchange_cancel(x);
     exchange_free_if_over(x);
 }
 

@@ -7,9 +7,12 @@
 #include "api/assistant.h"
 #include "api/json_write.h"
 #include "api/params.h"
+#include "api/params_readers.h"
 #include "api/template.h"
 
 #define API_MAX_ANSWER_BYTES (256u << 20) /* text of one answer that is not streamed */
+
+struct store;
 
 struct api {
     struct api_config cfg;
@@ -18,6 +21,8 @@ struct api {
     struct template *chat[2]; /* made at the first use; the second for requests with tools */
     struct err chat_error[2]; /* why there is none */
     uint64_t id_seed, id_count;
+    struct store *store; /* of responses */
+    int64_t started_s;   /* wall clock */
 };
 
 enum dialect { DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_OLLAMA };
@@ -162,6 +167,8 @@ void exchange_fail(struct api_exchange *x, const struct err *e);
 void exchange_finish(struct api_exchange *x, const struct jw *body);
 void exchange_free_if_over(struct api_exchange *x);
 void exchange_end(struct api_exchange *x);
+/* Ends what is generated, within a step; the events of its end still come. */
+void exchange_cancel(struct api_exchange *x);
 /* An id of this start: prefix and 24 digits. */
 void make_id(struct api *a, const char *prefix, char *dst, size_t n);
 
@@ -201,11 +208,28 @@ void write_choice_ids(const struct api_exchange *x, const struct choice *c, bool
 
 void api__free_exchanges(struct api *a);
 
+/* The name that is served. */
+const char *api_model_name(const struct api *a);
+/* The arguments of a call as the JSON value that they are; {} where the model wrote none. */
+void write_arguments(const struct part *p, struct jw *w);
+
 /* --- endpoints ------------------------------------------------------------------------------------ */
 
 struct api_exchange *handle_completions(struct api *a, const struct api_request *req,
                                         const struct reply *r);
 struct api_exchange *handle_chat(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_response_get(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_response_delete(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_response_cancel(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_generate(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_chat(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_tags(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_ps(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_version(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_show(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_messages(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_count_tokens(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_models(struct api *a, const struct api_request *req,
                                    const struct reply *r);
 struct api_exchange *handle_model(struct api *a, const struct api_request *req, const struct reply *r);
@@ -235,6 +259,14 @@ int infill_prompt(struct prompt *pr, const struct tokenizer *t, const char *suff
 int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;
 /* tools: a list, or NULL. */
 int tools_check(const cJSON *tools, struct err *e) LATENT_MUST_CHECK;
+/* anthropic_chat.c: messages, system and tools become those of a chat. */
+int anthropic_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
+/* responses_chat.c: items (p->n_items_before of them not the request's own), instructions and tools become those of a
+ * chat. */
+int responses_to_chat(struct params *p, const cJSON *items, struct err *e) LATENT_MUST_CHECK;
+/* ollama_chat.c: messages, or prompt and system, become those of a chat. */
+int ollama_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
+int ollama_prompt_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
 /* Renders messages into x->prompts[0] (chat.c; tokenize.c too). */
 int chat_prompt(struct api *a, struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 

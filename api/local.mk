@@ -1,9 +1,11 @@
 noinst_LIBRARIES += libapi.a
-libapi_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
+libapi_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS) $(SQLITE_CFLAGS)
 libapi_a_SOURCES = \
 	%D%/answer.c \
+	%D%/anthropic.c %D%/anthropic_chat.c \
 	%D%/assistant.c %D%/assistant.h \
 	%D%/api.c %D%/api.h \
+	%D%/build.c %D%/build.h \
 	%D%/cache.c \
 	%D%/calls.c %D%/calls.h %D%/calls_tagged.c %D%/calls_tagged.h \
 	%D%/calls_deepseek.c %D%/calls_dsml.c %D%/calls_glm.c %D%/calls_hermes.c %D%/calls_json.c \
@@ -18,9 +20,12 @@ libapi_a_SOURCES = \
 	%D%/json_write.c %D%/json_write.h \
 	%D%/messages.c \
 	%D%/infill.c \
+	%D%/ollama.c %D%/ollama_chat.c \
 	%D%/params.c %D%/params.h \
 	%D%/parts.c %D%/parts.h \
 	%D%/params_lists.c %D%/params_readers.h \
+	%D%/responses.c %D%/responses.h %D%/responses_chat.c %D%/responses_kept.c \
+	%D%/store.c %D%/store.h \
 	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
 	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \
 	%D%/template_eval.c %D%/template_expr.c %D%/template_filters.c %D%/template_globals.c \

@@ -423,8 +423,12 @@ static void set_defaults(struct params *p, enum field_where where)
     p->temperature = p->top_p = p->repetition_penalty = 1;
     p->n = 1;
     p->logprobs = p->top_logprobs = -1;
-    p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
+    p->max_tokens = where == IN_COMPLETIONS ? 16 : where == IN_MESSAGES ? 0 : MAX_INT;
+    p->stream = where & (IN_GENERATE | IN_OLLAMA_CHAT); /* Ollama streams unless told not to */
+    p->store = true;
     p->include_reasoning = p->separate_reasoning = p->parallel_tool_calls = true;
+    if (where == IN_MESSAGES)
+        p->include_reasoning = false; /* until thinking is asked for */
     p->best_of = 1;
     p->prompt_logprobs = -1;
     p->mirostat_tau = 5;
@@ -460,6 +464,8 @@ static int check_best_of(struct params *p, struct err *e)
 
 static int check_together(struct params *p, enum field_where where, struct err *e)
 {
+    if (where == IN_MESSAGES && p->max_tokens < 1)
+        return err_set_param(e, ERR_INVAL, "max_tokens", "max_tokens is missing");
     if (where == IN_CHAT) {
         if (p->top_logprobs >= 0 && !p->chat_logprobs)
             return err_set_param(e, ERR_INVAL, "top_logprobs", "top_logprobs needs logprobs: true");
@@ -486,10 +492,10 @@ static int check_together(struct params *p, enum field_where where, struct err *
     return 0;
 }
 
-static int walk(struct params *p, enum field_where where, struct err *e)
+int params_fields(struct params *p, const cJSON *object, enum field_where where, struct err *e)
 {
     const cJSON *at;
-    cJSON_ArrayForEach(at, p->root)
+    cJSON_ArrayForEach(at, object)
     {
         const struct field *f = find_field(at->string, where);
         if (!f && p->cfg->strict)
@@ -500,7 +506,13 @@ static int walk(struct params *p, enum field_where where, struct err *e)
         if (r < 0)
             return r;
     }
-    return check_together(p, where, e);
+    return 0;
+}
+
+static int walk(struct params *p, enum field_where where, struct err *e)
+{
+    int r = params_fields(p, p->root, where, e);
+    return r < 0 ? r : check_together(p, where, e);
 }
 
 int params_read(const struct api_config *cfg, enum field_where where, const char *body,

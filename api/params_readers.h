@@ -15,6 +15,20 @@ int read_truncate(struct params *p, const cJSON *v, const char *name, struct err
 int read_repetition_detection(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_reasoning_effort(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_reasoning_format(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_thinking(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_system(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_input(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_instructions(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_previous(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_reasoning(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_text(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_truncation(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_options(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_num_predict(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_think(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_text_prompt(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_images(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e);
 
 /* A whole number in [min, max] (MAX_INT: no bound of ours). */
