@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "api/internal.h"
+#include "api/routes.h"
 #include "api/store.h"
 #include "base/clock.h"
 
@@ -152,6 +153,18 @@ void reply_json(const struct reply *r, int status, const struct jw *body,
 {
     static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
     reply_bytes(r, status, NULL, 0, body, facts ? facts : &none);
+}
+
+void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more, const char *body,
+                 size_t n_bytes)
+{
+    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    struct api_header headers[4] = {{"Content-Type", type}};
+    for (int i = 0; i < n_more && i < 3; i++)
+        headers[1 + i] = more[i];
+    r->ops->begin(r->host, 200, headers, 1 + n_more, (int64_t)n_bytes);
+    r->ops->write(r->host, body, n_bytes);
+    r->ops->end(r->host, &none);
 }
 
 void reply_error_full(const struct reply *r, int status, const char *code, const char *param,
@@ -299,49 +312,88 @@ struct api_exchange *handle_model(struct api *a, const struct api_request *req, 
 
 /* --- routes --------------------------------------------------------------------------------------- */
 
-static const struct route {
-    const char *path; /* one that ends in '/' takes what begins with it */
-    enum http_method method;
-    struct api_exchange *(*handle)(struct api *a, const struct api_request *req, const struct reply *r);
-} routes[] = {
-    {"/v1/completions", HTTP_M_POST, handle_completions},
-    {"/v1/chat/completions", HTTP_M_POST, handle_chat},
-    {"/v1/responses", HTTP_M_POST, handle_responses},
-    {"/v1/responses/", HTTP_M_GET, handle_response_get},
-    {"/v1/responses/", HTTP_M_DELETE, handle_response_delete},
-    {"/v1/responses/", HTTP_M_POST, handle_response_cancel},
-    {"/v1/messages", HTTP_M_POST, handle_messages},
-    {"/v1/messages/count_tokens", HTTP_M_POST, handle_count_tokens},
-    {"/v1/models", HTTP_M_GET, handle_models},
-    {"/v1/models/", HTTP_M_GET, handle_model},
-    {"/v1/cache", HTTP_M_GET, handle_cache_stats},
-    {"/v1/cache", HTTP_M_DELETE, handle_cache_drop},
-    {"/v1/cache/save", HTTP_M_POST, handle_cache_save},
-    {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore},
-    {"/v1/cache/pin", HTTP_M_POST, handle_cache_pin},
-    {"/v1/cache/unpin", HTTP_M_POST, handle_cache_unpin},
-    {"/api/generate", HTTP_M_POST, handle_ollama_generate},
-    {"/api/chat", HTTP_M_POST, handle_ollama_chat},
-    {"/api/tags", HTTP_M_GET, handle_ollama_tags},
-    {"/api/ps", HTTP_M_GET, handle_ollama_ps},
-    {"/api/show", HTTP_M_POST, handle_ollama_show},
-    {"/api/version", HTTP_M_GET, handle_ollama_version},
-    {"/tokenize", HTTP_M_POST, handle_tokenize},
-    {"/detokenize", HTTP_M_POST, handle_detokenize},
+#define SSE "text/event-stream"
+#define LINES "application/x-ndjson"
+
+const struct route api_routes[] = {
+    {"/v1/completions", HTTP_M_POST, handle_completions, IN_COMPLETIONS, "\"prompt\"", SSE, NULL, "/v1/completions",
+     "text completions"},
+    {"/v1/chat/completions", HTTP_M_POST, handle_chat, IN_CHAT, "\"messages\"", SSE, NULL, "/v1/chat/completions",
+     "chat completions, with tools and reasoning"},
+    {"/v1/responses", HTTP_M_POST, handle_responses, IN_RESPONSES, "\"input\"", SSE, NULL, "/v1/responses",
+     "the Responses API"},
+    {"/v1/responses/", HTTP_M_GET, handle_response_get, 0, NULL, NULL, NULL, "/v1/responses/{id}",
+     "a response kept; with /input_items what it was asked with"},
+    {"/v1/responses/", HTTP_M_DELETE, handle_response_delete, 0, NULL, NULL, NULL, "/v1/responses/{id}",
+     "forgets a response"},
+    {"/v1/responses/", HTTP_M_POST, handle_response_cancel, 0, NULL, NULL, NULL, "/v1/responses/{id}/cancel",
+     "ends a response that is being generated"},
+    {"/v1/messages", HTTP_M_POST, handle_messages, IN_MESSAGES, "\"messages\",\"max_tokens\"", SSE, NULL, "/v1/messages",
+     "Anthropic's messages"},
+    {"/v1/messages/count_tokens", HTTP_M_POST, handle_count_tokens, IN_COUNT, "\"messages\"", NULL, NULL, "/v1/messages/count_tokens",
+     "how many tokens a message has"},
+    {"/v1/models", HTTP_M_GET, handle_models, 0, NULL, NULL, NULL, "/v1/models",
+     "the model served"},
+    {"/v1/models/", HTTP_M_GET, handle_model, 0, NULL, NULL, NULL, "/v1/models/{id}",
+     "the same, by name"},
+    {"/v1/cache", HTTP_M_GET, handle_cache_stats, 0, NULL, NULL, NULL, "/v1/cache",
+     "what the cache holds"},
+    {"/v1/cache", HTTP_M_DELETE, handle_cache_drop, IN_CACHE, NULL, NULL, NULL, "/v1/cache",
+     "drops it"},
+    {"/v1/cache/save", HTTP_M_POST, handle_cache_save, IN_CACHE, NULL, NULL, NULL, "/v1/cache/save",
+     "writes what is cached to disk"},
+    {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore, IN_CACHE, NULL, NULL, NULL, "/v1/cache/restore",
+     "reads a prefix from disk"},
+    {"/v1/cache/pin", HTTP_M_POST, handle_cache_pin, IN_CACHE, NULL, NULL, NULL, "/v1/cache/pin",
+     "keeps a prefix in memory"},
+    {"/v1/cache/unpin", HTTP_M_POST, handle_cache_unpin, IN_CACHE, "\"id\"", NULL, NULL, "/v1/cache/unpin",
+     "and no longer"},
+    {"/api/generate", HTTP_M_POST, handle_ollama_generate, IN_GENERATE, NULL, LINES, NULL, "/api/generate",
+     "Ollama's completions"},
+    {"/api/chat", HTTP_M_POST, handle_ollama_chat, IN_OLLAMA_CHAT, "\"messages\"", LINES, NULL, "/api/chat",
+     "Ollama's chats"},
+    {"/api/tags", HTTP_M_GET, handle_ollama_tags, 0, NULL, NULL, NULL, "/api/tags",
+     "Ollama's list of models"},
+    {"/api/ps", HTTP_M_GET, handle_ollama_ps, 0, NULL, NULL, NULL, "/api/ps",
+     "Ollama's list of loaded models"},
+    {"/api/show", HTTP_M_POST, handle_ollama_show, IN_SHOW, NULL, NULL, NULL, "/api/show",
+     "facts of the model"},
+    {"/api/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/api/version",
+     "the version"},
+    {"/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/tokenize",
+     "text to ids"},
+    {"/v1/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/v1/tokenize",
+     "the same"},
+    {"/detokenize", HTTP_M_POST, handle_detokenize, IN_DETOKENIZE, "\"tokens\"", NULL, NULL, "/detokenize",
+     "ids to text"},
+    {"/v1/detokenize", HTTP_M_POST, handle_detokenize, IN_DETOKENIZE, "\"tokens\"", NULL, NULL, "/v1/detokenize",
+     "the same"},
+    {"/apply-template", HTTP_M_POST, handle_apply_template, IN_TEMPLATE, "\"messages\"", NULL, NULL, "/apply-template",
+     "messages as the prompt that the model sees"},
+    {"/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/version",
+     "the version"},
+    {"/props", HTTP_M_GET, handle_props, 0, NULL, NULL, NULL, "/props",
+     "facts of server and model, as llama-server tells them"},
+    {"/slots", HTTP_M_GET, handle_slots, 0, NULL, NULL, NULL, "/slots",
+     "what runs; ?fail_on_no_slot=1 gives 503 when all are taken"},
+    {"/openapi.json", HTTP_M_GET, handle_openapi, 0, NULL, NULL, NULL, "/openapi.json",
+     "this API, as OpenAPI 3.1"},
+    {"/", HTTP_M_GET, handle_page, 0, NULL, NULL, "text/html; charset=utf-8", "/",
+     "a page to talk to the model"},
 };
 
-#define N_ROUTES (sizeof(routes) / sizeof(*routes))
+const size_t api_n_routes = sizeof(api_routes) / sizeof(*api_routes);
 
 static bool route_is(const struct route *r, const char *path)
 {
     size_t n = strlen(r->path);
-    return r->path[n - 1] == '/' ? !strncmp(path, r->path, n) : !strcmp(path, r->path);
+    return n > 1 && r->path[n - 1] == '/' ? !strncmp(path, r->path, n) : !strcmp(path, r->path);
 }
 
 static bool has_route(const char *path)
 {
-    for (size_t i = 0; i < N_ROUTES; i++)
-        if (route_is(&routes[i], path))
+    for (size_t i = 0; i < api_n_routes; i++)
+        if (route_is(&api_routes[i], path))
             return true;
     return false;
 }
@@ -356,8 +408,8 @@ static const struct route *find_route(const char *path, enum http_method method,
 {
     size_t at = 0;
     *allow = 0;
-    for (size_t i = 0; i < N_ROUTES; i++) {
-        const struct route *r = &routes[i];
+    for (size_t i = 0; i < api_n_routes; i++) {
+        const struct route *r = &api_routes[i];
         if (!route_is(r, path))
             continue;
         if (r->method == method || (r->method == HTTP_M_GET && method == HTTP_M_HEAD))

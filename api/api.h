@@ -20,6 +20,7 @@ struct api_config {
     struct metrics *metrics;    /* not owned; may be NULL */
     const char *model_id;       /* served name; NULL: the checkpoint's. Requests may also leave it out */
     const char *chat_template;  /* operator's override, NULL: the model's */
+    int max_seqs;               /* that run at once, for /slots */
     int max_prompts;            /* prompts in one completions request */
     int max_n;                  /* choices */
     int max_logprobs;           /* 20 */

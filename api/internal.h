@@ -37,6 +37,9 @@ struct reply {
 /* A whole JSON answer. Frees nothing. */
 void reply_json(const struct reply *r, int status, const struct jw *body,
                 const struct api_log_facts *facts);
+/* The same of another media type, with more headers (at most 3). */
+void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more, const char *body,
+                 size_t n_bytes);
 /* An error in the dialect's shape; the status and type follow from e->code. */
 void reply_error(const struct reply *r, const struct api *a, const struct err *e);
 /* The same with everything given. code: NULL or a name; retry_after: seconds, 0 none; allow: for 405. */
@@ -228,6 +231,11 @@ struct api_exchange *handle_ollama_tags(struct api *a, const struct api_request 
 struct api_exchange *handle_ollama_ps(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_ollama_version(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_ollama_show(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_apply_template(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_props(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_slots(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_openapi(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_page(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_messages(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_count_tokens(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_models(struct api *a, const struct api_request *req,

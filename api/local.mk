@@ -13,7 +13,7 @@ libapi_a_SOURCES = \
 	%D%/chat.c \
 	%D%/completions.c \
 	%D%/deliver.c \
-	%D%/fields.def \
+	%D%/fields.def %D%/fields.h \
 	%D%/generation.c \
 	%D%/internal.h \
 	%D%/json_read.c %D%/json_read.h \
@@ -21,6 +21,7 @@ libapi_a_SOURCES = \
 	%D%/messages.c \
 	%D%/infill.c \
 	%D%/ollama.c %D%/ollama_chat.c \
+	%D%/openapi.c %D%/routes.h %D%/props.c %D%/page.c \
 	%D%/params.c %D%/params.h \
 	%D%/parts.c %D%/parts.h \
 	%D%/params_lists.c %D%/params_readers.h \
@@ -33,3 +34,12 @@ libapi_a_SOURCES = \
 	%D%/template_repr.c %D%/template_run.c %D%/template_tests.c %D%/template_text.c \
 	%D%/template_value.c \
 	%D%/tokenize.c
+
+## the page as a C string
+EXTRA_DIST += %D%/page.html
+CLEANFILES += %D%/page_html.h
+%D%/page_html.h: %D%/page.html
+	$(AM_V_GEN)$(MKDIR_P) %D% && { echo 'static const char page_html[] ='; \
+	$(AWK) '{ gsub(/\\/, "&&"); gsub(/"/, "\\\""); gsub(/\?\?/, "?\"\"?"); print "\"" $$0 "\\n\"" }' $(srcdir)/%D%/page.html; \
+	echo ';'; } >$@.tmp && mv $@.tmp $@
+%D%/libapi_a-page.$(OBJEXT): %D%/page_html.h

@@ -12,6 +12,7 @@
 #include <strings.h>
 #include <sys/random.h>
 
+#include "api/fields.h"
 #include "api/json_read.h"
 #include "api/params_readers.h"
 #include "base/hash.h"
@@ -323,28 +324,17 @@ static int read_max_queue_time(struct params *p, const cJSON *v, const char *nam
 
 /* --- the table ------------------------------------------------------------------------------------ */
 
-enum kind { KIND_NUM, KIND_OPEN, KIND_INT, KIND_BOOL, KIND_VALUE, KIND_IGNORED, KIND_UNSERVED };
-
-struct field {
-    unsigned where;
-    const char *name;
-    enum kind kind;
-    size_t offset;
-    double min, max;
-    int (*read)(struct params *p, const cJSON *v, const char *name, struct err *e);
-};
-
-static const struct field fields[] = {
+const struct field api_fields[] = {
 #define NUM(where, name, member, min, max) \
-    {where, name, KIND_NUM, offsetof(struct params, member), min, max, NULL},
+    {where, name, KIND_NUM, offsetof(struct params, member), min, max, NULL, NULL},
 #define OPEN(where, name, member, min, max) \
-    {where, name, KIND_OPEN, offsetof(struct params, member), min, max, NULL},
+    {where, name, KIND_OPEN, offsetof(struct params, member), min, max, NULL, NULL},
 #define INT(where, name, member, min, max) \
-    {where, name, KIND_INT, offsetof(struct params, member), min, max, NULL},
-#define BOOL(where, name, member) {where, name, KIND_BOOL, offsetof(struct params, member), 0, 1, NULL},
-#define VALUE(where, name, function) {where, name, KIND_VALUE, 0, 0, 0, function},
-#define IGNORED(where, name) {where, name, KIND_IGNORED, 0, 0, 0, NULL},
-#define UNSERVED(where, name) {where, name, KIND_UNSERVED, 0, 0, 0, NULL},
+    {where, name, KIND_INT, offsetof(struct params, member), min, max, NULL, NULL},
+#define BOOL(where, name, member) {where, name, KIND_BOOL, offsetof(struct params, member), 0, 1, NULL, NULL},
+#define VALUE(where, name, function) {where, name, KIND_VALUE, 0, 0, 0, function, #function},
+#define IGNORED(where, name) {where, name, KIND_IGNORED, 0, 0, 0, NULL, NULL},
+#define UNSERVED(where, name) {where, name, KIND_UNSERVED, 0, 0, 0, NULL, NULL},
 #include "api/fields.def"
 #undef NUM
 #undef OPEN
@@ -355,11 +345,13 @@ static const struct field fields[] = {
 #undef UNSERVED
 };
 
+const size_t api_n_fields = sizeof(api_fields) / sizeof(*api_fields);
+
 static const struct field *find_field(const char *name, enum field_where where)
 {
-    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++)
-        if ((fields[i].where & where) && !strcmp(fields[i].name, name))
-            return &fields[i];
+    for (size_t i = 0; i < api_n_fields; i++)
+        if ((api_fields[i].where & where) && !strcmp(api_fields[i].name, name))
+            return &api_fields[i];
     return NULL;
 }
 

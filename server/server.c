@@ -339,6 +339,7 @@ static int start_api(struct server *s, struct err *e)
         .metrics = s->metrics,
         .model_id = *cfg->model_id ? cfg->model_id : NULL,
         .chat_template = s->chat_template,
+        .max_seqs = (int)cfg->max_num_seqs,
         .max_prompts = (int)cfg->max_prompts,
         .max_n = (int)cfg->max_n,
         .max_logprobs = (int)cfg->max_logprobs,
