@@ -164,6 +164,14 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
     c->finish = ev->finish_reason;
     c->stop_token_id = ev->stop_token_id;
     c->stop_string = ev->stop_string ? strdup(ev->stop_string) : NULL;
+    if (ev->embedding) {
+        c->n_vector = engine_info(x->a->cfg.engine)->config.hidden_size;
+        c->vector = malloc((size_t)c->n_vector * sizeof(*c->vector));
+        if (c->vector)
+            memcpy(c->vector, ev->embedding, (size_t)c->n_vector * sizeof(*c->vector));
+        else
+            c->parts.err = ERR_NOMEM;
+    }
     if (ev->choice == 0) {
         x->prompt_tokens += ev->prompt_tokens;
         x->cached_tokens += ev->cached_tokens;
@@ -205,7 +213,7 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
         take_end(x, c, ev);
     if (stream && (c->done || c->text.b.n_bytes || parts_pending(&c->parts) || c->ids.b.n_bytes || c->n_lp || !c->started))
         send_chunk(x, c, c->done);
-    if (c->parts.err && !c->done) {
+    if (c->parts.err) {
         struct err e = {0};
         exchange_fail(x, (err_set(&e, c->parts.err, "the answer does not fit into memory"), &e));
         return;

@@ -115,6 +115,7 @@ static void exchange_free(struct api_exchange *x)
         for (int k = 0; k < 4; k++)
             jw_done(&c->lp[k]);
         free(c->stop_string);
+        free(c->vector);
     }
     free(x->prompts);
     free(x->choices);
@@ -263,6 +264,7 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         },
         .n_stop_token_ids = p->n_stop_token_ids,
         .stop_token_ids = copy(arena, p->stop_token_ids, (size_t)p->n_stop_token_ids * 4),
+        .pooling = p->pooling,
         .include_stop = p->include_stop,
         .repetition = p->repetition,
         .logprobs = p->logprobs < 0 && p->best_of > 1 ? 0 : p->logprobs, /* best_of compares them */

@@ -91,6 +91,8 @@ struct choice {
     int n_lp;
     long offset;     /* characters told so far */
     int n_tokens;
+    float *vector; /* embeddings; owned */
+    int n_vector;
     double sum_logprob;
     enum finish_reason finish;
     bool done;
@@ -236,6 +238,8 @@ struct api_exchange *handle_props(struct api *a, const struct api_request *req, 
 struct api_exchange *handle_slots(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_openapi(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_page(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_embeddings(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_embed(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_messages(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_count_tokens(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_models(struct api *a, const struct api_request *req,

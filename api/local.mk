@@ -13,6 +13,7 @@ libapi_a_SOURCES = \
 	%D%/chat.c \
 	%D%/completions.c \
 	%D%/deliver.c \
+	%D%/embeddings.c \
 	%D%/fields.def %D%/fields.h \
 	%D%/generation.c \
 	%D%/internal.h \

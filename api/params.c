@@ -417,6 +417,8 @@ static void set_defaults(struct params *p, enum field_where where)
     p->logprobs = p->top_logprobs = -1;
     p->max_tokens = where == IN_COMPLETIONS ? 16 : where == IN_MESSAGES ? 0 : MAX_INT;
     p->stream = where & (IN_GENERATE | IN_OLLAMA_CHAT); /* Ollama streams unless told not to */
+    p->pooling = where & (IN_EMBEDDINGS | IN_EMBED) ? POOLING_MEAN : POOLING_NONE;
+    p->truncate = true;
     p->store = true;
     p->include_reasoning = p->separate_reasoning = p->parallel_tool_calls = true;
     if (where == IN_MESSAGES)
@@ -473,7 +475,7 @@ static int check_together(struct params *p, enum field_where where, struct err *
     int r = check_best_of(p, e);
     if (r < 0)
         return r;
-    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0)
+    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0 && !p->pooling)
         return err_set_param(e, ERR_INVAL, "max_tokens",
                              "max_tokens may be 0 only with echo, logprobs or prompt_logprobs, to score a prompt");
     if (p->min_tokens > p->max_tokens)

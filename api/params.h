@@ -13,7 +13,7 @@ enum field_where {
     IN_RESPONSES = 128, IN_EMBEDDINGS = 256,
     IN_GENERATE = 512, IN_OLLAMA_CHAT = 1024, IN_SHOW = 2048, /* Ollama's */
     IN_OPTIONS = 4096,                                     /* ... its object `options` */
-    IN_TEMPLATE = 8192,
+    IN_TEMPLATE = 8192, IN_EMBED = 16384, /* Ollama's embeddings */
 };
 
 struct params {
@@ -48,6 +48,10 @@ struct params {
     int truncate_prompt;  /* 0: no; -1: to what fits */
     bool include_stop, return_progress;
     bool include_reasoning, separate_reasoning, parallel_tool_calls;
+    enum pooling pooling;
+    bool base64;                /* embeddings as base64 */
+    int dimensions;             /* 0: not said */
+    bool truncate;              /* Ollama: what is too long is cut */
     bool raw;                   /* Ollama: no template */
     bool store;                 /* Responses: keep it */
     const char *instructions, *previous; /* NULL: none */

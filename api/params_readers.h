@@ -29,6 +29,9 @@ int read_num_predict(struct params *p, const cJSON *v, const char *name, struct 
 int read_think(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_text_prompt(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_images(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_embed_input(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_encoding_format(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_pooling(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e);
 
 /* A whole number in [min, max] (MAX_INT: no bound of ours). */

@@ -139,6 +139,9 @@ struct thought_limit {
     int32_t begin, end;
 };
 
+/* The prompt as one vector of length 1 instead of an answer: of its last token, or the mean of all. */
+enum pooling { POOLING_NONE = 0, POOLING_LAST, POOLING_MEAN };
+
 /* Neutral values in brackets. Ranges were checked by the API; the engine checks ids and lengths. */
 struct sampling_params {
     float temperature;        /* [1] 0: greedy */
@@ -188,6 +191,7 @@ struct gen_request {
     int logprobs;             /* -1 none; k: log-probability of each token and the k best */
     int prompt_logprobs;      /* -1 none; k: the same for prompt tokens (such prompts are not taken
                                * from the cache, since every position needs its logits) */
+    enum pooling pooling;     /* other than none: max_tokens must be 0 and n 1 */
     uint64_t cache_salt;      /* 0: the common pool */
     int priority;             /* lower goes first; [0] */
     uint64_t fair_key;        /* whose request it is: keys that wait are served alike */
@@ -243,6 +247,7 @@ struct gen_event {
     int32_t stop_token_id;    /* the one that matched, or -1 */
     int prompt_tokens, cached_tokens, completion_tokens;
     int64_t queue_ns, prefill_ns, decode_ns, ttft_ns; /* measured from submission */
+    const float *embedding;   /* DONE with pooling: hidden_size numbers; or NULL */
     const struct engine_cache_report *cache;
     struct err error;
 };

@@ -4,6 +4,7 @@
 #include "engine/job.h"
 #include "engine/sample.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,13 @@ static int check_ids(const int32_t *ids, int n, int vocab, const char *field, st
         if (ids[i] < 0 || ids[i] >= vocab)
             return err_set_param(e, ERR_INVAL, field, "%s: token id %d is out of range 0..%d", field,
                                  ids[i], vocab - 1);
+    return 0;
+}
+
+static int check_pooling(const struct sched_config *c, const struct gen_request *q, struct err *e)
+{
+    if (q->pooling && (!c->hidden || q->max_tokens != 0 || q->n != 1))
+        return err_set_param(e, ERR_INVAL, "pooling", "an embedding is of one prompt without an answer");
     return 0;
 }
 
@@ -39,6 +47,8 @@ static int check_request(const struct sched_config *c, const struct gen_request 
             return err_set_param(e, ERR_INVAL, "stop", "stop strings must have 1..512 bytes");
     if ((r = check_ids(q->prompt, q->n_prompt, c->vocab_size, "prompt", e)) < 0 ||
         (r = check_ids(q->stop_token_ids, q->n_stop_token_ids, c->vocab_size, "stop_token_ids", e)) < 0)
+        return r;
+    if ((r = check_pooling(c, q, e)) < 0)
         return r;
     if ((r = check_ids(q->sampling.allowed, q->sampling.n_allowed, c->vocab_size, "allowed_token_ids", e)) < 0)
         return r;
@@ -94,8 +104,10 @@ static int seq_init(struct seq *q, struct job *j, int choice, const struct sched
     q->cap_tokens = req->n_prompt + req->max_tokens;
     q->tokens = malloc((size_t)q->cap_tokens * sizeof(*q->tokens));
     buf_init(&q->shown, MAX_SHOWN);
-    q->last_event = events_get(c->events, longest_stop + 1, 0, 0);
-    if (!q->tokens || !q->last_event)
+    size_t vector = req->pooling ? (size_t)c->hidden_size * sizeof(float) : 0;
+    q->last_event = events_get(c->events, longest_stop + 1 + vector, 0, 0);
+    q->pooled = vector ? calloc((size_t)c->hidden_size, sizeof(*q->pooled)) : NULL;
+    if (!q->tokens || !q->last_event || (vector && !q->pooled))
         return ERR_NOMEM;
     memcpy(q->tokens, req->prompt, (size_t)req->n_prompt * sizeof(*q->tokens));
     q->n_tokens = req->n_prompt;
@@ -145,6 +157,7 @@ void job_free(struct job *j)
     for (int i = 0; i < j->n_seqs; i++) {
         struct seq *q = &j->seqs[i];
         free(q->tokens);
+        free(q->pooled);
         kv_parked_free(&q->parked);
         sampler_free(&q->sampler);
         textout_done(&q->text);
@@ -250,6 +263,38 @@ static void follow_thought(struct seq *q, int32_t token)
     q->thought_over |= token == t->end || (q->n_output == 1 && !t->begun && token != t->begin);
 }
 
+bool seq_wants_rows(const struct seq *q)
+{
+    const struct gen_request *req = q->job->req;
+    return q->choice == 0 && ((req->prompt_logprobs >= 0 && q->lp_done < req->n_prompt) ||
+                              (req->pooling == POOLING_MEAN && q->n_pooled < req->n_prompt));
+}
+
+void seq_pool(struct seq *q, const float *hidden, int hidden_size, int first, int n_rows)
+{
+    bool last = q->job->req->pooling == POOLING_LAST;
+    for (int i = last ? n_rows - 1 : 0; i < n_rows; i++) {
+        if (!last && first + i != q->n_pooled)
+            continue; /* computed again, after preemption */
+        const float *row = hidden + (size_t)i * (size_t)hidden_size;
+        for (int k = 0; k < hidden_size; k++)
+            q->pooled[k] += (double)row[k];
+        q->n_pooled++;
+    }
+}
+
+/* Of length 1; all zeros stay so. */
+static void write_embedding(const struct seq *q, int hidden_size, struct gen_event *ev)
+{
+    float *out = (float *)(void *)event_text(ev);
+    double squares = 0;
+    for (int k = 0; k < hidden_size; k++)
+        squares += q->pooled[k] * q->pooled[k];
+    for (int k = 0; k < hidden_size; k++)
+        out[k] = squares > 0 ? (float)(q->pooled[k] / sqrt(squares)) : 0.0f;
+    ev->embedding = out;
+}
+
 static bool is_stop_id(const struct gen_request *req, int32_t token)
 {
     for (int i = 0; i < req->n_stop_token_ids; i++)
@@ -349,6 +394,8 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
         ev->decode_ns = now - q->first_token_ns;
         ev->ttft_ns = q->first_token_ns - submitted;
     }
+    if (q->pooled && q->n_pooled > 0 && why == FINISH_LENGTH)
+        write_embedding(q, env->hidden_size, ev);
     if (e)
         ev->error = *e;
     engine_metrics_done(env->metrics, ev, now - submitted);
