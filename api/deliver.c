@@ -270,7 +270,8 @@ void api_tick(struct api *a)
     int64_t now = clock_now_ns();
     for (struct api_exchange *x = a->exchanges; x; x = x->next) {
         if (!x->begun || x->gone || x->state != X_RUNNING || now - x->written_ns < a->cfg.keepalive_ns ||
-            x->reply.ops->queued_bytes(x->reply.host) > 0 || a->cfg.keepalive_ns <= 0 || x->ops->stream_type)
+            a->cfg.keepalive_ns <= 0 || x->ops->stream_type ||
+            x->reply.ops->queued_bytes(x->reply.host) > a->cfg.write_low_bytes) /* it has enough to read */
             continue;
         const char *text = x->ops->keepalive ? x->ops->keepalive : ": keep-alive\n\n";
         x->reply.ops->write(x->reply.host, text, strlen(text));

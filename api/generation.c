@@ -73,7 +73,7 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
         c->stop_token_id = -1;
         jw_init(&c->text, API_MAX_ANSWER_BYTES);
         parts_init(&c->parts, API_MAX_ANSWER_BYTES, ops->call_prefix ? ops->call_prefix : "call_",
-                   a->id_seed + a->id_count);
+                   a->id_seed + (a->id_count << 8) + (unsigned)i);
         jw_init(&c->ids, API_MAX_ANSWER_BYTES);
         for (int k = 0; k < 4; k++)
             jw_init(&c->lp[k], API_MAX_ANSWER_BYTES);

@@ -465,8 +465,6 @@ static int check_together(struct params *p, enum field_where where, struct err *
             return err_set_param(e, ERR_INVAL, "top_logprobs", "top_logprobs needs logprobs: true");
         if (p->chat_logprobs)
             p->logprobs = p->top_logprobs > 0 ? p->top_logprobs : 0;
-        if (p->max_tokens < 1)
-            return bad(e, "max_tokens", "at least 1 in a chat");
         if (p->continue_final_message && p->add_generation_prompt) {
             /* the default gives way to what was asked for */
             p->add_generation_prompt = false;

@@ -144,7 +144,6 @@ static void watch_load(struct server *s)
         close_all(s, 1);
     } else if (st == ENGINE_READY) {
         s->loaded = true;
-        uv_timer_stop(&s->tick);
         log_ready(s);
         systemd_ready();
     } else {
