@@ -133,7 +133,8 @@ void write_prompt_logprobs(const struct api_exchange *x, const struct prompt *pr
 static int likelier_first(const void *a, const void *b)
 {
     const struct choice *x = a, *y = b;
-    double p = x->sum_logprob / (x->n_tokens ? x->n_tokens : 1), q = y->sum_logprob / (y->n_tokens ? y->n_tokens : 1);
+    double p = x->sum_logprob / (x->n_tokens ? x->n_tokens : 1),
+           q = y->sum_logprob / (y->n_tokens ? y->n_tokens : 1);
     return p > q ? -1 : p < q ? 1 : x->index - y->index;
 }
 

@@ -1,5 +1,6 @@
-/* api/anthropic.c - POST /v1/messages and /v1/messages/count_tokens, in Anthropic's shape. A request becomes a
- * chat (anthropic_chat.c); its answer is written as blocks: thoughts, text and uses of tools in their order. */
+/* api/anthropic.c - POST /v1/messages and /v1/messages/count_tokens, in Anthropic's shape. A request
+ * becomes a chat (anthropic_chat.c); its answer is written as blocks: thoughts, text and uses of tools in
+ * their order. */
 #include "config.h"
 
 #include <string.h>
@@ -17,8 +18,11 @@ static const char *stop_reason(const struct choice *c)
 
 static void usage(const struct api_exchange *x, struct jw *w)
 {
-    jw_printf(w, "\"usage\":{\"input_tokens\":%d,\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":%d,"
-              "\"output_tokens\":%d}", x->prompt_tokens - x->cached_tokens, x->cached_tokens, x->completion_tokens);
+    jw_printf(
+        w,
+        "\"usage\":{\"input_tokens\":%d,\"cache_creation_input_tokens\":0,\"cache_read_input_tokens\":%d,"
+        "\"output_tokens\":%d}",
+        x->prompt_tokens - x->cached_tokens, x->cached_tokens, x->completion_tokens);
 }
 
 static void head(const struct api_exchange *x, struct jw *w)
@@ -86,7 +90,9 @@ static void chunk(struct api_exchange *x, struct choice *c, bool final, struct j
         if (p->text.b.n_bytes > p->told)
             block_delta(p, index, w);
         if (p->closed && !p->over) {
-            jw_printf(w, "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":%d}\n\n", index);
+            jw_printf(w,
+                      "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":%d}\n\n",
+                      index);
             p->over = true;
         }
         index++;
@@ -136,7 +142,8 @@ static void whole(struct api_exchange *x, struct jw *w)
             write_arguments(p, w);
             jw_raw(w, "}");
         } else {
-            jw_raw(w, p->kind == PART_TEXT ? "{\"type\":\"text\",\"text\":\"" : "{\"type\":\"thinking\",\"signature\":\"\",\"thinking\":\"");
+            jw_raw(w, p->kind == PART_TEXT ? "{\"type\":\"text\",\"text\":\""
+                                           : "{\"type\":\"thinking\",\"signature\":\"\",\"thinking\":\"");
             jw_join(w, &p->text);
             jw_raw(w, "\"}");
         }

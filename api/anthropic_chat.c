@@ -1,5 +1,5 @@
-/* api/anthropic_chat.c - a request in Anthropic's shape as a chat: blocks become text, tool calls and answers of
- * tools; errors name the field as the client wrote it. */
+/* api/anthropic_chat.c - a request in Anthropic's shape as a chat: blocks become text, tool calls and
+ * answers of tools; errors name the field as the client wrote it. */
 #include "config.h"
 
 #include <stdio.h>
@@ -43,7 +43,8 @@ static int text_of(const cJSON *v, const char *field, char **ret, struct err *e)
         }
     if (!ok || r < 0) {
         buf_done(&all);
-        return !ok ? bad(e, field, "a string or a list of text blocks") : err_set(e, r, "out of memory for the request");
+        return !ok ? bad(e, field, "a string or a list of text blocks")
+                   : err_set(e, r, "out of memory for the request");
     }
     *ret = buf_take(&all, NULL);
     return 0;
@@ -83,7 +84,8 @@ static int add_use(struct build *b, cJSON *m, const cJSON *block, const char *fi
 }
 
 /* One block of a message. *m: the message that text goes to, made at need. */
-static int add_block(struct build *b, cJSON **m, const char *role, const cJSON *block, const char *field, struct err *e)
+static int add_block(struct build *b, cJSON **m, const char *role, const cJSON *block, const char *field,
+                     struct err *e)
 {
     const char *type = string_of(block, "type");
     bool assistant = !strcmp(role, "assistant");
@@ -95,7 +97,8 @@ static int add_block(struct build *b, cJSON **m, const char *role, const cJSON *
     if (type && !strcmp(type, "redacted_thinking") && assistant)
         return 0; /* nobody here can read it */
     if (!text && !thought && !use)
-        return bad(e, field, assistant ? "a text, thinking or tool_use block" : "a text or tool_result block");
+        return bad(e, field,
+                   assistant ? "a text, thinking or tool_use block" : "a text or tool_result block");
     if (!*m)
         *m = build_message(b, role);
     if (use)
@@ -148,8 +151,8 @@ static int add_tools(struct build *b, struct params *p, struct err *e)
         const cJSON *schema = get(at, "input_schema");
         snprintf(field, sizeof(field), "tools[%d]", i++);
         if (type && strcmp(type, "custom") != 0)
-            return err_set_param(e, ERR_UNSUPPORTED, field, "%s: tools of the server (\"%.40s\") are not supported", field,
-                                 type);
+            return err_set_param(e, ERR_UNSUPPORTED, field,
+                                 "%s: tools of the server (\"%.40s\") are not supported", field, type);
         if (!name || !cJSON_IsObject(schema))
             return bad(e, field, "an object with name and input_schema");
         build_tool(b, tools, name, string_of(at, "description"), schema);
@@ -195,8 +198,8 @@ int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *nam
     const char *type = string_of(v, "type");
     const cJSON *one = get(v, "disable_parallel_tool_use");
     if (type && (!strcmp(type, "any") || !strcmp(type, "tool")))
-        return err_set_param(e, ERR_UNSUPPORTED, name, "%s can be {\"type\":\"auto\"} or {\"type\":\"none\"} on this server",
-                             name);
+        return err_set_param(e, ERR_UNSUPPORTED, name,
+                             "%s can be {\"type\":\"auto\"} or {\"type\":\"none\"} on this server", name);
     if (!type || (strcmp(type, "auto") != 0 && strcmp(type, "none") != 0) || (one && !cJSON_IsBool(one)))
         return bad(e, name, "{\"type\":\"auto\"} or {\"type\":\"none\"}");
     p->no_tools = !strcmp(type, "none");
@@ -213,7 +216,8 @@ int read_thinking(struct params *p, const cJSON *v, const char *name, struct err
         return bad(e, name, "{\"type\":\"enabled\",\"budget_tokens\":N} or {\"type\":\"disabled\"}");
     p->include_reasoning = on;
     p->reasoning_effort = on ? "medium" : "none";
-    return on && budget ? params_int(budget, "thinking.budget_tokens", 1, INT32_MAX, &p->thought_budget, e) : 0;
+    return on && budget ? params_int(budget, "thinking.budget_tokens", 1, INT32_MAX, &p->thought_budget, e)
+                        : 0;
 }
 
 int read_system(struct params *p, const cJSON *v, const char *name, struct err *e)

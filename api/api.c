@@ -100,7 +100,8 @@ static const char *anthropic_type(int status)
     }
 }
 
-void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param, const char *message)
+void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param,
+                const char *message)
 {
     if (dialect == DIALECT_OLLAMA) {
         jw_raw(w, "{\"error\":");
@@ -155,8 +156,8 @@ void reply_json(const struct reply *r, int status, const struct jw *body,
     reply_bytes(r, status, NULL, 0, body, facts ? facts : &none);
 }
 
-void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more, const char *body,
-                 size_t n_bytes)
+void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more,
+                 const char *body, size_t n_bytes)
 {
     static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
     struct api_header headers[4] = {{"Content-Type", type}};
@@ -316,36 +317,32 @@ struct api_exchange *handle_model(struct api *a, const struct api_request *req, 
 #define LINES "application/x-ndjson"
 
 const struct route api_routes[] = {
-    {"/v1/completions", HTTP_M_POST, handle_completions, IN_COMPLETIONS, "\"prompt\"", SSE, NULL, "/v1/completions",
-     "text completions"},
-    {"/v1/chat/completions", HTTP_M_POST, handle_chat, IN_CHAT, "\"messages\"", SSE, NULL, "/v1/chat/completions",
-     "chat completions, with tools and reasoning"},
+    {"/v1/completions", HTTP_M_POST, handle_completions, IN_COMPLETIONS, "\"prompt\"", SSE, NULL,
+     "/v1/completions", "text completions"},
+    {"/v1/chat/completions", HTTP_M_POST, handle_chat, IN_CHAT, "\"messages\"", SSE, NULL,
+     "/v1/chat/completions", "chat completions, with tools and reasoning"},
     {"/v1/responses", HTTP_M_POST, handle_responses, IN_RESPONSES, "\"input\"", SSE, NULL, "/v1/responses",
      "the Responses API"},
     {"/v1/responses/", HTTP_M_GET, handle_response_get, 0, NULL, NULL, NULL, "/v1/responses/{id}",
      "a response kept; with /input_items what it was asked with"},
     {"/v1/responses/", HTTP_M_DELETE, handle_response_delete, 0, NULL, NULL, NULL, "/v1/responses/{id}",
      "forgets a response"},
-    {"/v1/responses/", HTTP_M_POST, handle_response_cancel, 0, NULL, NULL, NULL, "/v1/responses/{id}/cancel",
-     "ends a response that is being generated"},
-    {"/v1/messages", HTTP_M_POST, handle_messages, IN_MESSAGES, "\"messages\",\"max_tokens\"", SSE, NULL, "/v1/messages",
-     "Anthropic's messages"},
-    {"/v1/messages/count_tokens", HTTP_M_POST, handle_count_tokens, IN_COUNT, "\"messages\"", NULL, NULL, "/v1/messages/count_tokens",
-     "how many tokens a message has"},
-    {"/v1/embeddings", HTTP_M_POST, handle_embeddings, IN_EMBEDDINGS, "\"input\"", NULL, NULL, "/v1/embeddings",
-     "texts as vectors"},
-    {"/v1/models", HTTP_M_GET, handle_models, 0, NULL, NULL, NULL, "/v1/models",
-     "the model served"},
-    {"/v1/models/", HTTP_M_GET, handle_model, 0, NULL, NULL, NULL, "/v1/models/{id}",
-     "the same, by name"},
-    {"/v1/cache", HTTP_M_GET, handle_cache_stats, 0, NULL, NULL, NULL, "/v1/cache",
-     "what the cache holds"},
-    {"/v1/cache", HTTP_M_DELETE, handle_cache_drop, IN_CACHE, NULL, NULL, NULL, "/v1/cache",
-     "drops it"},
+    {"/v1/responses/", HTTP_M_POST, handle_response_cancel, 0, NULL, NULL, NULL,
+     "/v1/responses/{id}/cancel", "ends a response that is being generated"},
+    {"/v1/messages", HTTP_M_POST, handle_messages, IN_MESSAGES, "\"messages\",\"max_tokens\"", SSE, NULL,
+     "/v1/messages", "Anthropic's messages"},
+    {"/v1/messages/count_tokens", HTTP_M_POST, handle_count_tokens, IN_COUNT, "\"messages\"", NULL, NULL,
+     "/v1/messages/count_tokens", "how many tokens a message has"},
+    {"/v1/embeddings", HTTP_M_POST, handle_embeddings, IN_EMBEDDINGS, "\"input\"", NULL, NULL,
+     "/v1/embeddings", "texts as vectors"},
+    {"/v1/models", HTTP_M_GET, handle_models, 0, NULL, NULL, NULL, "/v1/models", "the model served"},
+    {"/v1/models/", HTTP_M_GET, handle_model, 0, NULL, NULL, NULL, "/v1/models/{id}", "the same, by name"},
+    {"/v1/cache", HTTP_M_GET, handle_cache_stats, 0, NULL, NULL, NULL, "/v1/cache", "what the cache holds"},
+    {"/v1/cache", HTTP_M_DELETE, handle_cache_drop, IN_CACHE, NULL, NULL, NULL, "/v1/cache", "drops it"},
     {"/v1/cache/save", HTTP_M_POST, handle_cache_save, IN_CACHE, NULL, NULL, NULL, "/v1/cache/save",
      "writes what is cached to disk"},
-    {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore, IN_CACHE, NULL, NULL, NULL, "/v1/cache/restore",
-     "reads a prefix from disk"},
+    {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore, IN_CACHE, NULL, NULL, NULL,
+     "/v1/cache/restore", "reads a prefix from disk"},
     {"/v1/cache/pin", HTTP_M_POST, handle_cache_pin, IN_CACHE, NULL, NULL, NULL, "/v1/cache/pin",
      "keeps a prefix in memory"},
     {"/v1/cache/unpin", HTTP_M_POST, handle_cache_unpin, IN_CACHE, "\"id\"", NULL, NULL, "/v1/cache/unpin",
@@ -360,22 +357,19 @@ const struct route api_routes[] = {
      "Ollama's list of models"},
     {"/api/ps", HTTP_M_GET, handle_ollama_ps, 0, NULL, NULL, NULL, "/api/ps",
      "Ollama's list of loaded models"},
-    {"/api/show", HTTP_M_POST, handle_ollama_show, IN_SHOW, NULL, NULL, NULL, "/api/show",
+    {"/api/show", HTTP_M_POST, handle_ollama_show, IN_SHOW, "\"model\"", NULL, NULL, "/api/show",
      "facts of the model"},
-    {"/api/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/api/version",
-     "the version"},
-    {"/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/tokenize",
-     "text to ids"},
+    {"/api/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/api/version", "the version"},
+    {"/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/tokenize", "text to ids"},
     {"/v1/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/v1/tokenize",
      "the same"},
     {"/detokenize", HTTP_M_POST, handle_detokenize, IN_DETOKENIZE, "\"tokens\"", NULL, NULL, "/detokenize",
      "ids to text"},
-    {"/v1/detokenize", HTTP_M_POST, handle_detokenize, IN_DETOKENIZE, "\"tokens\"", NULL, NULL, "/v1/detokenize",
-     "the same"},
-    {"/apply-template", HTTP_M_POST, handle_apply_template, IN_TEMPLATE, "\"messages\"", NULL, NULL, "/apply-template",
-     "messages as the prompt that the model sees"},
-    {"/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/version",
-     "the version"},
+    {"/v1/detokenize", HTTP_M_POST, handle_detokenize, IN_DETOKENIZE, "\"tokens\"", NULL, NULL,
+     "/v1/detokenize", "the same"},
+    {"/apply-template", HTTP_M_POST, handle_apply_template, IN_TEMPLATE, "\"messages\"", NULL, NULL,
+     "/apply-template", "messages as the prompt that the model sees"},
+    {"/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/version", "the version"},
     {"/props", HTTP_M_GET, handle_props, 0, NULL, NULL, NULL, "/props",
      "facts of server and model, as llama-server tells them"},
     {"/slots", HTTP_M_GET, handle_slots, 0, NULL, NULL, NULL, "/slots",

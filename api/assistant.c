@@ -1,4 +1,5 @@
-/* api/assistant.c - see assistant.h. What may become a mark is held back, and spaces before one are dropped. */
+/* api/assistant.c - see assistant.h. What may become a mark is held back, and spaces before one are
+ * dropped. */
 #include "config.h"
 
 #include "api/assistant.h"
@@ -47,7 +48,8 @@ static long find_mark(const struct assistant *s, bool with_think, size_t *ret_he
 {
     long best = -1;
     size_t held = 0;
-    const char *const *at = s->calls && !(s->calls->at_beginning && (s->said || with_think)) ? s->calls->begin : NULL;
+    const char *const *at =
+        s->calls && !(s->calls->at_beginning && (s->said || with_think)) ? s->calls->begin : NULL;
     const char *mark = with_think ? unthink : at ? *at++ : NULL;
     while (mark) {
         long i = text_find(&s->t, 0, mark);

@@ -127,7 +127,8 @@ static const char *type_of(const struct call_text *t, const char *key)
     return NULL;
 }
 
-void call_arg(struct call_text *t, const char *key, size_t n_key, const char *value, size_t n_value, int is_string)
+void call_arg(struct call_text *t, const char *key, size_t n_key, const char *value, size_t n_value,
+              int is_string)
 {
     char *name = strndup(key, n_key), *text = strndup(value, n_value);
     struct jw w;

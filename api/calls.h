@@ -1,6 +1,7 @@
-/* api/calls.h - how models write calls of tools, one file and one row of the table (calls.c) each. A format is
- * fed the text of an answer from its first mark on, in pieces of any size, and appends calls to the parts of
- * the answer. What is not of the form it announced is given out as plain text, never lost. Loop thread. */
+/* api/calls.h - how models write calls of tools, one file and one row of the table (calls.c) each. A format
+ * is fed the text of an answer from its first mark on, in pieces of any size, and appends calls to the
+ * parts of the answer. What is not of the form it announced is given out as plain text, never lost. Loop
+ * thread. */
 #ifndef LATENT_API_CALLS_H
 #define LATENT_API_CALLS_H
 
@@ -55,15 +56,16 @@ enum call_step text_is_plain(struct call_text *t);
 void call_begin(struct call_text *t, const char *name, size_t n_name, const char *id, size_t n_id);
 void call_args(struct call_text *t, const char *text, size_t n_bytes);
 void call_end(struct call_text *t);
-/* One argument of a call whose arguments come one by one, as text: a string where the tool's schema says so (or
- * is_string > 0), else JSON when it is (is_string < 0: not known). */
-void call_arg(struct call_text *t, const char *key, size_t n_key, const char *value, size_t n_value, int is_string);
+/* One argument of a call whose arguments come one by one, as text: a string where the tool's schema says so
+ * (or is_string > 0), else JSON when it is (is_string < 0: not known). */
+void call_arg(struct call_text *t, const char *key, size_t n_key, const char *value, size_t n_value,
+              int is_string);
 /* ... and the end of them. */
 void call_args_end(struct call_text *t);
 /* Passes JSON on until the value that began is complete; consumes it. true: complete. */
 bool call_json_value(struct call_text *t);
-/* {"name": ..., "arguments": ...} behind a mark of `mark` bytes: CALL_OUT when the object is complete. *ret_plain:
- * it is none; nothing was consumed. Uses the states 0 to 2. */
+/* {"name": ..., "arguments": ...} behind a mark of `mark` bytes: CALL_OUT when the object is complete.
+ * *ret_plain: it is none; nothing was consumed. Uses the states 0 to 2. */
 enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool *ret_plain);
 
 /* Formats of marked calls: section, call, head, separator, JSON, end of call, end of section. */

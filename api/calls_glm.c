@@ -1,5 +1,5 @@
-/* api/calls_glm.c - GLM-4.5 and later: <tool_call>NAME, then pairs of <arg_key> and <arg_value>, </tool_call>.
- * Values are text for strings and JSON for the rest; the tool's schema says which. */
+/* api/calls_glm.c - GLM-4.5 and later: <tool_call>NAME, then pairs of <arg_key> and <arg_value>,
+ * </tool_call>. Values are text for strings and JSON for the rest; the tool's schema says which. */
 #include "config.h"
 
 #include <string.h>
@@ -17,8 +17,8 @@ static size_t trimmed(const char *s, size_t n)
 
 static enum call_step step(struct call_text *t, bool end)
 {
-    static const char call[] = "<tool_call>", done[] = "</tool_call>", key[] = "<arg_key>", key_end[] = "</arg_key>",
-                      value[] = "<arg_value>", value_end[] = "</arg_value>";
+    static const char call[] = "<tool_call>", done[] = "</tool_call>", key[] = "<arg_key>",
+                      key_end[] = "</arg_key>", value[] = "<arg_value>", value_end[] = "</arg_value>";
     if (t->state == AT_NAME) {
         size_t from = sizeof(call) - 1;
         long at = text_find(t, from, key), over = text_find(t, from, done);

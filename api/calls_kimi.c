@@ -1,5 +1,5 @@
-/* api/calls_kimi.c - Kimi-K2: the head is an id, functions.NAME:NUMBER, which the next prompt repeats, so it is
- * the id that clients get. */
+/* api/calls_kimi.c - Kimi-K2: the head is an id, functions.NAME:NUMBER, which the next prompt repeats, so
+ * it is the id that clients get. */
 #include "config.h"
 
 #include <string.h>

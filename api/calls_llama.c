@@ -1,5 +1,5 @@
-/* api/calls_llama.c - Llama 3: an answer that is JSON from its beginning on, with or without <|python_tag|>, and
- * more objects after semicolons. */
+/* api/calls_llama.c - Llama 3: an answer that is JSON from its beginning on, with or without
+ * <|python_tag|>, and more objects after semicolons. */
 #include "config.h"
 
 #include <string.h>

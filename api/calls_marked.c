@@ -1,5 +1,5 @@
-/* api/calls_marked.c - calls between tokens made for that: a section of calls, each a head, a separator and JSON.
- * What stands between calls is dropped; arguments pass through as they come. */
+/* api/calls_marked.c - calls between tokens made for that: a section of calls, each a head, a separator and
+ * JSON. What stands between calls is dropped; arguments pass through as they come. */
 #include "config.h"
 
 #include <string.h>

@@ -229,7 +229,8 @@ static int add_effort(struct api_exchange *x, struct err *e)
     cJSON *kwargs = (cJSON *)(uintptr_t)x->p.template_kwargs;
     bool ok = true;
     if (!kwargs)
-        x->p.template_kwargs = kwargs = cJSON_AddObjectToObject(x->p.root, "\1kwargs"); /* freed with the request */
+        x->p.template_kwargs = kwargs =
+            cJSON_AddObjectToObject(x->p.root, "\1kwargs"); /* freed with the request */
     if (kwargs && !cJSON_HasObjectItem(kwargs, "reasoning_effort") && thinks)
         ok = cJSON_AddStringToObject(kwargs, "reasoning_effort", x->p.reasoning_effort) != NULL;
     for (int i = 0; i < 2 && kwargs && ok; i++) {

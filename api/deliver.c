@@ -1,5 +1,5 @@
-/* api/deliver.c - what the engine tells of a request, turned into its answer: events of a stream as they come,
- * or everything at the end. */
+/* api/deliver.c - what the engine tells of a request, turned into its answer: events of a stream as they
+ * come, or everything at the end. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -211,7 +211,8 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
         take_tokens(x, c, ev);
     else
         take_end(x, c, ev);
-    if (stream && (c->done || c->text.b.n_bytes || parts_pending(&c->parts) || c->ids.b.n_bytes || c->n_lp || !c->started))
+    if (stream && (c->done || c->text.b.n_bytes || parts_pending(&c->parts) || c->ids.b.n_bytes ||
+                   c->n_lp || !c->started))
         send_chunk(x, c, c->done);
     if (c->parts.err) {
         struct err e = {0};

@@ -1,6 +1,6 @@
-/* api/embeddings.c - POST /v1/embeddings, and Ollama's /api/embed: a text as one vector of length 1, of what the
- * model's last norm gives: the mean over its tokens, or that of the last. Models made for this say which; the mean
- * is the default. */
+/* api/embeddings.c - POST /v1/embeddings, and Ollama's /api/embed: a text as one vector of length 1, of
+ * what the model's last norm gives: the mean over its tokens, or that of the last. Models made for this say
+ * which; the mean is the default. */
 #include "config.h"
 
 #include <string.h>
@@ -55,7 +55,8 @@ static void whole(struct api_exchange *x, struct jw *w)
     }
     jw_raw(w, "],\"model\":");
     jw_cstring(w, api_model_name(x->a));
-    jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"total_tokens\":%d}}", x->prompt_tokens, x->prompt_tokens);
+    jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"total_tokens\":%d}}", x->prompt_tokens,
+              x->prompt_tokens);
 }
 
 static void ollama_whole(struct api_exchange *x, struct jw *w)
@@ -77,7 +78,8 @@ static int check(const struct api *a, const struct params *p, struct err *e)
 {
     int size = engine_info(a->cfg.engine)->config.hidden_size;
     if (p->dimensions && p->dimensions != size)
-        return err_set_param(e, ERR_UNSUPPORTED, "dimensions", "dimensions can be %d: this model's embeddings cannot be cut", size);
+        return err_set_param(e, ERR_UNSUPPORTED, "dimensions",
+                             "dimensions can be %d: this model's embeddings cannot be cut", size);
     if (!p->prompt)
         return err_set_param(e, ERR_INVAL, "input", "input is missing");
     return check_model(a, p, e);
@@ -95,8 +97,10 @@ static struct api_exchange *handle(struct api *a, const struct api_request *req,
     }
     if (check(a, &p, &e) < 0 || count_prompts(&p, &n, &e) < 0) {
         if (!strcmp(e.param, "prompt"))
-            err_set_param(&e, e.code, "input", "input must be a string, a list of strings, a list of token ids or a list of "
-                          "such lists: at least one, at most %d", a->cfg.max_prompts);
+            err_set_param(&e, e.code, "input",
+                          "input must be a string, a list of strings, a list of token ids or a list of "
+                          "such lists: at least one, at most %d",
+                          a->cfg.max_prompts);
         params_done(&p);
         reply_error(r, a, &e);
         return NULL;
@@ -139,12 +143,16 @@ int read_encoding_format(struct params *p, const cJSON *v, const char *name, str
 {
     const char *s = cJSON_IsString(v) ? v->valuestring : "";
     p->base64 = !strcmp(s, "base64");
-    return p->base64 || !strcmp(s, "float") ? 0 : err_set_param(e, ERR_INVAL, name, "%s must be float or base64", name);
+    return p->base64 || !strcmp(s, "float")
+               ? 0
+               : err_set_param(e, ERR_INVAL, name, "%s must be float or base64", name);
 }
 
 int read_pooling(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     const char *s = cJSON_IsString(v) ? v->valuestring : "";
     p->pooling = !strcmp(s, "last") ? POOLING_LAST : POOLING_MEAN;
-    return p->pooling == POOLING_LAST || !strcmp(s, "mean") ? 0 : err_set_param(e, ERR_INVAL, name, "%s must be mean or last", name);
+    return p->pooling == POOLING_LAST || !strcmp(s, "mean")
+               ? 0
+               : err_set_param(e, ERR_INVAL, name, "%s must be mean or last", name);
 }

@@ -248,20 +248,22 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .min_tokens = p->min_tokens,
         .n = p->n,
         .ignore_eos = p->ignore_eos,
-        .skip_special_tokens = p->skip_special_tokens && !x->calls && !x->thinks, /* marks may be such tokens */
+        .skip_special_tokens =
+            p->skip_special_tokens && !x->calls && !x->thinks, /* marks may be such tokens */
         .thought = {x->thinks ? p->thought_budget : 0, x->thought_begun, x->think_id, x->unthink_id},
-        .sampling = {
-            .temperature = (float)p->temperature,
-            .top_p = (float)p->top_p,
-            .top_k = p->top_k,
-            .min_p = (float)p->min_p,
-            .repetition_penalty = (float)p->repetition_penalty,
-            .presence_penalty = (float)p->presence_penalty,
-            .frequency_penalty = (float)p->frequency_penalty,
-            .seed = p->seed,
-            .n_logit_bias = p->n_logit_bias,
-            .logit_bias = copy(arena, p->logit_bias, (size_t)p->n_logit_bias * sizeof(*p->logit_bias)),
-        },
+        .sampling =
+            {
+                .temperature = (float)p->temperature,
+                .top_p = (float)p->top_p,
+                .top_k = p->top_k,
+                .min_p = (float)p->min_p,
+                .repetition_penalty = (float)p->repetition_penalty,
+                .presence_penalty = (float)p->presence_penalty,
+                .frequency_penalty = (float)p->frequency_penalty,
+                .seed = p->seed,
+                .n_logit_bias = p->n_logit_bias,
+                .logit_bias = copy(arena, p->logit_bias, (size_t)p->n_logit_bias * sizeof(*p->logit_bias)),
+            },
         .n_stop_token_ids = p->n_stop_token_ids,
         .stop_token_ids = copy(arena, p->stop_token_ids, (size_t)p->n_stop_token_ids * 4),
         .pooling = p->pooling,
@@ -363,7 +365,8 @@ static void tokenize_work(void *arg)
 {
     struct api_exchange *x = arg;
     const struct engine_info *info = engine_info(x->a->cfg.engine);
-    size_t max = x->ops->tokenized || x->p.truncate_prompt ? (size_t)INT32_MAX : (size_t)info->max_model_len + 1;
+    size_t max =
+        x->ops->tokenized || x->p.truncate_prompt ? (size_t)INT32_MAX : (size_t)info->max_model_len + 1;
     for (int i = 0; i < x->n_prompts; i++) {
         struct prompt *pr = &x->prompts[i];
         int r;

@@ -38,15 +38,16 @@ struct reply {
 void reply_json(const struct reply *r, int status, const struct jw *body,
                 const struct api_log_facts *facts);
 /* The same of another media type, with more headers (at most 3). */
-void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more, const char *body,
-                 size_t n_bytes);
+void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more,
+                 const char *body, size_t n_bytes);
 /* An error in the dialect's shape; the status and type follow from e->code. */
 void reply_error(const struct reply *r, const struct api *a, const struct err *e);
 /* The same with everything given. code: NULL or a name; retry_after: seconds, 0 none; allow: for 405. */
 void reply_error_full(const struct reply *r, int status, const char *code, const char *param,
                       const char *message, int retry_after, const char *allow);
 /* The error's body alone. */
-void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param, const char *message);
+void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param,
+                const char *message);
 int error_status(const struct err *e);
 const char *error_code(const struct err *e);
 
@@ -225,15 +226,20 @@ struct api_exchange *handle_completions(struct api *a, const struct api_request 
 struct api_exchange *handle_chat(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_response_get(struct api *a, const struct api_request *req, const struct reply *r);
-struct api_exchange *handle_response_delete(struct api *a, const struct api_request *req, const struct reply *r);
-struct api_exchange *handle_response_cancel(struct api *a, const struct api_request *req, const struct reply *r);
-struct api_exchange *handle_ollama_generate(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_response_delete(struct api *a, const struct api_request *req,
+                                            const struct reply *r);
+struct api_exchange *handle_response_cancel(struct api *a, const struct api_request *req,
+                                            const struct reply *r);
+struct api_exchange *handle_ollama_generate(struct api *a, const struct api_request *req,
+                                            const struct reply *r);
 struct api_exchange *handle_ollama_chat(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_ollama_tags(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_ollama_ps(struct api *a, const struct api_request *req, const struct reply *r);
-struct api_exchange *handle_ollama_version(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_version(struct api *a, const struct api_request *req,
+                                           const struct reply *r);
 struct api_exchange *handle_ollama_show(struct api *a, const struct api_request *req, const struct reply *r);
-struct api_exchange *handle_apply_template(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_apply_template(struct api *a, const struct api_request *req,
+                                           const struct reply *r);
 struct api_exchange *handle_props(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_slots(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_openapi(struct api *a, const struct api_request *req, const struct reply *r);
@@ -265,7 +271,8 @@ int count_prompts(const struct params *p, int *ret, struct err *e) LATENT_MUST_C
 int set_prompts(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 /* infill.c: are there tokens for it; pr->text becomes prefix and suffix in the model's form. */
 bool infill_possible(const struct tokenizer *t);
-int infill_prompt(struct prompt *pr, const struct tokenizer *t, const char *suffix, struct err *e) LATENT_MUST_CHECK;
+int infill_prompt(struct prompt *pr, const struct tokenizer *t, const char *suffix,
+                  struct err *e) LATENT_MUST_CHECK;
 /* Checks messages and brings them into the form of templates, in place. ERR_INVAL and ERR_LIMIT name the
  * field: "messages[2].role". */
 int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;
@@ -273,8 +280,8 @@ int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;
 int tools_check(const cJSON *tools, struct err *e) LATENT_MUST_CHECK;
 /* anthropic_chat.c: messages, system and tools become those of a chat. */
 int anthropic_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
-/* responses_chat.c: items (p->n_items_before of them not the request's own), instructions and tools become those of a
- * chat. */
+/* responses_chat.c: items (p->n_items_before of them not the request's own), instructions and tools become
+ * those of a chat. */
 int responses_to_chat(struct params *p, const cJSON *items, struct err *e) LATENT_MUST_CHECK;
 /* ollama_chat.c: messages, or prompt and system, become those of a chat. */
 int ollama_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;

@@ -86,8 +86,10 @@ static void write_end(const struct api_exchange *x, struct jw *w)
     int64_t total = clock_now_ns() - x->received_ns, prompt = x->ttft_ns > 0 ? x->ttft_ns : 0;
     jw_printf(w, ",\"done\":true,\"done_reason\":\"%s\",\"total_duration\":%lld,\"load_duration\":0,",
               c->finish == FINISH_LENGTH ? "length" : "stop", (long long)total);
-    jw_printf(w, "\"prompt_eval_count\":%d,\"prompt_eval_duration\":%lld,\"eval_count\":%d,\"eval_duration\":%lld}",
-              x->prompt_tokens, (long long)prompt, x->completion_tokens, (long long)(total - prompt));
+    jw_printf(
+        w,
+        "\"prompt_eval_count\":%d,\"prompt_eval_duration\":%lld,\"eval_count\":%d,\"eval_duration\":%lld}",
+        x->prompt_tokens, (long long)prompt, x->completion_tokens, (long long)(total - prompt));
 }
 
 static void chunk(struct api_exchange *x, struct choice *c, bool final, struct jw *w)
@@ -95,7 +97,8 @@ static void chunk(struct api_exchange *x, struct choice *c, bool final, struct j
     bool calls = false;
     for (int i = 0; i < c->parts.n; i++)
         calls |= c->parts.list[i].kind == PART_CALL && c->parts.list[i].closed && !c->parts.list[i].over;
-    if (!calls && !c->text.b.n_bytes && !parts_has(&c->parts, PART_TEXT) && !parts_has(&c->parts, PART_REASONING))
+    if (!calls && !c->text.b.n_bytes && !parts_has(&c->parts, PART_TEXT) &&
+        !parts_has(&c->parts, PART_REASONING))
         return; /* the end is told by `closing` */
     (void)final;
     head(x, w);
@@ -125,11 +128,21 @@ static void whole(struct api_exchange *x, struct jw *w)
 }
 
 #define COMMON \
-    .stream_type = "application/x-ndjson", .chunk = chunk, .closing = closing, .failed = failed, .whole = whole
+    .stream_type = "application/x-ndjson", .chunk = chunk, .closing = closing, .failed = failed, \
+    .whole = whole
 
-static const struct answer_ops chat_ops = {.id_prefix = "chat-", .assistant = true, .keeps_parts = true, COMMON};
+static const struct answer_ops chat_ops = {.id_prefix = "chat-",
+                                           .assistant = true,
+                                           .keeps_parts = true,
+                                           COMMON};
 static const struct answer_ops generate_ops = {.id_prefix = "gen-", .assistant = true, COMMON};
 static const struct answer_ops raw_ops = {.id_prefix = "gen-", COMMON};
+
+/* Where nothing else is asked for, the model must be. */
+static int check_named(const struct api *a, const struct params *p, struct err *e)
+{
+    return p->model ? check_model(a, p, e) : err_set_param(e, ERR_INVAL, "model", "model is missing");
+}
 
 /* keep_alive and an empty prompt ask that the model be there; it is. */
 static void reply_loaded(struct api *a, const struct reply *r)
@@ -169,7 +182,8 @@ static struct api_exchange *start(struct api *a, const struct api_request *req, 
     return exchange_start(x);
 }
 
-struct api_exchange *handle_ollama_generate(struct api *a, const struct api_request *req, const struct reply *r)
+struct api_exchange *handle_ollama_generate(struct api *a, const struct api_request *req,
+                                            const struct reply *r)
 {
     struct params p;
     struct err e = {0};
@@ -178,7 +192,7 @@ struct api_exchange *handle_ollama_generate(struct api *a, const struct api_requ
         return NULL;
     }
     if (!p.prompt || !*p.prompt->valuestring) {
-        if (check_model(a, &p, &e) < 0)
+        if (check_named(a, &p, &e) < 0)
             reply_error(r, a, &e);
         else
             reply_loaded(a, r);
@@ -212,7 +226,8 @@ static void write_details(const struct api *a, struct jw *w)
     jw_cstring(w, info->config.architecture);
     jw_raw(w, ",\"families\":[");
     jw_cstring(w, info->config.architecture);
-    jw_printf(w, "],\"parameter_size\":\"%.1f%s\",\"quantization_level\":", n >= 1e9 ? n / 1e9 : n / 1e6, n >= 1e9 ? "B" : "M");
+    jw_printf(w, "],\"parameter_size\":\"%.1f%s\",\"quantization_level\":", n >= 1e9 ? n / 1e9 : n / 1e6,
+              n >= 1e9 ? "B" : "M");
     jw_cstring(w, info->weight_types);
     jw_raw(w, "}");
 }
@@ -226,8 +241,8 @@ static void write_model(const struct api *a, struct jw *w)
     jw_cstring(w, api_model_name(a));
     jw_raw(w, ",\"modified_at\":");
     write_time(a->started_s, w);
-    jw_printf(w, ",\"size\":%llu,\"digest\":\"\",\"context_length\":%d,", (unsigned long long)info->file_bytes,
-              info->max_model_len);
+    jw_printf(w, ",\"size\":%llu,\"digest\":\"\",\"context_length\":%d,",
+              (unsigned long long)info->file_bytes, info->max_model_len);
     write_details(a, w);
 }
 
@@ -260,7 +275,8 @@ struct api_exchange *handle_ollama_ps(struct api *a, const struct api_request *r
     return finish(r, &w);
 }
 
-struct api_exchange *handle_ollama_version(struct api *a, const struct api_request *req, const struct reply *r)
+struct api_exchange *handle_ollama_version(struct api *a, const struct api_request *req,
+                                           const struct reply *r)
 {
     struct jw w;
     (void)a;
@@ -282,7 +298,7 @@ struct api_exchange *handle_ollama_show(struct api *a, const struct api_request 
         reply_error(r, a, &e);
         return NULL;
     }
-    int n = check_model(a, &p, &e);
+    int n = check_named(a, &p, &e);
     params_done(&p);
     if (n < 0) {
         reply_error(r, a, &e);
@@ -295,10 +311,11 @@ struct api_exchange *handle_ollama_show(struct api *a, const struct api_request 
     write_details(a, &w);
     jw_raw(&w, ",\"model_info\":{\"general.architecture\":");
     jw_cstring(&w, c->architecture);
-    jw_printf(&w, ",\"general.parameter_count\":%lld,\"%.60s.context_length\":%d", (long long)info->n_params, c->architecture,
-              info->max_model_len);
-    jw_printf(&w, ",\"%.60s.embedding_length\":%d,\"%.60s.block_count\":%d,\"%.60s.vocab_size\":%d}", c->architecture,
-              c->hidden_size, c->architecture, c->num_hidden_layers, c->architecture, c->vocab_size);
+    jw_printf(&w, ",\"general.parameter_count\":%lld,\"%.60s.context_length\":%d",
+              (long long)info->n_params, c->architecture, info->max_model_len);
+    jw_printf(&w, ",\"%.60s.embedding_length\":%d,\"%.60s.block_count\":%d,\"%.60s.vocab_size\":%d}",
+              c->architecture, c->hidden_size, c->architecture, c->num_hidden_layers, c->architecture,
+              c->vocab_size);
     jw_raw(&w, ",\"capabilities\":[\"completion\"");
     jw_raw(&w, call_format_of(tools) ? ",\"tools\"" : "");
     jw_raw(&w, template && strstr(template, "</think>") ? ",\"thinking\"" : "");

@@ -55,13 +55,15 @@ int ollama_to_chat(struct params *p, struct err *e)
     build_init(&b, p);
     cJSON_ArrayForEach(at, given)
     {
-        const char *role = string_of(at, "role"), *text = string_of(at, "content"), *thought = string_of(at, "thinking");
+        const char *role = string_of(at, "role"), *text = string_of(at, "content"),
+                   *thought = string_of(at, "thinking");
         const cJSON *calls = get(at, "tool_calls"), *images = get(at, "images");
         snprintf(field, sizeof(field), "messages[%d]", i);
         if (!role || (get(at, "content") && !text))
             return bad(e, field, "an object with role and content, a string");
         if (images && images->child)
-            return err_set_param(e, ERR_UNSUPPORTED, field, "%s: images are not supported by this server", field);
+            return err_set_param(e, ERR_UNSUPPORTED, field, "%s: images are not supported by this server",
+                                 field);
         cJSON *m = build_message(&b, role);
         build_text(&b, m, "content", text ? text : "");
         if (thought)
@@ -129,5 +131,6 @@ int read_images(struct params *p, const cJSON *v, const char *name, struct err *
     (void)p;
     if (!cJSON_IsArray(v))
         return bad(e, name, "a list");
-    return v->child ? err_set_param(e, ERR_UNSUPPORTED, name, "%s are not supported by this server", name) : 0;
+    return v->child ? err_set_param(e, ERR_UNSUPPORTED, name, "%s are not supported by this server", name)
+                    : 0;
 }

@@ -1,6 +1,6 @@
-/* api/openapi.c - GET /openapi.json: the routes and the table of fields that validates requests, as OpenAPI 3.1.
- * What a field of kind VALUE may be is said here, by the function that reads it. Fields that have no effect, or are
- * refused, are marked with x-latentd. */
+/* api/openapi.c - GET /openapi.json: the routes and the table of fields that validates requests, as
+ * OpenAPI 3.1. What a field of kind VALUE may be is said here, by the function that reads it. Fields that
+ * have no effect, or are refused, are marked with x-latentd. */
 #include "config.h"
 
 #include <limits.h>
@@ -22,58 +22,78 @@ static const struct schema {
     const char *reader, *json;
 } schemas[] = {
     {"read_model", STRING},
-    {"read_prompt", "{\"type\":[\"string\",\"array\"],\"items\":{\"type\":[\"string\",\"integer\",\"array\"]}}"},
+    {"read_prompt",
+     "{\"type\":[\"string\",\"array\"],\"items\":{\"type\":[\"string\",\"integer\",\"array\"]}}"},
     {"read_text_prompt", STRING},
-    {"read_messages", "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"object\",\"required\":[\"role\"],\"properties\":"
+    {"read_messages", "{\"type\":\"array\",\"minItems\":1,\"items\":{\"type\":\"object\",\"required\":["
+                      "\"role\"],\"properties\":"
                       "{\"role\":{\"type\":\"string\"},\"content\":" TEXT_OR_PARTS "}}}"},
     {"read_tools", OBJECTS},
     {"read_documents", OBJECTS},
     {"read_tool_choice", "{\"type\":[\"string\",\"object\",\"null\"],\"enum\":[\"auto\",\"none\",null]}"},
-    {"read_anthropic_tool_choice", "{\"type\":[\"object\",\"null\"],\"properties\":{\"type\":{\"enum\":[\"auto\",\"none\"]}}}"},
+    {"read_anthropic_tool_choice",
+     "{\"type\":[\"object\",\"null\"],\"properties\":{\"type\":{\"enum\":[\"auto\",\"none\"]}}}"},
     {"read_template_kwargs", OBJECT},
     {"read_tokens", IDS},
     {"read_n", "{\"type\":[\"integer\",\"null\"],\"minimum\":1,\"maximum\":%max_n%}"},
     {"read_best_of", "{\"type\":[\"integer\",\"null\"],\"minimum\":1,\"maximum\":%max_n%}"},
     {"read_seed", "{\"type\":[\"integer\",\"null\"],\"format\":\"int64\"}"},
-    {"read_stop", "{\"type\":[\"string\",\"array\",\"null\"],\"maxItems\":%max_stop%,\"items\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":512}}"},
-    {"read_stop_token_ids", "{\"type\":[\"array\",\"null\"],\"maxItems\":256,\"items\":{\"type\":\"integer\",\"minimum\":0}}"},
-    {"read_logit_bias", "{\"type\":[\"object\",\"null\"],\"maxProperties\":%max_logit_bias%,\"additionalProperties\":"
-                        "{\"type\":\"number\",\"minimum\":-100,\"maximum\":100}}"},
-    {"read_logprobs", "{\"type\":[\"integer\",\"boolean\",\"null\"],\"minimum\":0,\"maximum\":%max_logprobs%}"},
+    {"read_stop", "{\"type\":[\"string\",\"array\",\"null\"],\"maxItems\":%max_stop%,\"items\":{\"type\":"
+                  "\"string\",\"minLength\":1,\"maxLength\":512}}"},
+    {"read_stop_token_ids",
+     "{\"type\":[\"array\",\"null\"],\"maxItems\":256,\"items\":{\"type\":\"integer\",\"minimum\":0}}"},
+    {"read_logit_bias",
+     "{\"type\":[\"object\",\"null\"],\"maxProperties\":%max_logit_bias%,\"additionalProperties\":"
+     "{\"type\":\"number\",\"minimum\":-100,\"maximum\":100}}"},
+    {"read_logprobs",
+     "{\"type\":[\"integer\",\"boolean\",\"null\"],\"minimum\":0,\"maximum\":%max_logprobs%}"},
     {"read_top_logprobs", "{\"type\":[\"integer\",\"null\"],\"minimum\":0,\"maximum\":%max_logprobs%}"},
     {"read_prompt_logprobs", "{\"type\":[\"integer\",\"null\"],\"minimum\":0,\"maximum\":%max_logprobs%}"},
     {"read_add_special", "{\"type\":[\"boolean\",\"null\"]}"},
-    {"read_stream_options", "{\"type\":[\"object\",\"null\"],\"properties\":{\"include_usage\":{\"type\":\"boolean\"},"
-                            "\"continuous_usage_stats\":{\"type\":\"boolean\"}}}"},
+    {"read_stream_options",
+     "{\"type\":[\"object\",\"null\"],\"properties\":{\"include_usage\":{\"type\":\"boolean\"},"
+     "\"continuous_usage_stats\":{\"type\":\"boolean\"}}}"},
     {"read_cache_salt", "{\"type\":[\"string\",\"null\"],\"minLength\":1}"},
     {"read_timeout", SECONDS},
     {"read_max_queue_time", SECONDS},
-    {"read_allowed_token_ids", "{\"type\":[\"array\",\"null\"],\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}}"},
-    {"read_bad_words", "{\"type\":[\"array\",\"null\"],\"maxItems\":256,\"items\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":256}}"},
-    {"read_breakers", "{\"type\":[\"array\",\"null\"],\"maxItems\":64,\"items\":{\"type\":\"string\",\"minLength\":1,\"maxLength\":64}}"},
+    {"read_allowed_token_ids",
+     "{\"type\":[\"array\",\"null\"],\"minItems\":1,\"items\":{\"type\":\"integer\",\"minimum\":0}}"},
+    {"read_bad_words", "{\"type\":[\"array\",\"null\"],\"maxItems\":256,\"items\":{\"type\":\"string\","
+                       "\"minLength\":1,\"maxLength\":256}}"},
+    {"read_breakers", "{\"type\":[\"array\",\"null\"],\"maxItems\":64,\"items\":{\"type\":\"string\","
+                      "\"minLength\":1,\"maxLength\":64}}"},
     {"read_truncate", "{\"type\":[\"integer\",\"null\"],\"minimum\":-1,\"not\":{\"const\":0}}"},
-    {"read_repetition_detection", "{\"type\":[\"object\",\"null\"],\"properties\":{\"max_pattern_size\":{\"type\":\"integer\",\"minimum\":0,"
-                                  "\"maximum\":1024},\"min_pattern_size\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":1024},"
-                                  "\"min_count\":{\"type\":\"integer\",\"minimum\":2,\"maximum\":1000}},\"additionalProperties\":false}"},
+    {"read_repetition_detection",
+     "{\"type\":[\"object\",\"null\"],\"properties\":{\"max_pattern_size\":{\"type\":\"integer\","
+     "\"minimum\":0,"
+     "\"maximum\":1024},\"min_pattern_size\":{\"type\":\"integer\",\"minimum\":0,\"maximum\":1024},"
+     "\"min_count\":{\"type\":\"integer\",\"minimum\":2,\"maximum\":1000}},\"additionalProperties\":"
+     "false}"},
     {"read_suffix", STRING},
     {"read_request_id", "{\"type\":[\"string\",\"null\"],\"pattern\":\"^[A-Za-z0-9._:-]{1,64}$\"}"},
-    {"read_reasoning_effort", "{\"enum\":[\"none\",\"minimal\",\"low\",\"medium\",\"high\",\"xhigh\",null]}"},
+    {"read_reasoning_effort",
+     "{\"enum\":[\"none\",\"minimal\",\"low\",\"medium\",\"high\",\"xhigh\",null]}"},
     {"read_reasoning_format", "{\"enum\":[\"none\",\"auto\",\"deepseek\",null]}"},
-    {"read_thinking", "{\"type\":[\"object\",\"null\"],\"required\":[\"type\"],\"properties\":{\"type\":{\"enum\":[\"enabled\",\"adaptive\","
+    {"read_thinking", "{\"type\":[\"object\",\"null\"],\"required\":[\"type\"],\"properties\":{\"type\":{"
+                      "\"enum\":[\"enabled\",\"adaptive\","
                       "\"disabled\"]},\"budget_tokens\":{\"type\":\"integer\",\"minimum\":1}}}"},
     {"read_system", TEXT_OR_PARTS},
     {"read_input", "{\"type\":[\"string\",\"array\"],\"minItems\":1,\"items\":{\"type\":\"object\"}}"},
-    {"read_embed_input", "{\"type\":[\"string\",\"array\"],\"minItems\":1,\"items\":{\"type\":[\"string\",\"integer\",\"array\"]}}"},
+    {"read_embed_input", "{\"type\":[\"string\",\"array\"],\"minItems\":1,\"items\":{\"type\":[\"string\","
+                         "\"integer\",\"array\"]}}"},
     {"read_encoding_format", "{\"enum\":[\"float\",\"base64\",null]}"},
     {"read_pooling", "{\"enum\":[\"mean\",\"last\",null]}"},
     {"read_instructions", STRING},
     {"read_previous", "{\"type\":[\"string\",\"null\"],\"minLength\":1}"},
-    {"read_reasoning", "{\"type\":[\"object\",\"null\"],\"properties\":{\"effort\":{\"type\":[\"string\",\"null\"]}}}"},
-    {"read_text", "{\"type\":[\"object\",\"null\"],\"properties\":{\"format\":{\"type\":\"object\",\"properties\":{\"type\":{\"const\":\"text\"}}}}}"},
+    {"read_reasoning",
+     "{\"type\":[\"object\",\"null\"],\"properties\":{\"effort\":{\"type\":[\"string\",\"null\"]}}}"},
+    {"read_text", "{\"type\":[\"object\",\"null\"],\"properties\":{\"format\":{\"type\":\"object\","
+                  "\"properties\":{\"type\":{\"const\":\"text\"}}}}}"},
     {"read_truncation", "{\"enum\":[\"disabled\",null]}"},
     {"read_options", OBJECT},
     {"read_num_predict", "{\"type\":[\"integer\",\"null\"],\"minimum\":-2,\"not\":{\"const\":0}}"},
-    {"read_think", "{\"enum\":[true,false,\"none\",\"minimal\",\"low\",\"medium\",\"high\",\"xhigh\",null]}"},
+    {"read_think",
+     "{\"enum\":[true,false,\"none\",\"minimal\",\"low\",\"medium\",\"high\",\"xhigh\",null]}"},
     {"read_images", "{\"type\":[\"array\",\"null\"],\"maxItems\":0}"},
 };
 
@@ -156,7 +176,8 @@ static void write_operation(const struct api_config *cfg, const struct route *r,
     jw_raw(w, "{\"summary\":");
     jw_cstring(w, r->summary);
     if (strchr(r->openapi_path, '{'))
-        jw_raw(w, ",\"parameters\":[{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":{\"type\":\"string\"}}]");
+        jw_raw(w, ",\"parameters\":[{\"name\":\"id\",\"in\":\"path\",\"required\":true,\"schema\":{"
+                  "\"type\":\"string\"}}]");
     if (r->where) {
         jw_printf(w, ",\"requestBody\":{\"required\":%s,\"content\":{\"application/json\":{\"schema\":",
                   r->method == HTTP_M_POST ? "true" : "false");
@@ -170,17 +191,20 @@ static void write_operation(const struct api_config *cfg, const struct route *r,
     jw_printf(w, "\"%s\":{\"schema\":{}}", r->answer ? r->answer : "application/json");
     if (r->streams)
         jw_printf(w, ",\"%s\":{\"schema\":{}}", r->streams);
-    jw_raw(w, "}},\"default\":{\"description\":\"an error\",\"content\":{\"application/json\":{\"schema\":{}}}}}}");
+    jw_raw(w, "}},\"default\":{\"description\":\"an "
+              "error\",\"content\":{\"application/json\":{\"schema\":{}}}}}}");
 }
 
 struct api_exchange *handle_openapi(struct api *a, const struct api_request *req, const struct reply *r)
 {
-    static const char *const methods[] = {[HTTP_M_GET] = "get", [HTTP_M_POST] = "post", [HTTP_M_DELETE] = "delete"};
+    static const char *const methods[] =
+        {[HTTP_M_GET] = "get", [HTTP_M_POST] = "post", [HTTP_M_DELETE] = "delete"};
     struct jw w;
     const char *path = NULL;
     (void)req;
     jw_init(&w, 4u << 20);
-    jw_raw(&w, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"latentd\",\"version\":\"" PACKAGE_VERSION "\"},\"paths\":{");
+    jw_raw(&w, "{\"openapi\":\"3.1.0\",\"info\":{\"title\":\"latentd\",\"version\":\"" PACKAGE_VERSION
+               "\"},\"paths\":{");
     for (size_t i = 0; i < api_n_routes; i++) {
         const struct route *at = &api_routes[i];
         if (path && !strcmp(path, at->openapi_path)) { /* another method: rows of a path stand together */

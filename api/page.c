@@ -1,5 +1,5 @@
-/* api/page.c - GET /: the page of page.html, compiled in. It asks this server only, and its policy says so: what it
- * runs must have the nonce of this answer. */
+/* api/page.c - GET /: the page of page.html, compiled in. It asks this server only, and its policy says so:
+ * what it runs must have the nonce of this answer. */
 #include "config.h"
 
 #include <stdio.h>
@@ -33,8 +33,10 @@ struct api_exchange *handle_page(struct api *a, const struct api_request *req, c
         reply_error_full(r, 503, "unavailable", NULL, "the page cannot be made now", 1, NULL);
     } else {
         snprintf(policy, sizeof(policy),
-                 "default-src 'none'; style-src 'nonce-%s'; script-src 'nonce-%s'; connect-src 'self'; img-src data:; "
-                 "base-uri 'none'; form-action 'none'; frame-ancestors 'none'", nonce, nonce);
+                 "default-src 'none'; style-src 'nonce-%s'; script-src 'nonce-%s'; connect-src 'self'; "
+                 "img-src data:; "
+                 "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+                 nonce, nonce);
         const struct api_header headers[] = {
             {"Content-Security-Policy", policy},
             {"Cache-Control", "no-cache"},

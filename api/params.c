@@ -445,7 +445,8 @@ static int check_best_of(struct params *p, struct err *e)
     if (p->best_of > 1 && p->best_of < p->n)
         return err_set_param(e, ERR_INVAL, "best_of", "best_of must not be below n (%d)", p->n);
     if (p->best_of > 1 && p->stream)
-        return err_set_param(e, ERR_INVAL, "best_of", "best_of cannot be streamed: the best is known at the end");
+        return err_set_param(e, ERR_INVAL, "best_of",
+                             "best_of cannot be streamed: the best is known at the end");
     if (p->prompt_logprobs >= 0 && p->stream)
         return err_set_param(e, ERR_INVAL, "prompt_logprobs", "prompt_logprobs cannot be streamed");
     if (p->suffix && p->echo)
@@ -474,8 +475,9 @@ static int check_together(struct params *p, enum field_where where, struct err *
     if (r < 0)
         return r;
     if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0 && !p->pooling)
-        return err_set_param(e, ERR_INVAL, "max_tokens",
-                             "max_tokens may be 0 only with echo, logprobs or prompt_logprobs, to score a prompt");
+        return err_set_param(
+            e, ERR_INVAL, "max_tokens",
+            "max_tokens may be 0 only with echo, logprobs or prompt_logprobs, to score a prompt");
     if (p->min_tokens > p->max_tokens)
         return err_set_param(e, ERR_INVAL, "min_tokens", "min_tokens must not be above max_tokens (%d)",
                              p->max_tokens);

@@ -79,7 +79,8 @@ int params_read(const struct api_config *cfg, enum field_where where, const char
 void params_done(struct params *p);
 
 /* Reads the fields of an object inside the request, as of `where`. */
-int params_fields(struct params *p, const cJSON *object, enum field_where where, struct err *e) LATENT_MUST_CHECK;
+int params_fields(struct params *p, const cJSON *object, enum field_where where,
+                  struct err *e) LATENT_MUST_CHECK;
 
 /* A list of token ids within the vocabulary; *ret_ids in the arena. `what` names it: "prompt". */
 int params_ids(struct params *p, const cJSON *list, const char *what, int max, int32_t **ret_ids,

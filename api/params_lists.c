@@ -74,7 +74,8 @@ static int strings_of(struct params *p, const cJSON *v, const char *name, int ma
     {
         size_t bytes = cJSON_IsString(at) ? strlen(at->valuestring) : 0;
         if (bytes < 1 || bytes > (size_t)max_bytes)
-            return err_set_param(e, ERR_INVAL, name, "%s must hold strings of 1 to %d bytes", name, max_bytes);
+            return err_set_param(e, ERR_INVAL, name, "%s must hold strings of 1 to %d bytes", name,
+                                 max_bytes);
         list[i++] = (struct stop_string){at->valuestring, bytes};
     }
     *ret = list;
@@ -88,8 +89,8 @@ int read_breakers(struct params *p, const cJSON *v, const char *name, struct err
 }
 
 /* One word as tokens: at the beginning of a text, or after a space. */
-static int add_word(struct params *p, const struct tokenizer *t, const char *space, const struct stop_string *word,
-                    struct err *e)
+static int add_word(struct params *p, const struct tokenizer *t, const char *space,
+                    const struct stop_string *word, struct err *e)
 {
     char text[MAX_WORD_BYTES + 2];
     struct token_list ids = {0};
@@ -164,7 +165,8 @@ int read_repetition_detection(struct params *p, const cJSON *v, const char *name
             return r;
     }
     if (d->min_pattern_size > d->max_pattern_size)
-        return err_set_param(e, ERR_INVAL, name, "%s.min_pattern_size must not be above max_pattern_size (%d)", name,
+        return err_set_param(e, ERR_INVAL, name,
+                             "%s.min_pattern_size must not be above max_pattern_size (%d)", name,
                              d->max_pattern_size);
     return 0;
 }

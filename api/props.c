@@ -24,7 +24,9 @@ struct api_exchange *handle_props(struct api *a, const struct api_request *req, 
     (void)req;
     engine_counts_read(a->cfg.engine, &n);
     jw_init(&w, API_MAX_ANSWER_BYTES);
-    jw_printf(&w, "{\"default_generation_settings\":{\"n_ctx\":%d,\"params\":{\"temperature\":1,\"top_k\":0,\"top_p\":1,\"min_p\":0}},",
+    jw_printf(&w,
+              "{\"default_generation_settings\":{\"n_ctx\":%d,\"params\":{\"temperature\":1,\"top_k\":0,"
+              "\"top_p\":1,\"min_p\":0}},",
               info->max_model_len);
     jw_printf(&w, "\"total_slots\":%d,\"model_alias\":", a->cfg.max_seqs);
     jw_cstring(&w, api_model_name(a));
@@ -36,15 +38,16 @@ struct api_exchange *handle_props(struct api *a, const struct api_request *req, 
     write_token_text(t, t ? tokenizer_eos(t) : -1, &w);
     jw_raw(&w, ",\"modalities\":{\"vision\":false,\"audio\":false},\"tool_parser\":");
     jw_cstring(&w, calls ? calls->name : NULL);
-    jw_printf(&w, ",\"thinks\":%s,\"infill\":%s,\"build_info\":\"latentd " PACKAGE_VERSION "\",", chat && strstr(chat, "</think>") ? "true" : "false",
-              infill_possible(t) ? "true" : "false");
-    jw_printf(&w, "\"n_threads\":%d,\"load_seconds\":%.3f,\"n_params\":%lld,", info->n_threads, info->load_seconds,
-              (long long)info->n_params);
+    jw_printf(&w, ",\"thinks\":%s,\"infill\":%s,\"build_info\":\"latentd " PACKAGE_VERSION "\",",
+              chat && strstr(chat, "</think>") ? "true" : "false", infill_possible(t) ? "true" : "false");
+    jw_printf(&w, "\"n_threads\":%d,\"load_seconds\":%.3f,\"n_params\":%lld,", info->n_threads,
+              info->load_seconds, (long long)info->n_params);
     jw_printf(&w, "\"queue\":{\"running\":%d,\"waiting\":%d,\"waiting_tokens\":%lld},", n.running, n.waiting,
               (long long)n.waiting_tokens);
-    jw_printf(&w, "\"cache\":{\"page_tokens\":%u,\"pages\":%llu,\"held\":%llu,\"cached\":%llu,\"free\":%llu}}", info->page_tokens,
-              (unsigned long long)n.n_pages, (unsigned long long)n.pages_held, (unsigned long long)n.pages_cached,
-              (unsigned long long)n.pages_free);
+    jw_printf(&w,
+              "\"cache\":{\"page_tokens\":%u,\"pages\":%llu,\"held\":%llu,\"cached\":%llu,\"free\":%llu}}",
+              info->page_tokens, (unsigned long long)n.n_pages, (unsigned long long)n.pages_held,
+              (unsigned long long)n.pages_cached, (unsigned long long)n.pages_free);
     reply_json(r, 200, &w, NULL);
     jw_done(&w);
     return NULL;
@@ -52,12 +55,13 @@ struct api_exchange *handle_props(struct api *a, const struct api_request *req, 
 
 static void write_slot(struct jw *w, int id, int n_ctx, const struct api_exchange *x, const struct choice *c)
 {
-    jw_printf(w, "%s{\"id\":%d,\"n_ctx\":%d,\"is_processing\":%s", id ? "," : "", id, n_ctx, x ? "true" : "false");
+    jw_printf(w, "%s{\"id\":%d,\"n_ctx\":%d,\"is_processing\":%s", id ? "," : "", id, n_ctx,
+              x ? "true" : "false");
     if (x) {
         jw_raw(w, ",\"id_task\":");
         jw_cstring(w, x->id);
-        jw_printf(w, ",\"n_prompt_tokens\":%zu,\"next_token\":{\"has_next_token\":true,\"n_decoded\":%d}", c->prompt->ids.n,
-                  c->n_tokens);
+        jw_printf(w, ",\"n_prompt_tokens\":%zu,\"next_token\":{\"has_next_token\":true,\"n_decoded\":%d}",
+                  c->prompt->ids.n, c->n_tokens);
     }
     jw_raw(w, "}");
 }
@@ -88,7 +92,8 @@ struct api_exchange *handle_slots(struct api *a, const struct api_request *req, 
 
 static const struct answer_ops template_ops = {.id_prefix = "tpl-"};
 
-struct api_exchange *handle_apply_template(struct api *a, const struct api_request *req, const struct reply *r)
+struct api_exchange *handle_apply_template(struct api *a, const struct api_request *req,
+                                           const struct reply *r)
 {
     struct params p;
     struct err e = {0};

@@ -1,5 +1,5 @@
-/* api/responses.c - POST /v1/responses: the object, its items of output, and the events of its stream. Retrieving
- * and the rest: responses_kept.c. */
+/* api/responses.c - POST /v1/responses: the object, its items of output, and the events of its stream.
+ * Retrieving and the rest: responses_kept.c. */
 #include "config.h"
 
 #include "api/responses.h"
@@ -30,18 +30,23 @@ static void item_id(const struct api_exchange *x, const struct part *p, int inde
 
 static void write_part(const struct part *p, bool empty, struct jw *w)
 {
-    jw_raw(w, p->kind == PART_TEXT ? "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\""
-                                   : "{\"type\":\"reasoning_text\",\"text\":\"");
+    jw_raw(w, p->kind == PART_TEXT
+                  ? "{\"type\":\"output_text\",\"annotations\":[],\"logprobs\":[],\"text\":\""
+                  : "{\"type\":\"reasoning_text\",\"text\":\"");
     if (!empty)
         jw_join(w, &p->text);
     jw_raw(w, "\"}");
 }
 
 /* One item of output; begun: as it is when nothing of it is told. */
-static void write_item(const struct api_exchange *x, const struct part *p, int index, bool begun, struct jw *w)
+static void write_item(const struct api_exchange *x, const struct part *p, int index, bool begun,
+                       struct jw *w)
 {
-    const char *status = begun ? "in_progress" : x->choices[0].done && x->choices[0].finish != FINISH_STOP &&
-                                                 index == x->choices[0].parts.n - 1 ? "incomplete" : "completed";
+    const char *status =
+        begun ? "in_progress"
+        : x->choices[0].done && x->choices[0].finish != FINISH_STOP && index == x->choices[0].parts.n - 1
+            ? "incomplete"
+            : "completed";
     jw_raw(w, "{\"id\":");
     item_id(x, p, index, w);
     if (p->kind == PART_CALL) {
@@ -93,11 +98,14 @@ void write_response(struct api_exchange *x, const char *status, const struct err
 {
     const char *is = status ? status : failure ? "failed" : end_status(x);
     bool over = !status;
-    jw_printf(w, "{\"id\":\"%s\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"background\":false", x->id,
-              (long long)x->created, is);
+    jw_printf(
+        w,
+        "{\"id\":\"%s\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"background\":false",
+        x->id, (long long)x->created, is);
     jw_raw(w, ",\"error\":");
     if (failure) {
-        jw_printf(w, "{\"code\":\"%s\",\"message\":", failure->code == ERR_BUSY ? "rate_limit_exceeded" : "server_error");
+        jw_printf(w, "{\"code\":\"%s\",\"message\":",
+                  failure->code == ERR_BUSY ? "rate_limit_exceeded" : "server_error");
         jw_cstring(w, failure->text);
         jw_raw(w, "}");
     } else {
@@ -105,7 +113,8 @@ void write_response(struct api_exchange *x, const char *status, const struct err
     }
     jw_raw(w, ",\"incomplete_details\":");
     if (!strcmp(is, "incomplete"))
-        jw_printf(w, "{\"reason\":\"%s\"}", x->choices[0].finish == FINISH_LENGTH ? "max_output_tokens" : "repetition");
+        jw_printf(w, "{\"reason\":\"%s\"}",
+                  x->choices[0].finish == FINISH_LENGTH ? "max_output_tokens" : "repetition");
     else
         jw_raw(w, "null");
     jw_raw(w, ",\"model\":");
@@ -127,12 +136,14 @@ void write_response(struct api_exchange *x, const char *status, const struct err
     write_field(x, "tools", "[]", w);
     write_field(x, "metadata", "{}", w);
     write_field(x, "user", "null", w);
-    jw_printf(w, ",\"store\":%s,\"service_tier\":\"default\",\"truncation\":\"disabled\",\"usage\":", x->p.store ? "true" : "false");
+    jw_printf(w, ",\"store\":%s,\"service_tier\":\"default\",\"truncation\":\"disabled\",\"usage\":",
+              x->p.store ? "true" : "false");
     if (over) {
-        jw_printf(w, "{\"input_tokens\":%d,\"input_tokens_details\":{\"cached_tokens\":%d},\"output_tokens\":%d,",
-                  x->prompt_tokens, x->cached_tokens, x->completion_tokens);
-        jw_printf(w, "\"output_tokens_details\":{\"reasoning_tokens\":%d},\"total_tokens\":%d}", x->reasoning_tokens,
-                  x->prompt_tokens + x->completion_tokens);
+        jw_printf(
+            w, "{\"input_tokens\":%d,\"input_tokens_details\":{\"cached_tokens\":%d},\"output_tokens\":%d,",
+            x->prompt_tokens, x->cached_tokens, x->completion_tokens);
+        jw_printf(w, "\"output_tokens_details\":{\"reasoning_tokens\":%d},\"total_tokens\":%d}",
+                  x->reasoning_tokens, x->prompt_tokens + x->completion_tokens);
     } else {
         jw_raw(w, "null");
     }
@@ -163,7 +174,8 @@ static void whole(struct api_exchange *x, struct jw *w)
 static void event(struct api_exchange *x, const char *name, struct jw *w)
 {
     struct response *own = x->extra;
-    jw_printf(w, "event: response.%s\ndata: {\"type\":\"response.%s\",\"sequence_number\":%d", name, name, own->sequence++);
+    jw_printf(w, "event: response.%s\ndata: {\"type\":\"response.%s\",\"sequence_number\":%d", name, name,
+              own->sequence++);
 }
 
 static void event_end(struct jw *w)
@@ -171,7 +183,8 @@ static void event_end(struct jw *w)
     jw_raw(w, "}\n\n");
 }
 
-static void response_event(struct api_exchange *x, const char *name, const char *status, const struct err *e, struct jw *w)
+static void response_event(struct api_exchange *x, const char *name, const char *status,
+                           const struct err *e, struct jw *w)
 {
     event(x, name, w);
     jw_raw(w, ",\"response\":");
@@ -316,7 +329,8 @@ static int previous_items(struct api *a, struct params *p, uint64_t client, cJSO
     char *body = NULL, *before = NULL;
     int r = store_get(a->store, p->previous, client, &body, &before);
     if (r == ERR_NOTFOUND)
-        return err_set_param(e, r, "previous_response_id", "previous_response_id: there is no response \"%.100s\"", p->previous);
+        return err_set_param(e, r, "previous_response_id",
+                             "previous_response_id: there is no response \"%.100s\"", p->previous);
     if (r < 0)
         return err_set(e, r, "the store of responses cannot be read");
     cJSON *list = cJSON_Parse(before), *response = cJSON_Parse(body);
@@ -340,8 +354,10 @@ static int gather(struct api *a, struct params *p, uint64_t client, struct respo
     p->n_items_before = cJSON_GetArraySize(items);
     if (cJSON_IsString(p->prompt)) {
         one = cJSON_CreateObject();
-        if (!one || !cJSON_AddStringToObject(one, "type", "message") || !cJSON_AddStringToObject(one, "role", "user") ||
-            !cJSON_AddStringToObject(one, "content", p->prompt->valuestring) || !cJSON_AddItemToArray(items, one)) {
+        if (!one || !cJSON_AddStringToObject(one, "type", "message") ||
+            !cJSON_AddStringToObject(one, "role", "user") ||
+            !cJSON_AddStringToObject(one, "content", p->prompt->valuestring) ||
+            !cJSON_AddItemToArray(items, one)) {
             cJSON_Delete(one);
             r = ERR_NOMEM;
         }

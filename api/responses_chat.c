@@ -1,5 +1,5 @@
-/* api/responses_chat.c - a request of the Responses API as a chat: items of input, and of the response before it,
- * become messages. Errors name the field as the client wrote it. */
+/* api/responses_chat.c - a request of the Responses API as a chat: items of input, and of the response
+ * before it, become messages. Errors name the field as the client wrote it. */
 #include "config.h"
 
 #include <stdio.h>
@@ -30,7 +30,8 @@ static int bad(struct err *e, const char *field, const char *expected)
 /* A string, or parts that have a text, joined. *ret is malloc'ed. */
 static int text_of(const cJSON *v, const char *field, char **ret, struct err *e)
 {
-    static const char *const types[] = {"input_text", "output_text", "text", "refusal", "reasoning_text", "summary_text"};
+    static const char *const types[] = {"input_text", "output_text",    "text",
+                                        "refusal",    "reasoning_text", "summary_text"};
     const cJSON *at;
     struct buf all;
     buf_init(&all, (size_t)1 << 30);
@@ -126,7 +127,8 @@ static int add_item(struct build *b, const cJSON *v, const char *field, struct e
         free(text);
         return 0;
     }
-    return err_set_param(e, ERR_UNSUPPORTED, field, "%s: items of type \"%.40s\" are not supported by this server", field, type);
+    return err_set_param(e, ERR_UNSUPPORTED, field,
+                         "%s: items of type \"%.40s\" are not supported by this server", field, type);
 }
 
 static int add_tools(struct build *b, struct params *p, struct err *e)
@@ -140,8 +142,8 @@ static int add_tools(struct build *b, struct params *p, struct err *e)
         const char *type = string_of(at, "type"), *name = string_of(at, "name");
         snprintf(field, sizeof(field), "tools[%d]", i++);
         if (type && strcmp(type, "function") != 0)
-            return err_set_param(e, ERR_UNSUPPORTED, field, "%s: tools of the server (\"%.40s\") are not supported", field,
-                                 type);
+            return err_set_param(e, ERR_UNSUPPORTED, field,
+                                 "%s: tools of the server (\"%.40s\") are not supported", field, type);
         if (!type || !name)
             return bad(e, field, "an object with type, name and parameters");
         build_tool(b, tools, name, string_of(at, "description"), get(at, "parameters"));
@@ -227,7 +229,8 @@ int read_text(struct params *p, const cJSON *v, const char *name, struct err *e)
     if (!cJSON_IsObject(v) || (format && !type))
         return bad(e, name, "an object with format");
     if (type && strcmp(type, "text") != 0)
-        return err_set_param(e, ERR_UNSUPPORTED, "text.format", "text.format can be {\"type\":\"text\"} here");
+        return err_set_param(e, ERR_UNSUPPORTED, "text.format",
+                             "text.format can be {\"type\":\"text\"} here");
     return 0;
 }
 

@@ -1,5 +1,5 @@
-/* api/responses_kept.c - /v1/responses/{id}: retrieve, delete, cancel, and its items of input. Those that run are
- * found among the exchanges, those that are over in the store. */
+/* api/responses_kept.c - /v1/responses/{id}: retrieve, delete, cancel, and its items of input. Those that
+ * run are found among the exchanges, those that are over in the store. */
 #include "config.h"
 
 #include <stdio.h>
@@ -33,8 +33,8 @@ static void no_such(const struct reply *r, const char *id)
 static struct api_exchange *running(const struct api *a, const char *id, uint64_t client)
 {
     for (struct api_exchange *x = a->exchanges; x; x = x->next)
-        if (x->client == client && x->state == X_RUNNING && !x->gone && x->extra && !strncmp(x->id, "resp_", 5) &&
-            !strcmp(x->id, id))
+        if (x->client == client && x->state == X_RUNNING && !x->gone && x->extra &&
+            !strncmp(x->id, "resp_", 5) && !strcmp(x->id, id))
             return x;
     return NULL;
 }
@@ -153,7 +153,8 @@ struct api_exchange *handle_response_get(struct api *a, const struct api_request
     return NULL;
 }
 
-struct api_exchange *handle_response_delete(struct api *a, const struct api_request *req, const struct reply *r)
+struct api_exchange *handle_response_delete(struct api *a, const struct api_request *req,
+                                            const struct reply *r)
 {
     char id[160];
     struct jw w;
@@ -171,7 +172,8 @@ struct api_exchange *handle_response_delete(struct api *a, const struct api_requ
 }
 
 /* A running one ends within a step, its stream with the event response.cancelled. */
-struct api_exchange *handle_response_cancel(struct api *a, const struct api_request *req, const struct reply *r)
+struct api_exchange *handle_response_cancel(struct api *a, const struct api_request *req,
+                                            const struct reply *r)
 {
     char id[160], *body = NULL;
     struct jw w;
@@ -191,7 +193,8 @@ struct api_exchange *handle_response_cancel(struct api *a, const struct api_requ
     if (store_get(a->store, id, req->client, &body, NULL) < 0)
         no_such(r, id);
     else
-        reply_error_full(r, 400, NULL, "response_id", "the response is over: it cannot be cancelled", 0, NULL);
+        reply_error_full(r, 400, NULL, "response_id", "the response is over: it cannot be cancelled", 0,
+                         NULL);
     free(body);
     return NULL;
 }

@@ -12,7 +12,8 @@
 enum { SQL_PUT, SQL_GET, SQL_DELETE, SQL_USE, SQL_OLDEST, N_SQL };
 
 static const char *const sql[N_SQL] = {
-    [SQL_PUT] = "INSERT OR REPLACE INTO responses (id, client, body, items, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
+    [SQL_PUT] =
+        "INSERT OR REPLACE INTO responses (id, client, body, items, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
     [SQL_GET] = "SELECT body, items FROM responses WHERE id = ?1 AND client = ?2",
     [SQL_DELETE] = "DELETE FROM responses WHERE id = ?1 AND client = ?2",
     [SQL_USE] = "SELECT count(*), coalesce(sum(bytes), 0) FROM responses",
@@ -69,8 +70,9 @@ int store_open(const char *path, int max_entries, uint64_t max_bytes, struct sto
         return err_set(e, ERR_NOMEM, "out of memory");
     s->max_entries = max_entries;
     s->max_bytes = max_bytes;
-    int r = sqlite3_open_v2(file, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) == SQLITE_OK ? prepare(s)
-                                                                                                        : ERR_IO;
+    int r = sqlite3_open_v2(file, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) == SQLITE_OK
+                ? prepare(s)
+                : ERR_IO;
     if (r < 0) {
         err_set(e, r, "response_store_path: %s: %s", file,
                 r == ERR_FORMAT ? "written by another version" : sqlite3_errmsg(s->db));
@@ -135,7 +137,8 @@ int store_get(struct store *s, const char *id, uint64_t client, char **ret_body,
     bind(s, SQL_GET, id, client);
     int step = sqlite3_step(q);
     if (step == SQLITE_ROW) {
-        const char *body = (const char *)sqlite3_column_text(q, 0), *items = (const char *)sqlite3_column_text(q, 1);
+        const char *body = (const char *)sqlite3_column_text(q, 0),
+                   *items = (const char *)sqlite3_column_text(q, 1);
         char *one = ret_body && body ? strdup(body) : NULL, *two = ret_items && items ? strdup(items) : NULL;
         r = (ret_body && !one) || (ret_items && !two) ? ERR_NOMEM : 0;
         if (r < 0) {

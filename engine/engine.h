@@ -131,8 +131,8 @@ struct repetition_detection {
     int max_pattern_size, min_pattern_size, min_count;
 };
 
-/* A thought of at most `budget` tokens, ended by force with the token `end`. It begins with the answer (begun), or
- * where the first token is `begin`. budget 0 or end < 0: no limit. */
+/* A thought of at most `budget` tokens, ended by force with the token `end`. It begins with the answer
+ * (begun), or where the first token is `begin`. budget 0 or end < 0: no limit. */
 struct thought_limit {
     int budget;
     bool begun;
@@ -227,7 +227,14 @@ enum gen_event_type {
     GEN_CACHE,      /* the answer to engine_cache: `cache`, or `error` */
 };
 
-enum finish_reason { FINISH_NONE = 0, FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR, FINISH_REPETITION };
+enum finish_reason {
+    FINISH_NONE = 0,
+    FINISH_STOP,
+    FINISH_LENGTH,
+    FINISH_ABORT,
+    FINISH_ERROR,
+    FINISH_REPETITION
+};
 
 /* Owned by the receiver: engine_event_free. */
 struct gen_event {

@@ -50,7 +50,8 @@ static int check_request(const struct sched_config *c, const struct gen_request 
         return r;
     if ((r = check_pooling(c, q, e)) < 0)
         return r;
-    if ((r = check_ids(q->sampling.allowed, q->sampling.n_allowed, c->vocab_size, "allowed_token_ids", e)) < 0)
+    if ((r = check_ids(q->sampling.allowed, q->sampling.n_allowed, c->vocab_size, "allowed_token_ids", e)) <
+        0)
         return r;
     for (int i = 0; i < q->sampling.n_bad_words; i++) {
         const struct token_word *w = &q->sampling.bad_words[i];

@@ -77,7 +77,8 @@ void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *
 void seq_progress(struct seq *q, const struct job_env *env, int computed);
 /* The token that comes next by force, or -1. */
 int32_t seq_forced(const struct seq *q);
-/* Does it need all rows of its prompt: log-probabilities, or the mean? Such prompts are not taken from the cache. */
+/* Does it need all rows of its prompt: log-probabilities, or the mean? Such prompts are not taken from the
+ * cache. */
 bool seq_wants_rows(const struct seq *q);
 /* Hidden rows of prompt positions [first, first + n_rows). */
 void seq_pool(struct seq *q, const float *hidden, int hidden_size, int first, int n_rows);

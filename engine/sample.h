@@ -29,8 +29,8 @@ void sample_key_weights(struct sample_list *l);
 /* sample_sigma.c: logits below max - n * deviation are left out (top-n-sigma, Tang et al. 2024). Returns the
  * bound. Logits of -infinity do not count. */
 double sample_sigma_bound(const float *logits, int vocab_size, double n);
-/* sample_typical.c: those whose surprise is nearest to the entropy, until their mass is `part` (locally typical
- * sampling, Meister et al. 2022). */
+/* sample_typical.c: those whose surprise is nearest to the entropy, until their mass is `part` (locally
+ * typical sampling, Meister et al. 2022). */
 void sample_typical(struct sample_list *l, double part);
 /* sample_xtc.c: where two or more reach `threshold`, all of these but the least likely go ("exclude top
  * choices"). The caller decides by chance whether. */

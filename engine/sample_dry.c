@@ -1,6 +1,7 @@
-/* engine/sample_dry.c - DRY ("don't repeat yourself"). Where the end of the text stood before, the token that
- * followed there would make the repetition longer; it loses multiplier * base^(length - allowed_length), for the
- * longest such repetition. A token whose bytes hold a sequence breaker ends repetitions and is never punished.
+/* engine/sample_dry.c - DRY ("don't repeat yourself"). Where the end of the text stood before, the token
+ * that followed there would make the repetition longer; it loses multiplier * base^(length -
+ * allowed_length), for the longest such repetition. A token whose bytes hold a sequence breaker ends
+ * repetitions and is never punished.
  *
  * Lengths of all earlier occurrences of the end come from one walk (Gusfield's Z function over the reversed
  * text), linear in the window. */

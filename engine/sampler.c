@@ -1,9 +1,10 @@
-/* engine/sampler.c - see sampler.h. Order: bias, penalties, DRY, bans, temperature, top_n_sigma, top_k, typical_p,
- * top_p, min_p, XTC, draw; or mirostat after the temperature. Engine thread and pool threads; a sampler is used by one at a time.
+/* engine/sampler.c - see sampler.h. Order: bias, penalties, DRY, bans, temperature, top_n_sigma, top_k,
+ * typical_p, top_p, min_p, XTC, draw; or mirostat after the temperature. Engine thread and pool threads; a
+ * sampler is used by one at a time.
  *
  * A vocabulary has 160 k entries, and few of them matter. Whatever looks at all of them is a kernel: the
- * maxima of lanes say where the best is and bound what the k best can be; weights are made once, and sums of
- * them above a bound find the one that top_p leaves, to within some candidates that are then sorted. A
+ * maxima of lanes say where the best is and bound what the k best can be; weights are made once, and sums
+ * of them above a bound find the one that top_p leaves, to within some candidates that are then sorted. A
  * draw walks sums of stretches, then the values of one. */
 #include "config.h"
 

@@ -61,9 +61,13 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
     if (ok) {
         size_t n = (size_t)cfg->max_num_seqs, vocab = (size_t)cfg->vocab_size;
         s->c = *cfg;
-        s->env = (struct job_env){.vocab_size = cfg->vocab_size, .hidden_size = cfg->hidden_size, .kern = cfg->kern,
-                                  .tokenizer = cfg->tokenizer, .events = cfg->events,
-                                  .metrics = cfg->metrics, .stopping = cfg->stopping,
+        s->env = (struct job_env){.vocab_size = cfg->vocab_size,
+                                  .hidden_size = cfg->hidden_size,
+                                  .kern = cfg->kern,
+                                  .tokenizer = cfg->tokenizer,
+                                  .events = cfg->events,
+                                  .metrics = cfg->metrics,
+                                  .stopping = cfg->stopping,
                                   .now = cfg->now};
         s->budget.step_ns = cfg->max_step_ns;
         s->used = FIRST_USED;
@@ -764,8 +768,8 @@ static void commit(struct sched *s, const struct planned *p)
     if (before < n_prompt)
         seq_progress(q, &s->env, before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt);
     if (q->pooled && p->n_logits > 0)
-        seq_pool(q, s->c.hidden(s->c.model) + (size_t)p->first_row * (size_t)s->c.hidden_size, s->c.hidden_size, before,
-                 p->n_logits);
+        seq_pool(q, s->c.hidden(s->c.model) + (size_t)p->first_row * (size_t)s->c.hidden_size,
+                 s->c.hidden_size, before, p->n_logits);
     else if (seq_wants_rows(q) && p->n_logits > 0)
         seq_prompt_logprobs(q, &s->env, s->logits + (size_t)p->first_row * (size_t)s->c.vocab_size,
                             before, p->n_logits);

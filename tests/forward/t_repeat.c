@@ -549,7 +549,8 @@ static void run_trial(void)
     printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld tokens from the cache, %lld "
            "rows from disk, %lld preemptions, %.1f s\n",
            cpu_level_name(t.level), (int)t.cache_type, t.n_specs, t.runs, (long long)t.choices,
-           (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions, (double)(clock_now_ns() - began) / 1e9);
+           (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions,
+           (double)(clock_now_ns() - began) / 1e9);
     fflush(stdout);
     /* or nothing was put to the test */
     ck_assert(!t.thorough || (t.cached > 0 && t.preemptions > 0));

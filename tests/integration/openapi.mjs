@@ -24,7 +24,7 @@ const least = {
     '/v1/responses': { input: 'a', max_output_tokens: 1 }, '/v1/messages': { messages: [{ role: 'user', content: 'a' }], max_tokens: 1 },
     '/v1/messages/count_tokens': { messages: [{ role: 'user', content: 'a' }] }, '/v1/embeddings': { input: 'a' }, '/api/embed': { input: 'a' },
     '/api/generate': { prompt: 'a', options: { num_predict: 1 } }, '/api/chat': { messages: [{ role: 'user', content: 'a' }], options: { num_predict: 1 } },
-    '/api/show': {}, '/tokenize': { prompt: 'a' }, '/v1/tokenize': { prompt: 'a' }, '/detokenize': { tokens: [5] }, '/v1/detokenize': { tokens: [5] },
+    '/api/show': { model: 'latent-mini' }, '/tokenize': { prompt: 'a' }, '/v1/tokenize': { prompt: 'a' }, '/detokenize': { tokens: [5] }, '/v1/detokenize': { tokens: [5] },
     '/apply-template': { messages: [{ role: 'user', content: 'a' }] },
 }
 

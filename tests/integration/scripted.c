@@ -1,8 +1,9 @@
-/* tests/integration/scripted.c - the daemon with an engine that says what it is told: everything above the engine
- * is the real thing, so that clients can be shown answers that the small model would never give.
+/* tests/integration/scripted.c - the daemon with an engine that says what it is told: everything above the
+ * engine is the real thing, so that clients can be shown answers that the small model would never give.
  *
- * What is said: the last thing in the prompt after <|user|>; after <|tool|> it is "The tool said " and that. It comes
- * token by token, each an event, with stop strings as ever. Vocabulary and tokenizer are the model file's. Loop thread. */
+ * What is said: the last thing in the prompt after <|user|>; after <|tool|> it is "The tool said " and
+ * that. It comes token by token, each an event, with stop strings as ever. Vocabulary and tokenizer are the
+ * model file's. Loop thread. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -36,10 +37,15 @@ int engine_start(const struct engine_config *cfg, struct engine **ret, struct er
 {
     struct engine *eng = calloc(1, sizeof(*eng));
     if (!eng || checkpoint_open(cfg->model_path, &eng->checkpoint, e) < 0 ||
-        tokenizer_new(&eng->checkpoint->tokenizer, eng->checkpoint->config.vocab_size, &eng->tokenizer, e) < 0)
+        tokenizer_new(&eng->checkpoint->tokenizer, eng->checkpoint->config.vocab_size, &eng->tokenizer, e) <
+            0)
         return e->code ? e->code : ERR_NOMEM;
-    eng->info = (struct engine_info){.config = eng->checkpoint->config, .max_model_len = 4096, .model_id = "scripted",
-                                     .tokenizer = eng->tokenizer, .format = "script", .weight_types = "none"};
+    eng->info = (struct engine_info){.config = eng->checkpoint->config,
+                                     .max_model_len = 4096,
+                                     .model_id = "scripted",
+                                     .tokenizer = eng->tokenizer,
+                                     .format = "script",
+                                     .weight_types = "none"};
     eng->wake = cfg->wake;
     eng->wake_arg = cfg->wake_arg;
     eng->state = ENGINE_READY;
@@ -53,8 +59,13 @@ static struct told *tell(struct engine *eng, const struct gen_request *g, enum g
     struct told *t = calloc(1, sizeof(*t));
     if (!t)
         abort();
-    t->event = (struct gen_event){.type = type, .request_id = eng->ids, .user = g->user, .text = t->text, .stop_token_id = -1,
-                                  .tokens = &t->token, .prompt_tokens = g->n_prompt};
+    t->event = (struct gen_event){.type = type,
+                                  .request_id = eng->ids,
+                                  .user = g->user,
+                                  .text = t->text,
+                                  .stop_token_id = -1,
+                                  .tokens = &t->token,
+                                  .prompt_tokens = g->n_prompt};
     *(eng->last ? &eng->last->next : &eng->first) = t;
     eng->last = t;
     return t;
