@@ -584,13 +584,13 @@ int logprobs_top(struct sampler_scratch *sc, const float *logits, float logsumex
     sc->kern->lane_max(logits, sc->vocab_size, sc->maxima);
     int m = collect_best(sc, logits, k), n = 0;
     for (int i = 0; i < m; i++) {
-        float lp = logits[sc->ids[i]] - logsumexp;
-        if (n == k && lp <= ret[n - 1].logprob)
+        float l = logits[sc->ids[i]]; /* compared as such: differences may round to the same */
+        if (n == k && l <= logits[ret[n - 1].token_id])
             continue;
         int at = n < k ? n++ : n - 1;
-        for (; at > 0 && ret[at - 1].logprob < lp; at--)
+        for (; at > 0 && logits[ret[at - 1].token_id] < l; at--)
             ret[at] = ret[at - 1];
-        ret[at] = (struct token_logprob){sc->ids[i], lp, 0};
+        ret[at] = (struct token_logprob){sc->ids[i], l - logsumexp, 0};
     }
     for (int i = 0; i < n; i++)
         ret[i].rank = i + 1;
