@@ -31,3 +31,9 @@ TESTS += tests/t_assistant
 tests_t_assistant_SOURCES = %D%/unit/t_assistant.c
 tests_t_assistant_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_assistant_LDADD = $(LIBS_API) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_kept
+TESTS += tests/t_kept
+tests_t_kept_SOURCES = %D%/unit/t_kept.c
+tests_t_kept_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_kept_LDADD = $(LIBS_API) $(CHECK_LIBS)
