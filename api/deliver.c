@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/beam.h"
 #include "api/internal.h"
 #include "base/clock.h"
 
@@ -183,6 +184,10 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
 
 static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
 {
+    if (x->beam) {
+        beam_event(x, pr, ev);
+        return;
+    }
     struct choice *c = &x->choices[pr->index * x->p.n + ev->choice];
     bool stream = x->p.stream;
     if (ev->type == GEN_FAILED || (ev->type == GEN_CACHE && !ev->cache)) {

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/beam.h"
 #include "api/internal.h"
 #include "base/clock.h"
 #include "base/utf8.h"
@@ -89,6 +90,7 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
 static void exchange_free(struct api_exchange *x)
 {
     struct api *a = x->a;
+    beam_free(&x->beam);
     if (x->ops->freed)
         x->ops->freed(x);
     if (x->prev)
@@ -129,7 +131,7 @@ static int n_live(const struct api_exchange *x)
     int n = 0;
     for (int i = 0; i < x->n_prompts; i++)
         n += x->prompts[i].n_live;
-    return n;
+    return n + beam_live(x->beam);
 }
 
 void exchange_free_if_over(struct api_exchange *x)
@@ -140,6 +142,7 @@ void exchange_free_if_over(struct api_exchange *x)
 
 void exchange_cancel(struct api_exchange *x)
 {
+    beam_cancel(x);
     for (int i = 0; i < x->n_prompts; i++)
         if (x->prompts[i].n_live > 0 && x->prompts[i].request_id) /* 0: a command for the cache */
             engine_cancel(x->a->cfg.engine, x->prompts[i].request_id);
@@ -327,6 +330,8 @@ static int submit_all(struct api_exchange *x, struct err *e)
         if (r < 0)
             return r;
     }
+    if (x->p.use_beam_search)
+        return beam_start(x, e);
     for (int i = 0; i < x->n_prompts; i++) {
         struct prompt *pr = &x->prompts[i];
         struct gen_request *g = make_request(x, pr);

@@ -156,6 +156,7 @@ struct api_exchange {
     int32_t think_id, unthink_id; /* -1: no such token */
     const struct call_format *calls; /* NULL: not looked for */
     void *extra; /* the endpoint's */
+    struct beam_search *beam; /* NULL: none (beam.h) */
     struct err tokenize_error;
     struct jw out;
     struct api_exchange *next, *prev;

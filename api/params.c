@@ -423,6 +423,7 @@ static void set_defaults(struct params *p, enum field_where where)
     p->include_reasoning = p->separate_reasoning = p->parallel_tool_calls = true;
     if (where == IN_MESSAGES)
         p->include_reasoning = false; /* until thinking is asked for */
+    p->length_penalty = 1;
     p->best_of = 1;
     p->prompt_logprobs = -1;
     p->mirostat_tau = 5;
@@ -438,6 +439,33 @@ static void set_defaults(struct params *p, enum field_where where)
     p->add_generation_prompt = where != IN_CACHE; /* what is cached is gone on with */
     p->timeout_ns = p->cfg->request_timeout_ns;
     p->max_queue_ns = p->cfg->max_queue_ns;
+}
+
+#define MAX_BEAMS 32 /* twice as many alternatives are asked for, and the engine tells 64 */
+
+static int check_beams(const struct params *p, struct err *e)
+{
+    const struct {
+        bool given;
+        const char *name;
+    } others[] = {
+        {p->stream, "stream"},
+        {p->echo, "echo"},
+        {p->logprobs >= 0, "logprobs"},
+        {p->prompt_logprobs >= 0, "prompt_logprobs"},
+        {p->best_of > 1, "best_of"},
+        {p->n_stop > 0, "stop"},
+        {p->max_tokens < 1, "max_tokens 0"},
+        {cJSON_GetArraySize(p->prompt) > 1 && !cJSON_IsNumber(p->prompt->child), "several prompts"},
+    };
+    for (size_t i = 0; p->use_beam_search && i < sizeof(others) / sizeof(*others); i++)
+        if (others[i].given)
+            return err_set_param(e, ERR_INVAL, "use_beam_search",
+                                 "use_beam_search cannot be combined with %s", others[i].name);
+    if (p->use_beam_search && p->n > MAX_BEAMS)
+        return err_set_param(e, ERR_INVAL, "n",
+                             "n must be a whole number from 1 to %d with use_beam_search", MAX_BEAMS);
+    return 0;
 }
 
 static int check_best_of(struct params *p, struct err *e)
@@ -472,6 +500,8 @@ static int check_together(struct params *p, enum field_where where, struct err *
         }
     }
     int r = check_best_of(p, e);
+    if (r == 0)
+        r = check_beams(p, e);
     if (r < 0)
         return r;
     if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0 && !p->pooling)

@@ -44,6 +44,8 @@ struct params {
     struct logit_bias *logit_bias;
     int best_of, n_shown; /* n is how many are generated, n_shown how many are told */
     int prompt_logprobs;  /* -1: none */
+    bool use_beam_search, early_stopping; /* n is the number of beams */
+    double length_penalty;
     const char *suffix, *request_id; /* NULL: none */
     int truncate_prompt;  /* 0: no; -1: to what fits */
     bool include_stop, return_progress;

@@ -64,7 +64,7 @@ await test('chat fields name themselves', async () => {
 
 await test('what is not served says so, what asks for nothing passes', async () => {
     for (const [field, value] of Object.entries({
-        suffix: 'x', use_beam_search: true, response_format: { type: 'json_object' }, guided_regex: 'a+',
+        suffix: 'x', response_format: { type: 'json_object' }, guided_regex: 'a+',
     })) {
         const e = await refused(C, { ...base, [field]: value }, field)
         assert.match(e.message, new RegExp(field))
@@ -85,6 +85,44 @@ await test('best_of: the likeliest of several', async () => {
     assert.equal(best.usage.completion_tokens, all.usage.completion_tokens)
     for (const more of [{ n: 3, best_of: 2 }, { best_of: 5 }, { best_of: 2, stream: true }])
         await refused(C, { ...ask, ...more }, 'best_of')
+})
+
+await test('beam search finds what a plain search finds', async () => {
+    const width = 3, length = 5, penalty = 0.5
+    const ids = (await d.post(C, { ...base, return_token_ids: true })).choices[0].prompt_token_ids
+    const eos = (await d.post('/tokenize', { content: '<|eos|>', add_special: false })).tokens[0]
+    let beams = [{ ids: [], sum: 0 }], ended = []
+    const score = (b) => b.sum / Math.max(1, b.ids.length) ** penalty
+    for (let i = 0; i < length; i++) {
+        const next = []
+        for (const [from, b] of beams.entries()) {
+            const { logprobs } = (await d.post(C, { prompt: [...ids, ...b.ids], max_tokens: 1, temperature: 0, ignore_eos: true,
+                logprobs: 2 * width, return_tokens_as_token_ids: true })).choices[0]
+            for (const [token, p] of Object.entries(logprobs.top_logprobs[0]))
+                next.push({ from, ids: [...b.ids, Number(token.slice(9))], sum: b.sum + p })
+        }
+        next.sort((a, b) => b.sum - a.sum)
+        beams = []
+        for (const b of next) {
+            if (beams.length === width) break
+            if (b.ids.at(-1) === eos) ended.push({ ids: b.ids.slice(0, -1), sum: b.sum })
+            else beams.push(b)
+        }
+    }
+    const best = [...ended, ...beams].sort((a, b) => score(b) - score(a)).slice(0, width)
+    const ask = { ...base, use_beam_search: true, n: width, max_tokens: length, length_penalty: penalty, return_token_ids: true }
+    const r = await d.post(C, ask)
+    assert.deepEqual(r.choices.map((c) => c.token_ids), best.map((b) => b.ids))
+    assert.deepEqual(await d.post(C, ask).then((x) => x.choices), r.choices)
+    assert.equal(r.usage.completion_tokens, best.reduce((n, b) => n + b.ids.length, 0))
+    const chat = await d.post(CHAT, { messages: user, use_beam_search: true, n: 2, max_tokens: 12 })
+    assert.equal(chat.choices.length, 2)
+    assert.notEqual(chat.choices[0].message.content, chat.choices[1].message.content)
+    for (const more of [{ stream: true }, { echo: true }, { logprobs: 1 }, { best_of: 3 }, { stop: 'x' }, { prompt: ['a', 'b'] }, { max_tokens: 0 }])
+        await refused(C, { ...ask, n: 2, ...more })
+    const cancelled = d.request('POST', C, { ...ask, max_tokens: 1000, timeout: 0.3 })
+    assert.equal((await cancelled).status, 408)
+    await d.idle()
 })
 
 await test('prompt_logprobs, truncate_prompt_tokens', async () => {
