@@ -35,6 +35,7 @@ struct api_config {
     int store_entries;          /* responses kept */
     uint64_t store_bytes;       /* bytes of them */
     const char *tool_parser;    /* "auto", "none", or a format's name (calls.h) */
+    bool cache_by_key;          /* requests of different keys share no cached prefix */
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
     void (*offload)(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg);
@@ -54,6 +55,7 @@ struct api_request {
     const char *body;   /* valid until api_handle returns */
     size_t body_bytes;
     uint64_t client;    /* whose it is, for fairness: a hash; 0: nobody's in particular */
+    uint64_t key;       /* hash of its API key, for cache_by_key; 0: it has none */
     const char *request_id; /* "req-..." for headers and logs; copied if kept */
     int64_t received_ns;
 };
@@ -92,6 +94,17 @@ void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, f
 void api_poll(struct api *a);
 /* Once a second or so: keep-alive of silent streams. */
 void api_tick(struct api *a);
+/* A prefix that the operator wants kept: computed where it is not cached, and pinned, as /v1/cache/pin
+ * does with `compute`. data: the text of a prompt, or (json) a body of that endpoint; without NUL bytes,
+ * and a NUL after its end. `done` is called once, unless api_exchange_gone is; it must not call the API.
+ * Returns NULL when it has been called already. */
+struct api_pin_result {
+    int prompt_tokens, pinned_tokens;
+    const char *error; /* NULL: it is pinned. Valid during the call */
+};
+typedef void api_pinned(void *arg, const struct api_pin_result *r);
+struct api_exchange *api_pin(struct api *a, const char *data, size_t n_bytes, bool json,
+                             api_pinned *done, void *arg);
 /* Exchanges not yet ended. */
 int api_active(const struct api *a);
 

@@ -87,7 +87,8 @@ static void ask(struct api_exchange *x, enum engine_cache_command command)
     const struct engine_cache_request req = {.command = command,
                                              .tokens = pr->ids.n ? pr->ids.ids : NULL,
                                              .n_tokens = (int)pr->ids.n,
-                                             .salt = x->p.cache_salt,
+                                             .salt = x->salt,
+                                             .own_pins = x->a->cfg.cache_by_key,
                                              .disk = x->p.disk,
                                              .pin = (uint64_t)x->p.pin_id,
                                              .user = pr};
@@ -102,6 +103,7 @@ static void ask(struct api_exchange *x, enum engine_cache_command command)
         return;
     }
     x->state = X_RUNNING;
+    pr->request_id = 0;
     pr->n_live = 1; /* one event will come */
 }
 
@@ -115,9 +117,24 @@ static void restore(struct api_exchange *x)
     ask(x, ENGINE_CACHE_RESTORE);
 }
 
-static void pin(struct api_exchange *x)
+static void pin_cached(struct api_exchange *x)
 {
     ask(x, ENGINE_CACHE_PIN);
+}
+
+/* Where it shall be computed first: a request for no tokens leaves its rows in the cache. */
+static void pin(struct api_exchange *x)
+{
+    struct err e = {0};
+    if (!x->p.compute) {
+        pin_cached(x);
+        return;
+    }
+    x->p.max_tokens = 0;
+    if (exchange_submit(x, &e) < 0)
+        exchange_fail(x, &e);
+    else
+        x->state = X_RUNNING;
 }
 
 static void unpin(struct api_exchange *x)
@@ -203,7 +220,8 @@ struct api_exchange *handle_cache_restore(struct api *a, const struct api_reques
 
 struct api_exchange *handle_cache_pin(struct api *a, const struct api_request *req, const struct reply *r)
 {
-    static const struct answer_ops ops = {.id_prefix = "cache-", .tokenized = pin, .cache = on_report};
+    static const struct answer_ops ops = {.id_prefix = "cache-", .tokenized = pin, .generated = pin_cached,
+                                          .cache = on_report};
     return handle(a, req, r, PREFIX_MUST, &ops);
 }
 

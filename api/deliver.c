@@ -226,7 +226,9 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
     }
     if (x->n_done < x->n_choices)
         return;
-    if (stream) {
+    if (x->ops->generated) {
+        x->ops->generated(x);
+    } else if (stream) {
         send_end(x);
     } else {
         jw_reset(&x->out);

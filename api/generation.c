@@ -11,6 +11,7 @@
 #include "api/beam.h"
 #include "api/internal.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/utf8.h"
 
 #define OFFLOAD_BYTES 32768 /* texts beyond it are tokenized off the loop thread */
@@ -22,6 +23,14 @@ void make_id(struct api *a, const char *prefix, char *dst, size_t n)
 {
     snprintf(dst, n, "%s%016llx%08llx", prefix, (unsigned long long)a->id_seed,
              (unsigned long long)++a->id_count);
+}
+
+/* Requests find each other's rows only under the same salt: the client's own, and its key's where keys
+ * share nothing. Requests without a key are one tenant then. */
+static uint64_t salt_of(const struct api *a, uint64_t key, uint64_t cache_salt)
+{
+    const uint64_t both[2] = {key, cache_salt};
+    return a->cfg.cache_by_key ? hash64_bytes(both, sizeof(both), 0x74656e616e74) : cache_salt;
 }
 
 struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
@@ -54,6 +63,7 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
     x->created = clock_wall_ns() / NS_PER_SEC;
     x->received_ns = req->received_ns;
     x->client = req->client;
+    x->salt = salt_of(a, req->key, p->cache_salt);
     x->ttft_ns = -1;
     if (p->request_id)
         snprintf(x->id, sizeof(x->id), "%s%s", ops->id_prefix, p->request_id);
@@ -274,7 +284,7 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .repetition = p->repetition,
         .logprobs = p->logprobs < 0 && p->best_of > 1 ? 0 : p->logprobs, /* best_of compares them */
         .prompt_logprobs = scores && p->logprobs > p->prompt_logprobs ? p->logprobs : p->prompt_logprobs,
-        .cache_salt = p->cache_salt,
+        .cache_salt = x->salt,
         .priority = p->priority,
         .fair_key = x->client,
         .timeout_ns = p->timeout_ns,
@@ -322,7 +332,7 @@ static void truncate_prompt(const struct api_exchange *x, struct prompt *pr)
     pr->ids.n = most;
 }
 
-static int submit_all(struct api_exchange *x, struct err *e)
+int exchange_submit(struct api_exchange *x, struct err *e)
 {
     for (int i = 0; i < x->n_prompts; i++) {
         truncate_prompt(x, &x->prompts[i]);
@@ -356,7 +366,7 @@ static void tokenized(struct api_exchange *x)
         return;
     }
     if (r == 0)
-        r = submit_all(x, &e);
+        r = exchange_submit(x, &e);
     if (r < 0) {
         exchange_fail(x, &e);
         return;

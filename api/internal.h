@@ -130,7 +130,9 @@ struct answer_ops {
                     const struct gen_token *t, bool first);
     /* Called once the prompts are tokenized, instead of generating; NULL: generate. */
     void (*tokenized)(struct api_exchange *x);
-    /* The answer to what `tokenized` asked of the cache. */
+    /* Called when all choices have ended, instead of answering; NULL: answer. */
+    void (*generated)(struct api_exchange *x);
+    /* The answer to what was asked of the cache. */
     void (*cache)(struct api_exchange *x, const struct engine_cache_report *report);
     /* The exchange is over, whatever came of it; frees x->extra. May be NULL. */
     void (*freed)(struct api_exchange *x);
@@ -149,7 +151,7 @@ struct api_exchange {
     int n_choices, n_done;
     char id[24 + MAX_REQUEST_ID];
     int64_t created, received_ns;
-    uint64_t client;
+    uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
     int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
     int64_t ttft_ns, written_ns;
     bool thinks, thought_begun; /* chats: thoughts are looked for; the prompt begins one */
@@ -168,6 +170,8 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
 /* Tokenizes the prompts that have text (off the loop thread when long) and goes on. Returns x, or NULL
  * when the reply has ended already. */
 struct api_exchange *exchange_start(struct api_exchange *x);
+/* Generates: checks the prompts and hands them to the engine; the events follow. */
+int exchange_submit(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 /* Answers an error and ends. */
 void exchange_fail(struct api_exchange *x, const struct err *e);
 /* Ends with a whole JSON answer. */

@@ -36,7 +36,7 @@ struct params {
     bool include_usage, continuous_usage_stats;
     bool add_special_tokens, has_add_special_tokens, parse_special, return_token_strs, with_pieces;
     bool add_generation_prompt, continue_final_message;
-    bool disk;
+    bool disk, compute;
     int pin_id; /* 0: not said */
     int n_stop, n_stop_token_ids, n_logit_bias;
     struct stop_string *stop;

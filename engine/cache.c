@@ -19,6 +19,7 @@ struct cache_task {
     int32_t *tokens;
     uint32_t n_tokens;
     uint64_t salt;
+    bool own_pins;
     bool disk;
     uint64_t pin;
     struct gen_event *event; /* has room for the report */
@@ -94,6 +95,7 @@ struct cache_task *cache_task_new(struct events *events, const struct engine_cac
     t->command = req->command;
     t->n_tokens = (uint32_t)req->n_tokens;
     t->salt = req->salt;
+    t->own_pins = req->own_pins;
     t->disk = req->disk;
     t->pin = req->pin;
     t->event = events_get(events, sizeof(struct engine_cache_report), 0, 0);
@@ -147,14 +149,20 @@ static const char *disk_state(enum kv_disk_state s)
     return "off";
 }
 
-static void fill_stats(struct cache_desk *desk, struct engine_cache_report *r)
+/* Whose pins a command may know of; NULL: everybody's. */
+static const uint64_t *pins_of(const struct cache_task *t)
+{
+    return t->own_pins ? &t->salt : NULL;
+}
+
+static void fill_stats(struct cache_desk *desk, const struct cache_task *t, struct engine_cache_report *r)
 {
     struct kv_stats m;
     struct kv_disk_stats d;
     kv_stats_read(desk->c.kv, &m);
     kv_disk_stats_read(desk->c.kv, &d);
     struct kv_pinned pins[ENGINE_CACHE_PINS_TOLD];
-    r->n_pins = (int)kv_pins(desk->c.kv, pins, ENGINE_CACHE_PINS_TOLD);
+    r->n_pins = (int)kv_pins(desk->c.kv, pins_of(t), pins, ENGINE_CACHE_PINS_TOLD);
     if (r->n_pins > ENGINE_CACHE_PINS_TOLD)
         r->n_pins = ENGINE_CACHE_PINS_TOLD;
     for (int i = 0; i < r->n_pins; i++) {
@@ -249,7 +257,7 @@ static int pin(struct cache_desk *desk, struct cache_task *t, struct engine_cach
 
 static int unpin(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r, struct err *e)
 {
-    int k = kv_unpin(desk->c.kv, t->pin, e);
+    int k = kv_unpin(desk->c.kv, t->pin, pins_of(t), e);
     r->pin = t->pin;
     return k < 0 ? k : 1;
 }
@@ -275,7 +283,7 @@ static int work(struct cache_desk *desk, struct cache_task *t, struct err *e)
     }
     switch (t->command) {
     case ENGINE_CACHE_STATS:
-        fill_stats(desk, r);
+        fill_stats(desk, t, r);
         break;
     case ENGINE_CACHE_SAVE:
         done = save(desk, t, r, e);

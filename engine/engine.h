@@ -284,6 +284,7 @@ struct engine_cache_request {
     const int32_t *tokens; /* prefix; NULL: none. Copied */
     int n_tokens;
     uint64_t salt;
+    bool own_pins; /* STATS, UNPIN: other salts' pins are not told of */
     bool disk;
     uint64_t pin;
     void *user; /* comes back in the event */

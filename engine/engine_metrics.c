@@ -100,7 +100,13 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     GAUGE(parked_bytes, "latentd_parked_bytes", "Rows of preempted sequences outside the cache.");
     TIMES(step_time, "latentd_decode_step_seconds",
             "Time of steps in which a running sequence got its next token.", itl);
-    COUNTER(evictions, "latentd_kv_evictions_total", "Cache pages evicted.");
+    static const char *const evicted[] = {"age", "probation", "drop"};
+    for (int i = 0; i < 3; i++) {
+        snprintf(with, sizeof(with), "%s,reason=\"%s\"", l, evicted[i]);
+        em->evictions[i] = metrics_counter(m, "latentd_kv_evictions_total",
+                "Cache pages evicted: the oldest, those that came once, and by command.", with);
+    }
+    GAUGE(page_bytes, "latentd_kv_page_bytes", "Bytes of a cache page.");
     GAUGE(disk_up, "latentd_disk_up",
             "1 when the cache's disk tier can be read, 0 when there is none or it is down.");
     GAUGE(disk_writing, "latentd_disk_writing", "1 when the disk tier can be written.");
@@ -167,11 +173,16 @@ void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv)
     metric_add(em->prefix_copied, (double)st.copied_tokens - em->last_copied);
     metric_add(em->prefix_queries, (double)st.queries_tokens - em->last_queries);
     metric_add(em->prefix_hits, (double)st.hits_tokens - em->last_hits);
-    metric_add(em->evictions, (double)st.evictions - em->last_evictions);
+    const double evicted[] = {(double)(st.evictions - st.evicted_probation), (double)st.evicted_probation,
+                              (double)st.dropped};
+    for (int i = 0; i < 3; i++) {
+        metric_add(em->evictions[i], evicted[i] - em->last_evictions[i]);
+        em->last_evictions[i] = evicted[i];
+    }
+    metric_set(em->page_bytes, (double)st.page_bytes);
     em->last_queries = (double)st.queries_tokens;
     em->last_copied = (double)st.copied_tokens;
     em->last_hits = (double)st.hits_tokens;
-    em->last_evictions = (double)st.evictions;
 }
 
 void engine_metrics_disk(struct engine_metrics *em, struct kv *kv)

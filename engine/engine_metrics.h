@@ -16,13 +16,14 @@ struct engine_metrics {
     struct metric *req_prompt, *req_generation, *iteration_tokens;
     struct metric *lc_prompt, *lc_predicted, *lc_prompt_seconds, *lc_predicted_seconds, *lc_decode;
     struct metric *lc_processing, *lc_deferred;
-    struct metric *pages_free, *pages_held, *pages_cached, *pages_shared, *pages_pinned, *evictions;
+    struct metric *pages_free, *pages_held, *pages_cached, *pages_shared, *pages_pinned, *page_bytes;
+    struct metric *evictions[3]; /* for age, on probation, dropped */
     struct metric *prefix_copied, *bytes_per_token, *load_seconds;
     struct metric *mla_block, *mla_cost[2][2]; /* [expected, measured][absorbed, decompressed] */
     struct metric *disk_up, *disk_writing, *disk_bytes, *disk_pages, *disk_queue;
     struct metric *disk_writes, *disk_reads, *disk_hits, *disk_dropped, *disk_errors, *disk_evictions;
     struct kv_disk_stats last_disk;
-    double last_queries, last_hits, last_copied, last_evictions;
+    double last_queries, last_hits, last_copied, last_evictions[3];
 };
 
 /* m NULL: every handle stays NULL, and updates do nothing. */

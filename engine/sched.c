@@ -467,8 +467,8 @@ static bool made_differently(const struct sched *s, const struct seq *a, const s
     return (da < end ? da : end) != (db < end ? db : end) || (ra < end ? ra : end) != (rb < end ? rb : end);
 }
 
-/* The block that q would compute next is being computed right now by another sequence: next step it
- * will be in the index. */
+/* The block that q would compute next is being computed right now by another sequence, which is as far as
+ * q or ends it in this step: then it will be in the index. Chunks may be shorter than a page. */
 static bool others_compute_it(const struct sched *s, const struct seq *q)
 {
     uint32_t p = kv_page_tokens(s->c.kv);
@@ -477,9 +477,10 @@ static bool others_compute_it(const struct sched *s, const struct seq *q)
         return false;
     for (int i = 0; i < s->n_plan; i++) {
         const struct seq *o = s->plan[i].q;
-        if (o == q || o->job->req->cache_salt != q->job->req->cache_salt ||
-            (size_t)computed(o) / p > block || made_differently(s, o, q, upto) || (size_t)computed(o)
-                + (size_t)s->plan[i].n_tokens < upto)
+        size_t at = (size_t)computed(o), reach = at + (size_t)s->plan[i].n_tokens;
+        if (o == q || o->job->req->cache_salt != q->job->req->cache_salt || at / p > block ||
+            (size_t)o->n_tokens < upto || made_differently(s, o, q, upto) ||
+            (reach < upto && at < (size_t)computed(q)))
             continue;
         if (!memcmp(o->tokens, q->tokens, upto * sizeof(*q->tokens)))
             return true;

@@ -97,6 +97,7 @@ struct kv {
     uint32_t dying_head;  /* through next */
     /* read by any thread */
     _Atomic uint64_t s_free, s_held, s_cached, s_shared, s_pinned, s_hits, s_queries, s_copied, s_evictions;
+    _Atomic uint64_t s_evicted_probation, s_dropped;
 };
 
 static inline unsigned char *page_address(const struct kv *kv, uint32_t id)

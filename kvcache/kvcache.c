@@ -216,4 +216,6 @@ void kv_stats_read(const struct kv *kv, struct kv_stats *s)
     s->hits_tokens = atomic_load_explicit(&kv->s_hits, memory_order_relaxed);
     s->queries_tokens = atomic_load_explicit(&kv->s_queries, memory_order_relaxed);
     s->evictions = atomic_load_explicit(&kv->s_evictions, memory_order_relaxed);
+    s->evicted_probation = atomic_load_explicit(&kv->s_evicted_probation, memory_order_relaxed);
+    s->dropped = atomic_load_explicit(&kv->s_dropped, memory_order_relaxed);
 }

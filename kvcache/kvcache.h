@@ -60,7 +60,9 @@ struct kv_stats {
     uint64_t hits_tokens;      /* counter: tokens attached by kv_seq_match */
     uint64_t queries_tokens;   /* counter: tokens asked for in kv_seq_match, each of a sequence once */
     uint64_t copied_tokens;    /* counter: those of hits_tokens whose rows were copied from inside a page */
-    uint64_t evictions;        /* counter: pages */
+    uint64_t evictions;        /* counter: pages that made room for others */
+    uint64_t evicted_probation; /* ... of them, those on probation: never matched since they were sealed */
+    uint64_t dropped;          /* counter: pages forgotten by kv_drop_cached */
 };
 
 /* Maps the pool (lazily backed). Errors: ERR_INVAL naming the field, ERR_NOMEM. */
@@ -133,14 +135,15 @@ uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *seq);
  * changed. */
 int kv_pin(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
            uint32_t n_tokens, uint64_t *ret_id, uint32_t *ret_tokens, struct err *e) LATENT_MUST_CHECK;
-/* ERR_NOTFOUND for an id that is not pinned. */
-int kv_unpin(struct kv *kv, uint64_t id, struct err *e) LATENT_MUST_CHECK;
+/* ERR_NOTFOUND for an id that is not pinned or, where `salt` is not NULL, not under that salt. */
+int kv_unpin(struct kv *kv, uint64_t id, const uint64_t *salt, struct err *e) LATENT_MUST_CHECK;
 struct kv_pinned {
     uint64_t id, salt;
     uint32_t n_tokens; /* covered: a multiple of page_tokens */
 };
-/* Fills at most `max` and returns how many pins there are, at most kv_max_pinned, oldest first. */
-uint32_t kv_pins(const struct kv *kv, struct kv_pinned *ret, uint32_t max);
+/* Fills at most `max` and returns how many pins there are (of the salt, where it is not NULL), at most
+ * kv_max_pinned, oldest first. */
+uint32_t kv_pins(const struct kv *kv, const uint64_t *salt, struct kv_pinned *ret, uint32_t max);
 
 /* Parking: rows of a sequence that gives its pages back, copied outside the pool and written back later with
  * the same bytes. Copied are the pages from the first that only this sequence holds; kv_park_bytes tells how

@@ -42,8 +42,10 @@ static bool evict_one(struct kv *kv)
     uint32_t id = kv__evict_first(kv);
     if (id == NO_PAGE)
         return false;
-    kv__page_evict(kv, id);
     atomic_fetch_add_explicit(&kv->s_evictions, 1, memory_order_relaxed);
+    if (kv->pages[id].probation)
+        atomic_fetch_add_explicit(&kv->s_evicted_probation, 1, memory_order_relaxed);
+    kv__page_evict(kv, id);
     return true;
 }
 
@@ -147,6 +149,7 @@ uint32_t kv_drop_cached(struct kv *kv)
         return 0;
     for (uint32_t id; (id = kv__evict_first(kv)) != NO_PAGE; n++)
         kv__page_evict(kv, id);
+    atomic_fetch_add_explicit(&kv->s_dropped, n, memory_order_relaxed);
     kv__publish(kv);
     return n;
 }

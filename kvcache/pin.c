@@ -56,12 +56,17 @@ int kv_pin(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int
     return 0;
 }
 
-int kv_unpin(struct kv *kv, uint64_t id, struct err *e)
+static uint64_t salt_of(const struct kv *kv, const struct pin *p)
+{
+    return kv->pages[p->last].salt;
+}
+
+int kv_unpin(struct kv *kv, uint64_t id, const uint64_t *salt, struct err *e)
 {
     uint32_t i = 0;
     while (i < kv->n_pins && kv->pins[i].id != id)
         i++;
-    if (i == kv->n_pins)
+    if (i == kv->n_pins || (salt && salt_of(kv, &kv->pins[i]) != *salt))
         return err_set(e, ERR_NOTFOUND, "there is no pin %llu", (unsigned long long)id);
     uint32_t page = kv->pins[i].last;
     memmove(&kv->pins[i], &kv->pins[i + 1], (--kv->n_pins - i) * sizeof(*kv->pins));
@@ -71,12 +76,18 @@ int kv_unpin(struct kv *kv, uint64_t id, struct err *e)
     return 0;
 }
 
-uint32_t kv_pins(const struct kv *kv, struct kv_pinned *ret, uint32_t max)
+uint32_t kv_pins(const struct kv *kv, const uint64_t *salt, struct kv_pinned *ret, uint32_t max)
 {
-    for (uint32_t i = 0; i < kv->n_pins && i < max; i++)
-        ret[i] = (struct kv_pinned){kv->pins[i].id, kv->pages[kv->pins[i].last].salt,
-                                    kv->pins[i].n_pages * kv->page_tokens};
-    return kv->n_pins;
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < kv->n_pins; i++) {
+        const struct pin *p = &kv->pins[i];
+        if (salt && salt_of(kv, p) != *salt)
+            continue;
+        if (n < max)
+            ret[n] = (struct kv_pinned){p->id, salt_of(kv, p), p->n_pages * kv->page_tokens};
+        n++;
+    }
+    return n;
 }
 
 uint32_t kv_max_pinned(const struct kv *kv)

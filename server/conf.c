@@ -326,6 +326,10 @@ int config_check(const struct server_config *c, struct err *e)
         return err_set_param(e, ERR_INVAL, "page_tokens", "page_tokens must be a power of two");
     if (*c->cache_disk_path && !c->prefix_cache)
         return err_set_param(e, ERR_INVAL, "cache_disk_path", "cache_disk_path needs prefix_cache = true");
+    if (*c->cache_pin_files && (!c->cache_pinned || !c->prefix_cache))
+        return err_set_param(e, ERR_INVAL, "cache_pin_files",
+                             "cache_pin_files needs %s", c->prefix_cache ? "cache_pinned above 0"
+                                                                         : "prefix_cache = true");
     if (c->max_num_batched_tokens < c->max_num_seqs)
         return err_set_param(e, ERR_INVAL, "max_num_batched_tokens",
                              "max_num_batched_tokens must be at least max_num_seqs (%lld)",

@@ -367,6 +367,7 @@ static void dispatch(struct conn *c)
         .body = c->body.data ? c->body.data : "",
         .body_bytes = c->body.n_bytes,
         .client = client_of(c),
+        .key = c->client,
         .request_id = c->request_id,
         .received_ns = c->log.begin_ns,
     };

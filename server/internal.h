@@ -34,6 +34,14 @@ struct listener {
 int listeners_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void listeners_close(struct server *s); /* idempotent */
 
+/* --- pins.c: cache_pin_files ------------------------------------------------------------------------ */
+
+/* Finds the files; the error names the one that cannot be read. */
+int pins_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
+void pins_start(struct server *s); /* the model is loaded */
+void pins_close(struct server *s); /* before the loop runs out */
+void pins_free(struct server *s);
+
 /* --- conn.c: one HTTP connection ------------------------------------------------------------------ */
 
 /* What the access log tells of a request. */
@@ -161,6 +169,7 @@ struct server {
     struct metrics *metrics;
     struct metric *m_connections, *m_rejected;
     struct access_log *access_log;
+    struct pins *pins; /* NULL: none */
     char *chat_template;
     bool draining, stopping, loaded;
     int exit_status, load_shown;

@@ -6,6 +6,7 @@ libserver_a_SOURCES = \
 	%D%/conn.c \
 	%D%/internal.h \
 	%D%/listener.c \
+	%D%/pins.c \
 	%D%/reply.c \
 	%D%/routes.c \
 	%D%/server.c %D%/server.h \

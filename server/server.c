@@ -34,6 +34,7 @@ static void close_all(struct server *s, int exit_status)
         next = c->next;
         conn_close(c);
     }
+    pins_close(s);
     uv_close((uv_handle_t *)&s->tick, NULL);
     uv_close((uv_handle_t *)&s->drain_timer, NULL);
     uv_close((uv_handle_t *)&s->sigterm, NULL);
@@ -146,6 +147,7 @@ static void watch_load(struct server *s)
         s->loaded = true;
         log_ready(s);
         systemd_ready();
+        pins_start(s);
     } else {
         int quarter = (int)(engine_load_progress(s->engine) * 4);
         if (quarter > s->load_shown && quarter < 4) {
@@ -354,6 +356,7 @@ static int start_api(struct server *s, struct err *e)
         .store_entries = (int)cfg->response_store_entries,
         .store_bytes = (uint64_t)cfg->response_store_size,
         .tool_parser = cfg->tool_parser,
+        .cache_by_key = !strcmp(cfg->cache_scope, "key"),
         .strict = cfg->strict,
         .offload = offload,
         .host = s,
@@ -410,6 +413,8 @@ int server_run(const struct server_config *cfg)
     if (r == 0)
         r = listeners_open(s, &e);
     if (r == 0)
+        r = pins_open(s, &e);
+    if (r == 0)
         r = start_engine(s, &e);
     if (r == 0)
         r = start_api(s, &e);
@@ -426,6 +431,7 @@ int server_run(const struct server_config *cfg)
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);
     api_free(&s->api);
+    pins_free(s);
     access_log_close(s);
     metrics_free(&s->metrics);
     free(s->chat_template);

@@ -1,9 +1,9 @@
 ## tests of the forward pass: random tiny models against a reference, checkpoints of every family against
 ## transformers, and the shipped model
 check_PROGRAMS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged tests/t_scheme \
-	tests/t_repeat
+	tests/t_repeat tests/t_row_bytes
 TESTS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged tests/t_scheme \
-	tests/t_repeat
+	tests/t_repeat tests/t_row_bytes
 tests_t_forward_SOURCES = %D%/forward/t_forward.c %D%/forward/tiny.c %D%/forward/tiny.h
 tests_t_forward_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_forward_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
@@ -27,4 +27,7 @@ tests_t_repeat_SOURCES = %D%/forward/t_repeat.c %D%/forward/tiny.c %D%/forward/t
 	%D%/forward/gguf_file.c %D%/forward/gguf_file.h
 tests_t_repeat_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_repeat_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
-EXTRA_DIST += %D%/data/latent-mini-golden.json %D%/data/hf
+tests_t_row_bytes_SOURCES = %D%/forward/t_row_bytes.c
+tests_t_row_bytes_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_row_bytes_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+EXTRA_DIST += %D%/data/checkpoints.json %D%/data/latent-mini-golden.json %D%/data/hf

@@ -8,7 +8,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/http.mjs \
 	%D%/integration/golden.mjs \
 	%D%/integration/concurrency.mjs \
-	%D%/integration/prefix.mjs %D%/integration/scheme.mjs \
+	%D%/integration/prefix.mjs %D%/integration/pins.mjs %D%/integration/scope.mjs %D%/integration/scheme.mjs \
 	%D%/integration/disk.mjs %D%/integration/kill.mjs \
 	%D%/integration/cancel.mjs \
 	%D%/integration/bench.mjs \
@@ -19,13 +19,19 @@ INTEGRATION_TESTS = \
 TESTS += $(INTEGRATION_TESTS)
 EXTRA_DIST += $(INTEGRATION_TESTS) \
 	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/npm.mjs %D%/integration/examples.mjs \
-	%D%/load/bench_http.mjs %D%/load/stall.mjs %D%/load/soak.mjs %D%/load/README.md
+	%D%/load/bench_http.mjs %D%/load/sharers.mjs %D%/load/stall.mjs %D%/load/soak.mjs %D%/load/README.md
 
 ## an hour with many clients; see tests/load/README.md
 soak: all
 	LATENT_TEST_TIMEOUT=$$(( $${SOAK_SECONDS:-3600} + 600 )) top_srcdir='$(abs_top_srcdir)' \
 	top_builddir='$(abs_top_builddir)' $(SHELL) $(top_srcdir)/tests/integration/run.sh $(top_srcdir)/tests/load/soak.mjs
 .PHONY: soak
+
+## streams that share a prefix, beside the goal
+bench-sharers: latentd$(EXEEXT)
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
+	$(SHELL) $(top_srcdir)/tests/integration/run.sh $(top_srcdir)/tests/load/sharers.mjs
+.PHONY: bench-sharers
 
 ## kill -9 during writes of the disk tier, fifty times instead of three
 check-kill: latentd$(EXEEXT)

@@ -52,6 +52,7 @@ static void pass(const struct kernels *k)
             struct attn_piece p = {
                 .pages = a.pages, .page_tokens = PAGE_TOKENS, .first = t,
                 .n_rows = a.context - t < ATTN_PIECE ? a.context - t : ATTN_PIECE, .format = a.format,
+                .n_ahead = a.context - t < 2 * ATTN_PIECE ? 0 : ATTN_PIECE, .fetched = t > 0,
                 .dk = a.shape->dk, .dv = dv,
                 .n_groups = a.n_groups - g < ATTN_MAX_GROUPS ? a.n_groups - g : ATTN_MAX_GROUPS,
                 .q = a.q + (size_t)g * group_bytes, .limit = a.limit, .m = a.m2, .l = a.l2, .o = a.o2,

@@ -2,7 +2,8 @@
  * peak_read are asked only for levels that the machine has.
  *
  * A loop keeps as many independent sums as hide the latency of the instruction. KEEP makes an operand
- * new in each turn, so that the compiler cannot take a product out of the loop. */
+ * new in each turn, so that the compiler cannot take a product out of the loop, and each sum one of its
+ * own: sums that begin alike and take the same products are one to a compiler. */
 #include "config.h"
 
 #include "tools/peak.h"
@@ -27,8 +28,10 @@ AVX2 static int64_t avx2_i8(int64_t turns)
 {
     __m256i s[8], a[4], b[2];
     UNROLL
-    for (int i = 0; i < 8; i++)
+    for (int i = 0; i < 8; i++) {
         s[i] = _mm256_setzero_si256();
+        KEEP("x", s[i]);
+    }
     UNROLL
     for (int i = 0; i < 4; i++)
         a[i] = _mm256_set1_epi8((char)(i + 1));
@@ -50,8 +53,10 @@ AVX2 static int64_t avx2_f32(int64_t turns)
 {
     __m256 s[SUMS_AVX2], a = _mm256_set1_ps(0.5f), b = _mm256_set1_ps(0.25f);
     UNROLL
-    for (int i = 0; i < SUMS_AVX2; i++)
+    for (int i = 0; i < SUMS_AVX2; i++) {
         s[i] = _mm256_setzero_ps();
+        KEEP("x", s[i]);
+    }
     for (int64_t t = 0; t < turns; t++) {
         KEEP("x", b);
         UNROLL
@@ -68,8 +73,10 @@ AVX512 static int64_t avx512_i8(int64_t turns)
 {
     __m512i s[SUMS_AVX512], a = _mm512_set1_epi8(1), b = _mm512_set1_epi8(1);
     UNROLL
-    for (int i = 0; i < SUMS_AVX512; i++)
+    for (int i = 0; i < SUMS_AVX512; i++) {
         s[i] = _mm512_setzero_si512();
+        KEEP("v", s[i]);
+    }
     for (int64_t t = 0; t < turns; t++) {
         KEEP("v", b);
         UNROLL
@@ -86,8 +93,10 @@ AVX512 static int64_t avx512_f32(int64_t turns)
 {
     __m512 s[SUMS_AVX512], a = _mm512_set1_ps(0.5f), b = _mm512_set1_ps(0.25f);
     UNROLL
-    for (int i = 0; i < SUMS_AVX512; i++)
+    for (int i = 0; i < SUMS_AVX512; i++) {
         s[i] = _mm512_setzero_ps();
+        KEEP("v", s[i]);
+    }
     for (int64_t t = 0; t < turns; t++) {
         KEEP("v", b);
         UNROLL
@@ -105,8 +114,10 @@ AVX512_BF16 static int64_t avx512_bf16(int64_t turns)
     __m512 s[SUMS_AVX512];
     __m512i one = _mm512_set1_epi32(0x3f803f80), bits = one; /* pairs of 1.0 */
     UNROLL
-    for (int i = 0; i < SUMS_AVX512; i++)
+    for (int i = 0; i < SUMS_AVX512; i++) {
         s[i] = _mm512_setzero_ps();
+        KEEP("v", s[i]);
+    }
     for (int64_t t = 0; t < turns; t++) {
         KEEP("v", bits);
         UNROLL
@@ -232,8 +243,10 @@ __attribute__((target("arch=armv8.2-a+dotprod"))) static int64_t neon_i8(int64_t
     int32x4_t s[SUMS_NEON];
     int8x16_t a = vdupq_n_s8(1), b = a;
     UNROLL
-    for (int i = 0; i < SUMS_NEON; i++)
+    for (int i = 0; i < SUMS_NEON; i++) {
         s[i] = vdupq_n_s32(0);
+        KEEP("w", s[i]);
+    }
     for (int64_t t = 0; t < turns; t++) {
         KEEP("w", b);
         UNROLL
@@ -250,8 +263,10 @@ static int64_t neon_f32(int64_t turns)
 {
     float32x4_t s[SUMS_NEON], a = vdupq_n_f32(0.5f), b = a;
     UNROLL
-    for (int i = 0; i < SUMS_NEON; i++)
+    for (int i = 0; i < SUMS_NEON; i++) {
         s[i] = vdupq_n_f32(0);
+        KEEP("w", s[i]);
+    }
     for (int64_t t = 0; t < turns; t++) {
         KEEP("w", b);
         UNROLL

@@ -263,6 +263,7 @@ static void attend_lanes(const struct decompressed_work *w, struct thread_scratc
         .pages = &rows,
         .page_tokens = ATTN_PIECE,
         .n_rows = n_rows < limit[n - 1] ? n_rows : limit[n - 1],
+        .fetched = 1, /* they have just been made */
         .format = w->expanded,
         .dk = head_dim(s),
         .dv = s->v,

@@ -300,6 +300,7 @@ static bool run_piece(const struct paged_work *w, const struct thread_scratch *t
         .first = chosen ? 0 : t0,
         .n_rows = n_rows,
         .n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE,
+        .fetched = chosen || piece > it->p0,
         .format = s->format,
         .dk = s->dk,
         .dv = s->dv,

@@ -1,13 +1,17 @@
 /* engine/kernels/amx_attn.c - attention over a piece of the context on AMX tiles, in bfloat16.
  *
- * Groups of lanes are taken in units of two (or one, or three, when their number is odd). First all
- * scores, a block of 32 rows after the other: the rows as they lie are the left operand, the packed
- * queries the right one; the block's values are put away as right operands (pairs of rows side by
- * side) while its rows are in the nearest cache. Then, unit by unit: weights exp(s - m) as left
- * operands, and their product with the values. Vector work is cut into slices between runs of tile
- * products, so that the processor does both at a time: the values of a block and the copies of the
- * next one beside scores, one unit's weights beside the products of the unit before. Rows are fetched
- * ahead all the while, those of the next call (n_ahead) too.
+ * Groups of lanes are taken in units of two (or one, or three), which go through three stages: scores
+ * (the rows as they lie are the left operand, packed queries the right one), weights exp(s - m) as left
+ * operands, and their product with the values, which are kept as right operands (pairs of rows side by
+ * side). Stages of following units overlap: while the scores of a unit are made and the results of the one
+ * before the last, the vectors make the weights of the unit in between.
+ *
+ * Tiles and vectors work at the same time only where their instructions alternate closely, since few tile
+ * registers are free ahead: vector work is cut into bits of some thirty instructions, one a step. With the
+ * scores of the first unit it is rows becoming operands. Operands come from the second-level cache at most
+ * half as fast as tiles would take them, so one side of each product stays in the first one: a unit's
+ * queries, or its weights; the other streams by (tileloaddt1). Rows of the next call (n_ahead) are
+ * fetched at an even pace.
  *
  * Scores are in units of log 2. A step of the value product takes 32 rows; pair r of it is rows r and
  * 16 + r, which spares a shuffle. What a lane does not see has weight 0 and adds 0 exactly, so that its
@@ -25,11 +29,14 @@
 #define UNIT 3                        /* most groups of a unit */
 #define GROUP_SCORES ((size_t)ATTN_PIECE * KERN_LANES)
 #define GROUP_WEIGHTS ((size_t)MAX_STEPS * TILE_BYTES)
-/* One column of value tiles; a line more, for columns would else meet in the same sets of the caches. */
-#define VALUE_COLUMN ((size_t)MAX_STEPS * TILE_BYTES + 64)
-#define SCORE_STEPS 6                 /* of a run of score products */
-/* Steps of a run of value products: what it takes from the weights stays in the nearest cache. */
-#define VALUE_STEPS 8
+/* What stays in the first-level cache: queries of three groups, or steps of their weights. */
+#define QUERY_BYTES (42 << 10)
+#define WEIGHT_STEPS 8
+/* Steps of the score product between two slices of rows that become operands: their stores wait for the
+ * second-level cache. */
+#define TURN_STEPS 3
+/* Units in whose time the next call's rows come: spread further they would be gone before their use. */
+#define AHEAD_UNITS 4
 
 struct group {
     int index;               /* of the call */
@@ -43,20 +50,45 @@ struct unit {
     int first, n, seen, steps;
 };
 
+/* The weights of a unit in the making. */
+struct weighing {
+    int left;                /* groups, with the one in hand */
+    struct group *g;
+    float *scores;           /* of the group */
+    unsigned char *to;
+    int steps, step, pair;   /* step < 0: largest scores are looked for, step + steps is a block */
+    __m512 top, l[2];        /* l: of rows r and 16 + r */
+    __m512i pairs[KERN_LANES]; /* of the step in hand, lanes across */
+};
+
+/* Rows becoming operands: of block b its values, of the next one its keys. */
+struct turning {
+    int b, slice, n_slices;  /* slice < n_slices: there is something to do */
+    int steps;               /* of the score product since the last slice */
+};
+
 struct call {
     const struct attn_piece *p;
     int n;                   /* rows that any lane sees */
+    int n_blocks;
     int k_steps, v_columns;  /* steps of the score product; columns of 16 values, even */
     int n_groups, n_units;
     struct group groups[ATTN_MAX_GROUPS]; /* those that see something */
     struct unit units[ATTN_MAX_GROUPS];
-    size_t key_stride, value_stride; /* bytes of the copies of a block's rows */
-    unsigned char *keys, *values; /* of two blocks */
-    unsigned char *columns;  /* [v_columns], VALUE_COLUMN apart */
+    struct operand keys[ATTN_PIECE / KERN_LANES]; /* 16 rows each */
+    /* v_columns * 16 of bfloat16 each, of two blocks; NULL: zeros */
+    const unsigned char *row_values[2 * BLOCK];
+    size_t key_stride, value_stride; /* bytes of copied rows */
+    unsigned char *key_copies;   /* of all rows */
+    unsigned char *value_copies; /* of two blocks */
+    unsigned char *columns;  /* [n_blocks][v_columns] tiles */
+    size_t block_bytes;      /* of it: a tile more, or blocks would meet in the same sets of the caches */
     unsigned char *weights;  /* of two units */
-    float *scores;           /* [n_groups][ATTN_PIECE][16] */
+    float *scores;           /* of two units: [UNIT][ATTN_PIECE][16] */
     float *out;              /* [UNIT][16][16 v_columns] */
-    int ahead;               /* next row to fetch for the next call */
+    struct weighing weighing;
+    struct turning turning;
+    int run, runs, ahead;    /* runs of tile products, done and in all; rows of the next call fetched */
 };
 
 /* --- queries ----------------------------------------------------------------------------------- */
@@ -92,17 +124,10 @@ static void fetch_rows(const struct attn_piece *p, int lo, int hi)
     for (int t = lo; t < hi; t++) {
         const unsigned char *row = attn_row(p, t);
         const unsigned char *end = row + p->format.row_bytes;
-        for (row -= (uintptr_t)row & 63; row < end; row += 64)
+        for (row -= (uintptr_t)row & 63; row < end; row += 128) /* lines come in pairs */
             _mm_prefetch((const char *)row, _MM_HINT_T1);
     }
 }
-
-/* One block of rows: where its keys and values are. */
-struct block {
-    struct operand keys[2];                /* 16 rows each */
-    const unsigned char *values[BLOCK];    /* v_columns * 16 of bfloat16 each; NULL: zeros */
-    unsigned char *to;                     /* its step in column 0 */
-};
 
 /* Where 16 rows from t0 are left operands as they lie. */
 static int keys_lie_well(const struct call *c, int t0)
@@ -112,297 +137,407 @@ static int keys_lie_well(const struct call *c, int t0)
            (p->first + t0) % p->page_tokens + 16 <= p->page_tokens;
 }
 
-/* Rows [lo, hi) of block b, copied where they are not operands as they lie. */
-static void block_rows(const struct call *c, int b, struct block *blk, int lo, int hi)
+/* Row i of block b as key and value, copied where it is no operand as it lies. */
+static void take_row(struct call *c, int b, int i)
 {
     const struct attn_piece *p = c->p;
     const struct row_format *f = &p->format;
     int inside = p->v_off >= p->k_off && p->v_off + p->dv <= p->k_off + p->dk;
-    unsigned char *keys = c->keys + (size_t)(b % 2) * BLOCK * c->key_stride;
-    unsigned char *values = c->values + (size_t)(b % 2) * BLOCK * c->value_stride;
-    blk->to = c->columns + (size_t)b * TILE_BYTES;
-    for (int i = lo; i < hi; i++) {
-        int t = b * BLOCK + i, t0 = t - i % 16, well = keys_lie_well(c, t0);
-        struct operand *o = &blk->keys[i / 16];
-        if (t0 >= c->n) {
-            *o = blk->keys[0]; /* nobody looks at these scores */
-        } else if (i % 16 == 0) {
-            *o = (struct operand){keys + (size_t)i * c->key_stride, c->key_stride, 64};
-            if (well)
-                *o = (struct operand){attn_row(p, t0) + 2 * (size_t)p->k_off, f->row_bytes, 64};
-        }
-        blk->values[i] = NULL;
-        if (t >= c->n)
-            continue;
-        const unsigned char *row = attn_row(p, t);
-        unsigned char *key = keys + (size_t)i * c->key_stride;
-        if (!well)
-            row_to_bf16(f, row, p->k_off, p->k_off + p->dk, (uint16_t *)(void *)key);
-        if (f->type == TT_BF16 && p->dv % 32 == 0) {
-            blk->values[i] = row + 2 * (size_t)p->v_off;
-        } else if (f->type != TT_BF16 && inside && p->dv % 32 == 0) {
-            blk->values[i] = key + 2 * (size_t)(p->v_off - p->k_off);
-        } else {
-            unsigned char *value = values + (size_t)i * c->value_stride;
-            row_to_bf16(f, row, p->v_off, p->v_off + p->dv, (uint16_t *)(void *)value);
-            blk->values[i] = value;
-        }
+    int t = b * BLOCK + i, t0 = t - i % 16, well = keys_lie_well(c, t0), slot = b % 2 * BLOCK + i;
+    unsigned char *key = c->key_copies + (size_t)t * c->key_stride;
+    struct operand *o = &c->keys[t / 16];
+    if (t0 >= c->n)
+        *o = c->keys[t0 / 16 - 1]; /* nobody looks at these scores */
+    else if (i % 16 == 0 && well)
+        *o = (struct operand){attn_row(p, t0) + 2 * (size_t)p->k_off, f->row_bytes, 64};
+    else if (i % 16 == 0)
+        *o = (struct operand){key, c->key_stride, 64};
+    c->row_values[slot] = NULL;
+    if (t >= c->n)
+        return;
+    const unsigned char *row = attn_row(p, t);
+    if (!well)
+        row_to_bf16(f, row, p->k_off, p->k_off + p->dk, (uint16_t *)(void *)key);
+    if (f->type == TT_BF16 && p->dv % 32 == 0) {
+        c->row_values[slot] = row + 2 * (size_t)p->v_off;
+    } else if (f->type != TT_BF16 && inside && p->dv % 32 == 0) {
+        c->row_values[slot] = key + 2 * (size_t)(p->v_off - p->k_off);
+    } else {
+        unsigned char *value = c->value_copies + (size_t)slot * c->value_stride;
+        row_to_bf16(f, row, p->v_off, p->v_off + p->dv, (uint16_t *)(void *)value);
+        c->row_values[slot] = value;
     }
 }
 
-/* Pairs [lo, hi) of a block into the columns. */
-static void block_values(const struct call *c, const struct block *blk, int lo, int hi)
+/* Pairs [lo, hi) of a block's values as rows of right operands. */
+static void turn_values(const struct call *c, int b, int lo, int hi)
 {
     const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), zero = _mm512_setzero_si512();
     for (int r = lo; r < hi; r++) {
-        const unsigned char *a = blk->values[r], *b = blk->values[16 + r];
-        unsigned char *to = blk->to + 64 * r;
-        for (int j = 0; j < c->v_columns; j += 2, to += 2 * VALUE_COLUMN) {
-            __m512i x = zero, y = zero;
-            if (a)
-                x = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(a + 32 * j));
-            if (b)
-                y = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(b + 32 * j));
-            _mm512_store_si512(to, _mm512_unpacklo_epi16(x, y));
-            _mm512_store_si512(to + VALUE_COLUMN, _mm512_unpackhi_epi16(x, y));
+        const unsigned char *x = c->row_values[b % 2 * BLOCK + r], *y = c->row_values[b % 2 * BLOCK + 16 + r];
+        unsigned char *to = c->columns + (size_t)b * c->block_bytes + 64 * r;
+        for (int j = 0; j < c->v_columns; j += 2, to += 2 * TILE_BYTES) {
+            __m512i u = x ? _mm512_permutexvar_epi64(order, _mm512_loadu_si512(x + 32 * j)) : zero;
+            __m512i v = y ? _mm512_permutexvar_epi64(order, _mm512_loadu_si512(y + 32 * j)) : zero;
+            _mm512_store_si512(to, _mm512_unpacklo_epi16(u, v));
+            _mm512_store_si512(to + TILE_BYTES, _mm512_unpackhi_epi16(u, v));
         }
     }
 }
 
-/* --- scores ------------------------------------------------------------------------------------ */
-
-/* Vector work and fetching beside the scores of a block, cut into slices. */
-struct beside {
-    int b, n_blocks;
-    struct block *now, *next;
-    int near, near_n, far, far_n; /* rows to fetch */
-    int done, slice, n_slices;
-};
-
-static void beside_slice(const struct call *c, struct beside *s)
+static void turn_slice(struct call *c)
 {
-    int i = s->done, j = ++s->slice, n = s->n_slices;
-    s->done = j;
-    fetch_rows(c->p, s->near + s->near_n * i / n, s->near + s->near_n * j / n);
-    fetch_rows(c->p, s->far + s->far_n * i / n, s->far + s->far_n * j / n);
-    block_values(c, s->now, 16 * i / n, 16 * j / n);
-    if (s->b + 1 < s->n_blocks)
-        block_rows(c, s->b + 1, s->next, BLOCK * i / n, BLOCK * j / n);
+    struct turning *t = &c->turning;
+    int lo = 16 * t->slice / t->n_slices, hi = 16 * ++t->slice / t->n_slices;
+    t->steps = 0;
+    turn_values(c, t->b, lo, hi);
+    for (int i = 2 * lo; t->b + 1 < c->n_blocks && i < 2 * hi; i++)
+        take_row(c, t->b + 1, i);
+}
+
+/* --- weights ----------------------------------------------------------------------------------- */
+
+/* 2^x for x <= 0, exactly 1 at 0, within 1.1e-4 of itself: a twentieth of what bfloat16 makes of it. 0 below
+ * -127 and for NaN. From -127 to -126 it is no normal number, and the tiles take it for 0. */
+INLINE __m512 exp2_negative(__m512 x)
+{
+    const __m512 magic = _mm512_set1_ps(12582912.0f); /* 1.5 * 2^23: rounds, n in the low bits */
+    x = _mm512_max_ps(x, _mm512_set1_ps(-127.0f));
+    __m512 n = _mm512_add_ps(x, magic), r = _mm512_sub_ps(x, _mm512_sub_ps(n, magic));
+    __m512 e = _mm512_set1_ps(0.0550088564f);
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.242210983f));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.693282942f));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(1.0f));
+    return _mm512_castsi512_ps(
+        _mm512_add_epi32(_mm512_castps_si512(e), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+}
+
+static void weigh_group(struct weighing *w)
+{
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+    w->step = -w->steps;
+    w->pair = 0;
+    w->top = none;
+    w->l[0] = w->l[1] = _mm512_setzero_ps();
+}
+
+/* The largest scores of a block; those of rows that a lane does not see are gone afterwards. */
+static void block_maximum(struct weighing *w)
+{
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+    int t = (w->step + w->steps) * BLOCK;
+    float *s = w->scores + (size_t)t * KERN_LANES;
+    __m512 a = w->top, b = none;
+    if (t + BLOCK <= w->g->least) {
+        for (int i = 0; i < BLOCK; i += 2) {
+            a = _mm512_max_ps(_mm512_loadu_ps(s + i * KERN_LANES), a);
+            b = _mm512_max_ps(_mm512_loadu_ps(s + (i + 1) * KERN_LANES), b);
+        }
+    } else {
+        __m512i limit = _mm512_loadu_si512(w->g->limit);
+        for (int i = 0; i < BLOCK; i++) {
+            __mmask16 sees = _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(t + i));
+            __m512 x = _mm512_mask_blend_ps(sees, none, _mm512_loadu_ps(s + i * KERN_LANES));
+            a = _mm512_max_ps(x, a);
+            _mm512_storeu_ps(s + i * KERN_LANES, x);
+        }
+    }
+    w->top = _mm512_max_ps(a, b);
+}
+
+/* m of a group, for its weights and for the call. */
+static void group_maximum(const struct call *c, struct weighing *w)
+{
+    struct group *g = w->g;
+    __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(g->limit), _mm512_setzero_si512());
+    _mm512_storeu_ps(g->m, _mm512_maskz_mov_ps(any, w->top));
+    _mm512_storeu_ps(c->p->m + g->index * KERN_LANES,
+                     _mm512_mask_blend_ps(any, _mm512_set1_ps(-INFINITY),
+                                          _mm512_mul_ps(w->top, _mm512_set1_ps(0.693147181f))));
+}
+
+/* Rows `pair` and 16 + `pair` of a step: bfloat16 of their weights side by side, for each lane. */
+static void pair_weights(struct weighing *w)
+{
+    const __m512i half = _mm512_set1_epi32(0x8000);
+    const float *s = w->scores + (size_t)(w->step * BLOCK + w->pair) * KERN_LANES;
+    __m512 m = _mm512_loadu_ps(w->g->m);
+    __m512 x = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s), m));
+    __m512 y = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * KERN_LANES), m));
+    w->l[0] = _mm512_add_ps(w->l[0], x);
+    w->l[1] = _mm512_add_ps(w->l[1], y);
+    /* rounded to nearest, ties up: weights are not negative */
+    __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(x), half), 16);
+    __m512i b = _mm512_add_epi32(_mm512_castps_si512(y), half);
+    w->pairs[w->pair] = _mm512_mask_blend_epi16(0xaaaaaaaa, a, b);
+}
+
+/* The pairs of a step become a left operand: a lane a row. */
+static void step_weights(const struct weighing *w)
+{
+    unsigned char *to = w->to + (size_t)w->step * TILE_BYTES;
+    __m512i r[KERN_LANES];
+    UNROLL
+    for (int i = 0; i < KERN_LANES; i++)
+        r[i] = w->pairs[i];
+    transpose_16x16(r);
+    UNROLL
+    for (int i = 0; i < KERN_LANES; i++)
+        _mm512_store_si512(to + 64 * i, r[i]);
+}
+
+/* The next bit of the weights. */
+static void weigh(const struct call *c, struct weighing *w)
+{
+    if (w->step < 0) {
+        block_maximum(w);
+        if (++w->step == 0)
+            group_maximum(c, w);
+        return;
+    }
+    pair_weights(w);
+    if (++w->pair < KERN_LANES)
+        return;
+    step_weights(w);
+    w->pair = 0;
+    if (++w->step < w->steps)
+        return;
+    _mm512_storeu_ps(c->p->l + w->g->index * KERN_LANES, _mm512_add_ps(w->l[0], w->l[1]));
+    w->left--;
+    w->g++;
+    w->scores += GROUP_SCORES;
+    w->to += GROUP_WEIGHTS;
+    weigh_group(w);
+}
+
+/* --- tiles ------------------------------------------------------------------------------------- */
+
+/* Vector work behind tile products. */
+static __attribute__((noinline)) void beside(struct call *c)
+{
+    if (c->weighing.left)
+        weigh(c, &c->weighing);
+    else if (c->turning.slice < c->turning.n_slices && ++c->turning.steps == TURN_STEPS)
+        turn_slice(c);
+}
+
+#define BESIDE()                                                                                   \
+    do {                                                                                           \
+        tiles_fence();                                                                             \
+        beside(c);                                                                                 \
+        tiles_fence();                                                                             \
+    } while (0)
+
+/* `l` streams by. */
+INLINE void scores_of_1(struct call *c, const struct operand *l, const struct operand *r, int steps)
+{
+    for (int k = 0; k < steps; k++) {
+        _tile_loadd(6, operand_at(&r[0], k), 64);
+        _tile_stream_loadd(4, operand_at(&l[0], k), l[0].stride);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_stream_loadd(5, operand_at(&l[1], k), l[1].stride);
+        _tile_dpbf16ps(1, 5, 6);
+        BESIDE();
+    }
+}
+
+INLINE void scores_of_2(struct call *c, const struct operand *l, const struct operand *r, int steps)
+{
+    for (int k = 0; k < steps; k++) {
+        _tile_stream_loadd(4, operand_at(&l[0], k), l[0].stride);
+        _tile_loadd(6, operand_at(&r[0], k), 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(7, operand_at(&r[1], k), 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_stream_loadd(5, operand_at(&l[1], k), l[1].stride);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_dpbf16ps(3, 5, 7);
+        BESIDE();
+    }
+}
+
+/* Six sums leave one tile for each side: the path goes forth and back over the right operands. */
+INLINE void scores_of_3(struct call *c, const struct operand *l, const struct operand *r, int steps)
+{
+    for (int k = 0; k < steps; k++) {
+        _tile_stream_loadd(6, operand_at(&l[0], k), l[0].stride);
+        _tile_loadd(7, operand_at(&r[0], k), 64);
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_loadd(7, operand_at(&r[1], k), 64);
+        _tile_dpbf16ps(1, 6, 7);
+        BESIDE();
+        _tile_loadd(7, operand_at(&r[2], k), 64);
+        _tile_dpbf16ps(2, 6, 7);
+        _tile_stream_loadd(6, operand_at(&l[1], k), l[1].stride);
+        _tile_dpbf16ps(5, 6, 7);
+        BESIDE();
+        _tile_loadd(7, operand_at(&r[1], k), 64);
+        _tile_dpbf16ps(4, 6, 7);
+        _tile_loadd(7, operand_at(&r[0], k), 64);
+        _tile_dpbf16ps(3, 6, 7);
+        BESIDE();
+    }
+}
+
+/* `r` streams by: two columns. Sum of left i and column j: tile 2 i + j. */
+INLINE void values_of_1(struct call *c, const unsigned char *l, const unsigned char *r, int steps)
+{
+    for (int k = 0; k < steps; k++, l += TILE_BYTES, r += c->block_bytes) {
+        _tile_loadd(4, l, 64);
+        _tile_stream_loadd(6, r, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_stream_loadd(7, r + TILE_BYTES, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        BESIDE();
+    }
+}
+
+INLINE void values_of_2(struct call *c, const unsigned char *l, const unsigned char *r, int steps)
+{
+    for (int k = 0; k < steps; k++, l += TILE_BYTES, r += c->block_bytes) {
+        _tile_stream_loadd(6, r, 64);
+        _tile_loadd(4, l, 64);
+        _tile_dpbf16ps(0, 4, 6);
+        _tile_loadd(5, l + GROUP_WEIGHTS, 64);
+        _tile_dpbf16ps(2, 5, 6);
+        _tile_stream_loadd(7, r + TILE_BYTES, 64);
+        _tile_dpbf16ps(1, 4, 7);
+        _tile_dpbf16ps(3, 5, 7);
+        BESIDE();
+    }
+}
+
+INLINE void values_of_3(struct call *c, const unsigned char *l, const unsigned char *r, int steps)
+{
+    for (int k = 0; k < steps; k++, l += TILE_BYTES, r += c->block_bytes) {
+        _tile_stream_loadd(7, r, 64);
+        _tile_loadd(6, l, 64);
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_loadd(6, l + GROUP_WEIGHTS, 64);
+        _tile_dpbf16ps(2, 6, 7);
+        BESIDE();
+        _tile_loadd(6, l + 2 * GROUP_WEIGHTS, 64);
+        _tile_dpbf16ps(4, 6, 7);
+        _tile_stream_loadd(7, r + TILE_BYTES, 64);
+        _tile_dpbf16ps(5, 6, 7);
+        BESIDE();
+        _tile_loadd(6, l + GROUP_WEIGHTS, 64);
+        _tile_dpbf16ps(3, 6, 7);
+        _tile_loadd(6, l, 64);
+        _tile_dpbf16ps(1, 6, 7);
+        BESIDE();
+    }
+}
+
+/* Rows of the next call, at an even pace over the last units of this one. */
+static void fetch_ahead(struct call *c)
+{
+    int few = c->n_units < AHEAD_UNITS ? c->n_units : AHEAD_UNITS, last = c->runs * few / c->n_units;
+    int done = ++c->run - (c->runs - last);
+    int end = done <= 0 ? 0 : (int)((int64_t)c->p->n_ahead * done / last);
+    fetch_rows(c->p, c->p->n_rows + c->ahead, c->p->n_rows + end);
+    c->ahead = end;
 }
 
 /* Scores of one block for a unit. */
-static void score_unit(const struct call *c, const struct unit *u, struct beside *s)
+static void score_block(struct call *c, int index, int b)
 {
+    const struct unit *u = &c->units[index];
+    const struct operand *keys = &c->keys[2 * b];
     struct operand q[UNIT];
-    const struct operand *keys = s->now->keys;
     float *to[2 * UNIT];
     static const size_t stride[2 * UNIT] = {64, 64, 64, 64, 64, 64};
     size_t query = kern_attn_query_bytes(c->p->dk);
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
         q[i] = (struct operand){(const unsigned char *)c->p->q + (size_t)g->index * query, 64, TILE_BYTES};
-        to[i] = c->scores + (size_t)(u->first + i) * GROUP_SCORES + (size_t)s->b * BLOCK * KERN_LANES;
+        to[i] = c->scores + (size_t)(index % 2 * UNIT + i) * GROUP_SCORES + (size_t)b * BLOCK * KERN_LANES;
         to[u->n + i] = to[i] + 16 * KERN_LANES;
     }
     tiles_fence();
     sums_clear(6);
-    for (int k = 0; k < c->k_steps; k += SCORE_STEPS) {
-        int n = c->k_steps - k < SCORE_STEPS ? c->k_steps - k : SCORE_STEPS;
-        if (u->n == 1)
-            multiply_2x1(keys, q, k, n);
-        else if (u->n == 2)
-            multiply_2x2(keys, q, k, n);
-        else
-            multiply_2x3(keys, q, k, n);
-        beside_slice(c, s);
-    }
-    if (u->n == 1)
+    if (u->n == 1) {
+        scores_of_1(c, keys, q, c->k_steps);
         sums_store(2, to, stride);
-    else if (u->n == 2)
+    } else if (u->n == 2) {
+        scores_of_2(c, keys, q, c->k_steps);
         sums_store(4, to, stride);
-    else
+    } else {
+        scores_of_3(c, keys, q, c->k_steps);
         sums_store(6, to, stride);
+    }
     tiles_fence();
 }
 
-static void score_all(struct call *c)
+/* The first unit's scores, and all rows as operands: in slices beside the products where they need no
+ * conversion, which is quicker in one go. */
+static void score_first(struct call *c)
 {
-    int n_blocks = (c->n + BLOCK - 1) / BLOCK, half = c->n / 2, far = half;
-    int runs = (c->k_steps + SCORE_STEPS - 1) / SCORE_STEPS;
-    struct block blocks[2];
-    fetch_rows(c->p, 0, 2 * BLOCK < half ? 2 * BLOCK : half);
-    block_rows(c, 0, &blocks[0], 0, BLOCK);
-    for (int b = 0; b < n_blocks; b++) {
-        struct beside s = {.b = b, .n_blocks = n_blocks, .now = &blocks[b % 2], .next = &blocks[(b + 1) % 2],
-                           .n_slices = c->n_units * runs};
-        /* Rows of the first half soon enough, if the call before has not; those of the second early, at an
-         * even pace. */
-        int near = (b + 2) * BLOCK, near_end = near + BLOCK < half ? near + BLOCK : half;
-        int far_end = half + (b + 1) * (c->n - half) / (n_blocks > 4 ? n_blocks - 2 : n_blocks);
-        far_end = far_end < c->n ? far_end : c->n;
-        s.near = near, s.near_n = near_end > near ? near_end - near : 0;
-        s.far = far, s.far_n = far_end - far;
-        for (int u = 0; u < c->n_units; u++) {
-            if (b * BLOCK < c->units[u].seen)
-                score_unit(c, &c->units[u], &s);
-            s.slice = (u + 1) * runs;
-        }
-        if (s.done < s.n_slices) {
-            s.slice = s.n_slices - 1;
-            beside_slice(c, &s);
-        }
-        far = far_end;
+    int fetch = !c->p->fetched, in_slices = c->p->format.type == TT_BF16;
+    if (fetch)
+        fetch_rows(c->p, 0, c->n < 2 * BLOCK ? c->n : 2 * BLOCK);
+    for (int b = 0; b < c->n_blocks; b++) {
+        int near = (b + 2) * BLOCK, end = near + BLOCK < c->n ? near + BLOCK : c->n;
+        if (fetch)
+            fetch_rows(c->p, near, end);
+        for (int i = 0; i < BLOCK && (b == 0 || !in_slices); i++)
+            take_row(c, b, i);
+        if (in_slices)
+            c->turning = (struct turning){b, 0, (c->k_steps + TURN_STEPS - 1) / TURN_STEPS, 0};
+        if (b * BLOCK < c->units[0].seen)
+            score_block(c, 0, b);
+        while (c->turning.slice < c->turning.n_slices)
+            turn_slice(c);
+        if (!in_slices)
+            turn_values(c, b, 0, 16);
+        fetch_ahead(c);
     }
 }
 
-/* --- weights ----------------------------------------------------------------------------------- */
-
-/* The weights of a unit in the making, a slice at a time: one step of one group. */
-struct weighing {
-    const struct unit *u;
-    unsigned char *to;     /* [u->n][MAX_STEPS] tiles */
-    int next, end;
-    __m512 l[2];           /* of rows r and 16 + r */
-};
-
-/* 2^x for x <= 0, exactly 1 at 0, within 5 ulp, 0 below -126; NaN gives 0. */
-INLINE __m512 exp2_negative(__m512 x)
+static void score_unit(struct call *c, int index)
 {
-    const __m512 magic = _mm512_set1_ps(12582912.0f); /* 1.5 * 2^23: rounds, n in the low bits */
-    __m512 n = _mm512_add_ps(x, magic), r = _mm512_sub_ps(x, _mm512_sub_ps(n, magic));
-    __m512 e = _mm512_set1_ps(0.00133813021f);
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.00966636837f));
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.0555038117f));
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.240223497f));
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.693147182f));
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(1.0f));
-    __mmask16 some = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
-    return _mm512_castsi512_ps(_mm512_maskz_add_epi32(
-        some, _mm512_castps_si512(e), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
-}
-
-/* The largest score of each lane, and m of the call. */
-static void group_maximum(const struct call *c, struct group *g, const float *s)
-{
-    __m512 none = _mm512_set1_ps(-INFINITY), a = none, b = none;
-    __m512i limit = _mm512_loadu_si512(g->limit);
-    int t = 0;
-    for (; t + 2 <= g->least; t += 2, s += 2 * KERN_LANES) {
-        a = _mm512_max_ps(_mm512_loadu_ps(s), a);
-        b = _mm512_max_ps(_mm512_loadu_ps(s + KERN_LANES), b);
-    }
-    for (; t < g->seen; t++, s += KERN_LANES) {
-        __mmask16 sees = _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(t));
-        a = _mm512_mask_max_ps(a, sees, _mm512_loadu_ps(s), a);
-    }
-    a = _mm512_max_ps(a, b);
-    __mmask16 any = _mm512_cmpgt_epi32_mask(limit, _mm512_setzero_si512());
-    _mm512_storeu_ps(g->m, _mm512_maskz_mov_ps(any, a));
-    _mm512_storeu_ps(c->p->m + g->index * KERN_LANES,
-                     _mm512_mask_blend_ps(any, none, _mm512_mul_ps(a, _mm512_set1_ps(0.693147181f))));
-}
-
-/* One step of one group: 32 rows of scores become a left operand, pair r of a lane being bfloat16 of the
- * weights of rows r and 16 + r. */
-INLINE void group_weights(const struct group *g, const float *s, int t0, const int masked, __m512 *l,
-                          unsigned char *to)
-{
-    __m512 m = _mm512_loadu_ps(g->m), sum[2] = {l[0], l[1]};
-    __m512i limit = _mm512_loadu_si512(g->limit), r[16];
-    const __m512i half = _mm512_set1_epi32(0x8000);
-    s += (size_t)t0 * KERN_LANES;
-    UNROLL
-    for (int i = 0; i < 16; i++) {
-        __m512 e[2];
-        UNROLL
-        for (int h = 0; h < 2; h++) {
-            e[h] = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s + (16 * h + i) * KERN_LANES), m));
-            if (masked)
-                e[h] = _mm512_maskz_mov_ps(
-                    _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(t0 + 16 * h + i)), e[h]);
-            sum[h] = _mm512_add_ps(sum[h], e[h]);
-        }
-        /* rounded to nearest, ties up: weights are not negative */
-        __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(e[0]), half), 16);
-        r[i] = _mm512_mask_blend_epi16(0xaaaaaaaa, a, _mm512_add_epi32(_mm512_castps_si512(e[1]), half));
-    }
-    transpose_16x16(r);
-    UNROLL
-    for (int i = 0; i < 16; i++)
-        _mm512_store_si512(to + 64 * i, r[i]);
-    l[0] = sum[0];
-    l[1] = sum[1];
-}
-
-static void weigh(struct call *c, struct weighing *w, int n)
-{
-    for (; n > 0 && w->next < w->end; n--, w->next++) {
-        int i = w->next / w->u->steps, step = w->next % w->u->steps;
-        struct group *g = &c->groups[w->u->first + i];
-        const float *s = c->scores + (size_t)(w->u->first + i) * GROUP_SCORES;
-        unsigned char *to = w->to + (size_t)i * GROUP_WEIGHTS + (size_t)step * TILE_BYTES;
-        if (step == 0) {
-            group_maximum(c, g, s);
-            w->l[0] = w->l[1] = _mm512_setzero_ps();
-        }
-        if ((step + 1) * BLOCK <= g->least)
-            group_weights(g, s, step * BLOCK, 0, w->l, to);
-        else
-            group_weights(g, s, step * BLOCK, 1, w->l, to);
-        if (step == w->u->steps - 1)
-            _mm512_storeu_ps(c->p->l + g->index * KERN_LANES, _mm512_add_ps(w->l[0], w->l[1]));
+    for (int b = 0; b < c->n_blocks; b++) {
+        if (b * BLOCK < c->units[index].seen)
+            score_block(c, index, b);
+        fetch_ahead(c);
     }
 }
-
-/* --- values ------------------------------------------------------------------------------------ */
 
 /* Columns j and j + 1 of the result of a unit, steps k0 .. k0 + n; `out` is where column 0 goes. */
-static void value_run(const struct call *c, const struct unit *u, const unsigned char *weights, int j,
-                      int k0, int n, float *const *out, const size_t *stride)
+static void value_run(struct call *c, const struct unit *u, const unsigned char *weights, int j, int k0,
+                      int n, float *const *out, const size_t *stride)
 {
-    struct operand left[UNIT], right[2];
+    const unsigned char *left = weights + (size_t)k0 * TILE_BYTES;
+    const unsigned char *right = c->columns + (size_t)k0 * c->block_bytes + (size_t)j * TILE_BYTES;
     float *to[2 * UNIT];
     size_t to_stride[2 * UNIT];
-    for (int i = 0; i < u->n; i++) {
-        left[i] = (struct operand){weights + (size_t)i * GROUP_WEIGHTS, 64, TILE_BYTES};
+    for (int i = 0; i < u->n; i++)
         for (int h = 0; h < 2; h++) {
             to[2 * i + h] = out[i] + (j + h) * KERN_LANES;
             to_stride[2 * i + h] = stride[i];
         }
-    }
-    for (int h = 0; h < 2; h++)
-        right[h] = (struct operand){c->columns + (size_t)(j + h) * VALUE_COLUMN, 64, TILE_BYTES};
     tiles_fence();
     switch (u->n) {
     case 1:
         k0 ? sums_load(2, to, to_stride) : sums_clear(2);
-        multiply_1x2(left, right, k0, n);
+        values_of_1(c, left, right, n);
         sums_store(2, to, to_stride);
         break;
     case 2:
         k0 ? sums_load(4, to, to_stride) : sums_clear(4);
-        multiply_2x2(left, right, k0, n);
+        values_of_2(c, left, right, n);
         sums_store(4, to, to_stride);
         break;
     default:
         k0 ? sums_load(6, to, to_stride) : sums_clear(6);
-        multiply_3x2(left, right, k0, n);
+        values_of_3(c, left, right, n);
         sums_store(6, to, to_stride);
     }
     tiles_fence();
 }
 
-/* The first half of the next call's rows is fetched at an even pace beside the weights of the first
- * unit (stage 0) and the results of each: `stage` is at `run` of `runs`. */
-static void fetch_ahead(struct call *c, int stage, int run, int runs)
-{
-    int end = c->p->n_ahead / 2 * (stage * runs + run) / ((c->n_units + 1) * runs);
-    fetch_rows(c->p, c->p->n_rows + c->ahead, c->p->n_rows + end);
-    c->ahead = end;
-}
-
-/* The results of a unit, the weights of the next one on the way. */
-static void value_unit(struct call *c, int index, struct weighing *next)
+/* The results of a unit. */
+static void value_unit(struct call *c, int index)
 {
     const struct attn_piece *p = c->p;
     const struct unit *u = &c->units[index];
@@ -410,20 +545,18 @@ static void value_unit(struct call *c, int index, struct weighing *next)
     const unsigned char *weights = c->weights + (size_t)(index % 2) * UNIT * GROUP_WEIGHTS;
     float *out[UNIT];
     size_t stride[UNIT];
+    int range = u->n == UNIT ? WEIGHT_STEPS : MAX_STEPS;
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
         out[i] = g->direct ? p->o + (size_t)g->index * KERN_LANES * p->o_stride
                            : c->out + (size_t)i * KERN_LANES * room;
         stride[i] = 4 * (g->direct ? p->o_stride : room);
     }
-    int runs = (u->steps + VALUE_STEPS - 1) / VALUE_STEPS * c->v_columns / 2;
-    int slice = (next->end - next->next + runs - 1) / runs, run = 0;
-    for (int k = 0; k < u->steps; k += VALUE_STEPS) {
-        int n = u->steps - k < VALUE_STEPS ? u->steps - k : VALUE_STEPS;
+    for (int k = 0; k < u->steps; k += range) {
+        int n = u->steps - k < range ? u->steps - k : range;
         for (int j = 0; j < c->v_columns; j += 2) {
-            fetch_ahead(c, index + 1, ++run, runs);
             value_run(c, u, weights, j, k, n, out, stride);
-            weigh(c, next, slice);
+            fetch_ahead(c);
         }
     }
     for (int i = 0; i < u->n; i++) {
@@ -435,30 +568,9 @@ static void value_unit(struct call *c, int index, struct weighing *next)
     }
 }
 
-static void value_all(struct call *c)
-{
-    struct weighing w = {.end = 0};
-    for (int u = 0; u <= c->n_units; u++) {
-        if (u < c->n_units) {
-            w.u = &c->units[u];
-            w.to = c->weights + (size_t)(u % 2) * UNIT * GROUP_WEIGHTS;
-            w.next = 0;
-            w.end = w.u->n * w.u->steps;
-        }
-        if (u > 0) {
-            value_unit(c, u - 1, &w);
-            continue;
-        }
-        while (w.next < w.end) { /* nothing to do it beside */
-            fetch_ahead(c, 0, w.next + 1, w.end);
-            weigh(c, &w, 1);
-        }
-    }
-}
-
 /* --- a call ------------------------------------------------------------------------------------ */
 
-/* Groups that see something, in units; the others get their empty result. */
+/* Groups that see something; the others get their empty result. */
 static void open_groups(struct call *c)
 {
     const struct attn_piece *p = c->p;
@@ -483,14 +595,26 @@ static void open_groups(struct call *c)
             p->l[i * KERN_LANES + lane] = 0.0f;
         }
     }
+}
+
+/* Three groups where their queries stay in the first-level cache, or where one would be left. */
+static void open_units(struct call *c)
+{
+    int stay = UNIT * c->k_steps * TILE_BYTES <= QUERY_BYTES;
     for (int i = 0; i < c->n_groups;) {
         struct unit *u = &c->units[c->n_units++];
-        int left = c->n_groups - i;
-        *u = (struct unit){.first = i, .n = left == 1 ? 1 : left % 2 ? 3 : 2};
+        int left = c->n_groups - i, most = left == UNIT || (stay && left > 4) ? UNIT : 2;
+        *u = (struct unit){.first = i, .n = left < most ? left : most};
         for (int k = 0; k < u->n; k++)
             u->seen = c->groups[i + k].seen > u->seen ? c->groups[i + k].seen : u->seen;
         u->steps = (u->seen + BLOCK - 1) / BLOCK;
         i += u->n;
+    }
+    c->n_blocks = (c->n + BLOCK - 1) / BLOCK;
+    for (int i = 0; i < c->n_units; i++) {
+        const struct unit *u = &c->units[i];
+        int ranges = u->n == UNIT ? (u->steps + WEIGHT_STEPS - 1) / WEIGHT_STEPS : 1;
+        c->runs += c->n_blocks + ranges * c->v_columns / 2;
     }
 }
 
@@ -501,22 +625,34 @@ static void open_scratch(struct call *c)
     c->v_columns = (c->p->dv + 31) / 32 * 2;
     c->key_stride = (size_t)c->k_steps * 64;
     c->value_stride = (size_t)c->v_columns * 32;
+    c->block_bytes = (size_t)(c->v_columns + 1) * TILE_BYTES;
     c->columns = at;
-    at += (size_t)c->v_columns * VALUE_COLUMN;
+    at += MAX_STEPS * c->block_bytes;
     c->weights = at;
     at += 2 * UNIT * GROUP_WEIGHTS;
     c->scores = (float *)(void *)at;
-    at += (size_t)c->n_groups * GROUP_SCORES * sizeof(float);
+    at += 2 * UNIT * GROUP_SCORES * sizeof(float);
     c->out = (float *)(void *)at;
     at += (size_t)UNIT * KERN_LANES * (size_t)c->v_columns * KERN_LANES * sizeof(float);
-    c->keys = at;
-    at += 2 * BLOCK * c->key_stride;
-    c->values = at;
+    c->value_copies = at;
+    at += 2 * BLOCK * c->value_stride;
+    c->key_copies = at;
     /* what lies beyond the elements of copied rows counts as zero */
     if (c->p->dk % 32)
-        memset(c->keys, 0, 2 * BLOCK * c->key_stride);
+        memset(c->key_copies, 0, (size_t)((c->n + BLOCK - 1) / BLOCK) * BLOCK * c->key_stride);
     if (c->p->dv % 32)
-        memset(c->values, 0, 2 * BLOCK * c->value_stride);
+        memset(c->value_copies, 0, 2 * BLOCK * c->value_stride);
+}
+
+static void weigh_unit(struct call *c, int index)
+{
+    const struct unit *u = &c->units[index];
+    c->weighing.left = u->n;
+    c->weighing.g = &c->groups[u->first];
+    c->weighing.scores = c->scores + (size_t)(index % 2 * UNIT) * GROUP_SCORES;
+    c->weighing.to = c->weights + (size_t)(index % 2) * UNIT * GROUP_WEIGHTS;
+    c->weighing.steps = u->steps;
+    weigh_group(&c->weighing);
 }
 
 static void attn_piece(const struct attn_piece *p)
@@ -526,9 +662,19 @@ static void attn_piece(const struct attn_piece *p)
     if (c.n_groups == 0)
         return;
     open_scratch(&c);
+    open_units(&c);
     tiles_configure();
-    score_all(&c);
-    value_all(&c);
+    score_first(&c);
+    for (int stage = 1; stage < c.n_units + 2; stage++) {
+        if (stage <= c.n_units)
+            weigh_unit(&c, stage - 1);
+        if (stage < c.n_units)
+            score_unit(&c, stage);
+        if (stage > 1)
+            value_unit(&c, stage - 2);
+        while (c.weighing.left)
+            weigh(&c, &c.weighing);
+    }
     _tile_release();
 }
 

@@ -1,9 +1,8 @@
-/* engine/kernels/amx_tiles.h - products of bfloat16 tiles for attention and index keys. All static.
+/* engine/kernels/amx_tiles.h - operands and sums of bfloat16 tiles for attention and index keys. All
+ * static.
  *
  * A left operand is 16 rows of 32 elements; a right one 16 pairs of rows of 16 elements, the two of a
- * pair side by side. Each function adds to its sums a run of n products, one operand being so many
- * bytes after the last, and per sum in the same order, whatever the shape. Tiles 0 to 5 hold sums, 6
- * and 7 operands (4 to 7 where four sums are enough). */
+ * pair side by side. Tiles 0 to 5 hold sums, 6 and 7 operands (4 to 7 where four sums are enough). */
 #ifndef LATENT_ENGINE_KERNELS_AMX_TILES_H
 #define LATENT_ENGINE_KERNELS_AMX_TILES_H
 
@@ -19,88 +18,6 @@ static inline const unsigned char *operand_at(const struct operand *o, int k)
 {
     return o->at + (size_t)k * o->step;
 }
-
-/* Sums of left i and right j: tile (rights) i + j. */
-#define LOAD_LEFT(t, i) _tile_loadd(t, operand_at(&left[i], k), left[i].stride)
-#define LOAD_RIGHT(t, j) _tile_loadd(t, operand_at(&right[j], k), 64)
-
-INLINE void multiply_1x2(const struct operand *left, const struct operand *right, int k0, int n)
-{
-    for (int k = k0; k < k0 + n; k++) {
-        LOAD_LEFT(4, 0);
-        LOAD_RIGHT(6, 0);
-        LOAD_RIGHT(7, 1);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 4, 7);
-    }
-}
-
-INLINE void multiply_2x1(const struct operand *left, const struct operand *right, int k0, int n)
-{
-    for (int k = k0; k < k0 + n; k++) {
-        LOAD_RIGHT(6, 0);
-        LOAD_LEFT(4, 0);
-        LOAD_LEFT(5, 1);
-        _tile_dpbf16ps(0, 4, 6);
-        _tile_dpbf16ps(1, 5, 6);
-    }
-}
-
-INLINE void multiply_2x2(const struct operand *left, const struct operand *right, int k0, int n)
-{
-    for (int k = k0; k < k0 + n; k++) {
-        LOAD_LEFT(4, 0);
-        LOAD_RIGHT(6, 0);
-        _tile_dpbf16ps(0, 4, 6);
-        LOAD_RIGHT(7, 1);
-        _tile_dpbf16ps(1, 4, 7);
-        LOAD_LEFT(5, 1);
-        _tile_dpbf16ps(2, 5, 6);
-        _tile_dpbf16ps(3, 5, 7);
-    }
-}
-
-/* Six sums leave one tile for each side: the path goes forth and back over the right operands. */
-INLINE void multiply_2x3(const struct operand *left, const struct operand *right, int k0, int n)
-{
-    for (int k = k0; k < k0 + n; k++) {
-        LOAD_LEFT(6, 0);
-        LOAD_RIGHT(7, 0);
-        _tile_dpbf16ps(0, 6, 7);
-        LOAD_RIGHT(7, 1);
-        _tile_dpbf16ps(1, 6, 7);
-        LOAD_RIGHT(7, 2);
-        _tile_dpbf16ps(2, 6, 7);
-        LOAD_LEFT(6, 1);
-        _tile_dpbf16ps(5, 6, 7);
-        LOAD_RIGHT(7, 1);
-        _tile_dpbf16ps(4, 6, 7);
-        LOAD_RIGHT(7, 0);
-        _tile_dpbf16ps(3, 6, 7);
-    }
-}
-
-INLINE void multiply_3x2(const struct operand *left, const struct operand *right, int k0, int n)
-{
-    for (int k = k0; k < k0 + n; k++) {
-        LOAD_RIGHT(7, 0);
-        LOAD_LEFT(6, 0);
-        _tile_dpbf16ps(0, 6, 7);
-        LOAD_LEFT(6, 1);
-        _tile_dpbf16ps(2, 6, 7);
-        LOAD_LEFT(6, 2);
-        _tile_dpbf16ps(4, 6, 7);
-        LOAD_RIGHT(7, 1);
-        _tile_dpbf16ps(5, 6, 7);
-        LOAD_LEFT(6, 1);
-        _tile_dpbf16ps(3, 6, 7);
-        LOAD_LEFT(6, 0);
-        _tile_dpbf16ps(1, 6, 7);
-    }
-}
-
-#undef LOAD_LEFT
-#undef LOAD_RIGHT
 
 /* The first n sums, 2, 4 or 6. */
 INLINE void sums_clear(const int n)

@@ -107,6 +107,7 @@ struct attn_piece {
     int page_tokens, first;
     int n_rows;            /* 1 .. ATTN_PIECE; all initialised and finite where a lane sees them */
     int n_ahead;           /* a hint: rows after these, on the same pages, of the next call; or 0 */
+    int fetched;           /* a hint: these were the rows ahead of the call before */
     struct row_format format;
     int dk, dv, k_off, v_off;
     int n_groups;          /* 1 .. ATTN_MAX_GROUPS */

@@ -3,14 +3,16 @@
 //
 // Sends --streams requests of --in random prompt tokens and --out output tokens (ignore_eos), at most
 // --concurrency at a time, and prints the median of --repeat runs. Prompts differ from each other and
-// from run to run, so nothing comes out of the prefix cache. Made to cost little beside the daemon:
+// from run to run, so nothing comes out of the prefix cache but what --shared says: the first --shared
+// tokens, new in every run too, or with --warm the same in all, so that only the first warm-up computes
+// them. The same --seed on the same daemon would find everything in its cache. Made to cost little beside the daemon:
 // sockets are read raw, events are counted by their blank lines, and only the last one is parsed, for
 // its usage. A gap is the time between two reads that brought text, shared by the events they brought.
 import net from 'node:net'
 
 const defaults = {
     url: 'http://127.0.0.1:8080', streams: 32, in: 256, out: 64, concurrency: 0, repeat: 3, warmup: 1,
-    vocab: 8192, shared: 0, temperature: 0, seed: 1, json: false, help: false,
+    vocab: 8192, shared: 0, temperature: 0, seed: 0, warm: false, json: false, help: false,
 }
 const usage = `Usage: node bench_http.mjs [--OPTION VALUE]...
   --url URL          where latentd listens              [${defaults.url}]
@@ -23,7 +25,8 @@ const usage = `Usage: node bench_http.mjs [--OPTION VALUE]...
   --warmup N         runs before them                   [${defaults.warmup}]
   --vocab N          ids are drawn from 6 .. N-1        [${defaults.vocab}]
   --temperature T    0 is greedy                        [0]
-  --seed N           of the prompts                     [1]
+  --warm             ... and that all runs have in common
+  --seed N           of the prompts; 0: from the clock  [0]
   --json             one JSON object instead of a table`
 
 const opt = { ...defaults }
@@ -50,7 +53,7 @@ if (opt.help) {
 }
 const url = new URL(opt.url)
 
-let state = opt.seed >>> 0
+let state = (opt.seed || Date.now()) >>> 0
 function random_id() {
     state = (Math.imul(state, 1664525) + 1013904223) >>> 0
     return 6 + Math.floor((state / 4294967296) * (opt.vocab - 6))
@@ -116,8 +119,10 @@ const quantile = (list, q) => (list.length ? list[Math.min(list.length - 1, Math
 const mean = (list) => list.reduce((sum, x) => sum + x, 0) / list.length
 const median = (list) => quantile(sorted(list), 0.5)
 
+const kept = random_ids(opt.shared)
+
 async function run() {
-    const shared = random_ids(opt.shared)
+    const shared = opt.warm ? kept : random_ids(opt.shared)
     const queue = Array.from({ length: opt.streams }, () => request_bytes(shared))
     const results = []
     const begun = performance.now()

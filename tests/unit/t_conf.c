@@ -154,6 +154,15 @@ START_TEST(test_check)
     ck_assert_int_eq(config_set(&c, "write_low", "1M", &e), 0);
     ck_assert_int_eq(config_check(&c, &e), ERR_INVAL);
     ck_assert_str_eq(e.param, "write_low");
+    ck_assert_int_eq(config_set(&c, "write_low", "1K", &e), 0);
+    ck_assert_int_eq(config_set(&c, "cache_pin_files", "prompts", &e), 0);
+    ck_assert_int_eq(config_check(&c, &e), ERR_INVAL);
+    ck_assert_str_eq(e.param, "cache_pin_files");
+    ck_assert_int_eq(config_set(&c, "cache_pinned", "10", &e), 0);
+    ck_assert_int_eq(config_check(&c, &e), 0);
+    ck_assert_int_eq(config_set(&c, "prefix_cache", "false", &e), 0);
+    ck_assert_int_eq(config_check(&c, &e), ERR_INVAL);
+    ck_assert_str_eq(e.param, "cache_pin_files");
 }
 END_TEST
 

@@ -421,12 +421,12 @@ static void op_unpin(struct run *r)
     if (below(r, 4)) /* pins stay for a while */
         return;
     if (r->n_pins == 0) {
-        REQUIRE(kv_unpin(r->kv, below(r, 3), &e) == ERR_NOTFOUND && e.text[0]);
+        REQUIRE(kv_unpin(r->kv, below(r, 3), NULL, &e) == ERR_NOTFOUND && e.text[0]);
         return;
     }
     uint32_t i = below(r, r->n_pins);
-    REQUIRE(kv_unpin(r->kv, r->pins[i].id, &e) == 0);
-    REQUIRE(kv_unpin(r->kv, r->pins[i].id, &e) == ERR_NOTFOUND);
+    REQUIRE(kv_unpin(r->kv, r->pins[i].id, NULL, &e) == 0);
+    REQUIRE(kv_unpin(r->kv, r->pins[i].id, NULL, &e) == ERR_NOTFOUND);
     memmove(&r->pins[i], &r->pins[i + 1], (--r->n_pins - i) * sizeof(r->pins[0]));
 }
 
@@ -498,7 +498,7 @@ static void check_all(struct run *r)
     REQUIRE(kv_pages_available(r->kv) ==
             st.pages_free + (r->in_step ? 0 : st.pages_cached - pinned_pages(r, true)));
     REQUIRE(st.copied_tokens <= st.hits_tokens && st.hits_tokens <= st.queries_tokens);
-    REQUIRE(kv_pins(r->kv, pins, MAX_PINS) == r->n_pins);
+    REQUIRE(kv_pins(r->kv, NULL, pins, MAX_PINS) == r->n_pins);
     for (uint32_t i = 0; i < r->n_pins; i++)
         REQUIRE(pins[i].id == r->pins[i].id && pins[i].n_tokens == r->pins[i].n_pages * p);
 }

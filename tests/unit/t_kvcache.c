@@ -464,7 +464,7 @@ START_TEST(test_pins)
     ck_assert_uint_ne(first, second);
     ck_assert_int_eq(kv_pin(kv, 5, NULL, t, 3 * P, &again, &n, &e), 0);
     ck_assert_uint_eq(first, again);
-    ck_assert_uint_eq(kv_pins(kv, list, 4), 2);
+    ck_assert_uint_eq(kv_pins(kv, NULL, list, 4), 2);
     ck_assert_uint_eq(list[0].id, first);
     ck_assert_uint_eq(list[1].n_tokens, 4 * P);
     ck_assert_uint_eq(list[1].salt, 5);
@@ -478,14 +478,21 @@ START_TEST(test_pins)
     kv_seq_free(kv, &s);
     ck_assert_uint_eq(kv_drop_cached(kv), 0);
     ck_assert_uint_eq(kv_probe(kv, 5, NULL, t, 64), 4 * P);
+    /* who asks for one salt sees no other's */
+    const uint64_t own = 5, other = 6;
+    ck_assert_uint_eq(stats(kv).dropped, 0);
+    ck_assert_uint_eq(kv_pins(kv, &own, list, 4), 2);
+    ck_assert_uint_eq(kv_pins(kv, &other, list, 4), 0);
+    ck_assert_int_eq(kv_unpin(kv, second, &other, &e), ERR_NOTFOUND);
     /* let go, they are as others */
-    ck_assert_int_eq(kv_unpin(kv, second, &e), 0);
-    ck_assert_int_eq(kv_unpin(kv, second, &e), ERR_NOTFOUND);
+    ck_assert_int_eq(kv_unpin(kv, second, NULL, &e), 0);
+    ck_assert_int_eq(kv_unpin(kv, second, NULL, &e), ERR_NOTFOUND);
     ck_assert_uint_eq(stats(kv).pages_pinned, 3);
     ck_assert_uint_eq(kv_drop_cached(kv), 1);
-    ck_assert_int_eq(kv_unpin(kv, first, &e), 0);
+    ck_assert_int_eq(kv_unpin(kv, first, &own, &e), 0);
     ck_assert_uint_eq(kv_pages_available(kv), 16);
     ck_assert_uint_eq(kv_drop_cached(kv), 3);
+    ck_assert_uint_eq(stats(kv).dropped, 4);
     ck_assert_uint_eq(stats(kv).pages_free, 16);
     kv_close(&kv);
 }
@@ -650,6 +657,7 @@ START_TEST(test_eviction_order)
     ck_assert_uint_eq(kv_probe(kv, 0, NULL, a, 2 * P), 0);
     ck_assert_uint_eq(kv_probe(kv, 0, NULL, b, 2 * P), 2 * P);
     ck_assert_uint_eq(stats(kv).evictions, 2);
+    ck_assert_uint_eq(stats(kv).evicted_probation, 2);
     kv_seq_free(kv, &s);
     /* to be matched makes b younger than a, which came after it */
     s = new_seq(kv, 0);

@@ -61,6 +61,7 @@ struct rig {
     int64_t step_cost, decode_cost, prompt_cost; /* of a step, a row, a token */
     int64_t last_took;
     int last_decodes, last_prompts; /* rows of the last step */
+    int n_computed;                 /* rows of all */
 };
 
 static uint32_t below(struct rig *rig, uint32_t n)
@@ -107,6 +108,7 @@ static int forward(void *model, const struct forward_batch *b)
             logits += VOCAB;
         }
         rows += q->n_tokens;
+        rig->n_computed += q->n_tokens;
         if (q->n_tokens == 1)
             rig->last_decodes++;
         else
@@ -162,7 +164,7 @@ static void finish(struct rig *rig)
 
 struct ask {
     int n_prompt, max_tokens, n, priority;
-    uint64_t key;
+    uint64_t key, salt;
     int64_t timeout_ns, max_queue_ns;
     int family; /* prompts of a family begin alike; negative: of its own */
     int budget; /* of a thought; 0: none */
@@ -185,8 +187,9 @@ static struct want *submit(struct rig *rig, const struct ask *ask)
     *g = (struct gen_request){
         .arena = a, .prompt = ids, .n_prompt = ask->n_prompt, .max_tokens = ask->max_tokens, .n = ask->n,
         .logprobs = -1, .prompt_logprobs = -1, .ignore_eos = true, .priority = ask->priority,
-        .fair_key = ask->key, .timeout_ns = ask->timeout_ns, .max_queue_ns = ask->max_queue_ns, .user = w,
         .thought = {ask->budget, ask->begun, ask->think, ask->unthink},
+        .fair_key = ask->key, .cache_salt = ask->salt,
+        .timeout_ns = ask->timeout_ns, .max_queue_ns = ask->max_queue_ns, .user = w,
         .sampling = {.top_p = 1, .repetition_penalty = 1}};
     *w = (struct want){.n_prompt = ask->n_prompt, .max_tokens = ask->max_tokens, .n = ask->n, .key = ask->key,
                        .priority = ask->priority, .id = (uint64_t)++rig->n_jobs, .submitted = clock_ns,
@@ -420,6 +423,37 @@ START_TEST(test_keys_share)
 }
 END_TEST
 
+/* Those that arrive together and begin alike wait for the one that computes the beginning, in whatever
+ * chunks; another salt's compute their own. In the end all run beside each other. */
+START_TEST(test_sharers)
+{
+    struct rig rig_, *rig = &rig_;
+    for (int chunk = 5; chunk <= 64; chunk += 9) {
+        struct err e = {0};
+        begin(rig, 200, 16, 0);
+        rig->c.prefill_chunk = chunk;
+        sched_free(&rig->s);
+        ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+        struct ask ask = {.n_prompt = 46, .max_tokens = 20, .n = 1, .family = 0};
+        for (int i = 0; i < 16; i++) {
+            ask.salt = i % 4 == 3 ? 77 : 0;
+            submit(rig, &ask);
+        }
+        int most = 0;
+        while (!sched_idle(rig->s)) {
+            step(rig);
+            most = rig->last_decodes > most ? rig->last_decodes : most;
+        }
+        /* forty rows twice, six of each, and each token fed back but the last one */
+        REQUIRE(rig->n_computed == 2 * 40 + 16 * 6 + 16 * 19);
+        REQUIRE(most == 16);
+        for (int i = 0; i < rig->n_jobs; i++)
+            check_end(rig, &rig->jobs[i]);
+        finish(rig);
+    }
+}
+END_TEST
+
 /* While streams run a step with prompts takes at most twice what it takes without, and prompts go on. */
 START_TEST(test_budget)
 {
@@ -512,6 +546,7 @@ int main(void)
     tcase_add_test(t, test_priority_takes_place);
     tcase_add_test(t, test_no_starvation);
     tcase_add_test(t, test_keys_share);
+    tcase_add_test(t, test_sharers);
     tcase_add_test(t, test_budget);
     tcase_add_test(t, test_park);
     tcase_add_test(t, test_deadlines);
