@@ -200,6 +200,7 @@ class Daemon {
                         for (let end; (end = rest.indexOf('\n\n')) >= 0; rest = rest.subarray(end + 2)) {
                             // each event is whole characters: a fatal decoder proves it
                             const text = decoder.decode(rest.subarray(0, end))
+                            if (text === ': keep-alive') continue
                             if (!text.startsWith('data: ')) throw new Error(`not an event: ${text}`)
                             if (text === 'data: [DONE]') {
                                 s.finished = true
