@@ -1,7 +1,11 @@
 /* api/answer.c - the parts that completions and chats write alike. */
 #include "config.h"
 
+#include <stdlib.h>
+#include <string.h>
+
 #include "api/internal.h"
+#include "base/clock.h"
 
 const char *finish_name(enum finish_reason f)
 {
@@ -10,6 +14,8 @@ const char *finish_name(enum finish_reason f)
         return "stop";
     case FINISH_LENGTH:
         return "length";
+    case FINISH_REPETITION:
+        return "repetition";
     case FINISH_ABORT:
         return "abort";
     case FINISH_ERROR:
@@ -20,11 +26,35 @@ const char *finish_name(enum finish_reason f)
     return NULL;
 }
 
+const char *chat_finish_name(const struct choice *c)
+{
+    return c->finish == FINISH_STOP && c->parts.n_calls > 0 ? "tool_calls" : finish_name(c->finish);
+}
+
+void write_arguments(const struct part *p, struct jw *w)
+{
+    struct jw quoted;
+    jw_init(&quoted, p->text.b.max_bytes + 2);
+    jw_raw(&quoted, "\"");
+    jw_join(&quoted, &p->text);
+    jw_raw(&quoted, "\"");
+    cJSON *string = quoted.err ? NULL : cJSON_Parse(quoted.b.data);
+    const char *text = cJSON_GetStringValue(string);
+    cJSON *value = text ? cJSON_Parse(text) : NULL;
+    jw_raw(w, cJSON_IsObject(value) ? text : "{}");
+    cJSON_Delete(value);
+    cJSON_Delete(string);
+    jw_done(&quoted);
+}
+
 void write_usage(const struct api_exchange *x, struct jw *w)
 {
     jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,",
               x->prompt_tokens, x->completion_tokens, x->prompt_tokens + x->completion_tokens);
-    jw_printf(w, "\"prompt_tokens_details\":{\"cached_tokens\":%d}}", x->cached_tokens);
+    jw_printf(w, "\"prompt_tokens_details\":{\"cached_tokens\":%d}", x->cached_tokens);
+    if (x->thinks)
+        jw_printf(w, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d}", x->reasoning_tokens);
+    jw_raw(w, "}");
 }
 
 void write_token(const struct api_exchange *x, struct jw *w, int32_t id)
@@ -50,6 +80,74 @@ long token_chars(const struct api_exchange *x, int32_t id)
     for (size_t i = 0; i < n; i++)
         chars += ((unsigned char)s[i] & 0xc0) != 0x80;
     return chars;
+}
+
+void write_progress(const struct api_exchange *x, const struct gen_event *ev, struct jw *w)
+{
+    jw_printf(w, ",\"prompt_progress\":{\"total\":%d,\"cache\":%d,\"processed\":%d,\"time_ms\":%lld}",
+              ev->prompt_tokens, ev->cached_tokens, ev->prompt_position,
+              (long long)((clock_now_ns() - x->received_ns) / 1000000));
+}
+
+static void write_by_id(const struct api_exchange *x, struct jw *w, int32_t id, float logprob, int rank)
+{
+    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    size_t n = 0;
+    const char *s = t ? tokenizer_token_bytes(t, id, &n) : "";
+    jw_printf(w, "\"%d\":{\"logprob\":", id);
+    jw_float(w, logprob);
+    jw_printf(w, ",\"rank\":%d,\"decoded_token\":", rank);
+    jw_token_text(w, s, n);
+    jw_raw(w, "}");
+}
+
+void write_prompt_logprob(const struct api_exchange *x, struct jw *w, const struct gen_token *t, bool first)
+{
+    bool listed = false;
+    if (first) { /* nothing predicts it */
+        jw_raw(w, "null");
+        return;
+    }
+    jw_raw(w, "{");
+    for (int i = 0; i < t->n_top; i++) {
+        jw_raw(w, i ? "," : "");
+        write_by_id(x, w, t->top[i].token_id, t->top[i].logprob, t->top[i].rank);
+        listed |= t->top[i].token_id == t->id;
+    }
+    if (!listed) {
+        jw_raw(w, t->n_top ? "," : "");
+        write_by_id(x, w, t->id, t->logprob, t->rank);
+    }
+    jw_raw(w, "}");
+}
+
+void write_prompt_logprobs(const struct api_exchange *x, const struct prompt *pr, struct jw *w)
+{
+    if (x->p.prompt_logprobs < 0)
+        return;
+    jw_raw(w, ",\"prompt_logprobs\":[");
+    jw_join(w, &pr->logprobs);
+    jw_raw(w, "]");
+}
+
+static int likelier_first(const void *a, const void *b)
+{
+    const struct choice *x = a, *y = b;
+    double p = x->sum_logprob / (x->n_tokens ? x->n_tokens : 1),
+           q = y->sum_logprob / (y->n_tokens ? y->n_tokens : 1);
+    return p > q ? -1 : p < q ? 1 : x->index - y->index;
+}
+
+int order_choices(struct api_exchange *x)
+{
+    int n = x->p.n, shown = x->p.n_shown;
+    for (int i = 0; i < x->n_prompts && shown < n; i++) {
+        struct choice *c = &x->choices[i * n];
+        qsort(c, (size_t)n, sizeof(*c), likelier_first);
+        for (int k = 0; k < shown; k++)
+            c[k].index = i * shown + k;
+    }
+    return shown;
 }
 
 void write_stop_reason(const struct choice *c, struct jw *w)

@@ -9,6 +9,8 @@
 #include <sys/random.h>
 
 #include "api/internal.h"
+#include "api/routes.h"
+#include "api/store.h"
 #include "base/clock.h"
 
 /* --- errors --------------------------------------------------------------------------------------- */
@@ -79,8 +81,44 @@ const char *error_code(const struct err *e)
     }
 }
 
-void error_json(struct jw *w, int status, const char *code, const char *param, const char *message)
+/* Anthropic's names. */
+static const char *anthropic_type(int status)
 {
+    switch (status) {
+    case 401:
+        return "authentication_error";
+    case 403:
+        return "permission_error";
+    case 404:
+        return "not_found_error";
+    case 408:
+        return "timeout_error";
+    case 413:
+        return "request_too_large";
+    case 429:
+        return "rate_limit_error";
+    case 503:
+        return "overloaded_error";
+    default:
+        return status >= 500 ? "api_error" : "invalid_request_error";
+    }
+}
+
+void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param,
+                const char *message)
+{
+    if (dialect == DIALECT_OLLAMA) {
+        jw_raw(w, "{\"error\":");
+        jw_cstring(w, message);
+        jw_raw(w, "}");
+        return;
+    }
+    if (dialect == DIALECT_ANTHROPIC) {
+        jw_printf(w, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", anthropic_type(status));
+        jw_cstring(w, message);
+        jw_raw(w, "}}");
+        return;
+    }
     jw_raw(w, "{\"error\":{\"message\":");
     jw_cstring(w, message);
     jw_printf(w, ",\"type\":\"%s\",\"param\":", type_of(status));
@@ -109,7 +147,7 @@ int api_error_body(int status, const char *param, const char *message, struct bu
 {
     struct jw w;
     jw_init(&w, 65536);
-    error_json(&w, status, code_of(status), param, message);
+    error_json(&w, DIALECT_OPENAI, status, code_of(status), param, message);
     int r = w.err ? w.err : buf_append(out, w.b.data, w.b.n_bytes);
     jw_done(&w);
     return r;
@@ -137,6 +175,18 @@ void reply_json(const struct reply *r, int status, const struct jw *body,
     reply_bytes(r, status, NULL, 0, body, facts ? facts : &none);
 }
 
+void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more,
+                 const char *body, size_t n_bytes)
+{
+    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    struct api_header headers[4] = {{"Content-Type", type}};
+    for (int i = 0; i < n_more && i < 3; i++)
+        headers[1 + i] = more[i];
+    r->ops->begin(r->host, 200, headers, 1 + n_more, (int64_t)n_bytes);
+    r->ops->write(r->host, body, n_bytes);
+    r->ops->end(r->host, &none);
+}
+
 void reply_error_full(const struct reply *r, int status, const char *code, const char *param,
                       const char *message, int retry_after, const char *allow)
 {
@@ -146,7 +196,7 @@ void reply_error_full(const struct reply *r, int status, const char *code, const
     struct jw w;
     int n = 0;
     jw_init(&w, 65536);
-    error_json(&w, status, code, param, message);
+    error_json(&w, r->dialect, status, code, param, message);
     if (retry_after > 0) {
         snprintf(seconds, sizeof(seconds), "%d", retry_after);
         more[n++] = (struct api_header){"Retry-After", seconds};
@@ -191,15 +241,19 @@ const struct engine_info *ready_or_reply(struct api *a, const struct reply *r)
     return NULL;
 }
 
-struct template *api_chat_template(struct api *a, bool tools, struct err *e)
+const char *api_chat_template_text(const struct api *a, bool tools)
 {
     const struct engine_info *info = engine_info(a->cfg.engine);
-    bool second = tools && !a->cfg.chat_template && info->tool_template;
-    const char *text = second ? info->tool_template : a->cfg.chat_template;
+    return a->cfg.chat_template ? a->cfg.chat_template : tools && info->tool_template ? info->tool_template
+                                                                                      : info->chat_template;
+}
+
+struct template *api_chat_template(struct api *a, bool tools, struct err *e)
+{
+    bool second = tools && !a->cfg.chat_template && engine_info(a->cfg.engine)->tool_template;
+    const char *text = api_chat_template_text(a, tools);
     struct err *why = &a->chat_error[second];
     struct template **t = &a->chat[second];
-    if (!text)
-        text = info->chat_template;
     if (!*t && why->code == 0) {
         if (!text)
             err_set_param(why, ERR_UNSUPPORTED, "messages",
@@ -276,37 +330,85 @@ struct api_exchange *handle_model(struct api *a, const struct api_request *req, 
 
 /* --- routes --------------------------------------------------------------------------------------- */
 
-static const struct route {
-    const char *path; /* one that ends in '/' takes what begins with it */
-    enum http_method method;
-    struct api_exchange *(*handle)(struct api *a, const struct api_request *req, const struct reply *r);
-} routes[] = {
-    {"/v1/completions", HTTP_M_POST, handle_completions},
-    {"/v1/chat/completions", HTTP_M_POST, handle_chat},
-    {"/v1/models", HTTP_M_GET, handle_models},
-    {"/v1/models/", HTTP_M_GET, handle_model},
-    {"/v1/cache", HTTP_M_GET, handle_cache_stats},
-    {"/v1/cache", HTTP_M_DELETE, handle_cache_drop},
-    {"/v1/cache/save", HTTP_M_POST, handle_cache_save},
-    {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore},
-    {"/v1/cache/pin", HTTP_M_POST, handle_cache_pin},
-    {"/v1/cache/unpin", HTTP_M_POST, handle_cache_unpin},
-    {"/tokenize", HTTP_M_POST, handle_tokenize},
-    {"/detokenize", HTTP_M_POST, handle_detokenize},
+#define SSE "text/event-stream"
+#define LINES "application/x-ndjson"
+
+const struct route api_routes[] = {
+    {"/v1/completions", HTTP_M_POST, handle_completions, IN_COMPLETIONS, "\"prompt\"", SSE, NULL,
+     "/v1/completions", "text completions"},
+    {"/v1/chat/completions", HTTP_M_POST, handle_chat, IN_CHAT, "\"messages\"", SSE, NULL,
+     "/v1/chat/completions", "chat completions, with tools and reasoning"},
+    {"/v1/responses", HTTP_M_POST, handle_responses, IN_RESPONSES, "\"input\"", SSE, NULL, "/v1/responses",
+     "the Responses API"},
+    {"/v1/responses/", HTTP_M_GET, handle_response_get, 0, NULL, NULL, NULL, "/v1/responses/{id}",
+     "a response kept; with /input_items what it was asked with"},
+    {"/v1/responses/", HTTP_M_DELETE, handle_response_delete, 0, NULL, NULL, NULL, "/v1/responses/{id}",
+     "forgets a response"},
+    {"/v1/responses/", HTTP_M_POST, handle_response_cancel, 0, NULL, NULL, NULL,
+     "/v1/responses/{id}/cancel", "ends a response that is being generated"},
+    {"/v1/messages", HTTP_M_POST, handle_messages, IN_MESSAGES, "\"messages\",\"max_tokens\"", SSE, NULL,
+     "/v1/messages", "Anthropic's messages"},
+    {"/v1/messages/count_tokens", HTTP_M_POST, handle_count_tokens, IN_COUNT, "\"messages\"", NULL, NULL,
+     "/v1/messages/count_tokens", "how many tokens a message has"},
+    {"/v1/embeddings", HTTP_M_POST, handle_embeddings, IN_EMBEDDINGS, "\"input\"", NULL, NULL,
+     "/v1/embeddings", "texts as vectors"},
+    {"/v1/models", HTTP_M_GET, handle_models, 0, NULL, NULL, NULL, "/v1/models", "the model served"},
+    {"/v1/models/", HTTP_M_GET, handle_model, 0, NULL, NULL, NULL, "/v1/models/{id}", "the same, by name"},
+    {"/v1/cache", HTTP_M_GET, handle_cache_stats, 0, NULL, NULL, NULL, "/v1/cache", "what the cache holds"},
+    {"/v1/cache", HTTP_M_DELETE, handle_cache_drop, IN_CACHE, NULL, NULL, NULL, "/v1/cache", "drops it"},
+    {"/v1/cache/save", HTTP_M_POST, handle_cache_save, IN_CACHE, NULL, NULL, NULL, "/v1/cache/save",
+     "writes what is cached to disk"},
+    {"/v1/cache/restore", HTTP_M_POST, handle_cache_restore, IN_CACHE, NULL, NULL, NULL,
+     "/v1/cache/restore", "reads a prefix from disk"},
+    {"/v1/cache/pin", HTTP_M_POST, handle_cache_pin, IN_CACHE, NULL, NULL, NULL, "/v1/cache/pin",
+     "keeps a prefix in memory"},
+    {"/v1/cache/unpin", HTTP_M_POST, handle_cache_unpin, IN_CACHE, "\"id\"", NULL, NULL, "/v1/cache/unpin",
+     "and no longer"},
+    {"/api/generate", HTTP_M_POST, handle_ollama_generate, IN_GENERATE, NULL, LINES, NULL, "/api/generate",
+     "Ollama's completions"},
+    {"/api/chat", HTTP_M_POST, handle_ollama_chat, IN_OLLAMA_CHAT, "\"messages\"", LINES, NULL, "/api/chat",
+     "Ollama's chats"},
+    {"/api/embed", HTTP_M_POST, handle_ollama_embed, IN_EMBED, "\"input\"", NULL, NULL, "/api/embed",
+     "Ollama's embeddings"},
+    {"/api/tags", HTTP_M_GET, handle_ollama_tags, 0, NULL, NULL, NULL, "/api/tags",
+     "Ollama's list of models"},
+    {"/api/ps", HTTP_M_GET, handle_ollama_ps, 0, NULL, NULL, NULL, "/api/ps",
+     "Ollama's list of loaded models"},
+    {"/api/show", HTTP_M_POST, handle_ollama_show, IN_SHOW, "\"model\"", NULL, NULL, "/api/show",
+     "facts of the model"},
+    {"/api/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/api/version", "the version"},
+    {"/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/tokenize", "text to ids"},
+    {"/v1/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/v1/tokenize",
+     "the same"},
+    {"/detokenize", HTTP_M_POST, handle_detokenize, IN_DETOKENIZE, "\"tokens\"", NULL, NULL, "/detokenize",
+     "ids to text"},
+    {"/v1/detokenize", HTTP_M_POST, handle_detokenize, IN_DETOKENIZE, "\"tokens\"", NULL, NULL,
+     "/v1/detokenize", "the same"},
+    {"/apply-template", HTTP_M_POST, handle_apply_template, IN_TEMPLATE, "\"messages\"", NULL, NULL,
+     "/apply-template", "messages as the prompt that the model sees"},
+    {"/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/version", "the version"},
+    {"/props", HTTP_M_GET, handle_props, 0, NULL, NULL, NULL, "/props",
+     "facts of server and model, as llama-server tells them"},
+    {"/slots", HTTP_M_GET, handle_slots, 0, NULL, NULL, NULL, "/slots",
+     "what runs; ?fail_on_no_slot=1 gives 503 when all are taken"},
+    {"/openapi.json", HTTP_M_GET, handle_openapi, 0, NULL, NULL, NULL, "/openapi.json",
+     "this API, as OpenAPI 3.1"},
+    {"/", HTTP_M_GET, handle_page, 0, NULL, NULL, "text/html; charset=utf-8", "/",
+     "a page to talk to the model"},
 };
 
-#define N_ROUTES (sizeof(routes) / sizeof(*routes))
+const size_t api_n_routes = sizeof(api_routes) / sizeof(*api_routes);
 
 static bool route_is(const struct route *r, const char *path)
 {
     size_t n = strlen(r->path);
-    return r->path[n - 1] == '/' ? !strncmp(path, r->path, n) : !strcmp(path, r->path);
+    return n > 1 && r->path[n - 1] == '/' ? !strncmp(path, r->path, n) : !strcmp(path, r->path);
 }
 
 static bool has_route(const char *path)
 {
-    for (size_t i = 0; i < N_ROUTES; i++)
-        if (route_is(&routes[i], path))
+    for (size_t i = 0; i < api_n_routes; i++)
+        if (route_is(&api_routes[i], path))
             return true;
     return false;
 }
@@ -321,8 +423,8 @@ static const struct route *find_route(const char *path, enum http_method method,
 {
     size_t at = 0;
     *allow = 0;
-    for (size_t i = 0; i < N_ROUTES; i++) {
-        const struct route *r = &routes[i];
+    for (size_t i = 0; i < api_n_routes; i++) {
+        const struct route *r = &api_routes[i];
         if (!route_is(r, path))
             continue;
         if (r->method == method || (r->method == HTTP_M_GET && method == HTTP_M_HEAD))
@@ -330,6 +432,14 @@ static const struct route *find_route(const char *path, enum http_method method,
         at += (size_t)snprintf(allow + at, n - at, "%s%s", at ? ", " : "", method_name(r->method));
     }
     return NULL;
+}
+
+/* In whose words mistakes are told. */
+static enum dialect dialect_of(const char *path)
+{
+    return !strncmp(path, "/v1/messages", 12) ? DIALECT_ANTHROPIC
+           : !strncmp(path, "/api/", 5)       ? DIALECT_OLLAMA
+                                              : DIALECT_OPENAI;
 }
 
 bool api_owns_path(const char *path)
@@ -342,7 +452,7 @@ struct api_exchange *api_handle(struct api *a, const struct api_request *req,
 {
     char text[256], allow[64];
     const struct route *route = find_route(req->path, req->method, allow, sizeof(allow));
-    const struct reply r = {ops, reply};
+    const struct reply r = {ops, reply, dialect_of(req->path)};
     if (!route && !*allow) {
         snprintf(text, sizeof(text), "there is no %.120s here", req->path);
         reply_error_full(&r, 404, "not_found", NULL, text, 0, NULL);
@@ -369,6 +479,12 @@ int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
     /* Ids of one start differ from those of the next. */
     if (getrandom(&a->id_seed, sizeof(a->id_seed), GRND_NONBLOCK) != sizeof(a->id_seed))
         a->id_seed = (uint64_t)clock_wall_ns();
+    a->started_s = clock_wall_ns() / NS_PER_SEC;
+    int r = store_open(cfg->store_path, cfg->store_entries, cfg->store_bytes, &a->store, e);
+    if (r < 0) {
+        free(a);
+        return r;
+    }
     *ret = a;
     return 0;
 }
@@ -382,6 +498,7 @@ void api_free(struct api **ap)
     api__free_exchanges(a);
     template_free(&a->chat[0]);
     template_free(&a->chat[1]);
+    store_close(&a->store);
     free(a);
 }
 

@@ -20,6 +20,7 @@ struct api_config {
     struct metrics *metrics;    /* not owned; may be NULL */
     const char *model_id;       /* served name; NULL: the checkpoint's. Requests may also leave it out */
     const char *chat_template;  /* operator's override, NULL: the model's */
+    int max_seqs;               /* that run at once, for /slots */
     int max_prompts;            /* prompts in one completions request */
     int max_n;                  /* choices */
     int max_logprobs;           /* 20 */
@@ -30,6 +31,11 @@ struct api_config {
     size_t write_low_bytes;     /* ... and resumed below */
     int64_t request_timeout_ns, max_queue_ns; /* for requests that ask for none, and the most; 0: none */
     const char *model_aliases;  /* further names of the model, separated by commas; NULL or "": none */
+    int64_t keepalive_ns;       /* silence of a stream after which it says that it lives; 0: never */
+    const char *store_path;     /* SQLite file of finished responses; NULL or "": in memory */
+    int store_entries;          /* responses kept */
+    uint64_t store_bytes;       /* bytes of them */
+    const char *tool_parser;    /* "auto", "none", or a format's name (calls.h) */
     bool cache_by_key;          /* requests of different keys share no cached prefix */
     bool strict;                /* unknown request fields are an error */
     /* Runs work(arg) off the loop thread, then done(arg) on it. Used to tokenize long texts. */
@@ -102,6 +108,8 @@ void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, f
 void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *facts);
 /* Takes all waiting engine events. The server calls it when the engine's wake arrives. */
 void api_poll(struct api *a);
+/* Once a second or so: keep-alive of silent streams. */
+void api_tick(struct api *a);
 /* A prefix that the operator wants kept: computed where it is not cached, and pinned, as /v1/cache/pin
  * does with `compute`. data: the text of a prompt, or (json) a body of that endpoint; without NUL bytes,
  * and a NUL after its end. `done` is called once, unless api_exchange_gone is; it must not call the API.

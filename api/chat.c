@@ -59,24 +59,79 @@ static void write_rest(const struct api_exchange *x, const struct choice *c, boo
         jw_raw(w, "null");
     }
     jw_raw(w, ",\"finish_reason\":");
-    jw_cstring(w, final ? finish_name(c->finish) : NULL);
+    jw_cstring(w, !final ? NULL : chat_finish_name(c));
     if (final)
         write_stop_reason(c, w);
     write_choice_ids(x, c, !c->started, w);
     jw_raw(w, "}");
 }
 
+/* "name":" and what is pending of the kind, escaped. */
+static void write_text(const struct choice *c, enum part_kind kind, const char *name, struct jw *w)
+{
+    jw_printf(w, "\"%s\":\"", name);
+    parts_join(&c->parts, kind, w);
+    jw_raw(w, "\"");
+}
+
+/* Thoughts under both names that clients know; without separate_reasoning they were never taken apart. */
+static void write_reasoning(const struct api_exchange *x, const struct choice *c, struct jw *w)
+{
+    if (!x->p.include_reasoning || !parts_has(&c->parts, PART_REASONING))
+        return;
+    write_text(c, PART_REASONING, "reasoning_content", w);
+    jw_raw(w, ",");
+    write_text(c, PART_REASONING, "reasoning", w);
+    jw_raw(w, ",");
+}
+
+/* Pending beginnings and arguments of calls; whole: as in a message, without "index". */
+static void write_calls(const struct choice *c, bool whole, struct jw *w)
+{
+    bool any = false;
+    for (int i = 0; i < c->parts.n; i++) {
+        const struct part *p = &c->parts.list[i];
+        if (p->kind != PART_CALL || (p->opened && p->text.b.n_bytes == p->told))
+            continue;
+        jw_raw(w, any ? "," : "\"tool_calls\":[");
+        any = true;
+        jw_raw(w, "{");
+        if (!whole)
+            jw_printf(w, "\"index\":%d,", p->call);
+        if (!p->opened) {
+            jw_raw(w, "\"id\":");
+            jw_cstring(w, p->id);
+            jw_raw(w, ",\"type\":\"function\",");
+        }
+        jw_raw(w, "\"function\":{");
+        if (!p->opened) {
+            jw_raw(w, "\"name\":");
+            jw_cstring(w, p->name);
+            jw_raw(w, ",");
+        }
+        jw_raw(w, "\"arguments\":\"");
+        if (p->text.b.n_bytes > p->told)
+            jw_bytes(w, p->text.b.data + p->told, p->text.b.n_bytes - p->told);
+        jw_raw(w, "\"}}");
+    }
+    if (any)
+        jw_raw(w, "],");
+}
+
 static void chunk(struct api_exchange *x, struct choice *c, bool final, struct jw *w)
 {
+    bool text = parts_has(&c->parts, PART_TEXT), other = c->parts.n_calls > 0 || x->thinks;
+    jw_raw(w, "data: ");
     head(x, "chat.completion.chunk", w);
     jw_printf(w, ",\"choices\":[{\"index\":%d,\"delta\":{", c->index);
     if (!c->started)
         jw_raw(w, "\"role\":\"assistant\",");
-    if (!c->started || c->text.b.n_bytes || !final) {
-        jw_raw(w, "\"content\":\"");
-        jw_join(w, &c->text);
-        jw_raw(w, "\"");
-    }
+    write_reasoning(x, c, w);
+    write_calls(c, false, w);
+    if (text || (!c->started && !other) || (!final && !other))
+        write_text(c, PART_TEXT, "content", w);
+    if (w->err == 0 && w->b.data[w->b.n_bytes - 1] == ',')
+        w->b.n_bytes--;
     jw_raw(w, "}");
     write_rest(x, c, final, w);
     jw_raw(w, "]");
@@ -84,7 +139,16 @@ static void chunk(struct api_exchange *x, struct choice *c, bool final, struct j
         write_usage(x, w);
     else if (x->p.include_usage)
         jw_raw(w, ",\"usage\":null");
-    jw_raw(w, "}");
+    jw_raw(w, "}\n\n");
+}
+
+static void progress(struct api_exchange *x, const struct gen_event *ev, struct jw *w)
+{
+    jw_raw(w, "data: ");
+    head(x, "chat.completion.chunk", w);
+    jw_raw(w, ",\"choices\":[]");
+    write_progress(x, ev, w);
+    jw_raw(w, "}\n\n");
 }
 
 static void usage_chunk(struct api_exchange *x, struct jw *w)
@@ -101,20 +165,28 @@ static void whole(struct api_exchange *x, struct jw *w)
     jw_raw(w, ",\"choices\":[");
     for (int i = 0; i < x->n_choices; i++) {
         const struct choice *c = &x->choices[i];
-        jw_printf(w, "%s{\"index\":%d,\"message\":{\"role\":\"assistant\",\"content\":\"", i ? "," : "",
-                  c->index);
-        jw_join(w, &c->text);
-        jw_raw(w, "\",\"refusal\":null}");
+        jw_printf(w, "%s{\"index\":%d,\"message\":{\"role\":\"assistant\",", i ? "," : "", c->index);
+        write_reasoning(x, c, w);
+        write_calls(c, true, w);
+        if (c->parts.n_calls && !parts_has(&c->parts, PART_TEXT))
+            jw_raw(w, "\"content\":null");
+        else
+            write_text(c, PART_TEXT, "content", w);
+        jw_raw(w, ",\"refusal\":null}");
         write_rest(x, c, true, w);
     }
     jw_raw(w, "]");
+    write_prompt_logprobs(x, &x->prompts[0], w);
     write_usage(x, w);
     jw_raw(w, "}");
 }
 
 static const struct answer_ops chat_ops = {
     .id_prefix = "chatcmpl-",
+    .assistant = true,
     .chunk = chunk,
+    .closing = sse_closing,
+    .progress = progress,
     .usage_chunk = usage_chunk,
     .whole = whole,
     .logprob = logprob,
@@ -150,6 +222,57 @@ static int cut_after_last(const cJSON *messages, struct template_output *o, stru
     return 0;
 }
 
+/* Templates know it as their own variable, or as a switch. What the request says itself goes before. */
+static int add_effort(struct api_exchange *x, struct err *e)
+{
+    bool thinks = strcmp(x->p.reasoning_effort, "none") != 0;
+    cJSON *kwargs = (cJSON *)(uintptr_t)x->p.template_kwargs;
+    bool ok = true;
+    if (!kwargs)
+        x->p.template_kwargs = kwargs =
+            cJSON_AddObjectToObject(x->p.root, "\1kwargs"); /* freed with the request */
+    if (kwargs && !cJSON_HasObjectItem(kwargs, "reasoning_effort") && thinks)
+        ok = cJSON_AddStringToObject(kwargs, "reasoning_effort", x->p.reasoning_effort) != NULL;
+    for (int i = 0; i < 2 && kwargs && ok; i++) {
+        const char *name = i ? "enable_thinking" : "thinking";
+        if (!cJSON_HasObjectItem(kwargs, name))
+            ok = cJSON_AddBoolToObject(kwargs, name, thinks) != NULL;
+    }
+    return kwargs && ok ? 0 : err_set(e, ERR_NOMEM, "out of memory for the request");
+}
+
+static bool ends_with_think(const struct template_output *o)
+{
+    static const char mark[] = "<think>";
+    size_t n = o->n_bytes, k = sizeof(mark) - 1;
+    while (n && strchr(" \t\r\n", o->text[n - 1]))
+        n--;
+    return n >= k && !memcmp(o->text + n - k, mark, k) && !(o->literal && o->literal[n - 1]);
+}
+
+/* How the answer will be taken apart. */
+static int set_assistant(struct api *a, struct api_exchange *x, const char *template,
+                         const struct template_output *o, const cJSON *tools, struct err *e)
+{
+    const struct tokenizer *t = engine_info(a->cfg.engine)->tokenizer;
+    const char *name = a->cfg.tool_parser ? a->cfg.tool_parser : "auto";
+    x->thinks = x->p.separate_reasoning && strstr(template, "</think>") && !x->p.continue_final_message;
+    x->thought_begun = x->thinks && ends_with_think(o);
+    x->think_id = tokenizer_find(t, "<think>", 7);
+    x->unthink_id = tokenizer_find(t, "</think>", 8);
+    if (x->p.thought_budget > 0 && x->thinks && x->unthink_id < 0)
+        return err_set_param(e, ERR_UNSUPPORTED, "thinking_token_budget",
+                             "thinking_token_budget is not supported: </think> is no token of this model");
+    if (tools && strcmp(name, "none") != 0)
+        x->calls = strcmp(name, "auto") ? call_format_find(name) : call_format_of(template);
+    for (int i = 0; i < x->n_choices && x->ops->assistant; i++) {
+        struct choice *c = &x->choices[i];
+        assistant_init(&c->assistant, &c->parts, x->thinks, x->thought_begun, x->calls, tools,
+                       !x->p.parallel_tool_calls, API_MAX_ANSWER_BYTES);
+    }
+    return 0;
+}
+
 int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
 {
     const struct tokenizer *t = engine_info(a->cfg.engine)->tokenizer;
@@ -171,6 +294,8 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
         {"bos_token", token_text(t, tokenizer_bos(t), bos, sizeof(bos))},
         {"eos_token", token_text(t, tokenizer_eos(t), eos, sizeof(eos))},
     };
+    if (x->p.reasoning_effort && add_effort(x, e) < 0)
+        return e->code;
     struct template_input in = {
         .messages = x->p.messages,
         .add_generation_prompt = x->p.add_generation_prompt && !x->p.continue_final_message,
@@ -188,6 +313,8 @@ int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)
     x->prompts[0].owned = o.text;
     x->prompts[0].literal = o.literal;
     if (x->p.continue_final_message && (r = cut_after_last(x->p.messages, &o, e)) < 0)
+        return r;
+    if ((r = set_assistant(a, x, api_chat_template_text(a, tools != NULL), &o, tools, e)) < 0)
         return r;
     x->prompts[0].text = o.text;
     x->prompts[0].text_bytes = o.n_bytes;

@@ -67,11 +67,13 @@ static void write_choice(const struct api_exchange *x, const struct choice *c, b
     if (final)
         write_stop_reason(c, w);
     write_choice_ids(x, c, !c->started, w);
+    write_prompt_logprobs(x, c->prompt, w);
     jw_raw(w, "}");
 }
 
 static void chunk(struct api_exchange *x, struct choice *c, bool final, struct jw *w)
 {
+    jw_raw(w, "data: ");
     head(x, w);
     jw_raw(w, ",\"choices\":[");
     write_choice(x, c, final, w);
@@ -80,7 +82,16 @@ static void chunk(struct api_exchange *x, struct choice *c, bool final, struct j
         write_usage(x, w);
     else if (x->p.include_usage)
         jw_raw(w, ",\"usage\":null");
-    jw_raw(w, "}");
+    jw_raw(w, "}\n\n");
+}
+
+static void progress(struct api_exchange *x, const struct gen_event *ev, struct jw *w)
+{
+    jw_raw(w, "data: ");
+    head(x, w);
+    jw_raw(w, ",\"choices\":[]");
+    write_progress(x, ev, w);
+    jw_raw(w, "}\n\n");
 }
 
 static void usage_chunk(struct api_exchange *x, struct jw *w)
@@ -95,9 +106,9 @@ static void whole(struct api_exchange *x, struct jw *w)
 {
     head(x, w);
     jw_raw(w, ",\"choices\":[");
-    for (int i = 0; i < x->n_choices; i++) {
+    for (int i = 0, shown = order_choices(x); i < x->n_prompts * shown; i++) {
         jw_raw(w, i ? "," : "");
-        write_choice(x, &x->choices[i], true, w);
+        write_choice(x, &x->choices[i / shown * x->p.n + i % shown], true, w);
     }
     jw_raw(w, "]");
     write_usage(x, w);
@@ -107,6 +118,8 @@ static void whole(struct api_exchange *x, struct jw *w)
 static const struct answer_ops completion_ops = {
     .id_prefix = "cmpl-",
     .chunk = chunk,
+    .closing = sse_closing,
+    .progress = progress,
     .usage_chunk = usage_chunk,
     .whole = whole,
     .logprob = logprob,
@@ -144,6 +157,8 @@ static int set_text(struct api_exchange *x, struct prompt *pr, const cJSON *v, s
     if (pr->text_bytes > x->a->cfg.max_prompt_bytes)
         return err_set_param(e, ERR_LIMIT, "prompt", "prompt %d has %zu bytes; at most %zu are accepted",
                              pr->index, pr->text_bytes, x->a->cfg.max_prompt_bytes);
+    if (x->p.suffix)
+        return infill_prompt(pr, engine_info(x->a->cfg.engine)->tokenizer, x->p.suffix, e);
     return 0;
 }
 
@@ -151,6 +166,8 @@ static int set_ids(struct api_exchange *x, struct prompt *pr, const cJSON *v, st
 {
     int32_t *ids;
     int n;
+    if (x->p.suffix)
+        return infill_prompt(pr, engine_info(x->a->cfg.engine)->tokenizer, x->p.suffix, e);
     /* A list that is too long is told later, with the model's limit. */
     int r = params_ids(&x->p, v, "prompt", INT32_MAX, &ids, &n, e);
     if (r < 0)

@@ -29,7 +29,9 @@ const char *api_model_name(const struct api *a)
 int check_model(const struct api *a, const struct params *p, struct err *e)
 {
     const char *name = api_model_name(a);
-    if (!p->model || !*p->model || !strcmp(p->model, name) || name_in_list(a->cfg.model_aliases, p->model))
+    size_t n = strlen(name);
+    if (!p->model || !*p->model || !strcmp(p->model, name) || name_in_list(a->cfg.model_aliases, p->model) ||
+        (!strncmp(p->model, name, n) && !strcmp(p->model + n, ":latest"))) /* as Ollama's clients write it */
         return 0;
     return err_set_param(e, ERR_NOTFOUND, "model", "the model \"%.100s\" does not exist; \"%s\" is served",
                          p->model, name);
@@ -42,7 +44,8 @@ bool grant_has_model(const struct api_grant *g, const char *name)
 
 int apply_grant(const struct api *a, const struct api_grant *g, struct params *p, struct err *e)
 {
-    const char *model = p->model && *p->model ? p->model : api_model_name(a);
+    bool alias = p->model && name_in_list(a->cfg.model_aliases, p->model);
+    const char *model = alias ? p->model : api_model_name(a);
     if (p->priority == PRIORITY_NOT_SAID)
         p->priority = g ? g->priority : 0;
     if (!grant_has_model(g, model))

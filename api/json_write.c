@@ -40,7 +40,7 @@ void jw_raw(struct jw *w, const char *s)
 
 void jw_printf(struct jw *w, const char *fmt, ...)
 {
-    char text[160];
+    char text[256];
     va_list ap;
     va_start(ap, fmt);
     int n = vsnprintf(text, sizeof(text), fmt, ap);

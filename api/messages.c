@@ -121,7 +121,7 @@ static int check_content(cJSON *m, const char *role, int i, struct err *e)
 static int check_message(cJSON *m, int i, struct err *e)
 {
     static const char *const roles[] = {"system", "developer", "user", "assistant", "tool"};
-    static const char *const strings[] = {"name", "tool_call_id", "reasoning_content"};
+    static const char *const strings[] = {"name", "tool_call_id", "reasoning_content", "reasoning"};
     cJSON *role = cJSON_GetObjectItemCaseSensitive(m, "role");
     const cJSON *calls = get(m, "tool_calls");
     bool known = false;

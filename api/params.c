@@ -12,7 +12,9 @@
 #include <strings.h>
 #include <sys/random.h>
 
+#include "api/fields.h"
 #include "api/json_read.h"
+#include "api/params_readers.h"
 #include "base/hash.h"
 
 #define MAX_INT INT_MAX
@@ -36,7 +38,7 @@ static int whole(const cJSON *v, double min, double max, double *ret)
     return 0;
 }
 
-static int read_int(const cJSON *v, const char *name, int min, int max, int *ret, struct err *e)
+int params_int(const cJSON *v, const char *name, int min, int max, int *ret, struct err *e)
 {
     double d;
     if (whole(v, min, max, &d) < 0)
@@ -146,7 +148,7 @@ static int read_tokens(struct params *p, const cJSON *v, const char *name, struc
 
 static int read_n(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    return read_int(v, name, 1, p->cfg->max_n, &p->n, e);
+    return params_int(v, name, 1, p->cfg->max_n, &p->n, e);
 }
 
 static int read_seed(struct params *p, const cJSON *v, const char *name, struct err *e)
@@ -258,12 +260,12 @@ static int read_logprobs(struct params *p, const cJSON *v, const char *name, str
         p->logprobs = 0;
         return 0;
     }
-    return read_int(v, name, 0, p->cfg->max_logprobs, &p->logprobs, e);
+    return params_int(v, name, 0, p->cfg->max_logprobs, &p->logprobs, e);
 }
 
 static int read_top_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    return read_int(v, name, 0, p->cfg->max_logprobs, &p->top_logprobs, e);
+    return params_int(v, name, 0, p->cfg->max_logprobs, &p->top_logprobs, e);
 }
 
 static int read_add_special(struct params *p, const cJSON *v, const char *name, struct err *e)
@@ -322,28 +324,17 @@ static int read_max_queue_time(struct params *p, const cJSON *v, const char *nam
 
 /* --- the table ------------------------------------------------------------------------------------ */
 
-enum kind { KIND_NUM, KIND_OPEN, KIND_INT, KIND_BOOL, KIND_VALUE, KIND_IGNORED, KIND_UNSERVED };
-
-struct field {
-    unsigned where;
-    const char *name;
-    enum kind kind;
-    size_t offset;
-    double min, max;
-    int (*read)(struct params *p, const cJSON *v, const char *name, struct err *e);
-};
-
-static const struct field fields[] = {
+const struct field api_fields[] = {
 #define NUM(where, name, member, min, max) \
-    {where, name, KIND_NUM, offsetof(struct params, member), min, max, NULL},
+    {where, name, KIND_NUM, offsetof(struct params, member), min, max, NULL, NULL},
 #define OPEN(where, name, member, min, max) \
-    {where, name, KIND_OPEN, offsetof(struct params, member), min, max, NULL},
+    {where, name, KIND_OPEN, offsetof(struct params, member), min, max, NULL, NULL},
 #define INT(where, name, member, min, max) \
-    {where, name, KIND_INT, offsetof(struct params, member), min, max, NULL},
-#define BOOL(where, name, member) {where, name, KIND_BOOL, offsetof(struct params, member), 0, 1, NULL},
-#define VALUE(where, name, function) {where, name, KIND_VALUE, 0, 0, 0, function},
-#define IGNORED(where, name) {where, name, KIND_IGNORED, 0, 0, 0, NULL},
-#define UNSERVED(where, name) {where, name, KIND_UNSERVED, 0, 0, 0, NULL},
+    {where, name, KIND_INT, offsetof(struct params, member), min, max, NULL, NULL},
+#define BOOL(where, name, member) {where, name, KIND_BOOL, offsetof(struct params, member), 0, 1, NULL, NULL},
+#define VALUE(where, name, function) {where, name, KIND_VALUE, 0, 0, 0, function, #function},
+#define IGNORED(where, name) {where, name, KIND_IGNORED, 0, 0, 0, NULL, NULL},
+#define UNSERVED(where, name) {where, name, KIND_UNSERVED, 0, 0, 0, NULL, NULL},
 #include "api/fields.def"
 #undef NUM
 #undef OPEN
@@ -354,11 +345,13 @@ static const struct field fields[] = {
 #undef UNSERVED
 };
 
+const size_t api_n_fields = sizeof(api_fields) / sizeof(*api_fields);
+
 static const struct field *find_field(const char *name, enum field_where where)
 {
-    for (size_t i = 0; i < sizeof(fields) / sizeof(*fields); i++)
-        if ((fields[i].where & where) && !strcmp(fields[i].name, name))
-            return &fields[i];
+    for (size_t i = 0; i < api_n_fields; i++)
+        if ((api_fields[i].where & where) && !strcmp(api_fields[i].name, name))
+            return &api_fields[i];
     return NULL;
 }
 
@@ -396,7 +389,7 @@ static int read_field(struct params *p, const struct field *f, const cJSON *v, s
     case KIND_OPEN:
         return read_number(f, v, (double *)(void *)at, e);
     case KIND_INT:
-        return read_int(v, f->name, (int)f->min, (int)f->max, (int *)(void *)at, e);
+        return params_int(v, f->name, (int)f->min, (int)f->max, (int *)(void *)at, e);
     case KIND_BOOL:
         if (!cJSON_IsBool(v))
             return bad(e, f->name, "true or false");
@@ -414,12 +407,34 @@ static int read_field(struct params *p, const struct field *f, const cJSON *v, s
     return 0;
 }
 
+/* Where DRY stops looking when the request does not say: what other servers have. */
+static struct stop_string default_breakers[] = {{"\n", 1}, {":", 1}, {"\"", 1}, {"*", 1}};
+
 static void set_defaults(struct params *p, enum field_where where)
 {
     p->temperature = p->top_p = p->repetition_penalty = 1;
     p->n = 1;
     p->logprobs = p->top_logprobs = -1;
-    p->max_tokens = where == IN_COMPLETIONS ? 16 : MAX_INT;
+    p->max_tokens = where == IN_COMPLETIONS ? 16 : where == IN_MESSAGES ? 0 : MAX_INT;
+    p->stream = where & (IN_GENERATE | IN_OLLAMA_CHAT); /* Ollama streams unless told not to */
+    p->pooling = where & (IN_EMBEDDINGS | IN_EMBED) ? POOLING_MEAN : POOLING_NONE;
+    p->truncate = true;
+    p->store = true;
+    p->include_reasoning = p->separate_reasoning = p->parallel_tool_calls = true;
+    if (where == IN_MESSAGES)
+        p->include_reasoning = false; /* until thinking is asked for */
+    p->length_penalty = 1;
+    p->best_of = 1;
+    p->prompt_logprobs = -1;
+    p->mirostat_tau = 5;
+    p->mirostat_eta = 0.1;
+    p->dry_base = 1.75;
+    p->dry_allowed_length = 2;
+    p->dry_penalty_last_n = -1;
+    p->xtc_threshold = 0.1;
+    p->typical_p = 1;
+    p->breakers = default_breakers;
+    p->n_breakers = sizeof(default_breakers) / sizeof(*default_breakers);
     p->skip_special_tokens = p->add_special_tokens = p->parse_special = true;
     p->add_generation_prompt = where != IN_CACHE; /* what is cached is gone on with */
     p->priority = PRIORITY_NOT_SAID;
@@ -427,23 +442,73 @@ static void set_defaults(struct params *p, enum field_where where)
     p->max_queue_ns = p->cfg->max_queue_ns;
 }
 
+#define MAX_BEAMS 32 /* twice as many alternatives are asked for, and the engine tells 64 */
+
+static int check_beams(const struct params *p, struct err *e)
+{
+    const struct {
+        bool given;
+        const char *name;
+    } others[] = {
+        {p->stream, "stream"},
+        {p->echo, "echo"},
+        {p->logprobs >= 0, "logprobs"},
+        {p->prompt_logprobs >= 0, "prompt_logprobs"},
+        {p->best_of > 1, "best_of"},
+        {p->n_stop > 0, "stop"},
+        {p->max_tokens < 1, "max_tokens 0"},
+        {cJSON_GetArraySize(p->prompt) > 1 && !cJSON_IsNumber(p->prompt->child), "several prompts"},
+    };
+    for (size_t i = 0; p->use_beam_search && i < sizeof(others) / sizeof(*others); i++)
+        if (others[i].given)
+            return err_set_param(e, ERR_INVAL, "use_beam_search",
+                                 "use_beam_search cannot be combined with %s", others[i].name);
+    if (p->use_beam_search && p->n > MAX_BEAMS)
+        return err_set_param(e, ERR_INVAL, "n",
+                             "n must be a whole number from 1 to %d with use_beam_search", MAX_BEAMS);
+    return 0;
+}
+
+static int check_best_of(struct params *p, struct err *e)
+{
+    if (p->best_of > 1 && p->best_of < p->n)
+        return err_set_param(e, ERR_INVAL, "best_of", "best_of must not be below n (%d)", p->n);
+    if (p->best_of > 1 && p->stream)
+        return err_set_param(e, ERR_INVAL, "best_of",
+                             "best_of cannot be streamed: the best is known at the end");
+    if (p->prompt_logprobs >= 0 && p->stream)
+        return err_set_param(e, ERR_INVAL, "prompt_logprobs", "prompt_logprobs cannot be streamed");
+    if (p->suffix && p->echo)
+        return err_set_param(e, ERR_INVAL, "suffix", "suffix cannot be combined with echo");
+    p->n_shown = p->n;
+    if (p->best_of > p->n)
+        p->n = p->best_of;
+    return 0;
+}
+
 static int check_together(struct params *p, enum field_where where, struct err *e)
 {
+    if (where == IN_MESSAGES && p->max_tokens < 1)
+        return err_set_param(e, ERR_INVAL, "max_tokens", "max_tokens is missing");
     if (where == IN_CHAT) {
         if (p->top_logprobs >= 0 && !p->chat_logprobs)
             return err_set_param(e, ERR_INVAL, "top_logprobs", "top_logprobs needs logprobs: true");
         if (p->chat_logprobs)
             p->logprobs = p->top_logprobs > 0 ? p->top_logprobs : 0;
-        if (p->max_tokens < 1)
-            return bad(e, "max_tokens", "at least 1 in a chat");
         if (p->continue_final_message && p->add_generation_prompt) {
             /* the default gives way to what was asked for */
             p->add_generation_prompt = false;
         }
     }
-    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0)
-        return err_set_param(e, ERR_INVAL, "max_tokens",
-                             "max_tokens may be 0 only with echo or logprobs, to score a prompt");
+    int r = check_best_of(p, e);
+    if (r == 0)
+        r = check_beams(p, e);
+    if (r < 0)
+        return r;
+    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0 && !p->pooling)
+        return err_set_param(
+            e, ERR_INVAL, "max_tokens",
+            "max_tokens may be 0 only with echo, logprobs or prompt_logprobs, to score a prompt");
     if (p->min_tokens > p->max_tokens)
         return err_set_param(e, ERR_INVAL, "min_tokens", "min_tokens must not be above max_tokens (%d)",
                              p->max_tokens);
@@ -452,10 +517,10 @@ static int check_together(struct params *p, enum field_where where, struct err *
     return 0;
 }
 
-static int walk(struct params *p, enum field_where where, struct err *e)
+int params_fields(struct params *p, const cJSON *object, enum field_where where, struct err *e)
 {
     const cJSON *at;
-    cJSON_ArrayForEach(at, p->root)
+    cJSON_ArrayForEach(at, object)
     {
         const struct field *f = find_field(at->string, where);
         if (!f && p->cfg->strict)
@@ -466,7 +531,13 @@ static int walk(struct params *p, enum field_where where, struct err *e)
         if (r < 0)
             return r;
     }
-    return check_together(p, where, e);
+    return 0;
+}
+
+static int walk(struct params *p, enum field_where where, struct err *e)
+{
+    int r = params_fields(p, p->root, where, e);
+    return r < 0 ? r : check_together(p, where, e);
 }
 
 int params_read(const struct api_config *cfg, enum field_where where, const char *body,

@@ -8,7 +8,14 @@
 #include <stdbool.h>
 #include "api/api.h"
 
-enum field_where { IN_COMPLETIONS = 1, IN_CHAT = 2, IN_TOKENIZE = 4, IN_DETOKENIZE = 8, IN_CACHE = 16 };
+enum field_where {
+    IN_COMPLETIONS = 1, IN_CHAT = 2, IN_TOKENIZE = 4, IN_DETOKENIZE = 8, IN_CACHE = 16,
+    IN_MESSAGES = 32, IN_COUNT = 64, /* Anthropic's: a message, its tokens */
+    IN_RESPONSES = 128, IN_EMBEDDINGS = 256,
+    IN_GENERATE = 512, IN_OLLAMA_CHAT = 1024, IN_SHOW = 2048, /* Ollama's */
+    IN_OPTIONS = 4096,                                     /* ... its object `options` */
+    IN_TEMPLATE = 8192, IN_EMBED = 16384, /* Ollama's embeddings */
+};
 
 #define PRIORITY_NOT_SAID INT_MIN /* until apply_grant */
 
@@ -18,6 +25,7 @@ struct params {
     const struct api_config *cfg;
     int vocab_size;
     const cJSON *prompt, *messages, *tokens; /* not looked into yet */
+    const cJSON *system; /* Anthropic's; NULL: none */
     const cJSON *tools, *documents, *template_kwargs; /* the first two are checked by messages.c */
     bool no_tools;                                    /* tool_choice: "none" */
     const char *model;                       /* NULL: not said */
@@ -37,13 +45,47 @@ struct params {
     struct stop_string *stop;
     int32_t *stop_token_ids;
     struct logit_bias *logit_bias;
+    int best_of, n_shown; /* n is how many are generated, n_shown how many are told */
+    int prompt_logprobs;  /* -1: none */
+    bool use_beam_search, early_stopping; /* n is the number of beams */
+    double length_penalty;
+    const char *suffix, *request_id; /* NULL: none */
+    int truncate_prompt;  /* 0: no; -1: to what fits */
+    bool include_stop, return_progress;
+    bool include_reasoning, separate_reasoning, parallel_tool_calls;
+    enum pooling pooling;
+    bool base64;                /* embeddings as base64 */
+    int dimensions;             /* 0: not said */
+    bool truncate;              /* Ollama: what is too long is cut */
+    bool raw;                   /* Ollama: no template */
+    bool store;                 /* Responses: keep it */
+    const char *instructions, *previous; /* NULL: none */
+    int n_items_before;         /* of the responses before */
+    const char *reasoning_effort; /* NULL: not said */
+    int thought_budget;           /* 0: none */
+    double top_n_sigma, typical_p, xtc_probability, xtc_threshold;
+    int mirostat;
+    double mirostat_tau, mirostat_eta;
+    double dry_multiplier, dry_base;
+    int dry_allowed_length, dry_penalty_last_n;
+    int n_breakers, n_allowed, n_bad_words;
+    struct stop_string *breakers;
+    int32_t *allowed; /* ascending */
+    struct token_word *bad_words;
+    struct repetition_detection repetition;
 };
+
+#define MAX_REQUEST_ID 64
 
 /* Reads body as a request of one endpoint; `ret` holds defaults where the request says nothing. ERR_INVAL
  * and ERR_LIMIT set param. On failure nothing is kept. */
 int params_read(const struct api_config *cfg, enum field_where where, const char *body,
                 size_t n_bytes, struct params *ret, struct err *e) LATENT_MUST_CHECK;
 void params_done(struct params *p);
+
+/* Reads the fields of an object inside the request, as of `where`. */
+int params_fields(struct params *p, const cJSON *object, enum field_where where,
+                  struct err *e) LATENT_MUST_CHECK;
 
 /* A list of token ids within the vocabulary; *ret_ids in the arena. `what` names it: "prompt". */
 int params_ids(struct params *p, const cJSON *list, const char *what, int max, int32_t **ret_ids,

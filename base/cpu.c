@@ -71,6 +71,13 @@ int cpu_has_avx512_bf16(void)
     return cpu_detect() >= CPU_AVX512 && read_leaves(&l) && has(l.a71, 5);
 }
 
+int cpu_prefers_avx512_bf16(void)
+{
+    unsigned a, b, c, d;
+    return cpu_has_avx512_bf16() && __get_cpuid(0, &a, &b, &c, &d) && b == signature_AMD_ebx &&
+           c == signature_AMD_ecx && d == signature_AMD_edx;
+}
+
 const char *cpu_brand(void)
 {
     static _Thread_local char brand[49];
@@ -101,6 +108,11 @@ enum cpu_level cpu_detect(void)
 }
 
 int cpu_has_avx512_bf16(void)
+{
+    return 0;
+}
+
+int cpu_prefers_avx512_bf16(void)
 {
     return 0;
 }

@@ -15,6 +15,8 @@ enum cpu_level {
 enum cpu_level cpu_detect(void);                 /* the highest level of this machine */
 int cpu_level_available(enum cpu_level level);   /* 1 when this machine can run it */
 int cpu_has_avx512_bf16(void);
+/* 1 when vdpbf16ps does more products than float32's do: AMD's does twice as many, Intel's half. */
+int cpu_prefers_avx512_bf16(void);
 const char *cpu_level_name(enum cpu_level level);
 /* Level named by s ("generic", "avx2", ...), or -1. */
 int cpu_level_parse(const char *s);

@@ -120,6 +120,11 @@ static int forward(void *model, const struct forward_batch *batch)
     return model_forward(model, batch);
 }
 
+static const float *hidden(void *model)
+{
+    return model_hidden(model);
+}
+
 static void poke(void *arg)
 {
     struct engine *eng = arg;
@@ -176,6 +181,8 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .decompress_block = eng->scheme.block,
                               .rounded_prompts = eng->scheme.rounded,
                               .forward = forward,
+                              .hidden = hidden,
+                              .hidden_size = model_config(eng->model)->hidden_size,
                               .model = eng->model,
                               .kv = eng->kv,
                               .pool = eng->pool,

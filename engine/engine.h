@@ -120,6 +120,28 @@ struct stop_string {
     size_t n_bytes; /* 1 .. 512 */
 };
 
+struct token_word {
+    const int32_t *ids;
+    int n; /* at least 1 */
+};
+
+/* Ends a choice whose last min_count patterns are equal, of min_pattern_size (0 as 1) to max_pattern_size
+ * tokens. max_pattern_size 0: off. */
+struct repetition_detection {
+    int max_pattern_size, min_pattern_size, min_count;
+};
+
+/* A thought of at most `budget` tokens, ended by force with the token `end`. It begins with the answer
+ * (begun), or where the first token is `begin`. budget 0 or end < 0: no limit. */
+struct thought_limit {
+    int budget;
+    bool begun;
+    int32_t begin, end;
+};
+
+/* The prompt as one vector of length 1 instead of an answer: of its last token, or the mean of all. */
+enum pooling { POOLING_NONE = 0, POOLING_LAST, POOLING_MEAN };
+
 /* Neutral values in brackets. Ranges were checked by the API; the engine checks ids and lengths. */
 struct sampling_params {
     float temperature;        /* [1] 0: greedy */
@@ -132,6 +154,19 @@ struct sampling_params {
     uint64_t seed;            /* fixes the choice; choice i of n uses seed + i */
     int n_logit_bias;
     const struct logit_bias *logit_bias;
+    int n_allowed;            /* [0] of allowed: only these may be chosen, ascending */
+    const int32_t *allowed;
+    int n_bad_words;          /* [0] sequences of tokens that must not be completed */
+    const struct token_word *bad_words;
+    /* sample.h; off where 0 */
+    float top_n_sigma, typical_p; /* [0] typical_p: 1 is off too */
+    float xtc_probability, xtc_threshold;
+    int mirostat;             /* [0] 1, 2: in place of every other truncation */
+    float mirostat_tau, mirostat_eta;
+    float dry_multiplier, dry_base;
+    int dry_allowed_length, dry_penalty_last_n; /* last_n -1: all tokens */
+    int n_dry_breakers;
+    const struct stop_string *dry_breakers;
 };
 
 /* One prompt and its n choices. Everything, this struct included, lies in `arena`. */
@@ -144,6 +179,10 @@ struct gen_request {
     int n;                    /* choices, 1 .. max_num_seqs */
     bool ignore_eos;
     bool skip_special_tokens; /* leave control tokens out of the text */
+    bool include_stop;        /* the text ends with the stop string, not before it */
+    struct repetition_detection repetition;
+    struct thought_limit thought;
+    bool progress;            /* GEN_PROGRESS after each chunk of the prompt */
     struct sampling_params sampling;
     int n_stop;
     const struct stop_string *stop;
@@ -152,6 +191,7 @@ struct gen_request {
     int logprobs;             /* -1 none; k: log-probability of each token and the k best */
     int prompt_logprobs;      /* -1 none; k: the same for prompt tokens (such prompts are not taken
                                * from the cache, since every position needs its logits) */
+    enum pooling pooling;     /* other than none: max_tokens must be 0 and n 1 */
     uint64_t cache_salt;      /* 0: the common pool */
     int priority;             /* lower goes first; [0] */
     uint64_t fair_key;        /* whose request it is: keys that wait are served alike */
@@ -183,10 +223,18 @@ enum gen_event_type {
     GEN_TOKENS,     /* text and/or tokens were produced */
     GEN_DONE,       /* the choice ended; may carry the last text and tokens */
     GEN_FAILED,     /* the choice ended with `error` */
+    GEN_PROGRESS,   /* prompt_position of prompt_tokens are computed, cached_tokens of them found */
     GEN_CACHE,      /* the answer to engine_cache: `cache`, or `error` */
 };
 
-enum finish_reason { FINISH_NONE = 0, FINISH_STOP, FINISH_LENGTH, FINISH_ABORT, FINISH_ERROR };
+enum finish_reason {
+    FINISH_NONE = 0,
+    FINISH_STOP,
+    FINISH_LENGTH,
+    FINISH_ABORT,
+    FINISH_ERROR,
+    FINISH_REPETITION
+};
 
 /* Owned by the receiver: engine_event_free. */
 struct gen_event {
@@ -206,6 +254,7 @@ struct gen_event {
     int32_t stop_token_id;    /* the one that matched, or -1 */
     int prompt_tokens, cached_tokens, completion_tokens;
     int64_t queue_ns, prefill_ns, decode_ns, ttft_ns; /* measured from submission */
+    const float *embedding;   /* DONE with pooling: hidden_size numbers; or NULL */
     const struct engine_cache_report *cache;
     struct err error;
 };

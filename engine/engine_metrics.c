@@ -33,7 +33,7 @@ static struct metric *pages(struct metrics *m, const char *labels, const char *s
 void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const char *model_id,
                              int max_model_len)
 {
-    static const char *const reasons[] = {NULL, "stop", "length", "abort", "error"};
+    static const char *const reasons[] = {NULL, "stop", "length", "abort", "error", "repetition"};
     static const double iteration[] = {1,   8,   16,   32,   64,   128,  256,
                                        512, 1024, 2048, 4096, 8192, 16384};
     char id[256], l[320], with[384];
@@ -61,7 +61,7 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
     COUNTER(prompt_cached, "vllm:prompt_tokens_cached_total",
             "Prompt tokens taken from the cache.");
     COUNTER(generation_tokens, "vllm:generation_tokens_total", "Tokens generated.");
-    for (int i = FINISH_STOP; i <= FINISH_ERROR; i++) {
+    for (int i = FINISH_STOP; i <= FINISH_REPETITION; i++) {
         snprintf(with, sizeof(with), "%s,finished_reason=\"%s\"", l, reasons[i]);
         em->success[i] = metrics_counter(m, "vllm:request_success_total",
                                          "Ended choices by finish reason.", with);

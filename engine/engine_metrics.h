@@ -11,7 +11,7 @@ struct engine_metrics {
     struct metric *all_preemptions, *preemptions[2]; /* all; by recomputing, by parking */
     struct metric *parked_bytes, *step_time, *expired[2]; /* by max_queue_time, by timeout */
     struct metric *prompt_tokens, *prompt_cached, *prompt_computed, *generation_tokens;
-    struct metric *success[5]; /* by finish_reason; FINISH_NONE unused */
+    struct metric *success[6]; /* by finish_reason; FINISH_NONE unused */
     struct metric *ttft, *itl, *tpot, *e2e, *queue_time, *prefill_time, *decode_time, *inference_time;
     struct metric *req_prompt, *req_generation, *iteration_tokens;
     struct metric *lc_prompt, *lc_predicted, *lc_prompt_seconds, *lc_predicted_seconds, *lc_decode;

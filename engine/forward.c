@@ -536,6 +536,11 @@ static void run_layers(struct model *m, const struct step *step, const struct ro
     }
 }
 
+const float *model_hidden(const struct model *m)
+{
+    return m->final;
+}
+
 int model_forward(struct model *m, const struct forward_batch *batch)
 {
     const struct model_config *c = &m->config;

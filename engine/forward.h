@@ -77,5 +77,8 @@ struct profile;
 void model_profile(struct model *m, struct profile *p);
 /* ERR_INVAL when a limit of model_options is exceeded (a caller's mistake), else 0. */
 int model_forward(struct model *m, const struct forward_batch *batch) LATENT_MUST_CHECK;
+/* What the logits of the last call were made from: a row of hidden_size for each row of them, after the last
+ * norm. Valid until the next call. */
+const float *model_hidden(const struct model *m);
 
 #endif

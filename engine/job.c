@@ -2,7 +2,9 @@
 #include "config.h"
 
 #include "engine/job.h"
+#include "engine/sample.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -16,6 +18,13 @@ static int check_ids(const int32_t *ids, int n, int vocab, const char *field, st
         if (ids[i] < 0 || ids[i] >= vocab)
             return err_set_param(e, ERR_INVAL, field, "%s: token id %d is out of range 0..%d", field,
                                  ids[i], vocab - 1);
+    return 0;
+}
+
+static int check_pooling(const struct sched_config *c, const struct gen_request *q, struct err *e)
+{
+    if (q->pooling && (!c->hidden || q->max_tokens != 0 || q->n != 1))
+        return err_set_param(e, ERR_INVAL, "pooling", "an embedding is of one prompt without an answer");
     return 0;
 }
 
@@ -39,6 +48,16 @@ static int check_request(const struct sched_config *c, const struct gen_request 
     if ((r = check_ids(q->prompt, q->n_prompt, c->vocab_size, "prompt", e)) < 0 ||
         (r = check_ids(q->stop_token_ids, q->n_stop_token_ids, c->vocab_size, "stop_token_ids", e)) < 0)
         return r;
+    if ((r = check_pooling(c, q, e)) < 0)
+        return r;
+    if ((r = check_ids(q->sampling.allowed, q->sampling.n_allowed, c->vocab_size, "allowed_token_ids", e)) <
+        0)
+        return r;
+    for (int i = 0; i < q->sampling.n_bad_words; i++) {
+        const struct token_word *w = &q->sampling.bad_words[i];
+        if (w->n < 1 || (r = check_ids(w->ids, w->n, c->vocab_size, "bad_words", e)) < 0)
+            return w->n < 1 ? err_set_param(e, ERR_INVAL, "bad_words", "bad_words: a word has no tokens") : r;
+    }
     for (int i = 0; i < q->sampling.n_logit_bias; i++)
         if ((r = check_ids(&q->sampling.logit_bias[i].token_id, 1, c->vocab_size, "logit_bias", e)) < 0)
             return r;
@@ -86,15 +105,17 @@ static int seq_init(struct seq *q, struct job *j, int choice, const struct sched
     q->cap_tokens = req->n_prompt + req->max_tokens;
     q->tokens = malloc((size_t)q->cap_tokens * sizeof(*q->tokens));
     buf_init(&q->shown, MAX_SHOWN);
-    q->last_event = events_get(c->events, longest_stop + 1, 0, 0);
-    if (!q->tokens || !q->last_event)
+    size_t vector = req->pooling ? (size_t)c->hidden_size * sizeof(float) : 0;
+    q->last_event = events_get(c->events, longest_stop + 1 + vector, 0, 0);
+    q->pooled = vector ? calloc((size_t)c->hidden_size, sizeof(*q->pooled)) : NULL;
+    if (!q->tokens || !q->last_event || (vector && !q->pooled))
         return ERR_NOMEM;
     memcpy(q->tokens, req->prompt, (size_t)req->n_prompt * sizeof(*q->tokens));
     q->n_tokens = req->n_prompt;
-    if ((r = sampler_new(&req->sampling, choice, c->vocab_size, req->prompt, req->n_prompt,
-                         req->max_tokens, &q->sampler)) < 0 ||
+    if ((r = sampler_new(&req->sampling, choice, c->vocab_size, q->tokens, req->n_prompt,
+                         req->max_tokens, c->tokenizer, &q->sampler)) < 0 ||
         (r = textout_init(&q->text, c->tokenizer, req->stop, req->n_stop,
-                          req->skip_special_tokens, has_no_text(c->tokenizer, req))) < 0)
+                          req->skip_special_tokens, req->include_stop, has_no_text(c->tokenizer, req))) < 0)
         return r;
     return buf_reserve(&q->shown, 512);
 }
@@ -137,6 +158,7 @@ void job_free(struct job *j)
     for (int i = 0; i < j->n_seqs; i++) {
         struct seq *q = &j->seqs[i];
         free(q->tokens);
+        free(q->pooled);
         kv_parked_free(&q->parked);
         sampler_free(&q->sampler);
         textout_done(&q->text);
@@ -217,6 +239,63 @@ void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *
     events_post(env->events, ev, env->stopping);
 }
 
+void seq_progress(struct seq *q, const struct job_env *env, int computed)
+{
+    struct gen_event *ev = q->job->req->progress && q->choice == 0 ? events_get(env->events, 0, 0, 0) : NULL;
+    if (!ev)
+        return;
+    fill_common(q, ev, GEN_PROGRESS);
+    ev->prompt_position = computed;
+    ev->prompt_tokens = q->job->req->n_prompt;
+    ev->cached_tokens = q->cached;
+    events_post(env->events, ev, env->stopping);
+}
+
+int32_t seq_forced(const struct seq *q)
+{
+    const struct thought_limit *t = &q->job->req->thought;
+    return t->budget > 0 && t->end >= 0 && !q->thought_over && q->n_output >= t->budget ? t->end : -1;
+}
+
+/* Did the thought end with this token, or never begin? */
+static void follow_thought(struct seq *q, int32_t token)
+{
+    const struct thought_limit *t = &q->job->req->thought;
+    q->thought_over |= token == t->end || (q->n_output == 1 && !t->begun && token != t->begin);
+}
+
+bool seq_wants_rows(const struct seq *q)
+{
+    const struct gen_request *req = q->job->req;
+    return q->choice == 0 && ((req->prompt_logprobs >= 0 && q->lp_done < req->n_prompt) ||
+                              (req->pooling == POOLING_MEAN && q->n_pooled < req->n_prompt));
+}
+
+void seq_pool(struct seq *q, const float *hidden, int hidden_size, int first, int n_rows)
+{
+    bool last = q->job->req->pooling == POOLING_LAST;
+    for (int i = last ? n_rows - 1 : 0; i < n_rows; i++) {
+        if (!last && first + i != q->n_pooled)
+            continue; /* computed again, after preemption */
+        const float *row = hidden + (size_t)i * (size_t)hidden_size;
+        for (int k = 0; k < hidden_size; k++)
+            q->pooled[k] += (double)row[k];
+        q->n_pooled++;
+    }
+}
+
+/* Of length 1; all zeros stay so. */
+static void write_embedding(const struct seq *q, int hidden_size, struct gen_event *ev)
+{
+    float *out = (float *)(void *)event_text(ev);
+    double squares = 0;
+    for (int k = 0; k < hidden_size; k++)
+        squares += q->pooled[k] * q->pooled[k];
+    for (int k = 0; k < hidden_size; k++)
+        out[k] = squares > 0 ? (float)(q->pooled[k] / sqrt(squares)) : 0.0f;
+    ev->embedding = out;
+}
+
 static bool is_stop_id(const struct gen_request *req, int32_t token)
 {
     for (int i = 0; i < req->n_stop_token_ids; i++)
@@ -264,6 +343,7 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
     metric_add(env->metrics->generation_tokens, 1);
     metric_add(env->metrics->lc_predicted, 1);
     sampler_accept(q->sampler, token);
+    follow_thought(q, token);
 
     bool may_stop = q->n_output > req->min_tokens;
     bool stop_id = is_stop_id(req, token);
@@ -273,7 +353,9 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
     buf_reset(&q->shown);
     if (!stop_id && !eog)
         hit = textout_push(&q->text, token, may_stop, &q->shown);
-    bool ends = stop_id || eog || hit >= 0 || q->n_output >= req->max_tokens;
+    bool circles = req->repetition.max_pattern_size > 0 && may_stop &&
+                   repeats(&req->repetition, q->tokens + req->n_prompt, q->n_output);
+    bool ends = stop_id || eog || hit >= 0 || circles || q->n_output >= req->max_tokens;
     if (ends && hit == -1 && textout_finish(&q->text, &q->shown) < 0)
         hit = ERR_NOMEM;
     if (hit < -1 || !send_token(q, env, token, raw, lse, offset)) {
@@ -290,7 +372,8 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         q->last_event->stop_string = copy;
     }
     q->last_event->stop_token_id = stop_id ? token : -1;
-    seq_end(q, env, hit >= 0 || stop_id || eog ? FINISH_STOP : FINISH_LENGTH, NULL);
+    seq_end(q, env, hit >= 0 || stop_id || eog ? FINISH_STOP : circles ? FINISH_REPETITION : FINISH_LENGTH,
+            NULL);
 }
 
 void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, const struct err *e)
@@ -312,6 +395,8 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
         ev->decode_ns = now - q->first_token_ns;
         ev->ttft_ns = q->first_token_ns - submitted;
     }
+    if (q->pooled && q->n_pooled > 0 && why == FINISH_LENGTH)
+        write_embedding(q, env->hidden_size, ev);
     if (e)
         ev->error = *e;
     engine_metrics_done(env->metrics, ev, now - submitted);

@@ -18,6 +18,9 @@ struct seq {
     int n_tokens, cap_tokens;
     struct kv_seq *kv;    /* NULL while waiting */
     int n_output;
+    bool thought_over;    /* or there is none */
+    double *pooled;       /* sum of the prompt's hidden rows, or NULL */
+    int n_pooled;         /* rows in it */
     int lp_done;          /* prompt positions whose log-probabilities were sent */
     int cached;           /* prompt tokens found in the cache at first admission */
     bool admitted_before;
@@ -56,7 +59,7 @@ const struct sched_config *sched__config(const struct sched *s);
 
 /* What output processing needs of the scheduler. */
 struct job_env {
-    int vocab_size;
+    int vocab_size, hidden_size;
     const struct kernels *kern;
     struct sampler_scratch *scratch; /* of the engine thread */
     const struct tokenizer *tokenizer;
@@ -70,6 +73,15 @@ struct job_env {
  * which predicts the next token. */
 void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *logits, int first,
                          int n_rows);
+/* The prompt is in the cache up to `computed`: tells it, where asked for. */
+void seq_progress(struct seq *q, const struct job_env *env, int computed);
+/* The token that comes next by force, or -1. */
+int32_t seq_forced(const struct seq *q);
+/* Does it need all rows of its prompt: log-probabilities, or the mean? Such prompts are not taken from the
+ * cache. */
+bool seq_wants_rows(const struct seq *q);
+/* Hidden rows of prompt positions [first, first + n_rows). */
+void seq_pool(struct seq *q, const float *hidden, int hidden_size, int first, int n_rows);
 /* A token was chosen (lse: log-sum-exp of the raw logits, raw: those logits or NULL). Sends the event;
  * ends the sequence when it is the last. */
 void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const float *raw, float lse);

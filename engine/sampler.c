@@ -1,17 +1,21 @@
-/* engine/sampler.c - see sampler.h. Order: bias, penalties, bans, temperature, top_k, top_p, min_p,
- * draw. Engine thread and pool threads; a sampler is used by one at a time.
+/* engine/sampler.c - see sampler.h. Order: bias, penalties, DRY, bans, temperature, top_n_sigma, top_k,
+ * typical_p, top_p, min_p, XTC, draw; or mirostat after the temperature. Engine thread and pool threads; a
+ * sampler is used by one at a time.
  *
  * A vocabulary has 160 k entries, and few of them matter. Whatever looks at all of them is a kernel: the
- * maxima of lanes say where the best is and bound what the k best can be; weights are made once, and sums of
- * them above a bound find the one that top_p leaves, to within some candidates that are then sorted. A
+ * maxima of lanes say where the best is and bound what the k best can be; weights are made once, and sums
+ * of them above a bound find the one that top_p leaves, to within some candidates that are then sorted. A
  * draw walks sums of stretches, then the values of one. */
 #include "config.h"
 
 #include "engine/sampler.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "engine/sample.h"
 
 /* Candidates between the two bounds of top_p that are sorted instead of halved further. */
 #define FEW 1024
@@ -26,6 +30,11 @@ struct seen {
 struct sampler {
     const struct sampling_params *p;
     uint64_t key;
+    const int32_t *tokens; /* prompt and output; borrowed */
+    int n_prompt;
+    struct dry *dry;           /* NULL: off */
+    struct mirostat *mirostat; /* NULL: off */
+    bool lists; /* samplers of sample.h are asked for */
     bool penalties;
     struct seen *seen; /* distinct tokens, as they came */
     int32_t *slots;    /* open addressing into seen, at most half full; -1: empty */
@@ -45,6 +54,7 @@ struct sampler_scratch {
     float *weights;      /* [vocab_size] */
     int32_t *ids;        /* [vocab_size] */
     struct candidate *c; /* [vocab_size] */
+    struct sample_entry *list; /* [vocab_size] */
     struct candidate *changed; /* logits as they were; grows */
     int n_changed, cap_changed;
 };
@@ -61,7 +71,8 @@ struct sampler_scratch *sampler_scratch_new(const struct kernels *kern, int voca
     s->weights = malloc(n * sizeof(float));
     s->ids = malloc(n * sizeof(*s->ids));
     s->c = malloc(n * sizeof(*s->c));
-    if (!s->maxima || !s->weights || !s->ids || !s->c) {
+    s->list = malloc(n * sizeof(*s->list));
+    if (!s->maxima || !s->weights || !s->ids || !s->c || !s->list) {
         sampler_scratch_free(s);
         return NULL;
     }
@@ -77,6 +88,7 @@ void sampler_scratch_free(struct sampler_scratch *s)
     free(s->weights);
     free(s->ids);
     free(s->c);
+    free(s->list);
     free(s->changed);
     free(s);
 }
@@ -108,14 +120,33 @@ static struct seen *seen_entry(struct sampler *s, int32_t token)
     return &s->seen[s->n_seen++];
 }
 
-int sampler_new(const struct sampling_params *p, int choice, int vocab_size, const int32_t *prompt,
-                int n_prompt, int room, struct sampler **ret)
+static int new_state(struct sampler *s, int vocab_size, int most, const struct tokenizer *tokenizer)
+{
+    const struct sampling_params *p = s->p;
+    s->lists = p->top_n_sigma > 0 || (p->typical_p > 0 && p->typical_p < 1) || p->xtc_probability > 0 ||
+               p->mirostat;
+    if (p->mirostat) {
+        if (!(s->mirostat = malloc(sizeof(*s->mirostat))))
+            return ERR_NOMEM;
+        mirostat_init(s->mirostat, p->mirostat, (double)p->mirostat_tau, (double)p->mirostat_eta, vocab_size);
+    }
+    return p->dry_multiplier > 0 ? dry_new(p, tokenizer, most, &s->dry) : 0;
+}
+
+int sampler_new(const struct sampling_params *p, int choice, int vocab_size, const int32_t *tokens,
+                int n_prompt, int room, const struct tokenizer *tokenizer, struct sampler **ret)
 {
     struct sampler *s = calloc(1, sizeof(*s));
     if (!s)
         return ERR_NOMEM;
     s->p = p;
     s->key = mix(p->seed + (uint64_t)choice);
+    s->tokens = tokens;
+    s->n_prompt = n_prompt;
+    if (new_state(s, vocab_size, n_prompt + room, tokenizer) < 0) {
+        sampler_free(&s);
+        return ERR_NOMEM;
+    }
     s->penalties = p->repetition_penalty != 1.0f || p->presence_penalty != 0.0f ||
                    p->frequency_penalty != 0.0f;
     if (s->penalties) {
@@ -132,7 +163,7 @@ int sampler_new(const struct sampling_params *p, int choice, int vocab_size, con
         }
         memset(s->slots, 0xff, s->n_slots * sizeof(*s->slots));
         for (int i = 0; p->repetition_penalty != 1.0f && i < n_prompt; i++)
-            seen_entry(s, prompt[i]);
+            seen_entry(s, tokens[i]);
     }
     *ret = s;
     return 0;
@@ -146,6 +177,8 @@ void sampler_free(struct sampler **sp)
         return;
     free(s->seen);
     free(s->slots);
+    free(s->mirostat);
+    dry_free(&s->dry);
     free(s);
 }
 
@@ -153,6 +186,8 @@ void sampler_accept(struct sampler *s, int32_t token)
 {
     if (s->penalties)
         seen_entry(s, token)->in_output++;
+    if (s->mirostat)
+        mirostat_accept(s->mirostat);
 }
 
 /* --- bias, penalties, bans ------------------------------------------------------------------------ */
@@ -163,11 +198,35 @@ static void change(struct sampler_scratch *sc, float *logits, int32_t id, float 
     logits[id] = to;
 }
 
+/* The last token of each bad word whose other tokens are the last n of the text. */
+static void ban_words(const struct sampler *s, struct sampler_scratch *sc, float *logits, int n)
+{
+    for (int i = 0; i < s->p->n_bad_words; i++) {
+        const struct token_word *w = &s->p->bad_words[i];
+        int before = w->n - 1;
+        if (before <= n && !memcmp(s->tokens + n - before, w->ids, (size_t)before * sizeof(*w->ids)))
+            change(sc, logits, w->ids[before], -INFINITY);
+    }
+}
+
+static void ban_all_but(const struct sampling_params *p, struct sampler_scratch *sc, float *logits)
+{
+    for (int id = 0, i = 0; id < sc->vocab_size; id++) {
+        while (i < p->n_allowed && p->allowed[i] < id)
+            i++;
+        if (i == p->n_allowed || p->allowed[i] != id)
+            change(sc, logits, id, -INFINITY);
+    }
+}
+
 static int change_logits(const struct sampler *s, struct sampler_scratch *sc, float *logits,
-                         const int32_t *banned, int n_banned)
+                         const int32_t *banned, int n_banned, int index)
 {
     const struct sampling_params *p = s->p;
-    int most = p->n_logit_bias + (int)s->n_seen + n_banned;
+    const struct dry_loss *loss = NULL;
+    int n_losses = s->dry ? dry_losses(s->dry, s->tokens, s->n_prompt + index, &loss) : 0;
+    int most = p->n_logit_bias + (int)s->n_seen + n_losses + p->n_bad_words +
+               (p->n_allowed ? sc->vocab_size : 0) + n_banned;
     sc->n_changed = 0;
     if (most > sc->cap_changed) {
         struct candidate *c = realloc(sc->changed, 2 * (size_t)most * sizeof(*c));
@@ -187,6 +246,11 @@ static int change_logits(const struct sampler *s, struct sampler_scratch *sc, fl
             l -= p->presence_penalty + p->frequency_penalty * (float)at->in_output;
         change(sc, logits, at->token, l);
     }
+    for (int i = 0; i < n_losses; i++)
+        change(sc, logits, loss[i].token, logits[loss[i].token] - loss[i].loss);
+    if (p->n_allowed)
+        ban_all_but(p, sc, logits);
+    ban_words(s, sc, logits, s->n_prompt + index);
     for (int i = 0; i < n_banned; i++)
         if (banned[i] >= 0 && banned[i] < sc->vocab_size)
             change(sc, logits, banned[i], -INFINITY);
@@ -435,6 +499,48 @@ static int32_t pick_of_all(const struct sampler *s, struct sampler_scratch *sc, 
     return last;
 }
 
+/* Another draw at the same index that has nothing to do with the first. */
+#define SECOND_DRAW 0x5851f42d4c957f2dull
+
+/* With samplers that work on lists. Few choices ask for them, so plain walks do. */
+static int32_t pick_of_list(const struct sampler *s, struct sampler_scratch *sc, const float *logits,
+                            float top, float scale, int index)
+{
+    const struct sampling_params *p = s->p;
+    struct sample_list l = {sc->list, 0};
+    double u = uniform(s->key, index), sigma = -INFINITY;
+    sc->kern->soft_weights(logits, sc->vocab_size, top, scale, sc->weights);
+    if (p->top_n_sigma > 0 && !s->mirostat)
+        sigma = sample_sigma_bound(logits, sc->vocab_size, (double)p->top_n_sigma);
+    for (int i = 0; i < sc->vocab_size; i++)
+        if (sc->weights[i] >= LEAST_WEIGHT && (double)logits[i] >= sigma)
+            l.e[l.n++] = (struct sample_entry){(double)sc->weights[i], logits[i], i};
+    if (l.n == 0)
+        return -1;
+    if (s->mirostat)
+        return l.e[mirostat_choose(s->mirostat, &l, u)].id;
+    if (p->top_k > 0 && p->top_k < l.n)
+        sample_take(&l, p->top_k, INFINITY);
+    if (p->typical_p > 0 && p->typical_p < 1)
+        sample_typical(&l, (double)p->typical_p);
+    sample_key_weights(&l);
+    if (p->top_p < 1)
+        sample_take(&l, l.n, (double)p->top_p * sample_sum(&l));
+    if (p->min_p > 0) {
+        double best = 0;
+        int n = 0;
+        for (int i = 0; i < l.n; i++)
+            best = l.e[i].p > best ? l.e[i].p : best;
+        for (int i = 0; i < l.n; i++)
+            if (l.e[i].p >= best * (double)p->min_p)
+                l.e[n++] = l.e[i];
+        l.n = n;
+    }
+    if (p->xtc_probability > 0 && uniform(s->key ^ SECOND_DRAW, index) < (double)p->xtc_probability)
+        sample_xtc(&l, (double)p->xtc_threshold);
+    return l.e[sample_at(&l, u)].id;
+}
+
 static int choose(const struct sampler *s, struct sampler_scratch *sc, const float *logits, int index,
                   int32_t *ret_token)
 {
@@ -443,7 +549,9 @@ static int choose(const struct sampler *s, struct sampler_scratch *sc, const flo
     int32_t id = -1;
     if (top == -INFINITY)
         return ERR_INTERNAL;
-    if (s->p->temperature > 0.0f && s->p->top_k > 0 && s->p->top_k < sc->vocab_size)
+    if (s->p->temperature > 0.0f && s->lists)
+        id = pick_of_list(s, sc, logits, top, scale, index);
+    else if (s->p->temperature > 0.0f && s->p->top_k > 0 && s->p->top_k < sc->vocab_size)
         id = pick_top_k(s, sc, logits, top, scale, index);
     else if (s->p->temperature > 0.0f)
         id = pick_of_all(s, sc, logits, top, scale, index);
@@ -457,7 +565,7 @@ int sampler_pick(const struct sampler *s, struct sampler_scratch *sc, float *log
 {
     if (!sc->kern->lane_max(logits, sc->vocab_size, sc->maxima))
         return ERR_INTERNAL;
-    int r = change_logits(s, sc, logits, banned, n_banned);
+    int r = change_logits(s, sc, logits, banned, n_banned, index);
     if (r < 0)
         return r;
     if (sc->n_changed)
@@ -476,13 +584,13 @@ int logprobs_top(struct sampler_scratch *sc, const float *logits, float logsumex
     sc->kern->lane_max(logits, sc->vocab_size, sc->maxima);
     int m = collect_best(sc, logits, k), n = 0;
     for (int i = 0; i < m; i++) {
-        float lp = logits[sc->ids[i]] - logsumexp;
-        if (n == k && lp <= ret[n - 1].logprob)
+        float l = logits[sc->ids[i]]; /* compared as such: differences may round to the same */
+        if (n == k && l <= logits[ret[n - 1].token_id])
             continue;
         int at = n < k ? n++ : n - 1;
-        for (; at > 0 && ret[at - 1].logprob < lp; at--)
+        for (; at > 0 && logits[ret[at - 1].token_id] < l; at--)
             ret[at] = ret[at - 1];
-        ret[at] = (struct token_logprob){sc->ids[i], lp, 0};
+        ret[at] = (struct token_logprob){sc->ids[i], l - logsumexp, 0};
     }
     for (int i = 0; i < n; i++)
         ret[i].rank = i + 1;

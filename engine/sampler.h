@@ -15,10 +15,12 @@ struct sampler_scratch *sampler_scratch_new(const struct kernels *kern,
                                             int vocab_size); /* NULL: out of memory */
 void sampler_scratch_free(struct sampler_scratch *s);
 
-/* Counts prompt tokens if a repetition penalty wants them. room: output tokens to come. The
- * parameters are borrowed. ERR_NOMEM. */
-int sampler_new(const struct sampling_params *p, int choice, int vocab_size, const int32_t *prompt,
-                int n_prompt, int room, struct sampler **ret) LATENT_MUST_CHECK;
+/* Counts prompt tokens if a repetition penalty wants them. tokens: the prompt, where the output follows as
+ * it is accepted; read by what looks at sequences of tokens (DRY, bad words). room: output tokens to come.
+ * tokenizer may be NULL. Parameters, tokens and tokenizer are borrowed. ERR_NOMEM. */
+int sampler_new(const struct sampling_params *p, int choice, int vocab_size, const int32_t *tokens,
+                int n_prompt, int room, const struct tokenizer *tokenizer,
+                struct sampler **ret) LATENT_MUST_CHECK;
 void sampler_free(struct sampler **s);
 
 /* Chooses the token that follows. logits [vocab_size] are written to, and afterwards as they were. banned

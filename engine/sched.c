@@ -61,9 +61,13 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
     if (ok) {
         size_t n = (size_t)cfg->max_num_seqs, vocab = (size_t)cfg->vocab_size;
         s->c = *cfg;
-        s->env = (struct job_env){.vocab_size = cfg->vocab_size, .kern = cfg->kern,
-                                  .tokenizer = cfg->tokenizer, .events = cfg->events,
-                                  .metrics = cfg->metrics, .stopping = cfg->stopping,
+        s->env = (struct job_env){.vocab_size = cfg->vocab_size,
+                                  .hidden_size = cfg->hidden_size,
+                                  .kern = cfg->kern,
+                                  .tokenizer = cfg->tokenizer,
+                                  .events = cfg->events,
+                                  .metrics = cfg->metrics,
+                                  .stopping = cfg->stopping,
                                   .now = cfg->now};
         s->budget.step_ns = cfg->max_step_ns;
         s->used = FIRST_USED;
@@ -302,11 +306,6 @@ static int to_go(const struct seq *q)
     return q->n_tokens - computed(q);
 }
 
-static bool wants_prompt_logprobs(const struct seq *q)
-{
-    return q->choice == 0 && q->job->req->prompt_logprobs >= 0 && q->lp_done < q->job->req->n_prompt;
-}
-
 /* Positions of q from the beginning that are computed decompressed: a function of its prompt alone,
  * also when it
  * is computed again after preemption with what it had generated. */
@@ -412,8 +411,8 @@ static bool make_room(struct sched *s, struct seq *q, int n)
 
 static void add_to_plan(struct sched *s, struct seq *q, int n)
 {
-    int rows = n == to_go(q) && q->n_output < q->job->req->max_tokens ? 1 : 0;
-    if (wants_prompt_logprobs(q))
+    int rows = n == to_go(q) && (q->n_output < q->job->req->max_tokens || q->pooled) ? 1 : 0;
+    if (seq_wants_rows(q))
         rows = n;
     s->plan[s->n_plan++] = (struct planned){q, n, rows, 0, decodes(q)};
     s->plan_tokens += n;
@@ -453,7 +452,7 @@ static int chunk_for(const struct sched *s, const struct seq *q)
     }
     int rows = s->c.max_logit_rows - s->plan_rows;
     /* Decoding sequences that are not planned yet have a row each to themselves. */
-    if (wants_prompt_logprobs(q))
+    if (seq_wants_rows(q))
         n = n < rows ? n : rows;
     else if (rows < 1)
         n = n < to_go(q) ? n : to_go(q) - 1;
@@ -492,7 +491,7 @@ static bool others_compute_it(const struct sched *s, const struct seq *q)
 static void match(struct sched *s, struct seq *q)
 {
     /* One token is left to compute, since its logits are wanted. */
-    if (s->c.prefix_cache && !wants_prompt_logprobs(q))
+    if (s->c.prefix_cache && !seq_wants_rows(q))
         kv_seq_match(s->c.kv, q->kv, q->tokens, (uint32_t)q->n_tokens, (uint32_t)q->n_tokens - 1);
 }
 
@@ -551,7 +550,7 @@ static void plan_prefill(struct sched *s)
 static bool fetching(struct sched *s, const struct seq *q)
 {
     uint32_t ends[KV_WAYS];
-    if (!s->c.prefix_cache || wants_prompt_logprobs(q))
+    if (!s->c.prefix_cache || seq_wants_rows(q))
         return false;
     sched_ways(s, q->job->req->n_prompt, false, ends);
     return kv_fetch(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens - 1, false);
@@ -698,6 +697,9 @@ static void pick_item(void *arg, int item, int thread)
     float *row = last_row(s, p), max;
     s->pick_error[i] = sampler_pick(p->q->sampler, s->scratch[thread], row, job->banned,
                                     banned ? job->n_banned : 0, p->q->n_output, &s->picked[i]);
+    int32_t forced = seq_forced(p->q);
+    if (forced >= 0)
+        s->picked[i] = forced;
     if (job->req->logprobs >= 0)
         s->c.kern->max_logsumexp(row, s->c.vocab_size, &max, &s->lse[i]);
 }
@@ -764,7 +766,12 @@ static void commit(struct sched *s, const struct planned *p)
         metric_add(s->c.metrics->prompt_computed, upto - before);
     }
     kv_seq_commit(s->c.kv, q->kv, q->tokens + before, (uint32_t)p->n_tokens);
-    if (wants_prompt_logprobs(q) && p->n_logits > 0)
+    if (before < n_prompt)
+        seq_progress(q, &s->env, before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt);
+    if (q->pooled && p->n_logits > 0)
+        seq_pool(q, s->c.hidden(s->c.model) + (size_t)p->first_row * (size_t)s->c.hidden_size,
+                 s->c.hidden_size, before, p->n_logits);
+    else if (seq_wants_rows(q) && p->n_logits > 0)
         seq_prompt_logprobs(q, &s->env, s->logits + (size_t)p->first_row * (size_t)s->c.vocab_size,
                             before, p->n_logits);
 }

@@ -37,6 +37,8 @@ struct sched_config {
     bool rounded_prompts; /* struct scheme's */
     /* One forward call, as model_forward. */
     int (*forward)(void *model, const struct forward_batch *batch);
+    const float *(*hidden)(void *model); /* as model_hidden; NULL: no embeddings */
+    int hidden_size;
     void *model;
     struct kv *kv;
     struct pool *pool;

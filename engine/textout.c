@@ -11,10 +11,12 @@
 #define MAX_PENDING ((size_t)1 << 20)
 
 int textout_init(struct textout *t, const struct tokenizer *tokenizer,
-                 const struct stop_string *stop, int n_stop, bool skip_special, bool begins)
+                 const struct stop_string *stop, int n_stop, bool skip_special, bool include_stop,
+                 bool begins)
 {
     *t = (struct textout){
-        .tokenizer = tokenizer, .stop = stop, .n_stop = n_stop, .skip_special = skip_special};
+        .tokenizer = tokenizer, .stop = stop, .n_stop = n_stop, .skip_special = skip_special,
+        .include_stop = include_stop};
     buf_init(&t->pending, MAX_PENDING);
     detok_init(&t->detok, tokenizer, begins);
     size_t room = tokenizer ? tokenizer_max_token_bytes(tokenizer) : 0;
@@ -91,7 +93,7 @@ int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *
     if (t->pending.n_bytes == 0)
         return -1;
     if (check_stop && (hit = find_stop(t, &at)) >= 0) {
-        r = emit(t, at, out);
+        r = emit(t, at + (t->include_stop ? t->stop[hit].n_bytes : 0), out);
         buf_reset(&t->pending);
         return r < 0 ? r : hit;
     }

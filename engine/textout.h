@@ -10,7 +10,7 @@ struct textout {
     const struct tokenizer *tokenizer; /* NULL: ids only, no text */
     const struct stop_string *stop;    /* borrowed */
     int n_stop;
-    bool skip_special;
+    bool skip_special, include_stop;
     struct detok detok;
     struct buf pending; /* produced, not yet given out */
     size_t total_bytes; /* produced so far, given out or not */
@@ -20,11 +20,12 @@ struct textout {
  * room here, not in the token loop. */
 int textout_init(struct textout *t, const struct tokenizer *tokenizer,
                  const struct stop_string *stop, int n_stop, bool skip_special,
-                 bool begins) LATENT_MUST_CHECK;
+                 bool include_stop, bool begins) LATENT_MUST_CHECK;
 void textout_done(struct textout *t);
 
 /* Adds a token's bytes and appends what may be shown to out. check_stop: whether stop strings count
- * yet. Returns the index of the stop string that is complete now (out then ends where it begins),
+ * yet. Returns the index of the stop string that is complete now (out then ends where it begins, or
+ * with it where include_stop),
  * or -1; ERR_NOMEM as such. */
 int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out);
 /* The choice ended: the rest. An unfinished character becomes U+FFFD. */

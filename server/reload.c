@@ -17,7 +17,7 @@ static const char *const changeable[] = {
     "max_connections", "header_timeout", "body_timeout", "idle_timeout", "write_timeout", "drain_timeout",
     "step_stall_timeout", "write_high", "write_low", "max_body_memory",
     "max_prompts", "max_n", "max_logprobs", "max_stop", "max_logit_bias", "max_prompt_size", "strict",
-    "request_timeout", "max_queue_time",
+    "request_timeout", "max_queue_time", "keepalive",
     "tls_cert", "tls_key", "tls_client_ca", "tls_min_version",
     "trusted_proxies", "cors_origins",
     "log_level", "access_log", "access_log_file", "audit_log_file", "audit_prompts",

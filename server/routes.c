@@ -91,6 +91,19 @@ static const struct route {
     {"/v1/cache/restore", "cache", NULL},
     {"/v1/cache/pin", "cache", NULL},
     {"/v1/cache/unpin", "cache", NULL},
+    {"/v1/responses", "responses", NULL},
+    {"/v1/messages", "messages", NULL},
+    {"/v1/messages/count_tokens", "tokenize", NULL},
+    {"/v1/embeddings", "embeddings", NULL},
+    {"/api/generate", "ollama", NULL},
+    {"/api/chat", "ollama", NULL},
+    {"/api/embed", "embeddings", NULL},
+    {"/api/tags", "models", NULL},
+    {"/api/ps", "models", NULL},
+    {"/api/show", "models", NULL},
+    {"/v1/tokenize", "tokenize", NULL},
+    {"/v1/detokenize", "tokenize", NULL},
+    {"/apply-template", "tokenize", NULL},
     {"/tokenize", "tokenize", NULL},
     {"/detokenize", "tokenize", NULL},
 };
@@ -106,7 +119,11 @@ static const struct route *find(const char *path)
 const char *handler_name(const char *path)
 {
     const struct route *r = find(path);
-    return r ? r->name : !strncmp(path, "/v1/models/", 11) ? "models" : "other";
+    if (r)
+        return r->name;
+    return !strncmp(path, "/v1/models/", 11)      ? "models"
+           : !strncmp(path, "/v1/responses/", 14) ? "responses"
+                                                  : "other";
 }
 
 void route_request(struct conn *c)
@@ -123,7 +140,8 @@ void route_request(struct conn *c)
     if (r)
         snprintf(text, sizeof(text), "%s answers GET and HEAD only", c->path);
     else
-        snprintf(text, sizeof(text), "there is nothing at this path; the API is below /v1/");
+        snprintf(text, sizeof(text),
+                 "there is nothing at this path; the API is below /v1/, and /openapi.json lists it");
     buf_init(&body, 4096);
     (void)api_error_body(status, NULL, text, &body);
     reply_simple(c, status, "application/json", r ? get_only : "", body.data ? body.data : "", body.n_bytes);

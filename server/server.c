@@ -141,7 +141,6 @@ static void watch_load(struct server *s)
         close_all(s, 1);
     } else if (st == ENGINE_READY) {
         s->loaded = true;
-        uv_timer_stop(&s->tick);
         log_ready(s);
         systemd_ready();
         pins_start(s);
@@ -157,7 +156,10 @@ static void watch_load(struct server *s)
 
 static void on_tick(uv_timer_t *t)
 {
-    watch_load(t->data);
+    struct server *s = t->data;
+    watch_load(s);
+    if (s->api && !s->stopping)
+        api_tick(s->api);
 }
 
 static void on_wake(uv_async_t *h)
@@ -333,6 +335,7 @@ struct api_config server_api_config(const struct server *s)
         .metrics = s->metrics,
         .model_id = *cfg->model_id ? cfg->model_id : NULL,
         .chat_template = s->chat_template,
+        .max_seqs = (int)cfg->max_num_seqs,
         .max_prompts = (int)cfg->max_prompts,
         .max_n = (int)cfg->max_n,
         .max_logprobs = (int)cfg->max_logprobs,
@@ -344,6 +347,11 @@ struct api_config server_api_config(const struct server *s)
         .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
         .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
         .model_aliases = cfg->model_aliases,
+        .keepalive_ns = cfg->keepalive * NS_PER_MS,
+        .store_path = cfg->response_store_path,
+        .store_entries = (int)cfg->response_store_entries,
+        .store_bytes = (uint64_t)cfg->response_store_size,
+        .tool_parser = cfg->tool_parser,
         .cache_by_key = !strcmp(cfg->cache_scope, "key"),
         .strict = cfg->strict,
         .admit = access_admit,

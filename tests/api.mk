@@ -25,3 +25,15 @@ EXTRA_DIST += $(TEMPLATE_TESTS) %D%/template/jinja2_diff.py %D%/template/models/
 	%D%/template/models/kimi-k2-thinking.jinja %D%/template/models/kimi-k2.jinja \
 	%D%/template/models/qwen2.5.jinja %D%/template/models/qwen3-coder.jinja \
 	%D%/template/models/qwen3.jinja %D%/template/models/qwq.jinja
+
+check_PROGRAMS += tests/t_assistant
+TESTS += tests/t_assistant
+tests_t_assistant_SOURCES = %D%/unit/t_assistant.c
+tests_t_assistant_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_assistant_LDADD = $(LIBS_API) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_kept
+TESTS += tests/t_kept
+tests_t_kept_SOURCES = %D%/unit/t_kept.c
+tests_t_kept_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_kept_LDADD = $(LIBS_API) $(CHECK_LIBS)

@@ -22,3 +22,9 @@ TESTS += tests/t_sched
 tests_t_sched_SOURCES = %D%/unit/t_sched.c
 tests_t_sched_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_sched_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_samplers
+TESTS += tests/t_samplers
+tests_t_samplers_SOURCES = %D%/unit/t_samplers.c
+tests_t_samplers_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_samplers_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

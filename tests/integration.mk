@@ -13,11 +13,12 @@ INTEGRATION_TESTS = \
 	%D%/integration/cancel.mjs \
 	%D%/integration/bench.mjs \
 	%D%/integration/readme.mjs \
-	%D%/integration/openai.mjs \
+	%D%/integration/openai.mjs %D%/integration/clients.mjs \
+	%D%/integration/openapi.mjs %D%/integration/page.mjs %D%/integration/streams.mjs \
 	%D%/integration/templates.mjs
 TESTS += $(INTEGRATION_TESTS)
 EXTRA_DIST += $(INTEGRATION_TESTS) \
-	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/examples.mjs \
+	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/npm.mjs %D%/integration/examples.mjs \
 	%D%/load/bench_http.mjs %D%/load/sharers.mjs %D%/load/stall.mjs %D%/load/soak.mjs %D%/load/README.md
 
 ## an hour with many clients; see tests/load/README.md
@@ -46,3 +47,10 @@ clean-local: clean-integration
 clean-integration:
 	-rm -rf tests/integration/run
 .PHONY: clean-integration
+
+## the daemon over an engine that says what it is told
+check_PROGRAMS += tests/scripted
+tests_scripted_SOURCES = %D%/integration/scripted.c server/main.c
+tests_scripted_CPPFLAGS = $(AM_CPPFLAGS) -DPKGDATADIR='"$(pkgdatadir)"'
+tests_scripted_LDADD = $(LIBS_SERVER)
+EXTRA_DIST += %D%/data/scripted.jinja

@@ -15,7 +15,8 @@ EXTRA_DIST += %D%/kernels/emulate/avx512.h %D%/kernels/emulate/cpu.c
 if EMULATE_SIMD
 check_LIBRARIES += libkern_emulated.a
 libkern_emulated_a_SOURCES = engine/kernels/amx_attn.c engine/kernels/amx_index.c engine/kernels/amx_mul.c \
-	engine/kernels/amx_mul_bf16.c engine/kernels/amx_mul_rounded.c engine/kernels/avx512.c
+	engine/kernels/amx_mul_bf16.c engine/kernels/amx_mul_rounded.c engine/kernels/avx512.c \
+	engine/kernels/avx512_attn.c
 libkern_emulated_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX2_CFLAGS) -ffp-contract=off -Wno-psabi -DUNROLL= \
 	-include $(top_srcdir)/tests/kernels/emulate/avx512.h
 check_PROGRAMS += tests/t_kernels_emulated

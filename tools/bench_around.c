@@ -101,7 +101,7 @@ static double time_sampling(struct sampling *s, struct pool *pool, const struct 
 {
     int64_t best = INT64_MAX;
     for (int i = 0; i < s->n_seqs; i++)
-        if (sampler_new(p, i, s->vocab, NULL, 0, SAMPLING_ROUNDS, &s->samplers[i]) < 0)
+        if (sampler_new(p, i, s->vocab, NULL, 0, SAMPLING_ROUNDS, NULL, &s->samplers[i]) < 0)
             atomic_store(&s->failed, 1);
     for (s->round = 0; s->round < SAMPLING_ROUNDS && !atomic_load(&s->failed); s->round++) {
         int64_t t0 = clock_now_ns();

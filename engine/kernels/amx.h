@@ -13,15 +13,13 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "engine/kernels/kern_internal.h"
+#include "engine/kernels/avx512_operands.h"
 
 struct tile_config {
     uint8_t palette, start_row, reserved[14];
     uint16_t colsb[16];
     uint8_t rows[16];
 };
-
-#define TILE_BYTES 1024
 
 static inline void tiles_fence(void)
 {

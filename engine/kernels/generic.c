@@ -548,4 +548,5 @@ void kern__init_generic(struct kernels *t)
 #define KERN(name, ret, args, check_class) t->name = name;
 #include "engine/kernels/kern.def"
 #undef KERN
+    t->attn_bf16 = false;
 }

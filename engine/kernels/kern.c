@@ -28,6 +28,10 @@ static void build_tables(void)
 #ifdef HAVE_SIMD_AVX512
         if (level == CPU_AVX512 && cpu_level_available(CPU_AVX512)) {
             kern__init_avx512(&t);
+#ifdef HAVE_SIMD_AVX512_BF16
+            if (cpu_prefers_avx512_bf16())
+                kern__init_avx512_attention(&t);
+#endif
             have = CPU_AVX512;
         }
 #endif

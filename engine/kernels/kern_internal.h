@@ -10,6 +10,7 @@
 void kern__init_generic(struct kernels *t); /* sets every field */
 void kern__init_avx2(struct kernels *t);
 void kern__init_avx512(struct kernels *t);
+void kern__init_avx512_attention(struct kernels *t); /* bfloat16 */
 /* The AMX level in parts: products, attention, index keys. */
 void kern__init_amx_products(struct kernels *t);
 void kern__init_amx_attention(struct kernels *t);

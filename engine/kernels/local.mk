@@ -1,7 +1,9 @@
 ## One library per instruction set, each with its own flags; libkern.a holds generic C and the table.
 noinst_LIBRARIES += libkern.a
 libkern_a_SOURCES = \
+	%D%/attn_bf16_template.h \
 	%D%/attn_template.h \
+	%D%/avx512_rows.h \
 	%D%/act_template.h \
 	%D%/generic.c \
 	%D%/kern.c \
@@ -9,6 +11,7 @@ libkern_a_SOURCES = \
 	%D%/kern.h \
 	%D%/kern_internal.h \
 	%D%/lanes_template.h \
+	%D%/avx512_operands.h \
 	%D%/pack.c \
 	%D%/pack.h \
 	%D%/pack_quants.c \
@@ -38,6 +41,12 @@ libkern_avx512_a_SOURCES = %D%/avx512.c
 libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_avx512.a
 endif
+if HAVE_SIMD_AVX512_BF16
+noinst_LIBRARIES += libkern_avx512_bf16.a
+libkern_avx512_bf16_a_SOURCES = %D%/avx512_attn.c
+libkern_avx512_bf16_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_BF16_CFLAGS) -O3 -ffp-contract=off
+LIBS_KERN_SIMD += libkern_avx512_bf16.a
+endif
 amx_sources = \
 	%D%/amx.h \
 	%D%/amx_dequant.h \
@@ -47,7 +56,6 @@ amx_sources = \
 	%D%/amx_mul.h \
 	%D%/amx_mul_bf16.c \
 	%D%/amx_mul_rounded.c \
-	%D%/amx_rows.h \
 	%D%/amx_tiles.h
 if HAVE_SIMD_AMX
 noinst_LIBRARIES += libkern_amx.a
@@ -61,6 +69,6 @@ libkern_neon_a_SOURCES = %D%/neon.c
 libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(SIMD_NEON_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_neon.a
 endif
-EXTRA_DIST += $(amx_sources) %D%/avx2.c %D%/avx512.c %D%/neon.c
+EXTRA_DIST += $(amx_sources) %D%/avx2.c %D%/avx512.c %D%/avx512_attn.c %D%/neon.c
 
 libengine_a_SOURCES += engine/pool.c engine/pool.h

@@ -194,8 +194,8 @@ static void compare_long(const struct model_config *c, int split_kv_b, int n_tok
             worst = fmax(worst, off);
             far += !(off < fmax(tolerance, BF16_TOLERANCE));
         }
-        /* amx rounds operands to bfloat16: a token whose router is near a tie may get another expert */
-        ck_assert_msg(level == CPU_AMX ? far * 5 < n : worst < tolerance,
+        /* operands rounded to bfloat16: a token whose router is near a tie may get another expert */
+        ck_assert_msg(kern_table((enum cpu_level)level)->attn_bf16 ? far * 5 < n : worst < tolerance,
                       "level %s: worst logit error %g of the deviation, %zu of %zu far off (seed %llu)",
                       cpu_level_name((enum cpu_level)level), worst, far, n, seed);
     }

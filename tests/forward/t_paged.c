@@ -237,7 +237,7 @@ START_TEST(test_random)
     if (!kern_level_built(level))
         return;
     srand((unsigned)seed + (unsigned)_i);
-    double tolerance = level == CPU_AMX ? 0.06 : 2e-5; /* bfloat16 operands */
+    double tolerance = kern_table(level)->attn_bf16 ? 0.06 : 2e-5; /* bfloat16 operands */
     for (int round = 0; round < 5; round++) {
         struct world w;
         world_new(&w, level, types[_i % 5]);

@@ -124,6 +124,25 @@ static struct sampling_params random_sampling(struct spec *s)
         p.presence_penalty = between(-1, 1);
     if (one_in(4))
         p.frequency_penalty = between(-1, 1);
+    if (one_in(8))
+        p.top_n_sigma = between(0.5f, 3);
+    if (one_in(8))
+        p.typical_p = between(0.3f, 1);
+    if (one_in(8)) {
+        p.xtc_probability = between(0.2f, 1);
+        p.xtc_threshold = between(0, 0.3f);
+    }
+    if (one_in(8)) {
+        p.mirostat = 1 + below(2);
+        p.mirostat_tau = between(1, 6);
+        p.mirostat_eta = between(0.05f, 0.5f);
+    }
+    if (one_in(6)) {
+        p.dry_multiplier = between(0.2f, 2);
+        p.dry_base = between(1, 2);
+        p.dry_allowed_length = below(4);
+        p.dry_penalty_last_n = one_in(2) ? -1 : below(200);
+    }
     if (one_in(5)) {
         p.n_logit_bias = 2;
         for (int i = 0; i < 2; i++)
@@ -146,7 +165,10 @@ static void random_wishes(struct spec *s)
     q->prompt_logprobs = one_in(6) ? below(4) : -1;
     if (q->prompt_logprobs >= 0 && one_in(2))
         q->max_tokens = q->min_tokens = 0; /* only scored */
+    if (one_in(8))
+        q->repetition = (struct repetition_detection){1 + below(4), 0, 2 + below(3)};
     if (one_in(6)) {
+        q->include_stop = one_in(2);
         s->stop = (struct stop_string){"e", 1};
         q->stop = &s->stop;
         q->n_stop = 1;
@@ -285,7 +307,11 @@ static double counter(const struct rig *r, const char *name)
 static void rig_close(struct rig *r)
 {
     struct engine_counts n;
-    engine_counts_read(r->eng, &n);
+    int64_t until = clock_now_ns() + 30 * NS_PER_SEC;
+    do { /* the last event comes before the step's counts */
+        wait_a_little(r);
+        engine_counts_read(r->eng, &n);
+    } while (n.running + n.waiting > 0 && clock_now_ns() < until);
     ck_assert_int_eq(n.running + n.waiting, 0);
     ck_assert_uint_eq(n.pages_held, 0);
     t.preemptions += (int64_t)counter(r, "vllm:num_preemptions_total");

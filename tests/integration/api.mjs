@@ -64,14 +64,130 @@ await test('chat fields name themselves', async () => {
 
 await test('what is not served says so, what asks for nothing passes', async () => {
     for (const [field, value] of Object.entries({
-        suffix: 'x', best_of: 3, use_beam_search: true, response_format: { type: 'json_object' }, guided_regex: 'a+',
+        suffix: 'x', response_format: { type: 'json_object' }, guided_regex: 'a+',
     })) {
         const e = await refused(C, { ...base, [field]: value }, field)
         assert.match(e.message, new RegExp(field))
     }
-    for (const more of [{ suffix: null }, { best_of: 1 }, { response_format: { type: 'text' } }, { user: 'me' },
+    for (const more of [{ suffix: null }, { suffix: '' }, { best_of: 1 }, { response_format: { type: 'text' } }, { user: 'me' },
         { unheard_of: 5 }, { logit_bias: null }, { stop: null }, { seed: null }, { n: null }])
         await d.post(C, { ...base, max_tokens: 1, ...more })
+})
+
+await test('best_of: the likeliest of several', async () => {
+    const ask = { prompt: 'The history of the city', max_tokens: 12, temperature: 1, seed: 5, logprobs: 0 }
+    const all = await d.post(C, { ...ask, n: 4 })
+    const mean = (c) => c.logprobs.token_logprobs.reduce((a, b) => a + b) / c.logprobs.token_logprobs.length
+    const sorted = [...all.choices].sort((a, b) => mean(b) - mean(a))
+    const best = await d.post(C, { ...ask, n: 2, best_of: 4 })
+    assert.deepEqual(best.choices.map((c) => c.text), sorted.slice(0, 2).map((c) => c.text))
+    assert.deepEqual(best.choices.map((c) => c.index), [0, 1])
+    assert.equal(best.usage.completion_tokens, all.usage.completion_tokens)
+    for (const more of [{ n: 3, best_of: 2 }, { best_of: 5 }, { best_of: 2, stream: true }])
+        await refused(C, { ...ask, ...more }, 'best_of')
+})
+
+await test('beam search finds what a plain search finds', async () => {
+    const width = 3, length = 5, penalty = 0.5
+    const ids = (await d.post(C, { ...base, return_token_ids: true })).choices[0].prompt_token_ids
+    const eos = (await d.post('/tokenize', { content: '<|eos|>', add_special: false })).tokens[0]
+    let beams = [{ ids: [], sum: 0 }], ended = []
+    const score = (b) => b.sum / Math.max(1, b.ids.length) ** penalty
+    for (let i = 0; i < length; i++) {
+        const next = []
+        for (const [from, b] of beams.entries()) {
+            const { logprobs } = (await d.post(C, { prompt: [...ids, ...b.ids], max_tokens: 1, temperature: 0, ignore_eos: true,
+                logprobs: 2 * width, return_tokens_as_token_ids: true })).choices[0]
+            for (const [token, p] of Object.entries(logprobs.top_logprobs[0]))
+                next.push({ from, ids: [...b.ids, Number(token.slice(9))], sum: b.sum + p })
+        }
+        next.sort((a, b) => b.sum - a.sum)
+        beams = []
+        for (const b of next) {
+            if (beams.length === width) break
+            if (b.ids.at(-1) === eos) ended.push({ ids: b.ids.slice(0, -1), sum: b.sum })
+            else beams.push(b)
+        }
+    }
+    const best = [...ended, ...beams].sort((a, b) => score(b) - score(a)).slice(0, width)
+    const ask = { ...base, use_beam_search: true, n: width, max_tokens: length, length_penalty: penalty, return_token_ids: true }
+    const r = await d.post(C, ask)
+    assert.deepEqual(r.choices.map((c) => c.token_ids), best.map((b) => b.ids))
+    assert.deepEqual(await d.post(C, ask).then((x) => x.choices), r.choices)
+    assert.equal(r.usage.completion_tokens, best.reduce((n, b) => n + b.ids.length, 0))
+    const chat = await d.post(CHAT, { messages: user, use_beam_search: true, n: 2, max_tokens: 12 })
+    assert.equal(chat.choices.length, 2)
+    assert.notEqual(chat.choices[0].message.content, chat.choices[1].message.content)
+    for (const more of [{ stream: true }, { echo: true }, { logprobs: 1 }, { best_of: 3 }, { stop: 'x' }, { prompt: ['a', 'b'] }, { max_tokens: 0 }])
+        await refused(C, { ...ask, n: 2, ...more })
+    const cancelled = d.request('POST', C, { ...ask, max_tokens: 1000, timeout: 0.3 })
+    assert.equal((await cancelled).status, 408)
+    await d.idle()
+})
+
+await test('prompt_logprobs, truncate_prompt_tokens', async () => {
+    const ids = (await d.post(C, { ...base, return_token_ids: true })).choices[0].prompt_token_ids
+    const scored = (await d.post(C, { ...base, max_tokens: 0, echo: true, logprobs: 3 })).choices[0].logprobs
+    const [c] = (await d.post(C, { ...base, prompt_logprobs: 2, logprobs: 4, echo: true })).choices
+    assert.equal(c.prompt_logprobs.length, ids.length)
+    assert.equal(c.prompt_logprobs[0], null)
+    c.prompt_logprobs.slice(1).forEach((at, i) => {
+        assert.equal(at[ids[i + 1]].logprob, scored.token_logprobs[i + 1])
+        const top = Object.values(at).filter((t) => t.rank <= 2).map((t) => t.decoded_token)
+        assert.equal(top.length, 2)
+        assert.ok(Object.keys(c.logprobs.top_logprobs[i + 1]).length >= 4)
+        for (const t of top) assert.ok(t in scored.top_logprobs[i + 1])
+    })
+    const cut = (await d.post(C, { ...base, truncate_prompt_tokens: 2, return_token_ids: true })).choices[0]
+    assert.deepEqual(cut.prompt_token_ids, ids.slice(-2))
+    assert.equal((await d.post(C, { ...base, prompt: Array(9000).fill(50), truncate_prompt_tokens: -1 })).usage.prompt_tokens, 4095)
+    await refused(C, { ...base, truncate_prompt_tokens: 0 }, 'truncate_prompt_tokens')
+    await refused(C, { ...base, prompt_logprobs: 2, stream: true }, 'prompt_logprobs')
+})
+
+await test('allowed_token_ids and bad_words', async () => {
+    const free = (await d.post(C, { ...base, max_tokens: 30, return_token_ids: true })).choices[0]
+    const allowed = [...new Set(free.token_ids)].slice(0, 9)
+    const only = (await d.post(C, { ...base, temperature: 1.5, max_tokens: 40, allowed_token_ids: allowed, return_token_ids: true })).choices[0]
+    for (const id of only.token_ids) assert.ok(allowed.includes(id), id)
+    const word = free.text.trim().split(' ')[3]
+    assert.match(free.text, new RegExp(`\\b${word}\\b`))
+    const without = (await d.post(C, { ...base, max_tokens: 30, bad_words: [word] })).choices[0].text
+    assert.doesNotMatch(without, new RegExp(` ${word}\\b`))
+    for (const wrong of [[], [-1], [8192], 'x']) await refused(C, { ...base, allowed_token_ids: wrong }, 'allowed_token_ids')
+    for (const wrong of ['x', [''], [5], ['x'.repeat(257)], Array(257).fill('x')]) await refused(C, { ...base, bad_words: wrong }, 'bad_words')
+})
+
+await test('include_stop_str_in_output, repetition_detection, request_id', async () => {
+    const { text } = (await d.post(C, { ...base, max_tokens: 40 })).choices[0]
+    const stop = text.slice(20, 26)
+    const kept = (await d.post(C, { ...base, max_tokens: 40, stop, include_stop_str_in_output: true })).choices[0]
+    assert.equal(kept.text, text.slice(0, text.indexOf(stop) + stop.length))
+    assert.equal(kept.stop_reason, stop)
+    const round = { ...base, prompt: [0, 500], max_tokens: 60, logit_bias: { 700: 100 }, ignore_eos: true, return_token_ids: true }
+    const ended = (await d.post(C, { ...round, repetition_detection: { max_pattern_size: 3, min_count: 5 } })).choices[0]
+    assert.deepEqual(ended.token_ids, Array(5).fill(700))
+    assert.equal(ended.finish_reason, 'repetition')
+    for (const wrong of [5, { min_count: 1 }, { max_pattern_size: -1 }, { max_pattern_size: 2, min_pattern_size: 3 }, { x: 1 }])
+        assert.match((await refused(C, { ...round, repetition_detection: wrong })).param, /^repetition_detection/)
+    assert.equal((await d.post(C, { ...base, request_id: 'mine-1' })).id, 'cmpl-mine-1')
+    for (const wrong of [5, '', 'a b', 'x'.repeat(65)]) await refused(C, { ...base, request_id: wrong }, 'request_id')
+})
+
+await test('samplers: a seed repeats, each says its range', async () => {
+    const hot = { prompt: base.prompt, max_tokens: 30, temperature: 1.3, seed: 11 }
+    const plain = (await d.post(C, hot)).choices[0].text
+    for (const more of [{ top_n_sigma: 1 }, { typical_p: 0.4 }, { xtc_probability: 1, xtc_threshold: 0.05 }, { mirostat: 1, mirostat_tau: 2 },
+        { mirostat: 2, mirostat_tau: 2 }, { dry_multiplier: 5, dry_allowed_length: 0, dry_sequence_breakers: [] }]) {
+        const one = (await d.post(C, { ...hot, ...more })).choices[0].text
+        assert.notEqual(one, plain, JSON.stringify(more))
+        assert.equal((await d.post(C, { ...hot, ...more })).choices[0].text, one)
+    }
+    for (const [field, values] of Object.entries({
+        top_n_sigma: [-2, 101], typical_p: [0, 1.1], xtc_probability: [-0.1, 1.1], xtc_threshold: [2], mirostat: [3, 0.5], mirostat_tau: [0],
+        mirostat_eta: [2], dry_multiplier: [-1], dry_base: [0.5], dry_allowed_length: [-1], dry_penalty_last_n: [-2], dry_sequence_breakers: ['x', ['']],
+    }))
+        for (const value of values) await refused(C, { ...hot, [field]: value }, field)
 })
 
 await test('priority, timeout and max_queue_time: ranges, and running out', async () => {

@@ -200,6 +200,7 @@ class Daemon {
                         for (let end; (end = rest.indexOf('\n\n')) >= 0; rest = rest.subarray(end + 2)) {
                             // each event is whole characters: a fatal decoder proves it
                             const text = decoder.decode(rest.subarray(0, end))
+                            if (text === ': keep-alive') continue
                             if (!text.startsWith('data: ')) throw new Error(`not an event: ${text}`)
                             if (text === 'data: [DONE]') {
                                 s.finished = true
@@ -287,6 +288,13 @@ class Daemon {
     }
 }
 
+/** POST; everything that came, as text. */
+export async function http_raw(daemon, url_path, body) {
+    const r = await daemon.request('POST', url_path, body)
+    assert.equal(r.status, 200, r.text)
+    return r.text
+}
+
 const decoder = new TextDecoder('utf-8', { fatal: true })
 
 export function metric_of(series, name, label = '') {
@@ -299,15 +307,16 @@ export function metric_of(series, name, label = '') {
 
 /**
  * Starts latentd and waits until it is ready. Options: args (more arguments), set ({key: value} for
- * --set), env (more environment), wait (false: return once it listens, while the model loads).
+ * --set), env (more environment), wait (false: return once it listens, while the model loads), program (another than
+ * latentd).
  */
-export async function start({ args = [], set = {}, env: more_env = {}, wait = true } = {}) {
+export async function start({ args = [], set = {}, env: more_env = {}, wait = true, program = 'latentd' } = {}) {
     const log_path = path.join(scratch, `${test_name}.${process.pid}.${daemons_started++}.log`)
     const log = fs.openSync(log_path, 'w')
     // Settings of the person who runs the tests must not reach the daemon.
     const env = Object.fromEntries(Object.entries(process.env).filter(([key]) => !key.startsWith('LATENTD_')))
     const child = spawn(
-        path.join(top_builddir, 'latentd'),
+        path.join(top_builddir, program),
         ['--model', model, '--listen', '127.0.0.1:0', ...args,
             ...Object.entries(set).flatMap(([key, value]) => ['--set', `${key}=${value}`])],
         { stdio: ['ignore', log, log], cwd: scratch, env: { ...env, ...more_env } })

@@ -188,7 +188,7 @@ static struct result run(const struct kernels *k, const struct attn_piece *p, fl
 
 static bool rounds_operands(void)
 {
-    return level->level == CPU_AMX;
+    return level->attn_bf16;
 }
 
 /* The float64 answer of a lane and how far from it a level may be. */

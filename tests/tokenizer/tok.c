@@ -171,7 +171,7 @@ static void decode(const struct tokenizer *t, char how, char *text)
         if (tokenizer_decode(t, ids, n, how == 's', &out) < 0)
             die("decode");
     } else {
-        if (textout_init(&o, t, NULL, 0, false, true) < 0)
+        if (textout_init(&o, t, NULL, 0, false, false, true) < 0)
             die("textout");
         for (size_t i = 0; i < n; i++)
             if (textout_push(&o, ids[i], true, &out) < -1 ||

@@ -56,7 +56,7 @@ static int32_t pick(const struct sampler *s, const float *logits, int index)
 static struct sampler *make(const struct sampling_params *p)
 {
     struct sampler *s = NULL;
-    ck_assert_int_eq(sampler_new(p, 0, N, NULL, 0, 1000000, &s), 0);
+    ck_assert_int_eq(sampler_new(p, 0, N, NULL, 0, 1000000, NULL, &s), 0);
     return s;
 }
 
@@ -160,7 +160,7 @@ START_TEST(test_seed)
     int same = 0;
     random_logits(x);
     struct sampler *a = make(&p), *b = make(&p), *c = NULL;
-    ck_assert_int_eq(sampler_new(&p, 1, N, NULL, 0, 100, &c), 0);
+    ck_assert_int_eq(sampler_new(&p, 1, N, NULL, 0, 100, NULL, &c), 0);
     for (int i = 0; i < 200; i++) {
         int32_t id = pick(a, x, i);
         ck_assert_int_eq(pick(b, x, i), id);
@@ -183,7 +183,7 @@ START_TEST(test_penalties)
     p.temperature = 0;
     x[3] = 2, x[4] = 1.5f, x[5] = -1;
     p.repetition_penalty = 1.5f; /* 2 / 1.5 < 1.5 */
-    ck_assert_int_eq(sampler_new(&p, 0, N, prompt, 1, 10, &s), 0);
+    ck_assert_int_eq(sampler_new(&p, 0, N, prompt, 1, 10, NULL, &s), 0);
     ck_assert_int_eq(pick(s, x, 0), 4);
     sampler_accept(s, 4); /* 1.5 / 1.5 = 1 < 2 / 1.5 */
     ck_assert_int_eq(pick(s, x, 1), 3);
@@ -192,7 +192,7 @@ START_TEST(test_penalties)
     p = neutral;
     p.temperature = 0;
     p.presence_penalty = 0.6f;
-    ck_assert_int_eq(sampler_new(&p, 0, N, prompt, 1, 10, &s), 0);
+    ck_assert_int_eq(sampler_new(&p, 0, N, prompt, 1, 10, NULL, &s), 0);
     ck_assert_int_eq(pick(s, x, 0), 3); /* the prompt does not count */
     sampler_accept(s, 3);
     ck_assert_int_eq(pick(s, x, 1), 4);
@@ -203,7 +203,7 @@ START_TEST(test_penalties)
 
     p.presence_penalty = 0;
     p.frequency_penalty = 0.3f;
-    ck_assert_int_eq(sampler_new(&p, 0, N, NULL, 0, 10, &s), 0);
+    ck_assert_int_eq(sampler_new(&p, 0, N, NULL, 0, 10, NULL, &s), 0);
     sampler_accept(s, 3);
     ck_assert_int_eq(pick(s, x, 1), 3);
     sampler_accept(s, 3);
@@ -312,7 +312,7 @@ START_TEST(test_large)
         below[i] = sum;
         sum += prob[i];
     }
-    ck_assert_int_eq(sampler_new(&p, 0, LARGE, NULL, 0, DRAWS, &s), 0);
+    ck_assert_int_eq(sampler_new(&p, 0, LARGE, NULL, 0, DRAWS, NULL, &s), 0);
     memcpy(copy_of_large, large, sizeof(large));
     for (int i = 0; i < DRAWS; i++) {
         int32_t id = -1;
@@ -345,7 +345,7 @@ START_TEST(test_large_equal)
     int most = 0;
     p.top_p = 0.25f;
     large_logits(3);
-    ck_assert_int_eq(sampler_new(&p, 0, LARGE, NULL, 0, DRAWS, &s), 0);
+    ck_assert_int_eq(sampler_new(&p, 0, LARGE, NULL, 0, DRAWS, NULL, &s), 0);
     for (int i = 0; i < DRAWS; i++) {
         int32_t id = -1;
         ck_assert_int_eq(sampler_pick(s, sc, large, NULL, 0, i, &id), 0);
@@ -371,7 +371,7 @@ START_TEST(test_large_logprobs)
     p.presence_penalty = 0.5f;
     p.n_logit_bias = 3;
     p.logit_bias = bias;
-    ck_assert_int_eq(sampler_new(&p, 0, LARGE, prompt, 3, 100, &s), 0);
+    ck_assert_int_eq(sampler_new(&p, 0, LARGE, prompt, 3, 100, NULL, &s), 0);
     for (int kind = 0; kind < 4; kind++) {
         int32_t id;
         large_logits(kind);
@@ -444,7 +444,7 @@ static void check_text(const char *text, const struct stop_string *stop, int n_s
     int hit = -1;
     buf_init(&out, 1 << 20);
     buf_init(&piece, 1 << 20);
-    ck_assert_int_eq(textout_init(&t, tok, stop, n_stop, true, true), 0);
+    ck_assert_int_eq(textout_init(&t, tok, stop, n_stop, true, false, true), 0);
     /* the earliest end of a stop string wins, and its beginning is where the text ends */
     size_t first_end = SIZE_MAX;
     for (int i = 0; i < n_stop; i++) {

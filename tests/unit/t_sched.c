@@ -43,6 +43,7 @@ struct want { /* what is known of a job */
     int code[2];
     int64_t submitted, first_ns[2], deadline, queue_deadline;
     bool cancelled, paused;
+    struct thought_limit thought;
 };
 
 struct rig {
@@ -166,6 +167,9 @@ struct ask {
     uint64_t key, salt;
     int64_t timeout_ns, max_queue_ns;
     int family; /* prompts of a family begin alike; negative: of its own */
+    int budget; /* of a thought; 0: none */
+    bool begun;
+    int32_t think, unthink;
 };
 
 static struct want *submit(struct rig *rig, const struct ask *ask)
@@ -183,6 +187,7 @@ static struct want *submit(struct rig *rig, const struct ask *ask)
     *g = (struct gen_request){
         .arena = a, .prompt = ids, .n_prompt = ask->n_prompt, .max_tokens = ask->max_tokens, .n = ask->n,
         .logprobs = -1, .prompt_logprobs = -1, .ignore_eos = true, .priority = ask->priority,
+        .thought = {ask->budget, ask->begun, ask->think, ask->unthink},
         .fair_key = ask->key, .cache_salt = ask->salt,
         .timeout_ns = ask->timeout_ns, .max_queue_ns = ask->max_queue_ns, .user = w,
         .sampling = {.top_p = 1, .repetition_penalty = 1}};
@@ -190,6 +195,7 @@ static struct want *submit(struct rig *rig, const struct ask *ask)
                        .priority = ask->priority, .id = (uint64_t)++rig->n_jobs, .submitted = clock_ns,
                        .deadline = ask->timeout_ns ? clock_ns + ask->timeout_ns : INT64_MAX,
                        .queue_deadline = ask->max_queue_ns ? clock_ns + ask->max_queue_ns : INT64_MAX};
+    w->thought = g->thought;
     memcpy(w->prompt, ids, (size_t)ask->n_prompt * sizeof(*ids));
     ck_assert_int_eq(job_new(rig->s, g, w->id, &j, &e), 0);
     sched_add(rig->s, j);
@@ -236,9 +242,13 @@ static void check_outputs(struct rig *rig, const struct want *w)
         row = mix(row, w->prompt[i]);
     for (int c = 0; c < w->n; c++) {
         uint64_t at = row;
+        const struct thought_limit *t = &w->thought;
+        bool thinks = t->budget > 0;
         for (int i = 0; i < w->n_out[c]; i++) {
-            REQUIRE(w->out[c][i] == follows(at));
-            at = mix(at, w->out[c][i]);
+            int32_t token = w->out[c][i];
+            REQUIRE(token == (thinks && i >= t->budget ? t->end : follows(at)));
+            thinks = thinks && token != t->end && (i > 0 || t->begun || token == t->begin);
+            at = mix(at, token);
         }
     }
 }
@@ -266,6 +276,12 @@ static void random_ask(struct rig *rig, struct ask *a)
         a->priority = (int)below(rig, 5) - 2;
     if (below(rig, 8) == 0)
         a->n = 2;
+    if (below(rig, 3) == 0) {
+        a->budget = 1 + (int)below(rig, 30);
+        a->begun = below(rig, 3) > 0;
+        a->think = (int32_t)below(rig, VOCAB);
+        a->unthink = (int32_t)below(rig, VOCAB);
+    }
     if (below(rig, 12) == 0)
         a->timeout_ns = (1 + below(rig, 80)) * NS_PER_MS;
     if (below(rig, 12) == 0)

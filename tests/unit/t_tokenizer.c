@@ -392,7 +392,7 @@ START_TEST(streamed)
         buf_init(&whole, 4000);
         buf_init(&piece, 4000);
         ck_assert_int_eq(tokenizer_decode(t, ids, (size_t)n, false, &whole), 0);
-        ck_assert_int_eq(textout_init(&o, t, NULL, 0, false, true), 0);
+        ck_assert_int_eq(textout_init(&o, t, NULL, 0, false, false, true), 0);
         for (int i = 0; i < n; i++)
             ck_assert_int_eq(textout_push(&o, ids[i], true, &piece), -1);
         ck_assert_int_eq(textout_finish(&o, &piece), 0);

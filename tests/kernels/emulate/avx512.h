@@ -317,6 +317,20 @@ EMULATE void emulate_dpbf16(int d, int a, int b)
         }
 }
 
+EMULATE simde__m512 emulate_dpbf16_ps(simde__m512 sum, simde__m512i a, simde__m512i b)
+{
+    emulate_512 s = {.f = sum}, x = {.i = a}, y = {.i = b};
+    const unsigned char *p = (const unsigned char *)&x, *q = (const unsigned char *)&y;
+    EACH {
+        float odd = emulate_flush(fmaf(emulate_of_bf16(p + 4 * i_ + 2), emulate_of_bf16(q + 4 * i_ + 2),
+                                       emulate_flush(s.f32[i_])));
+        s.f32[i_] = emulate_flush(fmaf(emulate_of_bf16(p + 4 * i_), emulate_of_bf16(q + 4 * i_), odd));
+    }
+    return s.f;
+}
+#undef _mm512_dpbf16_ps
+#define _mm512_dpbf16_ps emulate_dpbf16_ps
+
 #undef _tile_loadconfig
 #define _tile_loadconfig emulate_loadconfig
 #undef _tile_release

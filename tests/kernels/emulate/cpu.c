@@ -3,6 +3,7 @@
 
 #include "base/cpu.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 static const char *const names[CPU_LEVEL_MAX] = {"generic", "avx2", "avx512", "amx", "neon"};
@@ -20,6 +21,12 @@ int cpu_level_available(enum cpu_level level)
 int cpu_has_avx512_bf16(void)
 {
     return 1;
+}
+
+/* Without it the level avx512 has its float32 attention. */
+int cpu_prefers_avx512_bf16(void)
+{
+    return !getenv("EMULATE_FLOAT32");
 }
 
 const char *cpu_level_name(enum cpu_level level)

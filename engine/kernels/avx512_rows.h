@@ -1,8 +1,8 @@
-/* engine/kernels/amx_rows.h - cache rows of any format as bfloat16, for amx_attn.c. All static. */
-#ifndef LATENT_ENGINE_KERNELS_AMX_ROWS_H
-#define LATENT_ENGINE_KERNELS_AMX_ROWS_H
+/* engine/kernels/avx512_rows.h - cache rows of any format as bfloat16. All static. */
+#ifndef LATENT_ENGINE_KERNELS_AVX512_ROWS_H
+#define LATENT_ENGINE_KERNELS_AVX512_ROWS_H
 
-#include "engine/kernels/amx.h"
+#include "engine/kernels/avx512_operands.h"
 #include "engine/kernels/quant_layout.h"
 
 /* The first n of 16 values, rounded. */

@@ -1,0 +1,107 @@
+/* api/build.c - see build.h. */
+#include "config.h"
+
+#include "api/build.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static void check(struct build *b, const void *made)
+{
+    if (!made)
+        b->err = ERR_NOMEM;
+}
+
+cJSON *build_list(struct build *b, struct params *p, const char *name)
+{
+    cJSON *list = b->err ? NULL : cJSON_AddArrayToObject(p->root, name);
+    check(b, list);
+    return list;
+}
+
+void build_init(struct build *b, struct params *p)
+{
+    b->err = 0;
+    b->messages = build_list(b, p, "\1messages");
+}
+
+static void add_object(struct build *b, cJSON *list, cJSON *object)
+{
+    check(b, object);
+    if (object && !cJSON_AddItemToArray(list, object)) {
+        cJSON_Delete(object);
+        b->err = ERR_NOMEM;
+    }
+}
+
+cJSON *build_message(struct build *b, const char *role)
+{
+    cJSON *m = b->err ? NULL : cJSON_CreateObject();
+    if (m)
+        check(b, cJSON_AddStringToObject(m, "role", role));
+    if (!b->err)
+        add_object(b, b->messages, m);
+    return b->err ? NULL : m;
+}
+
+void build_text(struct build *b, cJSON *message, const char *name, const char *text)
+{
+    if (!b->err)
+        check(b, cJSON_AddStringToObject(message, name, text));
+}
+
+void build_more(struct build *b, cJSON *message, const char *name, const char *text)
+{
+    cJSON *at = b->err ? NULL : cJSON_GetObjectItemCaseSensitive(message, name);
+    if (!at) {
+        build_text(b, message, name, text);
+        return;
+    }
+    struct buf joined;
+    buf_init(&joined, (size_t)1 << 30);
+    if (buf_printf(&joined, "%s\n", at->valuestring) < 0 || buf_puts(&joined, text) < 0 ||
+        !cJSON_SetValuestring(at, joined.data))
+        b->err = ERR_NOMEM;
+    buf_done(&joined);
+}
+
+void build_call(struct build *b, cJSON *message, const char *id, const char *name, const char *arguments)
+{
+    cJSON *calls = b->err ? NULL : cJSON_GetObjectItemCaseSensitive(message, "tool_calls");
+    if (!b->err && !calls)
+        check(b, calls = cJSON_AddArrayToObject(message, "tool_calls"));
+    cJSON *call = b->err ? NULL : cJSON_CreateObject();
+    if (b->err)
+        return;
+    add_object(b, calls, call);
+    if (!b->err)
+        check(b, cJSON_AddStringToObject(call, "id", id));
+    if (!b->err)
+        check(b, cJSON_AddStringToObject(call, "type", "function"));
+    cJSON *f = b->err ? NULL : cJSON_AddObjectToObject(call, "function");
+    check(b, f);
+    build_text(b, f, "name", name);
+    build_text(b, f, "arguments", arguments);
+}
+
+void build_tool(struct build *b, cJSON *tools, const char *name, const char *description, const cJSON *schema)
+{
+    cJSON *tool = b->err ? NULL : cJSON_CreateObject();
+    if (b->err)
+        return;
+    add_object(b, tools, tool);
+    build_text(b, tool, "type", "function");
+    cJSON *f = b->err ? NULL : cJSON_AddObjectToObject(tool, "function");
+    check(b, f);
+    build_text(b, f, "name", name);
+    if (description)
+        build_text(b, f, "description", description);
+    cJSON *copy = b->err || !schema ? NULL : cJSON_Duplicate(schema, true);
+    if (schema && !b->err && (!copy || !cJSON_AddItemToObject(f, "parameters", copy)))
+        b->err = ERR_NOMEM;
+}
+
+int build_done(const struct build *b, struct err *e)
+{
+    return b->err ? err_set(e, b->err, "out of memory for the request") : 0;
+}

@@ -1,0 +1,63 @@
+/* api/calls_glm.c - GLM-4.5 and later: <tool_call>NAME, then pairs of <arg_key> and <arg_value>,
+ * </tool_call>. Values are text for strings and JSON for the rest; the tool's schema says which. */
+#include "config.h"
+
+#include <string.h>
+
+#include "api/calls.h"
+
+enum { AT_NAME, AT_ARGUMENT };
+
+static size_t trimmed(const char *s, size_t n)
+{
+    while (n && strchr(" \t\r\n", s[n - 1]))
+        n--;
+    return n;
+}
+
+static enum call_step step(struct call_text *t, bool end)
+{
+    static const char call[] = "<tool_call>", done[] = "</tool_call>", key[] = "<arg_key>",
+                      key_end[] = "</arg_key>", value[] = "<arg_value>", value_end[] = "</arg_value>";
+    if (t->state == AT_NAME) {
+        size_t from = sizeof(call) - 1;
+        long at = text_find(t, from, key), over = text_find(t, from, done);
+        if (at < 0 || (over >= 0 && over < at))
+            at = over;
+        if (at < 0)
+            return end ? text_is_plain(t) : CALL_MORE;
+        while (from < (size_t)at && strchr(" \t\r\n", t->in.data[from]))
+            from++;
+        call_begin(t, t->in.data + from, trimmed(t->in.data + from, (size_t)at - from), NULL, 0);
+        buf_consume(&t->in, (size_t)at);
+        t->state = AT_ARGUMENT;
+    }
+    text_skip_space(t);
+    if (text_begins(t, key)) {
+        long k = text_find(t, 0, key_end), v = k < 0 ? -1 : text_find(t, (size_t)k, value);
+        long over = v < 0 ? -1 : text_find(t, (size_t)v, value_end);
+        if (over >= 0) {
+            size_t k0 = sizeof(key) - 1, v0 = (size_t)v + sizeof(value) - 1;
+            call_arg(t, t->in.data + k0, (size_t)k - k0, t->in.data + v0, (size_t)over - v0, -1);
+            buf_consume(&t->in, (size_t)over + sizeof(value_end) - 1);
+            return CALL_AGAIN;
+        }
+    } else if (text_begins(t, done)) {
+        buf_consume(&t->in, sizeof(done) - 1);
+        call_args_end(t);
+        t->state = AT_NAME;
+        return CALL_OUT;
+    } else if (!text_may_begin(t, key) && !text_may_begin(t, done)) {
+        call_args_end(t);
+        return text_is_plain(t);
+    }
+    if (!end)
+        return CALL_MORE;
+    call_args_end(t); /* cut off: what came is told */
+    buf_reset(&t->in);
+    return CALL_OUT;
+}
+
+static const char *const of_template[] = {"<tool_call>", "<arg_key>", NULL};
+static const char *const begin[] = {"<tool_call>", NULL};
+const struct call_format call_format_glm = {"glm", of_template, begin, false, step};

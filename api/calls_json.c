@@ -1,0 +1,177 @@
+/* api/calls_json.c - a call that is one JSON object, {"name": ..., "arguments": {...}}. Nothing is given out
+ * before its name and the beginning of its arguments are there; from then on arguments pass through. */
+#include "config.h"
+
+#include <string.h>
+
+#include "api/calls.h"
+
+enum { AT_OBJECT, IN_ARGUMENTS, AFTER_ARGUMENTS };
+
+/* Offset behind the JSON string at i (its quote), or -1: not complete. */
+static long string_end(const struct buf *b, size_t i)
+{
+    for (i++; i < b->n_bytes; i++) {
+        if (b->data[i] == '\\')
+            i++;
+        else if (b->data[i] == '"')
+            return (long)i + 1;
+    }
+    return -1;
+}
+
+/* Offset behind the value at i, or -1. */
+static long value_end(const struct buf *b, size_t i)
+{
+    int depth = 0;
+    for (; i < b->n_bytes; i++) {
+        char c = b->data[i];
+        if (c == '"') {
+            long end = string_end(b, i);
+            if (end < 0)
+                return -1;
+            i = (size_t)end - 1;
+        } else if (c == '{' || c == '[') {
+            depth++;
+            continue;
+        } else if (c == '}' || c == ']') {
+            if (depth == 0)
+                return (long)i;
+            depth--;
+        } else if (depth == 0 && (c == ',' || strchr(" \t\r\n", c))) {
+            return (long)i;
+        } else {
+            continue;
+        }
+        if (depth == 0)
+            return (long)i + 1;
+    }
+    return -1;
+}
+
+static size_t skip_space(const struct buf *b, size_t i)
+{
+    while (i < b->n_bytes && strchr(" \t\r\n", b->data[i]))
+        i++;
+    return i;
+}
+
+enum found { FOUND_MORE, FOUND_PLAIN, FOUND_ARGUMENTS, FOUND_NONE };
+
+/* Walks the keys: the name, and where arguments begin. */
+static enum found look(const struct buf *b, size_t mark, size_t name[2], size_t *args)
+{
+    size_t i = skip_space(b, mark);
+    if (i == b->n_bytes)
+        return FOUND_MORE;
+    if (b->data[i++] != '{')
+        return FOUND_PLAIN;
+    for (;;) {
+        i = skip_space(b, i);
+        if (i == b->n_bytes)
+            return FOUND_MORE;
+        if (b->data[i] == '}') {
+            *args = i;
+            return name[1] ? FOUND_NONE : FOUND_PLAIN;
+        }
+        if (b->data[i] != '"')
+            return FOUND_PLAIN;
+        long key_end = string_end(b, i);
+        size_t key = i + 1, n_key = key_end < 0 ? 0 : (size_t)key_end - 1 - key;
+        if (key_end < 0)
+            return FOUND_MORE;
+        i = skip_space(b, (size_t)key_end);
+        if (i == b->n_bytes)
+            return FOUND_MORE;
+        if (b->data[i++] != ':')
+            return FOUND_PLAIN;
+        i = skip_space(b, i);
+        if (i == b->n_bytes)
+            return FOUND_MORE;
+        bool is_args = (n_key == 9 && !memcmp(b->data + key, "arguments", 9)) ||
+                       (n_key == 10 && !memcmp(b->data + key, "parameters", 10));
+        if (is_args && name[1]) {
+            *args = i;
+            return FOUND_ARGUMENTS;
+        }
+        long end = value_end(b, i);
+        if (n_key == 4 && !memcmp(b->data + key, "name", 4)) {
+            if (b->data[i] != '"')
+                return FOUND_PLAIN;
+            if (end < 0)
+                return FOUND_MORE;
+            name[0] = i + 1;
+            name[1] = (size_t)end - 1;
+        } else if (end < 0) {
+            return FOUND_MORE;
+        }
+        i = skip_space(b, (size_t)end);
+        if (i < b->n_bytes && b->data[i] == ',')
+            i++;
+    }
+}
+
+enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool *ret_plain)
+{
+    size_t name[2] = {0, 0}, args = 0;
+    *ret_plain = false;
+    if (t->state == AT_OBJECT) {
+        enum found f = look(&t->in, mark, name, &args);
+        if (f == FOUND_PLAIN || (f == FOUND_MORE && end)) {
+            *ret_plain = true;
+            return CALL_OUT;
+        }
+        if (f == FOUND_MORE)
+            return CALL_MORE;
+        call_begin(t, t->in.data + name[0], name[1] - name[0], NULL, 0);
+        if (f == FOUND_NONE) { /* no arguments, or they came first */
+            cJSON *o = cJSON_ParseWithLength(t->in.data + mark, args + 1 - mark);
+            const cJSON *a = cJSON_GetObjectItemCaseSensitive(o, "arguments");
+            char *text = cJSON_PrintUnformatted(a ? a : cJSON_GetObjectItemCaseSensitive(o, "parameters"));
+            call_args(t, text ? text : "{}", text ? strlen(text) : 2);
+            cJSON_free(text);
+            cJSON_Delete(o);
+            call_end(t);
+            buf_consume(&t->in, args + 1);
+            return CALL_OUT;
+        }
+        buf_consume(&t->in, args);
+        t->state = IN_ARGUMENTS;
+    }
+    if (t->state == IN_ARGUMENTS) {
+        if (t->n_args == 0 && t->in.n_bytes && t->in.data[0] == '"') { /* JSON in a string */
+            long n = string_end(&t->in, 0);
+            if (n < 0 && !end)
+                return CALL_MORE;
+            cJSON *s = n < 0 ? NULL : cJSON_ParseWithLength(t->in.data, (size_t)n);
+            const char *text = cJSON_GetStringValue(s);
+            call_args(t, text ? text : "{}", text ? strlen(text) : 2);
+            cJSON_Delete(s);
+            buf_consume(&t->in, n < 0 ? t->in.n_bytes : (size_t)n);
+        } else {
+            t->n_args = 1; /* has begun */
+            if (!call_json_value(t) && !end)
+                return CALL_MORE;
+        }
+        call_end(t);
+        t->state = AFTER_ARGUMENTS;
+    }
+    for (;;) { /* other keys, and the end of the object */
+        text_skip_space(t);
+        if (t->in.n_bytes == 0)
+            return end ? CALL_OUT : CALL_MORE;
+        if (t->in.data[0] == '}') {
+            buf_consume(&t->in, 1);
+            t->state = AT_OBJECT;
+            return CALL_OUT;
+        }
+        long n = value_end(&t->in, strchr(",:", t->in.data[0]) ? 1 : 0);
+        if (n < 0)
+            return end ? CALL_OUT : CALL_MORE;
+        if (n == 0 || t->in.data[0] == '<') { /* not JSON any more: a mark */
+            t->state = AT_OBJECT;
+            return CALL_OUT;
+        }
+        buf_consume(&t->in, (size_t)n);
+    }
+}

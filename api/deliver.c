@@ -1,0 +1,288 @@
+/* api/deliver.c - what the engine tells of a request, turned into its answer: events of a stream as they
+ * come, or everything at the end. */
+#include "config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/beam.h"
+#include "api/internal.h"
+#include "base/clock.h"
+
+#define CHUNK_BYTES (4u << 20)
+
+/* --- streams --------------------------------------------------------------------------------------- */
+
+void stream_write(struct api_exchange *x, struct jw *w)
+{
+    if (w->err == 0 && w->b.n_bytes) {
+        x->reply.ops->write(x->reply.host, w->b.data, w->b.n_bytes);
+        x->written_ns = clock_now_ns();
+    }
+    jw_reset(w);
+}
+
+void stream_begin(struct api_exchange *x)
+{
+    const struct api_header headers[] = {
+        {"Content-Type", x->ops->stream_type ? x->ops->stream_type : "text/event-stream; charset=utf-8"},
+        {"Cache-Control", "no-cache"},
+        {"X-Accel-Buffering", "no"},
+    };
+    x->begun = true;
+    x->written_ns = clock_now_ns();
+    x->reply.ops->begin(x->reply.host, 200, headers, 3, -1);
+    if (x->ops->opening) {
+        jw_reset(&x->out);
+        x->ops->opening(x, &x->out);
+        stream_write(x, &x->out);
+    }
+}
+
+void stream_fail(struct api_exchange *x, const struct err *e)
+{
+    struct jw w;
+    jw_init(&w, CHUNK_BYTES);
+    if (x->ops->failed) {
+        x->ops->failed(x, e, &w);
+    } else {
+        jw_raw(&w, "data: ");
+        error_json(&w, x->reply.dialect, error_status(e), error_code(e), e->param, e->text);
+        jw_raw(&w, "\n\ndata: [DONE]\n\n");
+    }
+    stream_write(x, &w);
+    jw_done(&w);
+    exchange_end(x);
+}
+
+static void send_chunk(struct api_exchange *x, struct choice *c, bool final)
+{
+    struct jw *w = &x->out;
+    jw_reset(w);
+    x->ops->chunk(x, c, final, w);
+    jw_reset(&c->text);
+    parts_told(&c->parts, x->ops->keeps_parts);
+    jw_reset(&c->ids);
+    for (int k = 0; k < 4; k++)
+        jw_reset(&c->lp[k]);
+    c->n_lp = 0;
+    c->started = true;
+    stream_write(x, w);
+}
+
+static void send_end(struct api_exchange *x)
+{
+    jw_reset(&x->out);
+    x->ops->closing(x, &x->out);
+    stream_write(x, &x->out);
+    exchange_end(x);
+}
+
+void sse_closing(struct api_exchange *x, struct jw *w)
+{
+    if (x->p.include_usage) {
+        jw_raw(w, "data: ");
+        x->ops->usage_chunk(x, w);
+        jw_raw(w, "\n\n");
+    }
+    jw_raw(w, "data: [DONE]\n\n");
+}
+
+/* --- events ---------------------------------------------------------------------------------------- */
+
+/* The prompt's part of a choice's answer, before its first own token. */
+static void echo(struct api_exchange *x, struct choice *c)
+{
+    struct prompt *pr = c->prompt;
+    c->echoed = true;
+    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    if (pr->text) {
+        jw_escape(&c->text, pr->text, pr->text_bytes);
+    } else if (t) {
+        struct buf raw;
+        buf_init(&raw, API_MAX_ANSWER_BYTES);
+        if (tokenizer_decode(t, pr->ids.ids, pr->ids.n, x->p.skip_special_tokens, &raw) == 0)
+            jw_escape(&c->text, raw.n_bytes ? raw.data : "", raw.n_bytes);
+        else
+            c->text.err = ERR_NOMEM;
+        buf_done(&raw);
+    }
+    for (int k = 0; k < 4; k++)
+        jw_join(&c->lp[k], &pr->lp[k]);
+    c->n_lp = pr->n_lp;
+    c->offset = pr->offset;
+    if (!pr->n_lp)
+        for (size_t i = 0; i < pr->ids.n; i++)
+            c->offset += token_chars(x, pr->ids.ids[i]);
+}
+
+static void take_tokens(struct api_exchange *x, struct choice *c, const struct gen_event *ev)
+{
+    if (x->ops->assistant) {
+        if (assistant_thinks(&c->assistant))
+            x->reasoning_tokens += ev->n_tokens;
+        assistant_feed(&c->assistant, ev->text ? ev->text : "", ev->text_bytes);
+    } else {
+        jw_escape(&c->text, ev->text ? ev->text : "", ev->text_bytes);
+    }
+    for (int i = 0; i < ev->n_tokens; i++) {
+        const struct gen_token *t = &ev->tokens[i];
+        if (x->p.return_token_ids)
+            jw_printf(&c->ids, "%s%d", c->ids.b.n_bytes ? "," : "", t->id);
+        if (x->p.logprobs >= 0) {
+            x->ops->logprob(x, c->lp, c->n_lp++, c->offset, t, false);
+            c->offset += token_chars(x, t->id);
+        }
+        c->n_tokens++;
+        c->sum_logprob += (double)t->logprob;
+    }
+    x->completion_tokens += ev->n_tokens;
+}
+
+static void take_prompt(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
+{
+    for (int i = 0; i < ev->n_tokens; i++) {
+        struct gen_token t = ev->tokens[i]; /* may have more alternatives than either asked for */
+        bool first = ev->prompt_position + i == 0;
+        if (x->p.prompt_logprobs >= 0) {
+            t.n_top = t.n_top < x->p.prompt_logprobs ? t.n_top : x->p.prompt_logprobs;
+            jw_raw(&pr->logprobs, first ? "" : ",");
+            write_prompt_logprob(x, &pr->logprobs, &t, first);
+        }
+        if (!x->p.echo || x->p.logprobs < 0)
+            continue;
+        t.n_top = ev->tokens[i].n_top < x->p.logprobs ? ev->tokens[i].n_top : x->p.logprobs;
+        x->ops->logprob(x, pr->lp, pr->n_lp++, pr->offset, &t, first);
+        pr->offset += token_chars(x, t.id);
+    }
+}
+
+static void take_end(struct api_exchange *x, struct choice *c, const struct gen_event *ev)
+{
+    c->done = true;
+    if (x->ops->assistant)
+        assistant_end(&c->assistant);
+    c->finish = ev->finish_reason;
+    c->stop_token_id = ev->stop_token_id;
+    c->stop_string = ev->stop_string ? strdup(ev->stop_string) : NULL;
+    if (ev->embedding) {
+        c->n_vector = engine_info(x->a->cfg.engine)->config.hidden_size;
+        c->vector = malloc((size_t)c->n_vector * sizeof(*c->vector));
+        if (c->vector)
+            memcpy(c->vector, ev->embedding, (size_t)c->n_vector * sizeof(*c->vector));
+        else
+            c->parts.err = ERR_NOMEM;
+    }
+    if (ev->choice == 0) {
+        x->prompt_tokens += ev->prompt_tokens;
+        x->cached_tokens += ev->cached_tokens;
+    }
+    if (ev->ttft_ns > 0 && (x->ttft_ns < 0 || ev->ttft_ns < x->ttft_ns))
+        x->ttft_ns = ev->ttft_ns;
+    x->n_done++;
+}
+
+static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
+{
+    if (x->beam) {
+        beam_event(x, pr, ev);
+        return;
+    }
+    struct choice *c = &x->choices[pr->index * x->p.n + ev->choice];
+    bool stream = x->p.stream;
+    if (ev->type == GEN_FAILED || (ev->type == GEN_CACHE && !ev->cache)) {
+        exchange_fail(x, &ev->error);
+        return;
+    }
+    if (ev->type == GEN_CACHE) {
+        x->ops->cache(x, ev->cache);
+        return;
+    }
+    if (ev->type == GEN_PROGRESS) {
+        if (x->ops->progress) {
+            jw_reset(&x->out);
+            x->ops->progress(x, ev, &x->out);
+            stream_write(x, &x->out);
+        }
+        return;
+    }
+    if (ev->type == GEN_PROMPT) {
+        take_prompt(x, pr, ev);
+        return;
+    }
+    if (x->p.echo && !c->echoed)
+        echo(x, c);
+    if (ev->type == GEN_TOKENS)
+        take_tokens(x, c, ev);
+    else
+        take_end(x, c, ev);
+    if (stream && (c->done || c->text.b.n_bytes || parts_pending(&c->parts) || c->ids.b.n_bytes ||
+                   c->n_lp || !c->started))
+        send_chunk(x, c, c->done);
+    if (c->parts.err) {
+        struct err e = {0};
+        exchange_fail(x, (err_set(&e, c->parts.err, "the answer does not fit into memory"), &e));
+        return;
+    }
+    if (x->n_done < x->n_choices)
+        return;
+    if (x->ops->generated) {
+        x->ops->generated(x);
+    } else if (stream) {
+        send_end(x);
+    } else {
+        jw_reset(&x->out);
+        x->ops->whole(x, &x->out);
+        exchange_finish(x, &x->out);
+    }
+}
+
+static void check_pressure(struct api_exchange *x)
+{
+    const struct api_config *cfg = &x->a->cfg;
+    if (x->gone || x->state != X_RUNNING || !x->p.stream)
+        return;
+    size_t queued = x->reply.ops->queued_bytes(x->reply.host);
+    bool pause = x->paused ? queued > cfg->write_low_bytes : queued > cfg->write_high_bytes;
+    if (pause == x->paused)
+        return;
+    x->paused = pause;
+    for (int i = 0; i < x->n_prompts; i++)
+        if (x->prompts[i].n_live > 0)
+            engine_pause(cfg->engine, x->prompts[i].request_id, pause);
+}
+
+void api_poll(struct api *a)
+{
+    struct gen_event *ev;
+    while ((ev = engine_next_event(a->cfg.engine))) {
+        struct prompt *pr = ev->user;
+        struct api_exchange *x = pr->x;
+        if (ev->type == GEN_DONE || ev->type == GEN_FAILED || ev->type == GEN_CACHE)
+            pr->n_live--;
+        if (!x->gone && x->state == X_RUNNING)
+            on_event(x, pr, ev);
+        engine_event_free(a->cfg.engine, ev);
+        check_pressure(x);
+        exchange_free_if_over(x);
+    }
+}
+
+void api_exchange_writable(struct api_exchange *x)
+{
+    check_pressure(x);
+}
+
+void api_tick(struct api *a)
+{
+    int64_t now = clock_now_ns();
+    for (struct api_exchange *x = a->exchanges; x; x = x->next) {
+        if (!x->begun || x->gone || x->state != X_RUNNING || now - x->written_ns < a->cfg.keepalive_ns ||
+            a->cfg.keepalive_ns <= 0 || x->ops->stream_type ||
+            x->reply.ops->queued_bytes(x->reply.host) > a->cfg.write_low_bytes) /* it has enough to read */
+            continue;
+        const char *text = x->ops->keepalive ? x->ops->keepalive : ": keep-alive\n\n";
+        x->reply.ops->write(x->reply.host, text, strlen(text));
+        x->written_ns = now;
+    }
+}

@@ -1,0 +1,158 @@
+/* api/embeddings.c - POST /v1/embeddings, and Ollama's /api/embed: a text as one vector of length 1, of
+ * what the model's last norm gives: the mean over its tokens, or that of the last. Models made for this say
+ * which; the mean is the default. */
+#include "config.h"
+
+#include <string.h>
+
+#include "api/internal.h"
+
+static void write_floats(const struct choice *c, struct jw *w)
+{
+    jw_raw(w, "[");
+    for (int i = 0; i < c->n_vector; i++) {
+        jw_raw(w, i ? "," : "");
+        jw_float(w, c->vector[i]);
+    }
+    jw_raw(w, "]");
+}
+
+/* Little-endian float32, as OpenAI's clients ask for it. */
+static void write_base64(const struct choice *c, struct jw *w)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    size_t n = (size_t)c->n_vector * sizeof(float);
+    unsigned char in[3];
+    char out[4];
+    jw_raw(w, "\"");
+    for (size_t i = 0; i < n; i += 3) {
+        size_t have = n - i < 3 ? n - i : 3;
+        for (size_t k = 0; k < 3; k++) {
+            uint32_t bits = 0;
+            if (k < have)
+                memcpy(&bits, &c->vector[(i + k) / 4], sizeof(bits));
+            in[k] = (unsigned char)(bits >> 8 * ((i + k) % 4));
+        }
+        out[0] = digits[in[0] >> 2];
+        out[1] = digits[(in[0] & 3) << 4 | in[1] >> 4];
+        out[2] = have > 1 ? digits[(in[1] & 15) << 2 | in[2] >> 6] : '=';
+        out[3] = have > 2 ? digits[in[2] & 63] : '=';
+        jw_bytes(w, out, 4);
+    }
+    jw_raw(w, "\"");
+}
+
+static void whole(struct api_exchange *x, struct jw *w)
+{
+    jw_raw(w, "{\"object\":\"list\",\"data\":[");
+    for (int i = 0; i < x->n_choices; i++) {
+        jw_printf(w, "%s{\"object\":\"embedding\",\"index\":%d,\"embedding\":", i ? "," : "", i);
+        if (x->p.base64)
+            write_base64(&x->choices[i], w);
+        else
+            write_floats(&x->choices[i], w);
+        jw_raw(w, "}");
+    }
+    jw_raw(w, "],\"model\":");
+    jw_cstring(w, api_model_name(x->a));
+    jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"total_tokens\":%d}}", x->prompt_tokens,
+              x->prompt_tokens);
+}
+
+static void ollama_whole(struct api_exchange *x, struct jw *w)
+{
+    jw_raw(w, "{\"model\":");
+    jw_cstring(w, api_model_name(x->a));
+    jw_raw(w, ",\"embeddings\":[");
+    for (int i = 0; i < x->n_choices; i++) {
+        jw_raw(w, i ? "," : "");
+        write_floats(&x->choices[i], w);
+    }
+    jw_printf(w, "],\"prompt_eval_count\":%d}", x->prompt_tokens);
+}
+
+static const struct answer_ops openai_ops = {.id_prefix = "embd-", .whole = whole};
+static const struct answer_ops ollama_ops = {.id_prefix = "embd-", .whole = ollama_whole};
+
+static int check(const struct api *a, const struct params *p, struct err *e)
+{
+    int size = engine_info(a->cfg.engine)->config.hidden_size;
+    if (p->dimensions && p->dimensions != size)
+        return err_set_param(e, ERR_UNSUPPORTED, "dimensions",
+                             "dimensions can be %d: this model's embeddings cannot be cut", size);
+    if (!p->prompt)
+        return err_set_param(e, ERR_INVAL, "input", "input is missing");
+    return check_model(a, p, e);
+}
+
+static struct api_exchange *handle(struct api *a, const struct api_request *req, const struct reply *r,
+                                   enum field_where where, const struct answer_ops *ops)
+{
+    struct params p;
+    struct err e = {0};
+    int n = 0;
+    if (params_read(&a->cfg, where, req->body, req->body_bytes, &p, &e) < 0) {
+        reply_error(r, a, &e);
+        return NULL;
+    }
+    if (check(a, &p, &e) < 0 || count_prompts(&p, &n, &e) < 0) {
+        if (!strcmp(e.param, "prompt"))
+            err_set_param(&e, e.code, "input",
+                          "input must be a string, a list of strings, a list of token ids or a list of "
+                          "such lists: at least one, at most %d",
+                          a->cfg.max_prompts);
+        params_done(&p);
+        reply_error(r, a, &e);
+        return NULL;
+    }
+    if (where == IN_EMBED && p.truncate && !p.truncate_prompt)
+        p.truncate_prompt = -1;
+    p.max_tokens = 0;
+    struct api_exchange *x = exchange_new(a, r, req, &p, n, ops);
+    if (!x)
+        return NULL;
+    if (set_prompts(x, &e) < 0) {
+        exchange_fail(x, &e);
+        exchange_free_if_over(x);
+        return NULL;
+    }
+    return exchange_start(x);
+}
+
+struct api_exchange *handle_embeddings(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    return handle(a, req, r, IN_EMBEDDINGS, &openai_ops);
+}
+
+struct api_exchange *handle_ollama_embed(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    return handle(a, req, r, IN_EMBED, &ollama_ops);
+}
+
+/* --- fields --------------------------------------------------------------------------------------- */
+
+int read_embed_input(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    (void)name;
+    (void)e;
+    p->prompt = v;
+    return 0;
+}
+
+int read_encoding_format(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *s = cJSON_IsString(v) ? v->valuestring : "";
+    p->base64 = !strcmp(s, "base64");
+    return p->base64 || !strcmp(s, "float")
+               ? 0
+               : err_set_param(e, ERR_INVAL, name, "%s must be float or base64", name);
+}
+
+int read_pooling(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *s = cJSON_IsString(v) ? v->valuestring : "";
+    p->pooling = !strcmp(s, "last") ? POOLING_LAST : POOLING_MEAN;
+    return p->pooling == POOLING_LAST || !strcmp(s, "mean")
+               ? 0
+               : err_set_param(e, ERR_INVAL, name, "%s must be mean or last", name);
+}

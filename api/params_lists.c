@@ -1,0 +1,203 @@
+/* api/params_lists.c - see params_readers.h. */
+#include "config.h"
+
+#include "api/params_readers.h"
+
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define MAX_WORDS 256      /* bad_words */
+#define MAX_WORD_BYTES 256
+#define MAX_BREAKERS 64
+#define MAX_BREAKER_BYTES 64
+#define MAX_PATTERN 1024   /* repetition_detection */
+#define MAX_COUNT 1000
+
+static int bad(struct err *e, const char *name, const char *expected)
+{
+    return err_set_param(e, ERR_INVAL, name, "%s must be %s", name, expected);
+}
+
+static int no_memory(struct err *e)
+{
+    return err_set(e, ERR_NOMEM, "out of memory for the request");
+}
+
+int read_best_of(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return params_int(v, name, 1, p->cfg->max_n, &p->best_of, e);
+}
+
+int read_suffix(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (!cJSON_IsString(v))
+        return bad(e, name, "a string");
+    p->suffix = *v->valuestring ? v->valuestring : NULL;
+    return 0;
+}
+
+int read_prompt_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return params_int(v, name, 0, p->cfg->max_logprobs, &p->prompt_logprobs, e);
+}
+
+static int ascending(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    return (x > y) - (x < y);
+}
+
+int read_allowed_token_ids(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int r = params_ids(p, v, name, p->vocab_size, &p->allowed, &p->n_allowed, e);
+    if (r == 0 && p->n_allowed == 0)
+        return bad(e, name, "a list of at least one token id");
+    if (r == 0)
+        qsort(p->allowed, (size_t)p->n_allowed, sizeof(*p->allowed), ascending);
+    return r;
+}
+
+/* The strings of a list, each of 1 to max_bytes, in the arena. */
+static int strings_of(struct params *p, const cJSON *v, const char *name, int max, int max_bytes,
+                      struct stop_string **ret, int *ret_n, struct err *e)
+{
+    int n = cJSON_IsArray(v) ? cJSON_GetArraySize(v) : -1, i = 0;
+    const cJSON *at;
+    if (n < 0 || n > max)
+        return err_set_param(e, ERR_INVAL, name, "%s must be a list of at most %d strings", name, max);
+    struct stop_string *list = arena_array(p->arena, n ? (size_t)n : 1, sizeof(*list));
+    if (!list)
+        return no_memory(e);
+    cJSON_ArrayForEach(at, v)
+    {
+        size_t bytes = cJSON_IsString(at) ? strlen(at->valuestring) : 0;
+        if (bytes < 1 || bytes > (size_t)max_bytes)
+            return err_set_param(e, ERR_INVAL, name, "%s must hold strings of 1 to %d bytes", name,
+                                 max_bytes);
+        list[i++] = (struct stop_string){at->valuestring, bytes};
+    }
+    *ret = list;
+    *ret_n = n;
+    return 0;
+}
+
+int read_breakers(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    return strings_of(p, v, name, MAX_BREAKERS, MAX_BREAKER_BYTES, &p->breakers, &p->n_breakers, e);
+}
+
+/* One word as tokens: at the beginning of a text, or after a space. */
+static int add_word(struct params *p, const struct tokenizer *t, const char *space,
+                    const struct stop_string *word, struct err *e)
+{
+    char text[MAX_WORD_BYTES + 2];
+    struct token_list ids = {0};
+    size_t n = strlen(space);
+    memcpy(text, space, n);
+    memcpy(text + n, word->data, word->n_bytes);
+    int r = tokenizer_encode(t, text, n + word->n_bytes, 0, sizeof(text) * 4, &ids, e);
+    int32_t *copy = r == 0 && ids.n ? arena_memdup(p->arena, ids.ids, ids.n * sizeof(*copy)) : NULL;
+    if (r == 0 && ids.n && !copy)
+        r = no_memory(e);
+    if (copy)
+        p->bad_words[p->n_bad_words++] = (struct token_word){copy, (int)ids.n};
+    free(ids.ids);
+    return r;
+}
+
+int read_bad_words(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const struct tokenizer *t = engine_info(p->cfg->engine)->tokenizer;
+    struct stop_string *words;
+    int n, r = strings_of(p, v, name, MAX_WORDS, MAX_WORD_BYTES, &words, &n, e);
+    p->n_bad_words = 0;
+    if (r < 0 || n == 0)
+        return r;
+    if (!t)
+        return err_set_param(e, ERR_UNSUPPORTED, name, "%s: this model has no tokenizer", name);
+    if (!(p->bad_words = arena_array(p->arena, 2 * (size_t)n, sizeof(*p->bad_words))))
+        return no_memory(e);
+    for (int i = 0; i < n && r == 0; i++) {
+        r = add_word(p, t, "", &words[i], e);
+        if (r == 0 && words[i].data[0] != ' ')
+            r = add_word(p, t, " ", &words[i], e);
+    }
+    return r;
+}
+
+int read_truncate(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int r = params_int(v, name, -1, INT_MAX, &p->truncate_prompt, e);
+    if (r == 0 && p->truncate_prompt == 0)
+        return bad(e, name, "-1 (as much as fits) or at least 1");
+    return r;
+}
+
+int read_repetition_detection(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    struct repetition_detection *d = &p->repetition;
+    const struct {
+        const char *name;
+        int min, max, *at;
+    } parts[] = {
+        {"max_pattern_size", 0, MAX_PATTERN, &d->max_pattern_size},
+        {"min_pattern_size", 0, MAX_PATTERN, &d->min_pattern_size},
+        {"min_count", 2, MAX_COUNT, &d->min_count},
+    };
+    const cJSON *at;
+    char field[64];
+    if (!cJSON_IsObject(v))
+        return bad(e, name, "an object of max_pattern_size, min_pattern_size and min_count");
+    *d = (struct repetition_detection){0, 0, 2};
+    cJSON_ArrayForEach(at, v)
+    {
+        int r = ERR_NOTFOUND;
+        for (size_t i = 0; i < sizeof(parts) / sizeof(*parts); i++)
+            if (!strcmp(parts[i].name, at->string)) {
+                snprintf(field, sizeof(field), "%s.%s", name, parts[i].name);
+                r = params_int(at, field, parts[i].min, parts[i].max, parts[i].at, e);
+            }
+        if (r == ERR_NOTFOUND)
+            return bad(e, name, "an object of max_pattern_size, min_pattern_size and min_count");
+        if (r < 0)
+            return r;
+    }
+    if (d->min_pattern_size > d->max_pattern_size)
+        return err_set_param(e, ERR_INVAL, name,
+                             "%s.min_pattern_size must not be above max_pattern_size (%d)", name,
+                             d->max_pattern_size);
+    return 0;
+}
+
+int read_reasoning_effort(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    static const char *const known[] = {"none", "minimal", "low", "medium", "high", "xhigh"};
+    for (size_t i = 0; cJSON_IsString(v) && i < sizeof(known) / sizeof(*known); i++)
+        if (!strcmp(v->valuestring, known[i])) {
+            p->reasoning_effort = known[i];
+            return 0;
+        }
+    return bad(e, name, "none, minimal, low, medium, high or xhigh");
+}
+
+/* llama-server's words for it. */
+int read_reasoning_format(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *s = cJSON_IsString(v) ? v->valuestring : "";
+    if (strcmp(s, "none") != 0 && strcmp(s, "auto") != 0 && strcmp(s, "deepseek") != 0)
+        return bad(e, name, "none, auto or deepseek");
+    p->separate_reasoning = strcmp(s, "none") != 0;
+    return 0;
+}
+
+int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *s = cJSON_IsString(v) ? v->valuestring : "";
+    size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-");
+    if (n < 1 || n > MAX_REQUEST_ID || s[n])
+        return bad(e, name, "a string of 1 to 64 letters, digits, dots, colons, dashes or underscores");
+    p->request_id = s;
+    return 0;
+}

@@ -1,0 +1,95 @@
+// tests/integration/page.mjs - the page at / in headless Chromium, on a phone and on a desk. Without the browser (or npm for
+// its driver) only what needs none is tested. Screenshots stay in the build folder.
+import { assert, done, fs, path, scratch, skip_test, start, test } from './harness.mjs'
+
+const d = await start()
+const res = await d.get('/')
+
+await test('one file, strict policy, no outside request', () => {
+    assert.equal(res.status, 200)
+    assert.match(res.headers['content-type'], /^text\/html/)
+    const policy = res.headers['content-security-policy']
+    assert.match(policy, /default-src 'none'/)
+    assert.doesNotMatch(policy, /unsafe/)
+    const nonce = /script-src 'nonce-([0-9a-f]{32})'/.exec(policy)[1]
+    assert.equal(res.text.split(`nonce="${nonce}"`).length, 3)
+    assert.doesNotMatch(res.text, /https?:|@import|<link[^>]*href="[^d]|innerHTML| on\w+="/)
+    assert.ok(res.text.endsWith('</html>\n'))
+})
+
+await test('another answer, another nonce', async () => {
+    assert.notEqual((await d.get('/')).headers['content-security-policy'], res.headers['content-security-policy'])
+    assert.equal((await d.request('POST', '/', {})).status, 405)
+})
+
+const chromium = ['/usr/bin/chromium', '/usr/bin/chromium-browser', '/usr/bin/google-chrome'].find((p) => fs.existsSync(p))
+if (!chromium) {
+    skip_test('in a browser', 'no chromium')
+    await done()
+}
+const { packages } = await import('./npm.mjs')
+const puppeteer = (await packages('npm-page', { 'puppeteer-core': '24' })('puppeteer-core')).default
+const browser = await puppeteer.launch({ executablePath: chromium, headless: true, args: ['--no-sandbox', '--disable-gpu'] })
+process.on('exit', () => browser.process()?.kill('SIGKILL'))
+const page = await browser.newPage()
+const trouble = []
+page.on('pageerror', (e) => trouble.push(String(e)))
+page.on('console', (m) => m.type() === 'error' && trouble.push(m.text()))
+page.on('request', (r) => !r.url().startsWith(d.base) && !r.url().startsWith('data:') && trouble.push(r.url()))
+
+const answered = () => page.waitForFunction(() => [...document.querySelectorAll('.facts')].at(-1)?.textContent.includes('first after'),
+    { timeout: 60000 })
+const fits = () => page.evaluate(() => document.documentElement.scrollWidth <= innerWidth)
+
+await test('a chat on a phone: streams, rate, log-probabilities', async () => {
+    await page.setViewport({ width: 390, height: 780, deviceScaleFactor: 2, hasTouch: true })
+    await page.goto(d.base + '/')
+    await page.type('#text', 'What is a volcano?')
+    await page.keyboard.press('Enter')
+    await answered()
+    assert.match(await page.$eval('.facts', (e) => e.textContent), /\d+ tokens, [\d.]+ per second · first after \d+ ms · prompt \d+ tokens/)
+    assert.ok(await page.$$eval('.token', (all) => all.length) > 10)
+    await page.hover('.token:nth-child(3)')
+    const tip = await page.$eval('#tip', (e) => e.hidden ? '' : e.textContent)
+    assert.match(tip, /^> +[\d.]+ % +-?[\d.]+ +"/)
+    assert.equal(tip.trim().split('\n').length, 5)
+    assert.ok(await fits(), 'wider than the screen')
+    await page.screenshot({ path: path.join(scratch, 'page-phone.png') })
+})
+
+await test('a completion on a desk, and the state of cache and queue', async () => {
+    await page.setViewport({ width: 1200, height: 800 })
+    await page.evaluate(() => (document.getElementById('more').open = true))
+    await page.select('#mode', 'completion')
+    await page.type('#text', 'The history of the city')
+    await page.click('#send')
+    await answered()
+    assert.match(await page.$eval('.turn:last-child', (e) => e.textContent), /^The history of the city/)
+    await page.waitForFunction(() => / running, .*cache [\d.]+ % held, (?!0\.0)[\d.]+ % cached/.test(document.getElementById('state').textContent), { timeout: 20000 })
+    assert.ok(await fits())
+    await page.screenshot({ path: path.join(scratch, 'page-desk.png') })
+})
+
+await test('stop ends it, New begins anew, an error is shown', async () => {
+    await page.$eval('#max_tokens', (e) => (e.value = '3000'))
+    await page.type('#text', 'Once upon a time')
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('.turn:last-child .token')
+    await page.click('#stop')
+    await page.waitForFunction(() => /stopped/.test([...document.querySelectorAll('.facts')].at(-1).textContent))
+    await d.idle()
+    await page.click('#clear')
+    assert.equal(await page.$$eval('.turn', (all) => all.length), 0)
+    await page.$eval('#temperature', (e) => (e.value = '9'))
+    await page.type('#text', 'x')
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('.error')
+    assert.match(await page.$eval('.error', (e) => e.textContent), /temperature/)
+})
+
+await test('no errors but the one asked for, and nothing from elsewhere', () => {
+    assert.deepEqual(trouble.filter((t) => !/status of 400/.test(t)), [])
+})
+
+await browser.close()
+await done()
