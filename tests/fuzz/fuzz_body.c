@@ -24,6 +24,28 @@ const struct engine_info *engine_info(const struct engine *e)
     return &info;
 }
 
+/* fields of embeddings, which no letter names: their file would bring the engine along */
+int read_embed_input(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    (void)p;
+    (void)v;
+    return err_set_param(e, ERR_INVAL, name, "not fuzzed");
+}
+
+int read_encoding_format(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    (void)p;
+    (void)v;
+    return err_set_param(e, ERR_INVAL, name, "not fuzzed");
+}
+
+int read_pooling(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    (void)p;
+    (void)v;
+    return err_set_param(e, ERR_INVAL, name, "not fuzzed");
+}
+
 static bool within(double v, double min, double max)
 {
     return isfinite(v) && v >= min && v <= max;
