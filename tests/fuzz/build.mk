@@ -7,7 +7,7 @@ flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sani
 	-I$(top) -I. $(pkg_cflags) -DTPL_MAX_WORK=200000u
 
 # Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
-parts = base/ kvcache/ engine/model/ engine/tokenizer/ api/template api/json_ api/params api/messages api/anthropic_chat \
+parts = base/ kvcache/ engine/model/ engine/tokenizer/ api/template api/json_ api/params api/messages api/anthropic_chat api/build \
 	api/ollama_chat api/responses_chat server/
 sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)*.c)) $(top)/engine/kernels/generic.c \
 	$(top)/engine/kernels/pack.c
