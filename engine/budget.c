@@ -8,6 +8,9 @@
 
 #define KEEP 0.95        /* of the past at each step */
 #define SHARE 0.7        /* of the time of decoding that prompts may add */
+/* A burst: short prompts that wait, at least so many and so many of those that run. */
+#define BURST_LEAST 4
+#define BURST_PART 8
 #define LOOK_AGAIN 64    /* steps with prompts after which one goes without, to measure decoding */
 
 static void line_add(struct budget_line *l, double x, double y, double weight)
@@ -40,8 +43,11 @@ double budget_time(const struct budget *b, int n_decode, int n_short)
     double alone = line_at(&b->decode, n_decode), many = (double)n_short / n_decode;
     if (!(alone > 0) || b->n_mixed >= LOOK_AGAIN)
         return -1;
-    double ns = SHARE * alone * (many > 1 ? many : 1);
-    return b->step_ns > 0 ? fmax((double)b->step_ns - alone, 0) : ns;
+    if (b->step_ns > 0)
+        return fmax((double)b->step_ns - alone, 0);
+    if (n_short >= BURST_LEAST && n_short * BURST_PART >= n_decode)
+        return INFINITY;
+    return SHARE * alone * (many > 1 ? many : 1);
 }
 
 double budget_cost(const struct budget *b, int position, int n)

@@ -3,7 +3,8 @@
  * Two lines are fitted to the steps measured, old ones fading: the time of a step that only decodes over its
  * rows, and the time that a prompt token adds over its position. A step in which something decodes may then
  * last `max_step_time`, or (0) 1.7 times what it would last without prompts. Where more short prompts wait
- * than streams run, that many times longer: a burst of arrivals must not wait for the first of them.
+ * than streams run, that many times longer; and in a burst of them (four, and an eighth of what runs) it
+ * takes all that a step can: the first to arrive would else decode in small batches, and the others wait.
  * Results never depend on it: chunks may be cut anywhere. */
 #ifndef LATENT_ENGINE_BUDGET_H
 #define LATENT_ENGINE_BUDGET_H
