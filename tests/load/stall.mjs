@@ -2,10 +2,10 @@
 // and while prompts arrive one after the other, which ask for one token each.
 //
 //     node tests/load/stall.mjs [--url http://127.0.0.1:8080] [--streams 8] [--out 400] [--prompt 1900]
-//                               [--every 500 (ms between prompts)]
+//                               [--every 500 (ms between prompts)] [--pending 4 (unanswered at once)]
 import http from 'node:http'
 
-const options = { url: 'http://127.0.0.1:8080', streams: '8', out: '400', prompt: '1900', every: '500' }
+const options = { url: 'http://127.0.0.1:8080', streams: '8', out: '400', prompt: '1900', every: '500', pending: '4' }
 for (let i = 2; i < process.argv.length; i += 2) {
     const name = process.argv[i].slice(2)
     if (!(name in options) || process.argv[i + 1] === undefined) throw new Error(`unknown option ${process.argv[i]}`)
@@ -53,9 +53,11 @@ async function measure(with_prompts) {
     const pending = []
     while (with_prompts && running > 0) {
         const began = performance.now()
-        prompts++
-        pending.push(complete({ prompt: ids(Number(options.prompt)), max_tokens: 1, temperature: 0 })
-            .then(() => took.push(performance.now() - began)))
+        if (prompts - took.length < Number(options.pending)) {
+            prompts++
+            pending.push(complete({ prompt: ids(Number(options.prompt)), max_tokens: 1, temperature: 0 })
+                .then(() => took.push(performance.now() - began)))
+        }
         await new Promise((resolve) => setTimeout(resolve, Number(options.every)))
     }
     await Promise.all([...streams, ...pending])
