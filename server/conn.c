@@ -129,8 +129,16 @@ void conn_close(struct conn *c)
     uv_close((uv_handle_t *)&c->write_timer, on_handle_closed);
 }
 
-void conn_drain(struct conn *c)
+bool conn_may_ask(const struct conn *c)
 {
+    return c->state == CONN_HEADER || c->state == CONN_BODY ||
+           (!c->served && (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE || c->state == CONN_IDLE));
+}
+
+void conn_drain(struct conn *c, bool grace)
+{
+    if (grace && conn_may_ask(c))
+        return; /* its answer will be the last: the server drains */
     if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE ||
         (c->state == CONN_IDLE && conn_queued(c) == 0))
         conn_close(c);
@@ -652,6 +660,7 @@ void conn_answered(struct conn *c)
     over(c);
     c->exchange = NULL;
     c->state = CONN_IDLE;
+    c->served = true;
     c->close_after |= !c->keep_alive || c->s->draining;
     conn_kick(c);
 }

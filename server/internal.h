@@ -32,10 +32,13 @@ struct listener {
     } u;
     char path[108]; /* of a Unix socket: unlinked at the end */
     bool open, tls, proxy; /* proxy: the PROXY protocol is spoken */
+    bool waits;            /* connections are taken from listeners_start on */
 };
 
-/* Opens every address of cfg->listen and logs it; the error names the address. */
+/* Takes the sockets that the service manager hands over, or else opens every address of cfg->listen, and logs
+ * them; the error names the address. */
 int listeners_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
+void listeners_start(struct server *s); /* the model is loaded */
 void listeners_close(struct server *s); /* idempotent */
 bool listen_has_tls(const char *list);  /* is one of the addresses a tls: one? */
 
@@ -82,6 +85,7 @@ struct conn {
     struct conn *next, *prev;
     enum conn_state state;
     bool reading, eof, in_process, close_after;
+    bool served; /* a request was answered */
     bool broken; /* no memory for output: closed at the next turn of the loop */
     bool kicked; /* the timer runs for conn_kick */
     char peer[PEER_TEXT];
@@ -130,8 +134,10 @@ struct conn {
 struct conn *conn_new(struct server *s, uv_handle_type type);
 void conn_start(struct conn *c, const struct listener *l);
 void conn_close(struct conn *c); /* at once; a running request is cancelled */
-/* Ends idle connections; busy ones end after their answer. */
-void conn_drain(struct conn *c);
+/* Whether a request is being read, or may be on its way as the connection's first. */
+bool conn_may_ask(const struct conn *c);
+/* Ends idle connections; busy ones end after their answer. grace: those that may ask are left alone. */
+void conn_drain(struct conn *c, bool grace);
 extern const struct api_reply_ops conn_reply_ops; /* reply.c; `reply` is the conn */
 
 /* --- reply.c -------------------------------------------------------------------------------------- */
@@ -185,7 +191,25 @@ void audit_write(const struct conn *c); /* the line of a request that ended */
 
 void systemd_ready(void);
 void systemd_loading(int percent);
+void systemd_reloading(void); /* systemd_ready follows */
 void systemd_stopping(void);
+int64_t systemd_watchdog_ns(void); /* time without systemd_alive after which it ends us; 0: never */
+void systemd_alive(void);
+/* A listening socket made by the service manager (systemd.socket). Its FileDescriptorName says how it is
+ * spoken to, as the marks of `listen` do: with "tls" or "proxy" in it, or both. */
+struct passed_socket {
+    int fd;
+    bool is_unix, tls, proxy;
+};
+/* Sockets handed over, at most `most`; 0: none. They are ours now. */
+int systemd_sockets(struct passed_socket *ret, int most, struct err *e) LATENT_MUST_CHECK;
+
+/* --- watchdog.c ------------------------------------------------------------------------------------ */
+
+/* Called several times a second: tells the service manager that the engine gets on. When a step takes longer
+ * than step_stall_timeout it does not, and the state of scheduler and threads goes to the log, once a
+ * stall. */
+void watchdog_tick(struct server *s);
 
 /* --- server.c ------------------------------------------------------------------------------------- */
 
@@ -216,6 +240,9 @@ struct server {
     char *chat_template;
     bool draining, stopping, loaded;
     int exit_status, load_shown;
+    int64_t watchdog_ns, watchdog_told_ns; /* 0: nobody waits for us */
+    bool stall_told;
+    int64_t grace_until_ns; /* draining: until then requests that were on their way are taken; 0: no more */
     uint64_t id_seed[2];
 };
 

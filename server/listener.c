@@ -65,6 +65,21 @@ static void on_connection(uv_stream_t *st, int status)
     conn_start(c, l);
 }
 
+static void announce_tcp(struct listener *l)
+{
+    struct sockaddr_storage sa;
+    int bytes = sizeof(sa);
+    char name[80] = "?";
+    if (uv_tcp_getsockname(&l->u.tcp, (struct sockaddr *)&sa, &bytes) == 0)
+        name_of((struct sockaddr *)&sa, name, sizeof(name));
+    LOG_INFO("http", "listening on %s%s%s", name, l->tls ? " with TLS" : "",
+             l->proxy ? " behind a proxy" : "");
+    if (!l->s->keyring->required && !is_loopback((struct sockaddr *)&sa))
+        LOG_WARN("access",
+                 "%s is reached from other machines, and no key is needed: set api_keys_file or api_key",
+                 name);
+}
+
 static int open_tcp(struct listener *l, const char *address, struct err *e)
 {
     char host[128];
@@ -97,17 +112,7 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
         r = uv_listen(&l->u.stream, BACKLOG, on_connection);
     if (r < 0)
         return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", address, uv_strerror(r));
-    struct sockaddr_storage sa;
-    int bytes = sizeof(sa);
-    char name[80] = "?";
-    if (uv_tcp_getsockname(&l->u.tcp, (struct sockaddr *)&sa, &bytes) == 0)
-        name_of((struct sockaddr *)&sa, name, sizeof(name));
-    LOG_INFO("http", "listening on %s%s%s", name, l->tls ? " with TLS" : "",
-             l->proxy ? " behind a proxy" : "");
-    if (!l->s->keyring->required && !is_loopback((struct sockaddr *)&sa))
-        LOG_WARN("access",
-                 "%s is reached from other machines, and no key is needed: set api_keys_file or api_key",
-                 name);
+    announce_tcp(l);
     return 0;
 }
 
@@ -185,8 +190,54 @@ bool listen_has_tls(const char *list)
     return false;
 }
 
+/* The service manager keeps the socket, and its queue of connections, when we end; so they wait there, too,
+ * until the model is loaded. */
+static int adopt(struct listener *l, const struct passed_socket *p, struct err *e)
+{
+    l->tls = p->tls;
+    l->proxy = p->proxy;
+    if (l->tls && !l->s->tls) {
+        close(p->fd);
+        return err_set_param(e, ERR_INVAL, "tls_cert",
+                             "tls_cert: a socket of the service manager is named tls");
+    }
+    int r = p->is_unix ? uv_pipe_init(&l->s->loop, &l->u.pipe, 0) : uv_tcp_init(&l->s->loop, &l->u.tcp);
+    l->open = r == 0;
+    if (r == 0)
+        r = p->is_unix ? uv_pipe_open(&l->u.pipe, p->fd) : uv_tcp_open(&l->u.tcp, p->fd);
+    if (r < 0) {
+        close(p->fd);
+        return err_set(e, ERR_IO, "a socket of the service manager: %s", uv_strerror(r));
+    }
+    l->waits = true;
+    if (p->is_unix)
+        LOG_INFO("http", "listening on a Unix socket of the service manager");
+    else
+        announce_tcp(l);
+    return 0;
+}
+
+static int adopt_all(struct server *s, struct err *e)
+{
+    struct passed_socket passed[MAX_LISTENERS];
+    int n = systemd_sockets(passed, MAX_LISTENERS, e), r = 0;
+    for (int i = 0; i < n; i++) {
+        struct listener *l = &s->listeners[s->n_listeners++];
+        *l = (struct listener){.s = s};
+        if (r < 0)
+            close(passed[i].fd);
+        else
+            r = adopt(l, &passed[i], e);
+        l->u.handle.data = l;
+    }
+    return n < 0 ? n : r < 0 ? r : n;
+}
+
 int listeners_open(struct server *s, struct err *e)
 {
+    int adopted = adopt_all(s, e);
+    if (adopted != 0)
+        return adopted < 0 ? adopted : 0;
     char *list = strdup(s->cfg->listen), *save = NULL;
     int r = list ? 0 : err_set(e, ERR_NOMEM, "out of memory");
     char *a = list ? strtok_r(list, ", \t", &save) : NULL;
@@ -205,6 +256,17 @@ int listeners_open(struct server *s, struct err *e)
     if (r == 0 && s->n_listeners == 0)
         r = err_set_param(e, ERR_INVAL, "listen", "listen: no address is given");
     return r;
+}
+
+void listeners_start(struct server *s)
+{
+    for (int i = 0; i < s->n_listeners; i++) {
+        struct listener *l = &s->listeners[i];
+        int r = l->waits && l->open ? uv_listen(&l->u.stream, BACKLOG, on_connection) : 0;
+        l->waits = false;
+        if (r < 0)
+            LOG_ERROR("http", "a socket of the service manager: %s", uv_strerror(r));
+    }
 }
 
 void listeners_close(struct server *s)

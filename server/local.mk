@@ -19,6 +19,7 @@ libserver_a_SOURCES = \
 	%D%/routes.c \
 	%D%/server.c %D%/server.h \
 	%D%/systemd.c \
+	%D%/watchdog.c \
 	%D%/tls.c %D%/tls.h
 
 bin_PROGRAMS += latentd

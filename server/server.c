@@ -19,6 +19,7 @@
 #include "server/server.h"
 
 #define TICK_MS 250
+#define GRACE_NS NS_PER_SEC /* for requests whose connection stood when the drain began */
 #define TEMPLATE_MAX (1u << 20)
 #define MIB(n) ((double)(n) / 1048576.0)
 
@@ -44,9 +45,26 @@ static void close_all(struct server *s, int exit_status)
     uv_unref((uv_handle_t *)&s->wake); /* closed when the engine, which uses it, has gone */
 }
 
+/* Ends the grace: when nobody is left who may ask, or by its time. */
+static void check_grace(struct server *s)
+{
+    bool over = clock_now_ns() >= s->grace_until_ns;
+    for (const struct conn *c = s->conns; c && !over; c = c->next)
+        if (conn_may_ask(c))
+            return;
+    s->grace_until_ns = 0;
+    engine_drain(s->engine);
+    for (struct conn *c = s->conns, *next; c; c = next) {
+        next = c->next;
+        conn_drain(c, false);
+    }
+}
+
 void server_check_drained(struct server *s)
 {
-    if (!s->draining || s->stopping || api_active(s->api) > 0)
+    if (s->draining && !s->stopping && s->grace_until_ns)
+        check_grace(s);
+    if (!s->draining || s->stopping || s->grace_until_ns || api_active(s->api) > 0)
         return;
     for (const struct conn *c = s->conns; c; c = c->next)
         if (c->state != CONN_LINGERING && c->state != CONN_CLOSED)
@@ -75,10 +93,10 @@ static void on_signal(uv_signal_t *h, int number)
     s->draining = true;
     systemd_stopping();
     listeners_close(s);
-    engine_drain(s->engine);
+    s->grace_until_ns = clock_now_ns() + GRACE_NS;
     for (struct conn *c = s->conns, *next; c; c = next) {
         next = c->next;
-        conn_drain(c);
+        conn_drain(c, true);
     }
     uv_timer_start(&s->drain_timer, on_drain_deadline, (uint64_t)s->cfg->drain_timeout, 0);
     server_check_drained(s);
@@ -86,8 +104,12 @@ static void on_signal(uv_signal_t *h, int number)
 
 static void on_sighup(uv_signal_t *h, int number)
 {
+    struct server *s = h->data;
     (void)number;
-    server_reload(h->data);
+    systemd_reloading();
+    server_reload(s);
+    if (engine_state(s->engine) == ENGINE_READY && !s->draining)
+        systemd_ready();
 }
 
 /* --- loading -------------------------------------------------------------------------------------- */
@@ -142,6 +164,7 @@ static void watch_load(struct server *s)
     } else if (st == ENGINE_READY) {
         s->loaded = true;
         log_ready(s);
+        listeners_start(s);
         systemd_ready();
         pins_start(s);
     } else {
@@ -158,8 +181,11 @@ static void on_tick(uv_timer_t *t)
 {
     struct server *s = t->data;
     watch_load(s);
-    if (s->api && !s->stopping)
+    if (s->api && !s->stopping) {
         api_tick(s->api);
+        watchdog_tick(s);
+        server_check_drained(s);
+    }
 }
 
 static void on_wake(uv_async_t *h)
@@ -445,6 +471,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     s->cfg = cfg;
     s->reread = reread;
     s->reread_arg = reread_arg;
+    s->watchdog_ns = systemd_watchdog_ns();
     signal(SIGPIPE, SIG_IGN);
     server_raise_descriptors(cfg);
     if (uv_random(NULL, NULL, s->id_seed, sizeof(s->id_seed), 0, NULL) < 0)

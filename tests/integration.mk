@@ -17,6 +17,15 @@ INTEGRATION_TESTS = \
 	%D%/integration/openapi.mjs %D%/integration/page.mjs %D%/integration/streams.mjs \
 	%D%/integration/templates.mjs
 TESTS += $(INTEGRATION_TESTS)
+
+## a service manager in Python's standard library: Node.js has no datagram sockets of the file system
+TEST_EXTENSIONS += .py
+PY_LOG_DRIVER = $(LOG_DRIVER)
+PY_LOG_COMPILER = python3
+if HAVE_SYSTEMD
+TESTS += %D%/integration/systemd.py
+endif
+EXTRA_DIST += %D%/integration/systemd.py
 EXTRA_DIST += $(INTEGRATION_TESTS) \
 	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/npm.mjs %D%/integration/examples.mjs \
 	%D%/load/bench_http.mjs %D%/load/sharers.mjs %D%/load/stall.mjs %D%/load/soak.mjs %D%/load/README.md
