@@ -6,6 +6,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -186,7 +187,7 @@ static int put_number(struct buf *out, double v)
         return buf_printf(out, " %.0f\n", v);
     if (!isfinite(v))
         return buf_puts(out, isnan(v) ? " NaN\n" : v > 0 ? " +Inf\n" : " -Inf\n");
-    return buf_printf(out, " %.9g\n", v);
+    return buf_printf(out, " %.12g\n", v);
 }
 
 static int put_sample(struct buf *out, const struct metric *s, const char *suffix, const char *le,
@@ -209,7 +210,7 @@ static int put_series(struct buf *out, const struct metric *s)
     for (int i = 0; i <= s->n_buckets; i++) {
         total += (double)atomic_load_explicit(&s->counts[i], memory_order_relaxed);
         if (i < s->n_buckets)
-            snprintf(le, sizeof(le), "%.9g", s->bounds[i]);
+            snprintf(le, sizeof(le), s->bounds[i] == floor(s->bounds[i]) ? "%.1f" : "%.9g", s->bounds[i]);
         else
             snprintf(le, sizeof(le), "+Inf");
         if ((r = put_sample(out, s, "_bucket", le, total)) < 0)
@@ -221,9 +222,22 @@ static int put_series(struct buf *out, const struct metric *s)
     return put_sample(out, s, "_count", NULL, total);
 }
 
-int metrics_render(const struct metrics *cm, struct buf *out)
+/* OpenMetrics names the family of a counter without its _total. */
+static int put_head(struct buf *out, const struct metric *s, enum metrics_format format)
 {
     static const char *const types[] = {"counter", "gauge", "histogram"};
+    const char *type = types[s->type];
+    int n = (int)strlen(s->name);
+    if (format == METRICS_OPENMETRICS && s->type == COUNTER) {
+        bool total = n > 6 && !strcmp(s->name + n - 6, "_total");
+        n -= total ? 6 : 0;
+        type = total ? type : "unknown";
+    }
+    return buf_printf(out, "# HELP %.*s %s\n# TYPE %.*s %s\n", n, s->name, s->help, n, s->name, type);
+}
+
+int metrics_render(const struct metrics *cm, enum metrics_format format, struct buf *out)
+{
     struct metrics *m = (struct metrics *)(uintptr_t)cm;
     int r = 0;
     pthread_mutex_lock(&m->lock);
@@ -233,14 +247,19 @@ int metrics_render(const struct metrics *cm, struct buf *out)
             t = t->next;
         if (t != s)
             continue; /* printed with the first of its name */
-        r = buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", s->name, s->help, s->name,
-                       types[s->type]);
+        r = put_head(out, s, format);
         for (t = s; t && r == 0; t = t->next)
             if (!strcmp(t->name, s->name))
                 r = put_series(out, t);
     }
     pthread_mutex_unlock(&m->lock);
-    return r;
+    return r == 0 && format == METRICS_OPENMETRICS ? buf_puts(out, "# EOF\n") : r;
+}
+
+const char *metrics_content_type(enum metrics_format format)
+{
+    return format == METRICS_OPENMETRICS ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
+                                         : "text/plain; version=0.0.4; charset=utf-8";
 }
 
 void metrics_escape_label(const char *value, char *dst, int dst_bytes)

@@ -31,8 +31,12 @@ void metric_set(struct metric *g, double v);     /* gauge */
 void metric_observe(struct metric *h, double v); /* histogram */
 double metric_value(const struct metric *c);     /* counter or gauge; histogram: its count */
 
-/* Prometheus text exposition format 0.0.4, series with the same name together. */
-int metrics_render(const struct metrics *m, struct buf *out);
+/* Prometheus' text exposition format 0.0.4, or OpenMetrics 1.0.0; series with the same name together.
+ * A counter whose name does not end in _total is of unknown type in OpenMetrics, which has no such
+ * counters. */
+enum metrics_format { METRICS_TEXT = 0, METRICS_OPENMETRICS };
+int metrics_render(const struct metrics *m, enum metrics_format format, struct buf *out);
+const char *metrics_content_type(enum metrics_format format);
 /* Escapes a label value (backslash, quote, newline) into dst. */
 void metrics_escape_label(const char *value, char *dst, int dst_bytes);
 

@@ -55,6 +55,12 @@ double budget_cost(const struct budget *b, int position, int n)
     return n * line_at(&b->prompt, position + n / 2.0);
 }
 
+double budget_added(const struct budget *b, int n, double mean_position, int64_t took_ns)
+{
+    double ns = n * line_at(&b->prompt, mean_position);
+    return n == 0 || !(ns > 0) ? 0 : fmin(ns, (double)took_ns);
+}
+
 int budget_tokens(const struct budget *b, double ns, int position)
 {
     double each = line_at(&b->prompt, position), n;

@@ -28,6 +28,8 @@ struct budget {
 double budget_time(const struct budget *b, int n_decode, int n_short);
 /* Time that n tokens of a prompt take from `position` on; 0 when nothing was measured yet. */
 double budget_cost(const struct budget *b, int position, int n);
+/* Of a step that took took_ns, the time for its n prompt tokens, whose mean position is given. */
+double budget_added(const struct budget *b, int n, double mean_position, int64_t took_ns);
 /* Tokens from `position` on that fit into `ns`. */
 int budget_tokens(const struct budget *b, double ns, int position);
 void budget_observe(struct budget *b, int n_decode, int n_prompt, double mean_position, int64_t took_ns);

@@ -4,4 +4,4 @@ libengine_a_SOURCES += %D%/engine.c %D%/sched.c %D%/sched.h %D%/job.c %D%/job.h 
 	%D%/sample.h %D%/sample_list.c %D%/sample_dry.c %D%/sample_mirostat.c %D%/sample_repeat.c \
 	%D%/sample_sigma.c %D%/sample_typical.c %D%/sample_xtc.c \
 	%D%/sampler.c %D%/sampler.h %D%/textout.c %D%/textout.h %D%/events.c %D%/events.h \
-	%D%/engine_metrics.c %D%/engine_metrics.h %D%/cache.c %D%/cache.h %D%/identity.c %D%/identity.h
+	%D%/engine_metrics.c %D%/engine_metrics.h %D%/metrics.def %D%/cache.c %D%/cache.h %D%/identity.c %D%/identity.h

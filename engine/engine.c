@@ -19,6 +19,7 @@
 #include "engine/forward.h"
 #include "engine/kernels/kern.h"
 #include "engine/pool.h"
+#include "engine/profile.h"
 #include "engine/sched.h"
 
 #define EVENT_CAPACITY 16384
@@ -26,6 +27,7 @@
 #define POLL_NS (20 * NS_PER_MS) /* work is there, but none of it may run now: all paused */
 #define MIN_LOGIT_ROWS 64
 #define MAX_CACHE_TASKS 64
+#define EXPERTS_EVERY_NS NS_PER_SEC
 
 /* A message down is one word, so that cancelling can never fail for want of memory: a job's address,
  * or a request id or the address of a command for the cache with its kind in the low bits. */
@@ -51,6 +53,8 @@ struct engine {
     _Atomic int64_t waiting_tokens, service_ns, step_began_ns;
 
     struct engine_metrics metrics;
+    struct profile profile;
+    int64_t experts_told_ns;
     char *name, *chat_template, *tool_template, *types;
     struct pool *pool;
     struct model *model;
@@ -165,6 +169,8 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
         opt.max_logit_rows = opt.max_batch_tokens;
     if ((r = model_new(ck, &opt, eng->pool, &eng->model, e)) < 0 || (r = open_cache(eng, e)) < 0)
         return r;
+    if (c->metrics)
+        model_profile(eng->model, &eng->profile);
     scheme_measure(&eng->scheme, c->level, ck, cache_row_type(opt.cache_type));
     struct sched_config sc = {.vocab_size = ck->config.vocab_size,
                               .max_model_len = c->max_model_len,
@@ -190,6 +196,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .tokenizer = eng->tokenizer,
                               .events = eng->events,
                               .metrics = &eng->metrics,
+                              .profile = c->metrics ? &eng->profile : NULL,
                               .stopping = &eng->stopping};
     if ((r = cache_open_disk(eng->kv, ck, c, &eng->scheme, poke, eng, e)) < 0 ||
         (r = sched_new(&sc, &eng->sched, e)) < 0)
@@ -239,6 +246,8 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
         row_bytes += (double)planes[p].row_bytes / planes[p].tokens_per_row;
     metric_set(eng->metrics.bytes_per_token, row_bytes);
     metric_set(eng->metrics.load_seconds, eng->info.load_seconds);
+    engine_metrics_cache_info(c->metrics, eng->info.page_tokens, eng->info.n_pages,
+                              cache_type_name(cache_types[c->cache_type]), c->prefix_cache);
     engine_metrics_scheme(&eng->metrics, &eng->scheme);
     engine_metrics_cache(&eng->metrics, eng->kv);
     return 0;
@@ -271,6 +280,14 @@ static void publish(struct engine *eng)
     atomic_store(&eng->waiting, n.waiting);
     atomic_store(&eng->waiting_tokens, n.waiting_tokens);
     atomic_store(&eng->service_ns, sched_mean_service_ns(eng->sched));
+    int64_t now = clock_now_ns();
+    if (now - eng->experts_told_ns < EXPERTS_EVERY_NS && !sched_idle(eng->sched))
+        return;
+    double mean, max;
+    eng->experts_told_ns = now;
+    model_expert_load(eng->model, &mean, &max);
+    metric_set(eng->metrics.expert_load[0], mean);
+    metric_set(eng->metrics.expert_load[1], max);
 }
 
 static void take(struct engine *eng, void *msg)

@@ -3,7 +3,13 @@
 
 #include "engine/engine_metrics.h"
 
+#include <math.h>
+#include <stddef.h>
 #include <stdio.h>
+#include <string.h>
+
+#include "engine/profile.h"
+#include "engine/queue.h"
 
 #define SECONDS(ns) ((double)(ns) / 1e9)
 
@@ -21,143 +27,101 @@ static int one_two_five(double *out, int room, int max)
     return n;
 }
 
-static struct metric *pages(struct metrics *m, const char *labels, const char *state)
+enum kind { COUNTER, GAUGE, TTFT, ITL, E2E, TOKENS, STEP_TOKENS, CHOICES };
+
+#define LABEL(key, value) key "=\"" value "\""
+#define ONE(field, kind, name, help)
+#define EACH(field, n, kind, name, help, ...) \
+    static const char *const labels_##field[n] = {__VA_ARGS__};
+#include "engine/metrics.def"
+#undef ONE
+#undef EACH
+
+static const struct row {
+    enum kind kind;
+    int n;
+    size_t at; /* of the first handle in struct engine_metrics */
+    const char *name, *help;
+    const char *const *labels; /* NULL: one series, without labels of its own */
+} rows[] = {
+#define ONE(field, kind, name, help) {kind, 1, offsetof(struct engine_metrics, field), name, help, NULL},
+#define EACH(field, n, kind, name, help, ...) \
+    {kind, n, offsetof(struct engine_metrics, field), name, help, labels_##field},
+#include "engine/metrics.def"
+#undef ONE
+#undef EACH
+};
+
+#define BOUNDS(set) metrics_buckets_##set, metrics_n_buckets_##set
+
+static struct metric *series(struct metrics *m, const struct row *r, const char *labels, int max_model_len)
 {
-    char with[384];
-    snprintf(with, sizeof(with), "%s,state=\"%s\"", labels, state);
-    return metrics_gauge(m, "latentd_kv_pages",
-                         "Cache pages: free, held by sequences, cached (findable, unreferenced), shared "
-                         "(held by two sequences or more), pinned (never evicted).", with);
+    static const double step_tokens[] = {1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384};
+    static const double choices[] = {1, 2, 5, 10, 20};
+    double tokens[32];
+    switch (r->kind) {
+    case COUNTER:
+        return metrics_counter(m, r->name, r->help, labels);
+    case GAUGE:
+        return metrics_gauge(m, r->name, r->help, labels);
+    case TTFT:
+        return metrics_histogram(m, r->name, r->help, labels, BOUNDS(ttft));
+    case ITL:
+        return metrics_histogram(m, r->name, r->help, labels, BOUNDS(itl));
+    case E2E:
+        return metrics_histogram(m, r->name, r->help, labels, BOUNDS(e2e));
+    case TOKENS:
+        return metrics_histogram(m, r->name, r->help, labels, tokens,
+                                 one_two_five(tokens, 32, max_model_len));
+    case STEP_TOKENS:
+        return metrics_histogram(m, r->name, r->help, labels, step_tokens,
+                                 sizeof(step_tokens) / sizeof(double));
+    case CHOICES:
+        return metrics_histogram(m, r->name, r->help, labels, choices,
+                                 sizeof(choices) / sizeof(double));
+    }
+    return NULL;
 }
 
 void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const char *model_id,
                              int max_model_len)
 {
-    static const char *const reasons[] = {NULL, "stop", "length", "abort", "error", "repetition"};
-    static const double iteration[] = {1,   8,   16,   32,   64,   128,  256,
-                                       512, 1024, 2048, 4096, 8192, 16384};
-    char id[256], l[320], with[384];
-    double sizes[32];
-    int n = one_two_five(sizes, 32, max_model_len);
+    char id[256], l[320], with[512];
     *em = (struct engine_metrics){0};
     if (!m)
         return;
     metrics_escape_label(model_id, id, sizeof(id));
     snprintf(l, sizeof(l), "model_name=\"%s\",engine=\"0\"", id);
-#define GAUGE(f, name, help) em->f = metrics_gauge(m, name, help, l)
-#define COUNTER(f, name, help) em->f = metrics_counter(m, name, help, l)
-#define TIMES(f, name, help, set) \
-    em->f = metrics_histogram(m, name, help, l, metrics_buckets_##set, metrics_n_buckets_##set)
-    GAUGE(running, "vllm:num_requests_running", "Sequences in execution.");
-    GAUGE(waiting, "vllm:num_requests_waiting", "Sequences waiting to be scheduled.");
-    GAUGE(cache_usage, "vllm:kv_cache_usage_perc",
-            "Share of cache pages held by sequences, 0 to 1.");
-    COUNTER(prefix_queries, "vllm:prefix_cache_queries_total",
-            "Prompt tokens looked up in the prefix cache.");
-    COUNTER(prefix_hits, "vllm:prefix_cache_hits_total",
-            "Prompt tokens found in the prefix cache.");
-    COUNTER(all_preemptions, "vllm:num_preemptions_total", "Sequences that gave their pages back.");
-    COUNTER(prompt_tokens, "vllm:prompt_tokens_total", "Prompt tokens of admitted requests.");
-    COUNTER(prompt_cached, "vllm:prompt_tokens_cached_total",
-            "Prompt tokens taken from the cache.");
-    COUNTER(generation_tokens, "vllm:generation_tokens_total", "Tokens generated.");
-    for (int i = FINISH_STOP; i <= FINISH_REPETITION; i++) {
-        snprintf(with, sizeof(with), "%s,finished_reason=\"%s\"", l, reasons[i]);
-        em->success[i] = metrics_counter(m, "vllm:request_success_total",
-                                         "Ended choices by finish reason.", with);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        const struct row *r = &rows[i];
+        bool bare = !strncmp(r->name, "llamacpp:", 9);
+        for (int k = 0; k < r->n; k++) {
+            snprintf(with, sizeof(with), "%s%s%s", l, r->labels ? "," : "", r->labels ? r->labels[k] : "");
+            struct metric *s = series(m, r, bare ? NULL : with, max_model_len);
+            memcpy((char *)em + r->at + (size_t)k * sizeof(s), &s, sizeof(s));
+        }
     }
-    TIMES(ttft, "vllm:time_to_first_token_seconds", "Submission to first token.", ttft);
-    TIMES(itl, "vllm:inter_token_latency_seconds", "Time between two tokens of a choice.", itl);
-    TIMES(tpot, "vllm:request_time_per_output_token_seconds",
-            "Mean time per output token of a choice.", itl);
-    TIMES(e2e, "vllm:e2e_request_latency_seconds", "Submission to end.", e2e);
-    TIMES(queue_time, "vllm:request_queue_time_seconds", "Submission to admission.", e2e);
-    TIMES(prefill_time, "vllm:request_prefill_time_seconds", "Admission to first token.", e2e);
-    TIMES(decode_time, "vllm:request_decode_time_seconds", "First token to end.", e2e);
-    TIMES(inference_time, "vllm:request_inference_time_seconds", "Admission to end.", e2e);
-    em->req_prompt = metrics_histogram(m, "vllm:request_prompt_tokens",
-            "Prompt tokens of a choice.", l, sizes, n);
-    em->req_generation = metrics_histogram(m, "vllm:request_generation_tokens",
-            "Tokens generated for a choice.", l, sizes, n);
-    em->iteration_tokens = metrics_histogram(m, "vllm:iteration_tokens_total",
-            "Tokens of a step.", l,
-                                             iteration, sizeof(iteration) / sizeof(iteration[0]));
-    em->pages_free = pages(m, l, "free");
-    em->pages_held = pages(m, l, "held");
-    em->pages_cached = pages(m, l, "cached");
-    em->pages_shared = pages(m, l, "shared");
-    em->pages_pinned = pages(m, l, "pinned");
-    COUNTER(prefix_copied, "latentd_kv_copied_tokens_total",
-            "Prompt tokens found in the prefix cache whose rows were copied from inside a page.");
-    for (int i = 0; i < 2; i++) {
-        snprintf(with, sizeof(with), "%s,kind=\"%s\"", l, i ? "park" : "recompute");
-        em->preemptions[i] = metrics_counter(m, "latentd_preemptions_total",
-                "Sequences that gave their pages back, by what becomes of their rows.", with);
-        snprintf(with, sizeof(with), "%s,limit=\"%s\"", l, i ? "timeout" : "max_queue_time");
-        em->expired[i] = metrics_counter(m, "latentd_expired_total",
-                "Requests that ran out of their time.", with);
-    }
-    GAUGE(parked_bytes, "latentd_parked_bytes", "Rows of preempted sequences outside the cache.");
-    TIMES(step_time, "latentd_decode_step_seconds",
-            "Time of steps in which a running sequence got its next token.", itl);
-    static const char *const evicted[] = {"age", "probation", "drop"};
-    for (int i = 0; i < 3; i++) {
-        snprintf(with, sizeof(with), "%s,reason=\"%s\"", l, evicted[i]);
-        em->evictions[i] = metrics_counter(m, "latentd_kv_evictions_total",
-                "Cache pages evicted: the oldest, those that came once, and by command.", with);
-    }
-    GAUGE(page_bytes, "latentd_kv_page_bytes", "Bytes of a cache page.");
-    GAUGE(disk_up, "latentd_disk_up",
-            "1 when the cache's disk tier can be read, 0 when there is none or it is down.");
-    GAUGE(disk_writing, "latentd_disk_writing", "1 when the disk tier can be written.");
-    GAUGE(disk_bytes, "latentd_disk_bytes", "Bytes of all files of the disk tier.");
-    GAUGE(disk_pages, "latentd_disk_pages", "Cache pages that can be found on disk.");
-    GAUGE(disk_queue, "latentd_disk_queue_pages", "Cache pages that wait to be written to disk.");
-    COUNTER(disk_writes, "latentd_disk_writes_total", "Cache pages written to disk.");
-    COUNTER(disk_reads, "latentd_disk_reads_total", "Cache pages read from disk.");
-    COUNTER(disk_hits, "latentd_disk_hit_tokens_total", "Tokens whose rows were put into memory from disk.");
-    COUNTER(disk_dropped, "latentd_disk_dropped_total",
-            "Cache pages that were evicted from memory before they could be written to disk.");
-    COUNTER(disk_errors, "latentd_disk_errors_total",
-            "Failures of the disk tier: pages and files that were not used, writes and opens that failed.");
-    COUNTER(disk_evictions, "latentd_disk_evicted_files_total", "Files deleted to stay within the budget.");
-    GAUGE(bytes_per_token, "latentd_cache_bytes_per_token",
-            "Bytes of cache rows of one token over all layers.");
-    GAUGE(load_seconds, "latentd_load_seconds", "Time the model took to load.");
-    GAUGE(mla_block, "latentd_mla_block_tokens",
-            "Positions of a prompt's block that goes decompressed; 0: all absorbed.");
-    for (int i = 0; i < 4; i++) {
-        snprintf(with, sizeof(with), "%s,from=\"%s\",scheme=\"%s\"", l, i / 2 ? "measured" : "expected",
-                 i % 2 ? "decompressed" : "absorbed");
-        em->mla_cost[i / 2][i % 2] = metrics_gauge(m, "latentd_mla_cost_seconds",
-                "Attention over a prompt: time of a query, key and head on one thread.", with);
-    }
-    COUNTER(prompt_computed, "latentd_prompt_tokens_computed_total",
-            "Prompt tokens that went through the model.");
-#undef GAUGE
-#undef COUNTER
-#undef TIMES
-    em->lc_prompt = metrics_counter(m, "llamacpp:prompt_tokens_total",
-            "Prompt tokens processed.", NULL);
-    em->lc_prompt_seconds = metrics_counter(m, "llamacpp:prompt_seconds_total",
-            "Time from admission to first token, summed.", NULL);
-    em->lc_predicted = metrics_counter(m, "llamacpp:tokens_predicted_total",
-            "Tokens generated.", NULL);
-    em->lc_predicted_seconds = metrics_counter(m, "llamacpp:tokens_predicted_seconds_total",
-            "Time from first token to end, summed.", NULL);
-    em->lc_decode = metrics_counter(m, "llamacpp:n_decode_total", "Steps of the model.", NULL);
-    em->lc_processing = metrics_gauge(m, "llamacpp:requests_processing",
-            "Sequences in execution.", NULL);
-    em->lc_deferred = metrics_gauge(m, "llamacpp:requests_deferred", "Sequences waiting.", NULL);
+}
+
+void engine_metrics_cache_info(struct metrics *m, uint32_t page_tokens, uint32_t n_pages, const char *type,
+                               bool prefix_cache)
+{
+    char labels[256];
+    snprintf(labels, sizeof(labels),
+             "engine=\"0\",block_size=\"%u\",num_gpu_blocks=\"%u\",cache_dtype=\"%s\","
+             "enable_prefix_caching=\"%s\"",
+             page_tokens, n_pages, type, prefix_cache ? "True" : "False");
+    metric_set(metrics_gauge(m, "vllm:cache_config_info",
+                             "The cache: tokens of a page, pages, type of rows; always 1.", labels), 1);
 }
 
 void engine_metrics_scheme(struct engine_metrics *em, const struct scheme *s)
 {
     metric_set(em->mla_block, s->block);
-    metric_set(em->mla_cost[0][0], s->expected.absorbed_ns / 1e9);
-    metric_set(em->mla_cost[0][1], s->expected.decompressed_ns / 1e9);
-    metric_set(em->mla_cost[1][0], s->measured.absorbed_ns / 1e9);
-    metric_set(em->mla_cost[1][1], s->measured.decompressed_ns / 1e9);
+    metric_set(em->mla_cost[0], s->expected.absorbed_ns / 1e9);
+    metric_set(em->mla_cost[1], s->expected.decompressed_ns / 1e9);
+    metric_set(em->mla_cost[2], s->measured.absorbed_ns / 1e9);
+    metric_set(em->mla_cost[3], s->measured.decompressed_ns / 1e9);
 }
 
 void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv)
@@ -165,11 +129,12 @@ void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv)
     struct kv_stats st;
     kv_stats_read(kv, &st);
     metric_set(em->cache_usage, (double)st.pages_held / (double)st.n_pages);
-    metric_set(em->pages_free, (double)st.pages_free);
-    metric_set(em->pages_held, (double)st.pages_held);
-    metric_set(em->pages_cached, (double)st.pages_cached);
-    metric_set(em->pages_shared, (double)st.pages_shared);
-    metric_set(em->pages_pinned, (double)st.pages_pinned);
+    const uint64_t by_state[] = {st.pages_free, st.pages_held, st.pages_cached, st.pages_shared,
+                                 st.pages_pinned};
+    for (int i = 0; i < 5; i++)
+        metric_set(em->pages[i], (double)by_state[i]);
+    metric_set(em->latent_bytes, (double)((st.pages_held + st.pages_cached) * st.page_bytes));
+    metric_set(em->shared_ratio, st.pages_held ? (double)st.pages_shared / (double)st.pages_held : 0);
     metric_add(em->prefix_copied, (double)st.copied_tokens - em->last_copied);
     metric_add(em->prefix_queries, (double)st.queries_tokens - em->last_queries);
     metric_add(em->prefix_hits, (double)st.hits_tokens - em->last_hits);
@@ -205,20 +170,81 @@ void engine_metrics_disk(struct engine_metrics *em, struct kv *kv)
     *last = d;
 }
 
-void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int64_t e2e_ns)
+void engine_metrics_counts(struct engine_metrics *em, int n_running, const struct queue_state *waiting,
+                           uint64_t parked_bytes)
 {
-    metric_add(em->success[ev->finish_reason], 1);
+    metric_set(em->running, n_running);
+    metric_set(em->waiting, waiting->n);
+    metric_set(em->waiting_by[0], waiting->n - waiting->n_held);
+    metric_set(em->waiting_by[1], waiting->n_held);
+    metric_set(em->queue_age, SECONDS(waiting->longest_ns));
+    metric_set(em->lc_processing, n_running);
+    metric_set(em->lc_deferred, waiting->n);
+    metric_set(em->parked_bytes, (double)parked_bytes);
+}
+
+void engine_metrics_step(struct engine_metrics *em, int n_seqs, int n_tokens)
+{
+    metric_observe(em->iteration_tokens, n_tokens);
+    metric_add(em->lc_decode, 1);
+    em->busy_slots += n_seqs;
+    metric_set(em->lc_busy, em->busy_slots / fmax(metric_value(em->lc_decode), 1));
+}
+
+void engine_metrics_parts(struct engine_metrics *em, const struct profile *p, int64_t took_ns)
+{
+    int64_t products = p->ns[PROFILE_PRODUCTS], attention = p->ns[PROFILE_ATTENTION];
+    int64_t rest = took_ns - products - attention;
+    metric_add(em->part_time[0], SECONDS(products));
+    metric_add(em->part_time[1], SECONDS(attention));
+    metric_add(em->part_time[2], SECONDS(rest > 0 ? rest : 0));
+}
+
+void engine_metrics_admitted(struct engine_metrics *em, int n_prompt, int n_cached)
+{
+    metric_add(em->prompt_tokens, n_prompt);
+    metric_add(em->prompt_cached, n_cached);
+    metric_add(em->lc_prompt, n_prompt - n_cached);
+    metric_add(em->prompt_source[0], n_prompt - n_cached);
+    metric_add(em->prompt_source[1], n_cached);
+}
+
+static void set_rate(struct metric *rate, const struct metric *n, const struct metric *seconds)
+{
+    double t = metric_value(seconds);
+    metric_set(rate, t > 0 ? metric_value(n) / t : 0);
+}
+
+void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int max_tokens,
+                         int64_t e2e_ns)
+{
+    metric_add(em->success[ev->finish_reason - FINISH_STOP], 1);
     metric_observe(em->e2e, SECONDS(e2e_ns));
     metric_observe(em->queue_time, SECONDS(ev->queue_ns));
     if (ev->ttft_ns <= 0)
         return;
+    int n_tokens = ev->prompt_tokens + ev->completion_tokens;
     metric_observe(em->prefill_time, SECONDS(ev->prefill_ns));
     metric_observe(em->decode_time, SECONDS(ev->decode_ns));
     metric_observe(em->inference_time, SECONDS(ev->prefill_ns + ev->decode_ns));
     metric_observe(em->req_prompt, ev->prompt_tokens);
     metric_observe(em->req_generation, ev->completion_tokens);
+    metric_observe(em->req_max_tokens, max_tokens);
+    metric_observe(em->req_computed, ev->prompt_tokens - ev->cached_tokens);
     metric_add(em->lc_prompt_seconds, SECONDS(ev->prefill_ns));
     metric_add(em->lc_predicted_seconds, SECONDS(ev->decode_ns));
+    set_rate(em->lc_prompt_rate, em->lc_prompt, em->lc_prompt_seconds);
+    set_rate(em->lc_predicted_rate, em->lc_predicted, em->lc_predicted_seconds);
+    if (n_tokens > em->longest) {
+        metric_add(em->lc_longest, n_tokens - em->longest);
+        em->longest = n_tokens;
+    }
     if (ev->completion_tokens > 1)
         metric_observe(em->tpot, SECONDS(ev->decode_ns) / (ev->completion_tokens - 1));
+}
+
+void engine_metrics_request(struct engine_metrics *em, int n, int longest)
+{
+    metric_observe(em->req_n, n);
+    metric_observe(em->req_longest, longest);
 }

@@ -6,33 +6,40 @@
 #include "engine/engine.h"
 #include "kvcache/kvcache.h"
 
+/* Handles, by the table. */
 struct engine_metrics {
-    struct metric *running, *waiting, *cache_usage, *prefix_queries, *prefix_hits;
-    struct metric *all_preemptions, *preemptions[2]; /* all; by recomputing, by parking */
-    struct metric *parked_bytes, *step_time, *expired[2]; /* by max_queue_time, by timeout */
-    struct metric *prompt_tokens, *prompt_cached, *prompt_computed, *generation_tokens;
-    struct metric *success[6]; /* by finish_reason; FINISH_NONE unused */
-    struct metric *ttft, *itl, *tpot, *e2e, *queue_time, *prefill_time, *decode_time, *inference_time;
-    struct metric *req_prompt, *req_generation, *iteration_tokens;
-    struct metric *lc_prompt, *lc_predicted, *lc_prompt_seconds, *lc_predicted_seconds, *lc_decode;
-    struct metric *lc_processing, *lc_deferred;
-    struct metric *pages_free, *pages_held, *pages_cached, *pages_shared, *pages_pinned, *page_bytes;
-    struct metric *evictions[3]; /* for age, on probation, dropped */
-    struct metric *prefix_copied, *bytes_per_token, *load_seconds;
-    struct metric *mla_block, *mla_cost[2][2]; /* [expected, measured][absorbed, decompressed] */
-    struct metric *disk_up, *disk_writing, *disk_bytes, *disk_pages, *disk_queue;
-    struct metric *disk_writes, *disk_reads, *disk_hits, *disk_dropped, *disk_errors, *disk_evictions;
+#define ONE(field, kind, name, help) struct metric *field;
+#define EACH(field, n, kind, name, help, ...) struct metric *field[n];
+#include "engine/metrics.def"
+#undef ONE
+#undef EACH
+    /* what counters were set from last */
     struct kv_disk_stats last_disk;
     double last_queries, last_hits, last_copied, last_evictions[3];
+    double longest, busy_slots; /* llama-server's */
 };
 
 /* m NULL: every handle stays NULL, and updates do nothing. */
 void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const char *model_id,
                              int max_model_len);
+/* The cache as it was configured: an info series that vLLM has under this name. */
+void engine_metrics_cache_info(struct metrics *m, uint32_t page_tokens, uint32_t n_pages, const char *type,
+                               bool prefix_cache);
 void engine_metrics_scheme(struct engine_metrics *em, const struct scheme *s);
 void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv);
 void engine_metrics_disk(struct engine_metrics *em, struct kv *kv);
-/* One ended choice. */
-void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int64_t e2e_ns);
+struct profile;
+struct queue_state;
+void engine_metrics_counts(struct engine_metrics *em, int n_running, const struct queue_state *waiting,
+                           uint64_t parked_bytes);
+/* A step that computed n_tokens of n_seqs sequences; its parts in products and attention, of took_ns. */
+void engine_metrics_step(struct engine_metrics *em, int n_seqs, int n_tokens);
+void engine_metrics_parts(struct engine_metrics *em, const struct profile *parts, int64_t took_ns);
+/* A choice when first admitted: its prompt, and what of it the cache had. */
+void engine_metrics_admitted(struct engine_metrics *em, int n_prompt, int n_cached);
+/* One ended choice, and the request whose last choice that was. */
+void engine_metrics_done(struct engine_metrics *em, const struct gen_event *ev, int max_tokens,
+                         int64_t e2e_ns);
+void engine_metrics_request(struct engine_metrics *em, int n, int longest);
 
 #endif

@@ -24,6 +24,7 @@ struct ffn_layer {
     struct ffn_block main;     /* dense, or the shared expert (no matrices when there is none) */
     struct ffn_block *experts; /* [n_routed_experts] */
     int n_experts;
+    uint64_t *expert_tokens;   /* [n_experts] since the start; counted by ffn_run */
     struct matrix router;
     float *router_bias, *norm;
 };
@@ -140,7 +141,8 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
     }
     l->n_experts = c->n_routed_experts;
     l->experts = calloc((size_t)l->n_experts, sizeof(*l->experts));
-    if (!l->experts)
+    l->expert_tokens = calloc((size_t)l->n_experts, sizeof(*l->expert_tokens));
+    if (!l->experts || !l->expert_tokens)
         goto nomem;
     if (t->router_bias.data && !(l->router_bias = vector_copy(&t->router_bias)))
         goto nomem;
@@ -168,10 +170,17 @@ void ffn_layer_free(struct ffn_layer *l)
     for (int i = 0; l->experts && i < l->n_experts; i++)
         block_done(&l->experts[i]);
     free(l->experts);
+    free(l->expert_tokens);
     matrix_done(&l->router);
     free(l->router_bias);
     free(l->norm);
     free(l);
+}
+
+const uint64_t *ffn_layer_expert_tokens(const struct ffn_layer *l, int *ret_n)
+{
+    *ret_n = l->n_experts;
+    return l->expert_tokens;
 }
 
 uint64_t ffn_layer_bytes(const struct ffn_layer *l)
@@ -541,6 +550,8 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
         products_run(step->products, w->list, 1);
         rows_run_light(step->pool, rows, router_experts(c) * w->top_k, choose_rows, w);
         sort_slots(w, n_slots_of(w));
+        for (int i = 0; i < l->n_experts; i++)
+            l->expert_tokens[i] += (uint64_t)(w->first[i + 1] - w->first[i]);
     }
     int n_mid = n_routed_slots(w) + (l->main.gate.packed ? rows : 0);
     for (w->lot = 0; w->lot < n_mid; w->lot = w->lot_end) {

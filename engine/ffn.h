@@ -13,6 +13,8 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
                   struct pool *pool, const struct load_progress *lp, struct ffn_layer **ret,
                   struct err *e) LATENT_MUST_CHECK;
 void ffn_layer_free(struct ffn_layer *l);
+/* Tokens that each routed expert has had since the start, [*ret_n]; NULL: the layer is dense. */
+const uint64_t *ffn_layer_expert_tokens(const struct ffn_layer *l, int *ret_n);
 uint64_t ffn_layer_bytes(const struct ffn_layer *l);
 
 int ffn_work_new(const struct model_config *c, const struct step_limits *lim,

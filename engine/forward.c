@@ -113,13 +113,22 @@ enum tensor_type cache_row_type(enum cache_type type)
     return row_types[type];
 }
 
+static const char *const type_names[] = {
+    [CACHE_BF16] = "bf16", [CACHE_F32] = "f32", [CACHE_INT8] = "int8", [CACHE_FP8] = "fp8",
+    [CACHE_INT4] = "int4",
+};
+
 int cache_type_parse(const char *name)
 {
-    static const char *const names[] = {"bf16", "f32", "int8", "fp8", "int4"}; /* as the enum */
-    for (int i = 0; i < 5; i++)
-        if (!strcmp(name, names[i]))
+    for (int i = 0; i < (int)(sizeof(type_names) / sizeof(*type_names)); i++)
+        if (!strcmp(name, type_names[i]))
             return i;
     return -1;
+}
+
+const char *cache_type_name(enum cache_type type)
+{
+    return type_names[type];
 }
 
 static int check_served(const struct model_config *c, enum cache_type cache_type, struct err *e)
@@ -409,6 +418,30 @@ int model_bind_cache(struct model *m, const struct kv *kv, struct err *e)
 void model_profile(struct model *m, struct profile *p)
 {
     m->products.profile = p;
+}
+
+void model_expert_load(const struct model *m, double *ret_mean, double *ret_max)
+{
+    double sum = 0, max = 0;
+    int n_layers = 0;
+    for (int i = 0; i < m->config.num_hidden_layers; i++) {
+        const struct layer *l = &m->layers[i];
+        int n;
+        const uint64_t *tokens = ffn_layer_expert_tokens(l->shortcut ? l->shortcut : l->ffn, &n);
+        uint64_t all = 0, most = 0;
+        for (int k = 0; tokens && k < n; k++) {
+            all += tokens[k];
+            most = tokens[k] > most ? tokens[k] : most;
+        }
+        if (all == 0)
+            continue;
+        double ratio = (double)most * n / (double)all;
+        sum += ratio;
+        max = ratio > max ? ratio : max;
+        n_layers++;
+    }
+    *ret_mean = n_layers ? sum / n_layers : 0;
+    *ret_max = max;
 }
 
 /* --- a step ------------------------------------------------------------------------------------ */

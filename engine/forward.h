@@ -21,6 +21,7 @@ enum cache_type { CACHE_BF16 = 0, CACHE_F32, CACHE_INT8, CACHE_FP8, CACHE_INT4 }
 
 /* "bf16", "f32", "int8", "fp8", "int4"; another name: -1. */
 int cache_type_parse(const char *name);
+const char *cache_type_name(enum cache_type type);
 enum tensor_type cache_row_type(enum cache_type type); /* of its latent rows */
 
 struct model_options {
@@ -75,6 +76,9 @@ int model_bind_cache(struct model *m, const struct kv *kv, struct err *e) LATENT
 /* Where the time of the steps to come is counted; borrowed, NULL: nowhere. */
 struct profile;
 void model_profile(struct model *m, struct profile *p);
+/* Tokens of each layer's busiest expert over the layer's mean, since the start: mean and largest of the
+ * layers that have experts and computed something; 0 without any. */
+void model_expert_load(const struct model *m, double *ret_mean, double *ret_max);
 /* ERR_INVAL when a limit of model_options is exceeded (a caller's mistake), else 0. */
 int model_forward(struct model *m, const struct forward_batch *batch) LATENT_MUST_CHECK;
 /* What the logits of the last call were made from: a row of hidden_size for each row of them, after the last

@@ -336,6 +336,7 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         metric_observe(env->metrics->ttft, (double)(now - q->job->submitted_ns) / 1e9);
     } else {
         metric_observe(env->metrics->itl, (double)(now - q->last_token_ns) / 1e9);
+        metric_observe(env->metrics->old_tpot, (double)(now - q->last_token_ns) / 1e9);
     }
     q->last_token_ns = now;
     q->tokens[q->n_tokens++] = token;
@@ -399,6 +400,6 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
         write_embedding(q, env->hidden_size, ev);
     if (e)
         ev->error = *e;
-    engine_metrics_done(env->metrics, ev, now - submitted);
+    engine_metrics_done(env->metrics, ev, q->job->req->max_tokens, now - submitted);
     events_post(env->events, ev, env->stopping);
 }

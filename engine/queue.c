@@ -66,6 +66,17 @@ bool seq_before(const struct seq *a, const struct seq *b)
     return c ? c < 0 : a->order < b->order;
 }
 
+struct queue_state queue_look(const struct queue *w, int64_t now)
+{
+    struct queue_state ret = {w->n, 0, 0};
+    for (const struct seq *q = w->head; q; q = q->next) {
+        int64_t waited = q->waited_ns + now - q->wait_began_ns;
+        ret.longest_ns = waited > ret.longest_ns ? waited : ret.longest_ns;
+        ret.n_held += q->held;
+    }
+    return ret;
+}
+
 struct seq *queue_best(const struct queue *w, const struct fair *fair)
 {
     struct seq *best = NULL;

@@ -20,6 +20,11 @@ void queue_insert(struct queue *w, struct seq *q, int64_t now);
 void queue_remove(struct queue *w, struct seq *q, int64_t now);
 /* Marks those that became overdue. */
 void queue_age(struct queue *w, int64_t now, int64_t max_wait);
+struct queue_state {
+    int n, n_held;
+    int64_t longest_ns; /* all its waits together */
+};
+struct queue_state queue_look(const struct queue *w, int64_t now);
 /* The first of those that may run: neither paused nor held. NULL: none. */
 struct seq *queue_best(const struct queue *w, const struct fair *fair);
 /* Goes a before b among those that run? Service counts in the queue only, so that this stays as it is. */

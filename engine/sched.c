@@ -11,6 +11,7 @@
 
 #include "engine/budget.h"
 #include "engine/job.h"
+#include "engine/profile.h"
 #include "engine/queue.h"
 #include "engine/scheme.h"
 
@@ -185,8 +186,13 @@ static void leave(struct sched *s, struct seq *q, enum seq_state was)
         unpark(s, q);
     }
     kv_seq_free(s->c.kv, &q->kv);
-    if (--j->n_live == 0)
-        drop_job(s, j);
+    if (--j->n_live > 0)
+        return;
+    int longest = 0;
+    for (int i = 0; i < j->n_seqs; i++)
+        longest = j->seqs[i].n_output > longest ? j->seqs[i].n_output : longest;
+    engine_metrics_request(s->c.metrics, j->n_seqs, longest);
+    drop_job(s, j);
 }
 
 static void end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e)
@@ -207,8 +213,6 @@ void sched_add(struct sched *s, struct job *j)
     s->jobs = j;
     j->key = fair_enter(s->fair, j->req->fair_key);
     s->now = s->c.now();
-    metric_add(s->c.metrics->prompt_tokens, j->req->n_prompt);
-    metric_add(s->c.metrics->lc_prompt, j->req->n_prompt);
     for (int i = 0; i < j->n_seqs; i++) {
         j->seqs[i].order = s->next_order++;
         queue_insert(&s->waiting, &j->seqs[i], s->now);
@@ -671,7 +675,7 @@ static bool admit_one(struct sched *s)
         q->admitted_before = true;
         q->admitted_ns = s->now;
         q->cached = computed(q);
-        metric_add(s->c.metrics->prompt_cached, q->cached);
+        engine_metrics_admitted(s->c.metrics, q->job->req->n_prompt, q->cached);
         fair_charge(s->fair, q->job->key, to_go(q));
     }
     if (n > 0)
@@ -744,6 +748,7 @@ static void fork_choices(struct sched *s, struct seq *first, float *row, float l
             q->admitted_before = true;
             q->admitted_ns = first->admitted_ns;
             q->cached = j->req->n_prompt;
+            engine_metrics_admitted(s->c.metrics, j->req->n_prompt, q->cached);
         }
         int r = sampler_pick(q->sampler, s->scratch[0], row, j->banned,
                              j->req->min_tokens > 0 ? j->n_banned : 0, 0, &token);
@@ -849,24 +854,26 @@ int sched_step(struct sched *s)
     while (admit_one(s))
         ;
     struct engine_metrics *em = s->c.metrics;
-    metric_set(em->running, s->n_running);
-    metric_set(em->waiting, s->waiting.n);
-    metric_set(em->lc_processing, s->n_running);
-    metric_set(em->lc_deferred, s->waiting.n);
-    metric_set(em->parked_bytes, (double)s->parked_bytes);
+    struct queue_state waiting = queue_look(&s->waiting, s->now);
+    engine_metrics_counts(em, s->n_running, &waiting, s->parked_bytes);
     if (s->n_plan == 0) {
         engine_metrics_cache(em, s->c.kv);
         return 0;
     }
-    metric_observe(em->iteration_tokens, s->plan_tokens);
-    metric_add(em->lc_decode, 1);
+    engine_metrics_step(em, s->n_plan, s->plan_tokens);
     /* Pages given back while planning may be written by this step; from here on none may move. */
     kv_step_begin(s->c.kv);
     int64_t began = s->c.now();
+    if (s->c.profile)
+        *s->c.profile = (struct profile){0};
     int r = compute(s);
     int64_t took = s->c.now() - began;
+    if (s->c.profile)
+        engine_metrics_parts(em, s->c.profile, took);
     kv_disk_computed(s->c.kv, (uint32_t)s->plan_tokens, took);
     double mean = s->plan_prompt ? s->plan_positions / s->plan_prompt : 0;
+    if (s->plan_decodes)
+        metric_add(em->stall, budget_added(&s->budget, s->plan_prompt, mean, took) / 1e9);
     budget_observe(&s->budget, s->plan_decodes, s->plan_prompt, mean, took);
     if (s->plan_decodes)
         metric_observe(em->step_time, (double)took / 1e9);

@@ -46,6 +46,7 @@ struct sched_config {
     const struct tokenizer *tokenizer; /* NULL: ids only */
     struct events *events;
     struct engine_metrics *metrics;
+    struct profile *profile; /* where the model counts its time (model_profile); NULL: it does not */
     const _Atomic int *stopping;
 };
 

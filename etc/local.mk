@@ -10,3 +10,7 @@ LATENTD_UNIT = $(AM_V_GEN)$(MKDIR_P) %D% && $(SED) -e 's,@bindir\@,$(bindir),g' 
 	$(LATENTD_UNIT) $(srcdir)/%D%/latentd.service.in >$@
 %D%/latentd@.service: %D%/latentd@.service.in Makefile
 	$(LATENTD_UNIT) $(srcdir)/%D%/latentd@.service.in >$@
+
+## for Prometheus and Grafana
+monitoringdir = $(pkgdatadir)/monitoring
+dist_monitoring_DATA = %D%/grafana-dashboard.json %D%/prometheus-rules.yml

@@ -54,7 +54,7 @@ static void reset_request(struct conn *c)
     c->query = "";
     c->header_bytes = 0;
     c->n_headers = 0;
-    c->has_host = c->expects = c->message_complete = c->value_seen = c->recoded = false;
+    c->has_host = c->expects = c->message_complete = c->value_seen = c->recoded = c->openmetrics = false;
     c->content_type[0] = c->request_id[0] = 0;
     access_end(c);
     c->client = 0;
@@ -221,6 +221,8 @@ static void take_header(struct conn *c)
         c->recoded = strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, " \t")];
     } else if (!strcasecmp(name, "content-type")) {
         copy_value(c, c->content_type, sizeof(c->content_type));
+    } else if (!strcasecmp(name, "accept")) {
+        metrics_header(c, value);
     } else if (!strcasecmp(name, "authorization") || !strcasecmp(name, "x-api-key")) {
         access_header(c, name, value);
     } else if (!strcasecmp(name, c->s->cfg->forwarded_header)) {

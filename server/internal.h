@@ -99,6 +99,7 @@ struct conn {
     int n_headers;
     bool has_host, expects, message_complete, value_seen;
     bool recoded;           /* a transfer coding besides chunked */
+    bool openmetrics;       /* preferred to Prometheus' text */
     char content_type[128], request_id[132];
     struct buf forwarded;   /* the header that tells of proxies */
     char client_text[PEER_TEXT]; /* its address as a trusted proxy tells, else "" */
@@ -157,7 +158,17 @@ void conn_kick(struct conn *c);       /* look at the connection again, from the 
 /* The address of the client, without the port. */
 void conn_client(const struct conn *c, char *dst, size_t n);
 
-/* --- routes.c: health, metrics -------------------------------------------------------------------- */
+/* --- metrics.c ------------------------------------------------------------------------------------ */
+
+struct process_metrics {
+    struct metric *cpu, *resident, *virt, *fds, *max_fds, *start, *step_age;
+    int64_t start_s;
+};
+int metrics_start(struct server *s, struct err *e) LATENT_MUST_CHECK;
+void metrics_header(struct conn *c, const char *value); /* of Accept */
+void metrics_answer(struct conn *c);
+
+/* --- routes.c: health ----------------------------------------------------------------------------- */
 
 /* Answers what is not the API's. */
 void route_request(struct conn *c);
@@ -230,6 +241,7 @@ struct server {
     struct api *api;
     struct metrics *metrics;
     struct metric *m_connections, *m_rejected, *m_handshakes, *m_handshakes_failed;
+    struct process_metrics process;
     struct access_log *access_log;
     struct audit *audit;
     struct keyring *keyring;

@@ -16,7 +16,7 @@ libserver_a_SOURCES = \
 	%D%/pins.c \
 	%D%/reload.c \
 	%D%/reply.c \
-	%D%/routes.c \
+	%D%/metrics.c %D%/routes.c \
 	%D%/server.c %D%/server.h \
 	%D%/systemd.c \
 	%D%/watchdog.c \

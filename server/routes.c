@@ -1,17 +1,15 @@
-/* server/routes.c - what the server answers itself: health for people and orchestrators, and metrics.
+/* server/routes.c - what the server answers itself: health for people and orchestrators.
  *
  *   /livez     the process works: 503 when a step runs longer than step_stall_timeout, or loading failed
  *   /readyz    send traffic: the model is loaded and no drain has begun
  *   /startupz  loading has ended; until then 503 with the progress
  *   /health    as /readyz, in the words that llama.cpp's clients expect
- *   /metrics   Prometheus text */
+ *   /metrics   in metrics.c */
 #include "config.h"
 
 #include <string.h>
 
 #include "server/internal.h"
-
-#define METRICS_MAX (4u << 20)
 
 static void reply_status(struct conn *c, int status, const char *text)
 {
@@ -62,18 +60,6 @@ static void startup(struct conn *c)
     reply_status(c, ok ? 200 : 503, ok ? "ok" : state_text(c->s));
 }
 
-static void metrics(struct conn *c)
-{
-    struct buf text;
-    buf_init(&text, METRICS_MAX);
-    if (metrics_render(c->s->metrics, &text) < 0)
-        reply_refusal(c, 503, "out of memory");
-    else
-        reply_simple(c, 200, "text/plain; version=0.0.4; charset=utf-8", "",
-                     text.data ? text.data : "", text.n_bytes);
-    buf_done(&text);
-}
-
 static const struct route {
     const char *path, *name; /* name: the handler label of metrics */
     void (*handle)(struct conn *c); /* NULL: the API's */
@@ -82,7 +68,7 @@ static const struct route {
     {"/livez", "health", live},
     {"/readyz", "health", ready},
     {"/startupz", "health", startup},
-    {"/metrics", "metrics", metrics},
+    {"/metrics", "metrics", metrics_answer},
     {"/v1/completions", "completions", NULL},
     {"/v1/chat/completions", "chat", NULL},
     {"/v1/models", "models", NULL},

@@ -413,21 +413,6 @@ static int start_access(struct server *s, struct err *e)
     return r;
 }
 
-static int start_metrics(struct server *s, struct err *e)
-{
-    s->metrics = metrics_new();
-    if (!s->metrics)
-        return err_set(e, ERR_NOMEM, "out of memory");
-    s->m_connections = metrics_gauge(s->metrics, "http_connections", "Open connections.", NULL);
-    s->m_rejected = metrics_counter(s->metrics, "http_connections_rejected_total",
-                                    "Connections refused because of max_connections.", NULL);
-    s->m_handshakes = metrics_counter(s->metrics, "latentd_tls_handshakes_total", "TLS handshakes.",
-                                      "result=\"ok\"");
-    s->m_handshakes_failed =
-        metrics_counter(s->metrics, "latentd_tls_handshakes_total", "TLS handshakes.", "result=\"failed\"");
-    return 0;
-}
-
 static void start_handles(struct server *s)
 {
     uv_async_init(&s->loop, &s->wake, on_wake);
@@ -477,7 +462,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     if (uv_random(NULL, NULL, s->id_seed, sizeof(s->id_seed), 0, NULL) < 0)
         s->id_seed[0] = uv_hrtime();
     start_handles(s);
-    int r = start_metrics(s, &e);
+    int r = metrics_start(s, &e);
     if (r == 0)
         r = start_access(s, &e);
     if (r == 0)

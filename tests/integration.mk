@@ -4,7 +4,7 @@ MJS_LOG_DRIVER = $(LOG_DRIVER)
 MJS_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/integration/run.sh
 
 INTEGRATION_TESTS = \
-	%D%/integration/api.mjs \
+	%D%/integration/api.mjs %D%/integration/metrics.mjs \
 	%D%/integration/http.mjs %D%/integration/keys.mjs %D%/integration/reload.mjs %D%/integration/tls.mjs %D%/integration/edge.mjs \
 	%D%/integration/golden.mjs \
 	%D%/integration/concurrency.mjs \
@@ -62,4 +62,4 @@ check_PROGRAMS += tests/scripted
 tests_scripted_SOURCES = %D%/integration/scripted.c server/main.c
 tests_scripted_CPPFLAGS = $(AM_CPPFLAGS) -DPKGDATADIR='"$(pkgdatadir)"'
 tests_scripted_LDADD = $(LIBS_SERVER)
-EXTRA_DIST += %D%/data/scripted.jinja
+EXTRA_DIST += %D%/data/scripted.jinja %D%/data/prometheus-rules-test.yml

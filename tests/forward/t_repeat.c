@@ -294,7 +294,7 @@ static double counter(const struct rig *r, const char *name)
 {
     struct buf text;
     buf_init(&text, (size_t)1 << 20);
-    ck_assert_int_eq(metrics_render(r->metrics, &text), 0);
+    ck_assert_int_eq(metrics_render(r->metrics, METRICS_TEXT, &text), 0);
     const char *at = strstr(text.data, name);
     while (at && (at == text.data || at[-1] != '\n'))
         at = strstr(at + 1, name);

@@ -171,33 +171,43 @@ START_TEST(test_metrics_render)
     metric_observe(h, 100);
     metric_observe(h, NAN); /* counts nowhere */
     metric_observe(h2, 0.25);
-    ck_assert_int_eq(metrics_render(m, &out), 0);
+    ck_assert_int_eq(metrics_render(m, METRICS_TEXT, &out), 0);
     ck_assert_str_eq(out.data,
                      "# HELP a_total First.\n# TYPE a_total counter\n"
                      "a_total{x=\"1\"} 3\na_total{x=\"2\"} 9007199254740991\n"
                      "# HELP g Gauge.\n# TYPE g gauge\ng -2.5\n"
                      "# HELP h_seconds Times.\n# TYPE h_seconds histogram\n"
                      "h_seconds_bucket{k=\"v\",le=\"0.1\"} 1\n"
-                     "h_seconds_bucket{k=\"v\",le=\"1\"} 2\n"
-                     "h_seconds_bucket{k=\"v\",le=\"10\"} 2\n"
+                     "h_seconds_bucket{k=\"v\",le=\"1.0\"} 2\n"
+                     "h_seconds_bucket{k=\"v\",le=\"10.0\"} 2\n"
                      "h_seconds_bucket{k=\"v\",le=\"+Inf\"} 3\n"
                      "h_seconds_sum{k=\"v\"} 100.6\n"
                      "h_seconds_count{k=\"v\"} 3\n"
                      "# HELP bare No labels.\n# TYPE bare histogram\n"
                      "bare_bucket{le=\"0.1\"} 0\nbare_bucket{le=\"+Inf\"} 1\n"
                      "bare_sum 0.25\nbare_count 1\n");
+    buf_reset(&out);
+    metric_add(metrics_counter(m, "n_max", "Not a counter there.", NULL), 7);
+    ck_assert_int_eq(metrics_render(m, METRICS_OPENMETRICS, &out), 0);
+    const char *head = "# HELP a First.\n# TYPE a counter\n"
+                       "a_total{x=\"1\"} 3\na_total{x=\"2\"} 9007199254740991\n"
+                       "# HELP g Gauge.\n# TYPE g gauge\ng -2.5\n# HELP h_seconds Times.\n";
+    const char *tail = "bare_count 1\n# HELP n_max Not a counter there.\n# TYPE n_max unknown\n"
+                       "n_max 7\n# EOF\n";
+    ck_assert(!strncmp(out.data, head, strlen(head)));
+    ck_assert_str_eq(out.data + out.n_bytes - strlen(tail), tail);
     ck_assert(metric_value(a) == 3 && metric_value(g) == -2.5 && metric_value(h) == 3);
     buf_reset(&out);
     metric_set(g, INFINITY);
-    ck_assert_int_eq(metrics_render(m, &out), 0);
+    ck_assert_int_eq(metrics_render(m, METRICS_TEXT, &out), 0);
     ck_assert_ptr_nonnull(strstr(out.data, "\ng +Inf\n"));
     metric_set(g, NAN);
     buf_reset(&out);
-    ck_assert_int_eq(metrics_render(m, &out), 0);
+    ck_assert_int_eq(metrics_render(m, METRICS_TEXT, &out), 0);
     ck_assert_ptr_nonnull(strstr(out.data, "\ng NaN\n"));
     buf_done(&out);
     buf_init(&out, 100); /* no room: said, not cut in silence */
-    ck_assert_int_eq(metrics_render(m, &out), ERR_LIMIT);
+    ck_assert_int_eq(metrics_render(m, METRICS_TEXT, &out), ERR_LIMIT);
     buf_done(&out);
     metrics_free(&m);
     ck_assert_ptr_null(m);
@@ -274,7 +284,7 @@ START_TEST(test_metrics_threads)
         buf_reset(&out);
         snprintf(name, sizeof(name), "late%d", i);
         ck_assert_ptr_nonnull(metrics_gauge(u.m, name, "Late.", NULL));
-        ck_assert_int_eq(metrics_render(u.m, &out), 0);
+        ck_assert_int_eq(metrics_render(u.m, METRICS_TEXT, &out), 0);
         double v = strtod(strstr(out.data, "\nc ") + 3, NULL);
         ck_assert(v >= last);
         last = v;
@@ -285,7 +295,7 @@ START_TEST(test_metrics_threads)
     ck_assert(metric_value(u.g) == THREADS * EACH / 2);
     ck_assert(metric_value(u.h) == THREADS * EACH);
     buf_reset(&out);
-    ck_assert_int_eq(metrics_render(u.m, &out), 0);
+    ck_assert_int_eq(metrics_render(u.m, METRICS_TEXT, &out), 0);
     ck_assert_ptr_nonnull(strstr(out.data, "h_sum 199996\n")); /* 4 * (16667 + 2 * 16666) */
     buf_done(&out);
     metrics_free(&u.m);
