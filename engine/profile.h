@@ -1,6 +1,6 @@
-/* engine/profile.h - where the time of steps goes: weight products, attention, and what is left. For
- * benchmarks: a model gets a profile by model_profile; without one the cost is a test of a pointer in
- * each job of the pool. Engine thread only. */
+/* engine/profile.h - where the time of steps goes: weight products, attention, and what is left. A
+ * model gets a profile by model_profile, from a benchmark or from the metrics: it costs two readings of the
+ * clock for each job of the pool; without one, a test of a pointer. Engine thread only. */
 #ifndef LATENT_ENGINE_PROFILE_H
 #define LATENT_ENGINE_PROFILE_H
 
