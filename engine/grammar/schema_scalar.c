@@ -73,11 +73,13 @@ static void bound(struct schema *c, struct expr *x, int min, int max)
                                                      "say as much");
 }
 
-/* Any characters but controls. */
+/* Any characters but controls without a short escape. */
 static struct expr *characters(struct rules *b, int min, int max)
 {
     struct expr *set = expr_new(b, EXPR_SET), *x = expr_new(b, EXPR_REPEAT);
-    charset_add(b, &set->set, 0, 0x1f);
+    charset_add(b, &set->set, 0, 7);
+    charset_add(b, &set->set, 0x0b, 0x0b);
+    charset_add(b, &set->set, 0x0e, 0x1f);
     charset_close(b, &set->set, true);
     expr_add(x, set);
     x->min = min;
