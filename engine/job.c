@@ -276,10 +276,9 @@ static bool under_grammar(const struct seq *q)
                           (q->n_output == 0 && !req->thought.begun));
 }
 
-int seq_mask(struct seq *q, const struct job_env *env, uint32_t *bits)
+int seq_mask(struct seq *q, uint32_t *bits)
 {
     const struct gen_request *req = q->job->req;
-    (void)env;
     if (!under_grammar(q))
         return 0;
     int n = matcher_mask(q->matcher, !req->ignore_eos, bits);
@@ -287,7 +286,7 @@ int seq_mask(struct seq *q, const struct job_env *env, uint32_t *bits)
         bits[req->thought.begin / 32] |= 1u << (req->thought.begin % 32); /* it may think first */
         n++;
     }
-    return n > 0 ? 1 : n < 0 ? n : ERR_STATE;
+    return n > 0 ? 1 : n < 0 ? n : ERR_LIMIT;
 }
 
 bool seq_wants_rows(const struct seq *q)
@@ -364,12 +363,12 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         metric_observe(env->metrics->itl, (double)(now - q->last_token_ns) / 1e9);
     }
     q->last_token_ns = now;
+    bool structured = under_grammar(q); /* this token was */
     q->tokens[q->n_tokens++] = token;
     q->n_output++;
     metric_add(env->metrics->generation_tokens, 1);
     metric_add(env->metrics->lc_predicted, 1);
     sampler_accept(q->sampler, token);
-    bool structured = under_grammar(q);
     follow_thought(q, token);
     if (structured && req->grammar_after_thought && !q->thought_over)
         structured = false; /* a thought begins with it */

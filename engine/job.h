@@ -80,8 +80,8 @@ void seq_progress(struct seq *q, const struct job_env *env, int computed);
 /* The token that comes next by force, or -1. */
 int32_t seq_forced(const struct seq *q);
 /* The tokens that may follow, for sampler_pick_masked, into `bits`. 0: any may; 1: those; an error:
- * none may (ERR_STATE), or matcher_mask's. Any thread, one at a time for a sequence. */
-int seq_mask(struct seq *q, const struct job_env *env, uint32_t *bits) LATENT_MUST_CHECK;
+ * none may (ERR_LIMIT), or matcher_mask's. Any thread, one at a time for a sequence. */
+int seq_mask(struct seq *q, uint32_t *bits) LATENT_MUST_CHECK;
 /* Does it need all rows of its prompt: log-probabilities, or the mean? Such prompts are not taken from the
  * cache. */
 bool seq_wants_rows(const struct seq *q);

@@ -688,18 +688,18 @@ static float *last_row(const struct sched *s, const struct planned *p)
 }
 
 /* The next token of q under its grammar, bans and sampling. */
-static int pick(struct sched *s, struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret)
+static int pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret)
 {
     const struct job *job = q->job;
     int n_banned = q->n_output < job->req->min_tokens ? job->n_banned : 0;
     uint32_t *mask = sampler_scratch_mask(scratch);
-    int r = seq_mask(q, &s->env, mask);
+    int r = seq_mask(q, mask);
     if (r < 0)
         return r;
     if (r == 0)
         return sampler_pick(q->sampler, scratch, row, job->banned, n_banned, q->n_output, ret);
     r = sampler_pick_masked(q->sampler, scratch, row, mask, job->banned, n_banned, q->n_output, ret);
-    return r == ERR_INTERNAL ? ERR_STATE : r; /* nothing is left of what the grammar allows */
+    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* nothing is left of what the grammar allows */
 }
 
 static void pick_item(void *arg, int item, int thread)
@@ -709,7 +709,7 @@ static void pick_item(void *arg, int item, int thread)
     const struct planned *p = &s->plan[i];
     const struct job *job = p->q->job;
     float *row = last_row(s, p), max;
-    s->pick_error[i] = pick(s, p->q, s->scratch[thread], row, &s->picked[i]);
+    s->pick_error[i] = pick(p->q, s->scratch[thread], row, &s->picked[i]);
     int32_t forced = seq_forced(p->q);
     if (forced >= 0)
         s->picked[i] = forced;
@@ -722,8 +722,7 @@ static void fail_seq(struct sched *s, struct seq *q, int code)
     struct err e = {0};
     err_set(&e, code,
             code == ERR_INTERNAL ? "the model gave logits that are not finite"
-            : code == ERR_STATE  ? "no token is left that the grammar and the other fields allow"
-            : code == ERR_LIMIT  ? "the grammar is too ambiguous to go on"
+            : code == ERR_LIMIT  ? "no token is left that the grammar and the other fields allow"
                                  : "%s",
             err_name(code));
     end_seq(s, q, FINISH_ERROR, &e);
@@ -762,7 +761,7 @@ static void fork_choices(struct sched *s, struct seq *first, float *row, float l
             q->admitted_ns = first->admitted_ns;
             q->cached = j->req->n_prompt;
         }
-        int r = pick(s, q, s->scratch[0], row, &token);
+        int r = pick(q, s->scratch[0], row, &token);
         accept(s, q, r, token, j->req->logprobs >= 0 ? row : NULL, lse);
     }
 }
