@@ -691,16 +691,29 @@ static float *last_row(const struct sched *s, const struct planned *p)
     return s->logits + (size_t)(p->first_row + p->n_logits - 1) * (size_t)s->c.vocab_size;
 }
 
+/* The next token of q under its grammar, bans and sampling. */
+static int pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret)
+{
+    const struct job *job = q->job;
+    int n_banned = q->n_output < job->req->min_tokens ? job->n_banned : 0;
+    uint32_t *mask = sampler_scratch_mask(scratch);
+    int r = seq_mask(q, mask);
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return sampler_pick(q->sampler, scratch, row, job->banned, n_banned, q->n_output, ret);
+    r = sampler_pick_masked(q->sampler, scratch, row, mask, job->banned, n_banned, q->n_output, ret);
+    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* nothing is left of what the grammar allows */
+}
+
 static void pick_item(void *arg, int item, int thread)
 {
     struct sched *s = arg;
     int i = s->who[item];
     const struct planned *p = &s->plan[i];
     const struct job *job = p->q->job;
-    bool banned = p->q->n_output < job->req->min_tokens;
     float *row = last_row(s, p), max;
-    s->pick_error[i] = sampler_pick(p->q->sampler, s->scratch[thread], row, job->banned,
-                                    banned ? job->n_banned : 0, p->q->n_output, &s->picked[i]);
+    s->pick_error[i] = pick(p->q, s->scratch[thread], row, &s->picked[i]);
     int32_t forced = seq_forced(p->q);
     if (forced >= 0)
         s->picked[i] = forced;
@@ -711,7 +724,10 @@ static void pick_item(void *arg, int item, int thread)
 static void fail_seq(struct sched *s, struct seq *q, int code)
 {
     struct err e = {0};
-    err_set(&e, code, code == ERR_INTERNAL ? "the model gave logits that are not finite" : "%s",
+    err_set(&e, code,
+            code == ERR_INTERNAL ? "the model gave logits that are not finite"
+            : code == ERR_LIMIT  ? "no token is left that the grammar and the other fields allow"
+                                 : "%s",
             err_name(code));
     end_seq(s, q, FINISH_ERROR, &e);
 }
@@ -750,8 +766,7 @@ static void fork_choices(struct sched *s, struct seq *first, float *row, float l
             q->cached = j->req->n_prompt;
             engine_metrics_admitted(s->c.metrics, j->req->n_prompt, q->cached);
         }
-        int r = sampler_pick(q->sampler, s->scratch[0], row, j->banned,
-                             j->req->min_tokens > 0 ? j->n_banned : 0, 0, &token);
+        int r = pick(q, s->scratch[0], row, &token);
         accept(s, q, r, token, j->req->logprobs >= 0 ? row : NULL, lse);
     }
 }

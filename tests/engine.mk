@@ -28,3 +28,9 @@ TESTS += tests/t_samplers
 tests_t_samplers_SOURCES = %D%/unit/t_samplers.c
 tests_t_samplers_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_samplers_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_grammar
+TESTS += tests/t_grammar
+tests_t_grammar_SOURCES = %D%/unit/t_grammar.c
+tests_t_grammar_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_grammar_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
