@@ -430,10 +430,12 @@ static int compile_structure(struct api_exchange *x, struct err *e)
     if (!p->structure_field)
         return 0;
     if (x->thinks && x->thought_begun && x->unthink_id < 0)
-        return err_set_param(e, ERR_UNSUPPORTED, p->structure_field,
-                             "%s: where this model's thoughts end is no token, so that no grammar can begin there",
-                             p->structure_field);
-    int r = engine_grammar(x->a->cfg.engine, p->structure_kind, p->structure, p->n_structure, &x->grammar, &why);
+        return err_set_param(
+            e, ERR_UNSUPPORTED, p->structure_field,
+            "%s: where this model's thoughts end is no token, so that no grammar can begin there",
+            p->structure_field);
+    int r = engine_grammar(x->a->cfg.engine, p->structure_kind, p->structure, p->n_structure, &x->grammar,
+                           &why);
     if (r < 0)
         return err_set_param(e, r, p->structure_field, "%s: %s", p->structure_field, why.text);
     return 0;

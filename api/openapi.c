@@ -19,9 +19,11 @@
 #define SECONDS "{\"type\":[\"number\",\"null\"],\"exclusiveMinimum\":0}"
 
 #define SCHEMA "{\"type\":[\"object\",\"boolean\",\"string\",\"null\"]}"
-#define CHOICE "{\"type\":[\"array\",\"null\"],\"minItems\":1,\"items\":{\"type\":\"string\",\"minLength\":1}}"
-#define FORMAT                                                                                            \
-    "{\"type\":[\"object\",\"null\"],\"required\":[\"type\"],\"properties\":{\"type\":{\"enum\":[\"text\","       \
+#define CHOICE                                                                                             \
+    "{\"type\":[\"array\",\"null\"],\"minItems\":1,\"items\":{\"type\":\"string\",\"minLength\":1}}"
+#define FORMAT                                                                                             \
+    "{\"type\":[\"object\",\"null\"],\"required\":[\"type\"],\"properties\":{\"type\":{\"enum\":["         \
+    "\"text\","                                                                                            \
     "\"json_object\",\"json_schema\",\"structural_tag\"]}}}"
 
 static const struct schema {

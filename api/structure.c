@@ -24,8 +24,9 @@ static const char *inside(struct params *p, const char *name, const char *member
 static int set(struct params *p, const char *name, enum grammar_kind kind, const char *source, struct err *e)
 {
     if (p->structure_field)
-        return err_set_param(e, ERR_INVAL, name, "%s cannot be combined with %s: one of them says what the answer is",
-                             name, p->structure_field);
+        return err_set_param(e, ERR_INVAL, name,
+                             "%s cannot be combined with %s: one of them says what the answer is", name,
+                             p->structure_field);
     p->n_structure = strlen(source);
     p->structure = arena_strndup(p->arena, source, p->n_structure);
     p->structure_kind = kind;
@@ -160,5 +161,6 @@ int read_ollama_format(struct params *p, const cJSON *v, const char *name, struc
         return !*v->valuestring                   ? 0
                : !strcmp(v->valuestring, "json") ? set(p, name, GRAMMAR_OBJECT, "", e)
                                                   : bad(e, name, "\"json\" or a JSON schema");
-    return cJSON_IsObject(v) ? set_json(p, name, GRAMMAR_SCHEMA, v, e) : bad(e, name, "\"json\" or a JSON schema");
+    return cJSON_IsObject(v) ? set_json(p, name, GRAMMAR_SCHEMA, v, e)
+                             : bad(e, name, "\"json\" or a JSON schema");
 }

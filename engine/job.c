@@ -289,6 +289,20 @@ int seq_mask(struct seq *q, uint32_t *bits)
     return n > 0 ? 1 : n < 0 ? n : ERR_LIMIT;
 }
 
+int seq_pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret)
+{
+    const struct job *job = q->job;
+    int n_banned = q->n_output < job->req->min_tokens ? job->n_banned : 0;
+    uint32_t *mask = sampler_scratch_mask(scratch);
+    int r = seq_mask(q, mask);
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return sampler_pick(q->sampler, scratch, row, job->banned, n_banned, q->n_output, ret);
+    r = sampler_pick_masked(q->sampler, scratch, row, mask, job->banned, n_banned, q->n_output, ret);
+    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* nothing is left of what the grammar allows */
+}
+
 bool seq_wants_rows(const struct seq *q)
 {
     const struct gen_request *req = q->job->req;
@@ -407,7 +421,10 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         q->last_event->stop_string = copy;
     }
     q->last_event->stop_token_id = stop_id ? token : -1;
-    seq_end(q, env, hit >= 0 || stop_id || eog || complete ? FINISH_STOP : circles ? FINISH_REPETITION : FINISH_LENGTH,
+    seq_end(q, env,
+            hit >= 0 || stop_id || eog || complete ? FINISH_STOP
+            : circles                              ? FINISH_REPETITION
+                                                   : FINISH_LENGTH,
             NULL);
 }
 

@@ -82,6 +82,9 @@ int32_t seq_forced(const struct seq *q);
 /* The tokens that may follow, for sampler_pick_masked, into `bits`. 0: any may; 1: those; an error:
  * none may (ERR_LIMIT), or matcher_mask's. Any thread, one at a time for a sequence. */
 int seq_mask(struct seq *q, uint32_t *bits) LATENT_MUST_CHECK;
+/* The next token of q under its grammar, bans and sampling; errors are sampler_pick's, and ERR_LIMIT where
+ * nothing is left that all of them allow. */
+int seq_pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret) LATENT_MUST_CHECK;
 /* Does it need all rows of its prompt: log-probabilities, or the mean? Such prompts are not taken from the
  * cache. */
 bool seq_wants_rows(const struct seq *q);

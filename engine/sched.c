@@ -691,21 +691,6 @@ static float *last_row(const struct sched *s, const struct planned *p)
     return s->logits + (size_t)(p->first_row + p->n_logits - 1) * (size_t)s->c.vocab_size;
 }
 
-/* The next token of q under its grammar, bans and sampling. */
-static int pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret)
-{
-    const struct job *job = q->job;
-    int n_banned = q->n_output < job->req->min_tokens ? job->n_banned : 0;
-    uint32_t *mask = sampler_scratch_mask(scratch);
-    int r = seq_mask(q, mask);
-    if (r < 0)
-        return r;
-    if (r == 0)
-        return sampler_pick(q->sampler, scratch, row, job->banned, n_banned, q->n_output, ret);
-    r = sampler_pick_masked(q->sampler, scratch, row, mask, job->banned, n_banned, q->n_output, ret);
-    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* nothing is left of what the grammar allows */
-}
-
 static void pick_item(void *arg, int item, int thread)
 {
     struct sched *s = arg;
@@ -713,7 +698,7 @@ static void pick_item(void *arg, int item, int thread)
     const struct planned *p = &s->plan[i];
     const struct job *job = p->q->job;
     float *row = last_row(s, p), max;
-    s->pick_error[i] = pick(p->q, s->scratch[thread], row, &s->picked[i]);
+    s->pick_error[i] = seq_pick(p->q, s->scratch[thread], row, &s->picked[i]);
     int32_t forced = seq_forced(p->q);
     if (forced >= 0)
         s->picked[i] = forced;
@@ -766,7 +751,7 @@ static void fork_choices(struct sched *s, struct seq *first, float *row, float l
             q->cached = j->req->n_prompt;
             engine_metrics_admitted(s->c.metrics, j->req->n_prompt, q->cached);
         }
-        int r = pick(q, s->scratch[0], row, &token);
+        int r = seq_pick(q, s->scratch[0], row, &token);
         accept(s, q, r, token, j->req->logprobs >= 0 ? row : NULL, lse);
     }
 }

@@ -16,7 +16,11 @@ bool char_next(const char *s, size_t n_bytes, size_t *at, uint32_t *ret)
     if (*at >= n_bytes)
         return false;
     unsigned char c = (unsigned char)s[*at];
-    int n = c < 0x80 ? 1 : c >= 0xc2 && c < 0xe0 ? 2 : c >= 0xe0 && c < 0xf0 ? 3 : c >= 0xf0 && c < 0xf5 ? 4 : 0;
+    int n = c < 0x80                ? 1
+            : c >= 0xc2 && c < 0xe0 ? 2
+            : c >= 0xe0 && c < 0xf0 ? 3
+            : c >= 0xf0 && c < 0xf5 ? 4
+                                    : 0;
     if (n == 0 || *at + (size_t)n > n_bytes)
         return false;
     uint32_t v = n == 1 ? c : c & (0x7fu >> n);

@@ -1,9 +1,10 @@
 /* engine/grammar/grammar.h - what an answer may look like: grammars from several languages, compiled once,
  * and which tokens may come next.
  *
- * Every front end (gbnf.c, regex.c, schema.c, tag.c) ends in the same rules over bytes (rules.h); rules become
- * automata whose edges are bytes or calls of other rules (program.h); a lazy automaton over sets of their
- * configurations answers which tokens may follow (automaton.h). docs/structured.md says what is understood. */
+ * Every front end (gbnf.c, regex.c, schema.c, tag.c) ends in the same rules over bytes (rules.h); rules
+ * become automata whose edges are bytes or calls of other rules (program.h); a lazy automaton over sets of
+ * their configurations answers which tokens may follow (automaton.h). docs/structured.md says what is
+ * understood. */
 #ifndef LATENT_ENGINE_GRAMMAR_GRAMMAR_H
 #define LATENT_ENGINE_GRAMMAR_GRAMMAR_H
 

@@ -391,8 +391,8 @@ static void find_empty(struct maker *m, bool *empty)
 }
 
 /* Without recursion: a walk with colours over nodes; a node leads to the starts of what it calls, and past
- * calls that may be empty. A circle through a start means that its rule begins with itself, and is closed there: nodes of a rule are
- * met after its start. */
+ * calls that may be empty. A circle through a start means that its rule begins with itself, and is closed
+ * there: nodes of a rule are met after its start. */
 static void find_left_recursion(struct maker *m)
 {
     const struct program *p = m->p;

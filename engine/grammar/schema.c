@@ -115,7 +115,8 @@ int32_t schema_base(struct schema *c, enum base_rule r)
                             "[dD][0-7][0-9a-fA-F]{2})))*\"");
         break;
     case RULE_NUMBER:
-        regex_rule(c, rule, "-?(0|[1-9][0-9]{0," MAX_DIGITS "})(\\.[0-9]{1," MAX_DIGITS "})?([eE][+-]?[0-9]{1,2})?");
+        regex_rule(c, rule,
+                   "-?(0|[1-9][0-9]{0," MAX_DIGITS "})(\\.[0-9]{1," MAX_DIGITS "})?([eE][+-]?[0-9]{1,2})?");
         break;
     case RULE_INTEGER:
         regex_rule(c, rule, "-?(0|[1-9][0-9]{0," MAX_DIGITS "})");
@@ -166,10 +167,10 @@ static bool in_list(const char *const *list, size_t n, const char *s)
 
 bool schema_only_notes(const char *keyword)
 {
-    static const char *const notes[] = {"title", "description", "default", "examples", "example", "deprecated",
-                                        "readOnly", "writeOnly", "$comment", "$schema", "$id", "$defs",
-                                        "definitions", "contentEncoding", "contentMediaType",
-                                        "contentSchema"};
+    static const char *const notes[] = {
+        "title",       "description",     "default",          "examples",     "example", "deprecated",
+        "readOnly",    "writeOnly",       "$comment",         "$schema",      "$id",     "$defs",
+        "definitions", "contentEncoding", "contentMediaType", "contentSchema"};
     return in_list(notes, sizeof(notes) / sizeof(*notes), keyword);
 }
 
@@ -184,7 +185,8 @@ static void check_keywords(struct schema *c, const cJSON *s)
             schema_fail(c, ERR_UNSUPPORTED, "$id", "is supported at the root only");
         else if (!strcmp(at->string, "uniqueItems") && !cJSON_IsFalse(at))
             schema_fail(c, ERR_UNSUPPORTED, "uniqueItems", "is not supported");
-        else if (!in_list(known, sizeof(known) / sizeof(*known), at->string) && !schema_only_notes(at->string))
+        else if (!in_list(known, sizeof(known) / sizeof(*known), at->string) &&
+                 !schema_only_notes(at->string))
             schema_fail(c, ERR_UNSUPPORTED, at->string, "this keyword is not supported");
     }
 }
@@ -195,7 +197,8 @@ static unsigned type_of_name(struct schema *c, const cJSON *v)
     for (unsigned i = 0; i < 7; i++)
         if (cJSON_IsString(v) && !strcmp(v->valuestring, names[i]))
             return 1u << i;
-    schema_fail(c, ERR_INVAL, "type", "must be null, boolean, integer, number, string, array, object, or a list");
+    schema_fail(c, ERR_INVAL, "type",
+                "must be null, boolean, integer, number, string, array, object, or a list");
     return 0;
 }
 
@@ -217,12 +220,25 @@ static unsigned guess_types(const cJSON *s)
         const char *keyword;
         unsigned type;
     } hints[] = {
-        {"properties", TYPE_OBJECT}, {"required", TYPE_OBJECT}, {"additionalProperties", TYPE_OBJECT},
-        {"patternProperties", TYPE_OBJECT}, {"minProperties", TYPE_OBJECT}, {"maxProperties", TYPE_OBJECT},
-        {"items", TYPE_ARRAY}, {"prefixItems", TYPE_ARRAY}, {"minItems", TYPE_ARRAY}, {"maxItems", TYPE_ARRAY},
-        {"minLength", TYPE_STRING}, {"maxLength", TYPE_STRING}, {"pattern", TYPE_STRING}, {"format", TYPE_STRING},
-        {"minimum", TYPE_NUMBER}, {"maximum", TYPE_NUMBER}, {"exclusiveMinimum", TYPE_NUMBER},
-        {"exclusiveMaximum", TYPE_NUMBER}, {"multipleOf", TYPE_NUMBER},
+        {"properties", TYPE_OBJECT},
+        {"required", TYPE_OBJECT},
+        {"additionalProperties", TYPE_OBJECT},
+        {"patternProperties", TYPE_OBJECT},
+        {"minProperties", TYPE_OBJECT},
+        {"maxProperties", TYPE_OBJECT},
+        {"items", TYPE_ARRAY},
+        {"prefixItems", TYPE_ARRAY},
+        {"minItems", TYPE_ARRAY},
+        {"maxItems", TYPE_ARRAY},
+        {"minLength", TYPE_STRING},
+        {"maxLength", TYPE_STRING},
+        {"pattern", TYPE_STRING},
+        {"format", TYPE_STRING},
+        {"minimum", TYPE_NUMBER},
+        {"maximum", TYPE_NUMBER},
+        {"exclusiveMinimum", TYPE_NUMBER},
+        {"exclusiveMaximum", TYPE_NUMBER},
+        {"multipleOf", TYPE_NUMBER},
     };
     unsigned types = 0;
     for (size_t i = 0; i < sizeof(hints) / sizeof(*hints); i++)

@@ -9,7 +9,16 @@
 
 #include "engine/grammar/compiled.h"
 
-enum base_rule { RULE_WS, RULE_STRING, RULE_NUMBER, RULE_INTEGER, RULE_OBJECT, RULE_ARRAY, RULE_VALUE, N_BASE };
+enum base_rule {
+    RULE_WS,
+    RULE_STRING,
+    RULE_NUMBER,
+    RULE_INTEGER,
+    RULE_OBJECT,
+    RULE_ARRAY,
+    RULE_VALUE,
+    N_BASE
+};
 
 enum json_type {
     TYPE_NULL = 1, TYPE_BOOLEAN = 2, TYPE_INTEGER = 4, TYPE_NUMBER = 8, TYPE_STRING = 16, TYPE_ARRAY = 32,

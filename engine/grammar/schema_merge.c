@@ -1,4 +1,5 @@
-/* engine/grammar/schema_merge.c - schemas that hold together: references, allOf, and what may not both match. */
+/* engine/grammar/schema_merge.c - schemas that hold together: references, allOf, and what may not both
+ * match. */
 #include "config.h"
 
 #include "engine/grammar/schema.h"
@@ -202,7 +203,8 @@ static const cJSON *merge_any(struct schema *c, const cJSON *a, const cJSON *b)
 /* Properties that only `one` names, under what the other says of further ones. */
 static void limit_properties(struct schema *c, cJSON *out, const cJSON *one, const cJSON *other)
 {
-    const cJSON *more = schema_get(other, "additionalProperties"), *named = schema_get(other, "properties"), *at;
+    const cJSON *more = schema_get(other, "additionalProperties"), *named = schema_get(other, "properties"),
+                *at;
     cJSON *props = cJSON_GetObjectItemCaseSensitive(out, "properties");
     if (!more || cJSON_IsTrue(more))
         return;
@@ -300,12 +302,15 @@ static const cJSON *values_of(struct schema *c, const cJSON *s)
 /* A keyword that both have with different values. False: nothing can match. */
 static bool merge_keyword(struct schema *c, cJSON *out, const cJSON *x, const cJSON *y)
 {
-    static const char *const larger[] = {"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"};
-    static const char *const smaller[] = {"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"};
+    static const char *const larger[] = {"minimum", "exclusiveMinimum", "minLength", "minItems",
+                                         "minProperties"};
+    static const char *const smaller[] = {"maximum", "exclusiveMaximum", "maxLength", "maxItems",
+                                          "maxProperties"};
     const char *k = y->string;
     for (size_t i = 0; i < 5; i++)
         if ((!strcmp(k, larger[i]) || !strcmp(k, smaller[i])) && cJSON_IsNumber(x) && cJSON_IsNumber(y)) {
-            bool take = !strcmp(k, larger[i]) ? y->valuedouble > x->valuedouble : y->valuedouble < x->valuedouble;
+            bool take =
+                !strcmp(k, larger[i]) ? y->valuedouble > x->valuedouble : y->valuedouble < x->valuedouble;
             if (take)
                 put_copy(out, k, y);
             return true;

@@ -134,7 +134,8 @@ static void read_properties(struct object *o, const cJSON *s)
         if (again || schema_get(props, at->valuestring))
             continue;
         if (o->pattern)
-            schema_fail(c, ERR_UNSUPPORTED, "required", "\"%.60s\" is not listed in properties", at->valuestring);
+            schema_fail(c, ERR_UNSUPPORTED, "required", "\"%.60s\" is not listed in properties",
+                        at->valuestring);
         add_property(o, at->valuestring, more ? more : &anything, true);
     }
 }
@@ -215,7 +216,8 @@ static int32_t comma(struct schema *c, int32_t from, bool first)
     return first ? from : rules_use(c->b, rules_text(c->b, from, ",", 1), schema_base(c, RULE_WS));
 }
 
-static int32_t member_value(struct schema *c, int32_t from, const cJSON *s, const char *part, const char *name)
+static int32_t member_value(struct schema *c, int32_t from, const cJSON *s, const char *part,
+                            const char *name)
 {
     struct rules *b = c->b;
     char path[120];

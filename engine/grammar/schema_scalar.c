@@ -24,13 +24,15 @@ static const struct {
     {"date", DATE},
     {"time", TIME},
     {"date-time", DATE "T" TIME},
-    {"duration", "P([0-9]{1,4}[DW]|[0-9]{1,4}Y|[0-9]{1,4}M|([0-9]{1,4}D)?T([0-9]{1,4}H([0-9]{1,4}M)?|[0-9]{1,4}[MS]))"},
+    {"duration",
+     "P([0-9]{1,4}[DW]|[0-9]{1,4}Y|[0-9]{1,4}M|([0-9]{1,4}D)?T([0-9]{1,4}H([0-9]{1,4}M)?|[0-9]{1,4}[MS]))"},
     {"uuid", "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"},
     {"email", "[a-z0-9_+-]{1,24}(\\.[a-z0-9_+-]{1,24}){0,2}@" HOST},
     {"hostname", HOST},
     {"ipv4", OCTET "(\\." OCTET "){3}"},
     {"ipv6", "((" HEX4 ":){7}" HEX4 "|::1|(" HEX4 ":){1,4}(:" HEX4 "){1,3})"},
-    {"uri", "(https?|ftp)://" HOST "(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,32}){0,8}/?(\\?[A-Za-z0-9=&_-]{1,64})?"},
+    {"uri", "(https?|ftp)://" HOST
+            "(:[1-9][0-9]{1,3})?(/[A-Za-z0-9._~-]{1,32}){0,8}/?(\\?[A-Za-z0-9=&_-]{1,64})?"},
 };
 
 static struct expr *format_expr(struct schema *c, const cJSON *v)
@@ -259,8 +261,8 @@ static int32_t ranged(struct schema *c, int32_t from, struct bounds s, bool whol
 }
 
 /* One bound; keyword may be absent. */
-static void read_bound(struct schema *c, const cJSON *s, const char *keyword, bool out, bool upper, bool whole,
-                       struct bounds *at)
+static void read_bound(struct schema *c, const cJSON *s, const char *keyword, bool out, bool upper,
+                       bool whole, struct bounds *at)
 {
     const cJSON *v = schema_get(s, keyword);
     if (!v)
@@ -347,9 +349,10 @@ static int32_t multiples(struct schema *c, int32_t from, const cJSON *v, struct 
     }
     bool upward = lo <= 0 && hi == MAX_WHOLE;
     if (m > MAX_MULTIPLE || !upward || (lo != 0 && lo != -MAX_WHOLE)) {
-        schema_fail(c, ERR_UNSUPPORTED, "multipleOf",
-                    "is supported up to %d without bounds or from 0 on, and where bounds leave at most %d values",
-                    MAX_MULTIPLE, MAX_LISTED);
+        schema_fail(
+            c, ERR_UNSUPPORTED, "multipleOf",
+            "is supported up to %d without bounds or from 0 on, and where bounds leave at most %d values",
+            MAX_MULTIPLE, MAX_LISTED);
         return 0;
     }
     int32_t begin = from;

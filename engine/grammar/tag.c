@@ -50,7 +50,8 @@ static void add_trigger(struct tag *g, const char *s, int trigger)
         int next = child_of(g, at, (uint8_t)*s);
         if (next < 0) {
             next = g->n++;
-            g->t[next] = (struct trigger_node){rules_state(g->c->b), at, 0, g->t[at].depth + 1, (uint8_t)*s, -1};
+            g->t[next] =
+                (struct trigger_node){rules_state(g->c->b), at, 0, g->t[at].depth + 1, (uint8_t)*s, -1};
         }
         at = next;
     }
@@ -134,13 +135,15 @@ int32_t tag_read(struct rules *b, const char *s, size_t n_bytes)
     struct schema c;
     schema_begin(&c, b);
     cJSON *root = schema_parse(b, s, n_bytes, "structural tag");
-    struct tag g = {.c = &c, .structures = schema_get(root, "structures"), .triggers = schema_get(root, "triggers")};
+    struct tag g = {
+        .c = &c, .structures = schema_get(root, "structures"), .triggers = schema_get(root, "triggers")};
     const cJSON *at;
     int32_t rule = rules_rule(b, "structural_tag", 14);
     int i = 0;
     g.max = 1;
     if (root && schema_get(root, "format"))
-        rules_fail(b, ERR_UNSUPPORTED, "format: structural tags are written with structures and triggers here");
+        rules_fail(b, ERR_UNSUPPORTED,
+                   "format: structural tags are written with structures and triggers here");
     if (root && (!cJSON_IsArray(g.structures) || !g.structures->child))
         rules_fail(b, ERR_INVAL, "structures must be a list that is not empty");
     if (root && (!cJSON_IsArray(g.triggers) || !g.triggers->child))
