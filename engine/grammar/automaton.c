@@ -169,7 +169,7 @@ static int32_t intern(struct automaton *a, const struct config *c, int n, bool e
         return ERR_NOMEM;
     if (n)
         memcpy(a->pool + a->n_pool, c, (size_t)n * sizeof(*c));
-    a->states[a->n_states] = (struct state){a->n_pool, n, NULL, end, out};
+    a->states[a->n_states] = (struct state){a->n_pool, n, NULL, STATE_NONE, end, out};
     a->n_pool += n;
     a->state_slots[k] = a->n_states++;
     if ((uint32_t)a->n_states * 2 > a->n_state_slots && !grow_state_slots(a))
@@ -266,6 +266,26 @@ int32_t automaton_start(struct automaton *a)
 int32_t automaton_only(struct automaton *a, struct config c)
 {
     return intern(a, &c, 1, false, false);
+}
+
+int32_t automaton_alike(struct automaton *a, int32_t state)
+{
+    if (a->states[state].alike != STATE_NONE)
+        return a->states[state].alike;
+    int n = a->states[state].n, kept = 0;
+    for (int i = 0; i < n; i++) {
+        a->found[i] = a->pool[a->states[state].at + i];
+        a->found[i].node = a->p->alike[a->found[i].node];
+    }
+    if (n > 1)
+        qsort(a->found, (size_t)n, sizeof(*a->found), by_config);
+    for (int i = 0; i < n; i++)
+        if (kept == 0 || by_config(&a->found[kept - 1], &a->found[i]) != 0)
+            a->found[kept++] = a->found[i];
+    int32_t to = intern(a, a->found, kept, a->states[state].end, a->states[state].out);
+    if (to >= 0)
+        a->states[state].alike = to;
+    return to;
 }
 
 static int32_t make_step(struct automaton *a, int32_t state, int class)

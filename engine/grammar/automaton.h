@@ -32,6 +32,7 @@ struct config {
 struct state {
     int32_t at, n;   /* configurations in the pool: those that a byte may follow */
     int32_t *next;   /* [n_classes], or NULL: none looked for */
+    int32_t alike;   /* the state of the nodes that these are alike to, or STATE_NONE: not looked for */
     bool end;        /* the text may end here */
     bool out;        /* ... or go on behind STACK_UNKNOWN */
 };
@@ -60,6 +61,9 @@ void automaton_done(struct automaton *a);
 int32_t automaton_start(struct automaton *a);
 /* The state of one configuration as it is, without what its calls and ends add. */
 int32_t automaton_only(struct automaton *a, struct config c);
+/* The state that the next PROGRAM_ALIKE bytes do not tell from this one, the same for all of its kind; or an
+ * error below STATE_NONE. */
+int32_t automaton_alike(struct automaton *a, int32_t state);
 /* What a byte of the class makes of a state; STATE_DEAD; ERR_NOMEM. */
 int32_t automaton_step(struct automaton *a, int32_t state, int class);
 /* The same state in another automaton of this program; ERR_NOMEM. */

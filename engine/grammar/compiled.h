@@ -10,6 +10,7 @@
 #include "engine/grammar/vocab.h"
 
 struct kept_mask {
+    int n_set;   /* tokens */
     int n_ids;   /* ids of the tokens; -1: words of a mask */
     int n_doubt; /* nodes of the tree, behind them */
     int32_t data[];

@@ -215,7 +215,7 @@ int grammars_get(struct grammars *g, enum grammar_kind kind, const char *source,
         put_first(g, x);
         *ret = grammar_ref(x);
     } else if (!g->vocab) {
-        r = vocab_new(g->tokenizer, g->n_vocab, &g->vocab);
+        r = vocab_new(g->tokenizer, g->n_vocab, PROGRAM_ALIKE, &g->vocab);
     }
     pthread_mutex_unlock(&g->lock);
     if (x)

@@ -3,7 +3,8 @@
  * The mask of a state is that of its configurations together. What a configuration allows depends mostly on
  * its node alone: the tree of tokens is walked from the node with unknown callers, and the only tokens in
  * doubt are those that leave the rule on their way. They are few, and tried with the callers that are there.
- * So a string in a new place costs what its closing quotes do. Both kinds of masks are kept; when all that
+ * So a string in a new place costs what its closing quotes do. States that are alike for the length of a
+ * token (program.h) share their mask: in a string of bounded length all but the last. Both kinds of masks are kept; when all that
  * is kept becomes too much, everything but the states of living matchers is forgotten. No answer depends on
  * what is kept: limits are on the work of one walk, counted the same whether its steps were known or not. */
 #include "config.h"
@@ -25,10 +26,12 @@ struct matcher {
 
 /* --- masks ----------------------------------------------------------------------------------------- */
 
-static void set_tokens(const struct vocab *v, int32_t node, uint32_t *bits)
+static int set_tokens(const struct vocab *v, int32_t node, uint32_t *bits)
 {
-    for (int32_t id = v->nodes[node].token; id >= 0; id = v->same[id])
+    int n = 0;
+    for (int32_t id = v->nodes[node].token; id >= 0; id = v->same[id], n++)
         bits[id / 32] |= 1u << (id % 32);
+    return n;
 }
 
 static int32_t alive(int32_t state)
@@ -53,10 +56,14 @@ static int walk(struct grammar *g, int32_t state, uint32_t *bits, bool doubt)
         work += 1 + a->states[before].n;
         if (work > MAX_WALK_WORK)
             return ERR_LIMIT;
+        if (n->depth > PROGRAM_ALIKE) { /* for settle_doubts */
+            i = n->end;
+            continue;
+        }
         int32_t s = automaton_step(a, before, p->class_of[n->byte]);
         if (s >= 0) {
             if (n->token >= 0)
-                set_tokens(v, i, bits);
+                (void)set_tokens(v, i, bits);
             g->path[n->depth] = s;
             g->was_out[n->depth] = g->was_out[n->depth - 1] || a->states[s].out;
             i++;
@@ -65,7 +72,7 @@ static int walk(struct grammar *g, int32_t state, uint32_t *bits, bool doubt)
         if (s < STATE_DEAD)
             return s;
         for (int32_t k = i; doubt && g->was_out[n->depth - 1] && k < n->end; k++)
-            if (v->nodes[k].token >= 0)
+            if (v->nodes[k].token >= 0 && v->nodes[k].depth <= PROGRAM_ALIKE)
                 g->doubt[g->n_doubt++] = k;
         i = n->end;
     }
@@ -84,7 +91,7 @@ static struct kept_mask *keep(struct grammar *g, const uint32_t *bits, bool doub
     if (!m)
         return NULL;
     g->n_masks_mem += sizeof(*m) + size;
-    *m = (struct kept_mask){.n_ids = list ? n : -1, .n_doubt = n_doubt};
+    *m = (struct kept_mask){.n_set = n, .n_ids = list ? n : -1, .n_doubt = n_doubt};
     int32_t *at = m->data;
     if (list) {
         for (int i = 0; i < v->n_words; i++)
@@ -133,7 +140,8 @@ static int node_mask(struct grammar *g, int32_t node, const struct kept_mask **r
     return 0;
 }
 
-/* Tries the tokens in doubt from a state; neighbours share the steps of their beginnings. */
+/* Tries the tokens in doubt from a state; neighbours share the steps of their beginnings. Returns how many
+ * tokens were set, or an error. */
 static int settle_doubts(struct grammar *g, int32_t state, const int32_t *list, int n, uint32_t *bits)
 {
     const struct vocab *v = g->vocab;
@@ -141,6 +149,7 @@ static int settle_doubts(struct grammar *g, int32_t state, const int32_t *list, 
     const char *before = "";
     size_t n_before = 0, known = 0; /* bytes of `before` whose steps are in path */
     int64_t work = 0;
+    int n_set = 0;
     g->path[0] = state;
     for (int i = 0; i < n; i++) {
         size_t n_bytes, k = 0;
@@ -162,12 +171,12 @@ static int settle_doubts(struct grammar *g, int32_t state, const int32_t *list, 
             g->path[k + 1] = q = to;
         }
         if (!lost && k == n_bytes)
-            set_tokens(v, list[i], bits);
+            n_set += set_tokens(v, list[i], bits);
         before = s;
         n_before = n_bytes;
         known = k;
     }
-    return 0;
+    return n_set;
 }
 
 static int make_mask(struct grammar *g, int32_t state, uint32_t *bits)
@@ -258,24 +267,28 @@ static struct kept_mask **state_mask(struct grammar *g, int32_t state)
     return &g->state_masks[state];
 }
 
+/* The mask of tokens that PROGRAM_ALIKE bytes hold is that of all states alike; those of more are tried.
+ * Returns how many are set. */
 static int text_mask(struct grammar *g, int32_t state, uint32_t *bits)
 {
-    struct kept_mask **kept = state_mask(g, state);
+    const struct vocab *v = g->vocab;
+    int32_t alike = automaton_alike(&g->automaton, state);
+    struct kept_mask **kept = alike < 0 ? NULL : state_mask(g, alike);
     if (!kept)
         return ERR_NOMEM;
-    memset(bits, 0, (size_t)g->vocab->n_words * 4);
-    if (*kept) {
+    memset(bits, 0, (size_t)v->n_words * 4);
+    if (!*kept) {
+        int r = make_mask(g, alike, bits);
+        struct kept_mask *m = r < 0 ? NULL : keep(g, bits, false);
+        if (!m)
+            return r < 0 ? r : ERR_NOMEM;
+        g->state_masks[alike] = m; /* kept may have moved */
+    } else {
         add_mask(g, *kept, bits);
-        return 0;
     }
-    int r = make_mask(g, state, bits);
-    if (r < 0)
-        return r;
-    struct kept_mask *m = keep(g, bits, false);
-    if (!m)
-        return ERR_NOMEM;
-    g->state_masks[state] = m;
-    return 0;
+    int n_set = g->state_masks[alike]->n_set;
+    int r = settle_doubts(g, state, v->longer, v->n_longer, bits);
+    return r < 0 ? r : n_set + r;
 }
 
 /* --- matchers -------------------------------------------------------------------------------------- */
@@ -334,19 +347,14 @@ int matcher_mask(struct matcher *m, bool with_end, uint32_t *bits)
 {
     struct grammar *g = m->g;
     const struct vocab *v = g->vocab;
-    int n = 0;
     pthread_mutex_lock(&g->lock);
-    int r = make_room(g);
-    if (r == 0)
-        r = text_mask(g, m->state, bits);
+    int n = make_room(g);
+    if (n == 0)
+        n = text_mask(g, m->state, bits);
     atomic_store_explicit(&g->n_mem, memory(g), memory_order_relaxed);
     pthread_mutex_unlock(&g->lock);
-    if (r < 0)
-        return r;
-    for (int i = 0; with_end && m->may_end && i < v->n_end; i++)
+    for (int i = 0; n >= 0 && with_end && m->may_end && i < v->n_end; i++, n++)
         bits[v->end[i] / 32] |= 1u << (v->end[i] % 32);
-    for (int i = 0; i < v->n_words; i++)
-        n += __builtin_popcount(bits[i]);
     return n;
 }
 

@@ -457,6 +457,61 @@ static void find_classes(struct program *p)
     }
 }
 
+static uint64_t stir(uint64_t h, uint64_t v)
+{
+    h = (h ^ v) * 0x9e3779b97f4a7c15ull;
+    return h ^ h >> 29;
+}
+
+/* What a node leads to within one byte more than `before` tells. Calls are what they are: only their own
+ * equals. */
+static uint64_t look(const struct program *p, const struct node *n, const uint64_t *before)
+{
+    uint64_t h = stir(1, (uint64_t)n->final);
+    for (int i = 0; i < n->n_bytes; i++) {
+        const struct node_bytes *e = &p->bytes[n->byte + i];
+        h = stir(stir(h, (uint64_t)e->lo << 8 | e->hi), before[e->to]);
+    }
+    for (int i = 0; i < n->n_calls; i++) {
+        const struct node_call *c = &p->calls[n->call + i];
+        h = stir(stir(h, 7), (uint64_t)(uint32_t)c->start << 32 | (uint32_t)c->to);
+    }
+    return h;
+}
+
+/* Should two that differ have the same hash of 64 bits, a mask would be wrong and its token not accepted. */
+static void find_alike(struct rules *b, struct program *p)
+{
+    size_t n = (size_t)p->n_nodes, n_slots = 16;
+    while (n_slots < 2 * n)
+        n_slots *= 2;
+    uint64_t *now = calloc(n + 1, sizeof(*now)), *then = calloc(n + 1, sizeof(*then));
+    int32_t *slots = malloc(n_slots * sizeof(*slots));
+    p->alike = malloc((n + 1) * sizeof(*p->alike));
+    if (!now || !then || !slots || !p->alike)
+        rules_fail(b, ERR_NOMEM, "out of memory for the grammar");
+    for (int k = 0; k < PROGRAM_ALIKE && rules_tick(b); k++) {
+        for (size_t i = 0; i < n; i++)
+            then[i] = look(p, &p->nodes[i], now);
+        uint64_t *t = now;
+        now = then;
+        then = t;
+    }
+    if (!b->failed)
+        memset(slots, 0xff, n_slots * sizeof(*slots));
+    for (size_t i = 0; i < n && !b->failed; i++) {
+        size_t k = (size_t)stir(3, now[i]) & (n_slots - 1);
+        while (slots[k] >= 0 && now[slots[k]] != now[i])
+            k = (k + 1) & (n_slots - 1);
+        if (slots[k] < 0)
+            slots[k] = (int32_t)i;
+        p->alike[i] = slots[k];
+    }
+    free(now);
+    free(then);
+    free(slots);
+}
+
 int program_new(struct rules *b, int32_t root, struct program **ret)
 {
     struct maker m = {.b = b, .p = calloc(1, sizeof(struct program))};
@@ -484,8 +539,10 @@ int program_new(struct rules *b, int32_t root, struct program **ret)
         find_left_recursion(&m);
     if (!b->failed)
         find_classes(m.p);
+    if (!b->failed)
+        find_alike(b, m.p);
     m.p->n_mem = (size_t)m.p->n_nodes * sizeof(*m.p->nodes) + (size_t)m.p->n_edges * sizeof(*m.p->bytes) +
-                 (size_t)m.p->n_node_calls * sizeof(*m.p->calls) + sizeof(*m.p);
+                 (size_t)m.p->n_node_calls * sizeof(*m.p->calls) + (size_t)m.p->n_nodes * 4 + sizeof(*m.p);
     free(m.pool.v);
     free(m.stack.v);
     free(m.gather.v);
@@ -511,5 +568,6 @@ void program_free(struct program **pp)
     free(p->nodes);
     free(p->bytes);
     free(p->calls);
+    free(p->alike);
     free(p);
 }

@@ -5,6 +5,10 @@
 
 #include "engine/grammar/rules.h"
 
+/* Two nodes are alike when the same texts of so many bytes lead on from them: of a thousand characters in a
+ * row all but the last few are. */
+#define PROGRAM_ALIKE 32
+
 struct node_bytes {
     int32_t to;
     uint8_t lo, hi;
@@ -26,6 +30,7 @@ struct program {
     struct node_call *calls;
     int n_nodes, n_edges, n_node_calls;
     int32_t start;
+    int32_t *alike;        /* of a node: the first that PROGRAM_ALIKE bytes do not tell from it */
     int n_classes;         /* bytes that no edge tells apart are one class */
     uint8_t class_of[256]; /* of a byte */
     uint8_t byte_of[256];  /* one of a class */

@@ -89,7 +89,7 @@ static int fill(struct vocab *v, struct text *t)
     return 0;
 }
 
-int vocab_new(const struct tokenizer *t, int n_ids, struct vocab **ret)
+int vocab_new(const struct tokenizer *t, int n_ids, int most, struct vocab **ret)
 {
     struct vocab *v = calloc(1, sizeof(*v));
     struct text *texts = malloc(((size_t)n_ids + 1) * sizeof(*texts));
@@ -103,6 +103,13 @@ int vocab_new(const struct tokenizer *t, int n_ids, struct vocab **ret)
         r = v->same && v->end ? fill(v, texts) : ERR_NOMEM;
     }
     free(texts);
+    for (int32_t i = 0; r == 0 && i < v->n_nodes; i++)
+        v->n_longer += v->nodes[i].depth > most && v->nodes[i].token >= 0;
+    if (r == 0 && !(v->longer = malloc(((size_t)v->n_longer + 1) * sizeof(*v->longer))))
+        r = ERR_NOMEM;
+    for (int32_t i = 0, n = 0; r == 0 && i < v->n_nodes; i++)
+        if (v->nodes[i].depth > most && v->nodes[i].token >= 0)
+            v->longer[n++] = i;
     if (r < 0) {
         vocab_free(&v);
         return r;
@@ -120,5 +127,6 @@ void vocab_free(struct vocab **vp)
     free(v->nodes);
     free(v->same);
     free(v->end);
+    free(v->longer);
     free(v);
 }

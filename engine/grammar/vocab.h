@@ -18,13 +18,15 @@ struct vocab {
     int n_nodes, max_depth;
     struct trie_node *nodes;
     int32_t *same; /* the next token with the same text, or -1 */
+    int n_longer;
+    int32_t *longer; /* nodes with tokens of more than `most` bytes */
     int n_end;
     int32_t *end; /* tokens that end a text */
 };
 
 /* Control tokens and those without text are left out. n_ids: of the model, which may have more than the
- * tokenizer. ERR_NOMEM, ERR_LIMIT (a token of more than 65535 bytes). */
-int vocab_new(const struct tokenizer *t, int n_ids, struct vocab **ret) LATENT_MUST_CHECK;
+ * tokenizer. most: see `longer`. ERR_NOMEM, ERR_LIMIT (a token of more than 65535 bytes). */
+int vocab_new(const struct tokenizer *t, int n_ids, int most, struct vocab **ret) LATENT_MUST_CHECK;
 void vocab_free(struct vocab **v);
 
 #endif

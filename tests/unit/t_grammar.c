@@ -22,6 +22,8 @@ static const char *const pieces[] = {
     "\n", "\n\xe2\x96\x81\xe2\x96\x81", ",\n", ", ", "a", "b", "ab", "aa", "aab", "abc", "\xc3\xa9", "\xe4\xb8\xad",
     "\xf0\x9f\x98\x80", "\\", "\\n", "\\u", "\\\"", "x\"", "x\",\"", "\"x\"", "yes", "no", "ye", "es", "2024", "-01",
     "T1", "Z\"", "@", ".com", "red", "green", "blue", "gre", "en\"", "<fn", "<fn=", "</fn>", ">{", "hello",
+    /* at and beyond the length that nodes are compared for */
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabaaaaaaaa",
 };
 
 static struct tokenizer *tokenizer;
@@ -125,6 +127,9 @@ static const struct example examples[] = {
     {GRAMMAR_REGEX, "(?:a|b){0}c|\\u{1F600}|[\\w-]{2,}", {"c", "\xf0\x9f\x98\x80", "a-_9"}, {"ac ", "-", ""}},
     {GRAMMAR_REGEX, "(?<y>[0-9]{4})-(?P<m>0[1-9])", {"2024-01"}, {"2024-00"}},
     {GRAMMAR_REGEX, "a{,2}|[]", {"a{,2}"}, {"a", "aa"}},
+    {GRAMMAR_REGEX, "a{45}|b", {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "b"}, {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a"}},
+    {GRAMMAR_REGEX, "[ab]{34,70}", {"abababababababababababababababababababab"}, {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", ""}},
+    {GRAMMAR_SCHEMA, "{\"type\":\"string\",\"maxLength\":44}", {"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "\"\""}, {"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""}},
     {GRAMMAR_CHOICE, "[\"yes\",\"no\",\"yes, \\\"of course\\\"\"]", {"yes", "no", "yes, \"of course\""},
      {"", "y", "yesno", "YES"}},
     {GRAMMAR_OBJECT, "", {"{}", "{\"a\": [1, 2.5e-3, null, {\"b\": true}]}", "{ \"\\u00e9\\n\":\"x\"}"},
