@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/utf8.h"
 
 #define WORK_A_STATE 64 /* units of work that a state of the limit is worth */
 #define CLOCK_EVERY 4096
@@ -44,6 +45,11 @@ int rules_fail(struct rules *b, int code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(b->err.text, sizeof(b->err.text), fmt, ap);
     va_end(ap);
+    /* parts of the source: what a terminal would obey, or half a character, is not repeated */
+    bool valid = utf8_valid(b->err.text, strlen(b->err.text));
+    for (char *s = b->err.text; *s; s++)
+        if ((unsigned char)*s < 0x20 || *s == 0x7f || (!valid && (unsigned char)*s >= 0x80))
+            *s = '?';
     b->err.code = code;
     return b->failed = code;
 }
