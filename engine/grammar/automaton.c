@@ -38,7 +38,8 @@ int automaton_init(struct automaton *a, const struct program *p)
     a->state_slots = malloc(a->n_state_slots * sizeof(*a->state_slots));
     a->stack_slots = malloc(a->n_stack_slots * sizeof(*a->stack_slots));
     if (!a->found || !a->todo || !a->seen || !a->seen_when || !a->state_slots || !a->stack_slots ||
-        !room(a, &a->stacks, 0, 2, &a->cap_stacks, sizeof(*a->stacks))) {
+        !room(a, &a->stacks, 0, 2, &a->cap_stacks, sizeof(*a->stacks)) ||
+        !room(a, &a->pool, 0, 1, &a->cap_pool, sizeof(*a->pool))) {
         automaton_done(a);
         return ERR_NOMEM;
     }
