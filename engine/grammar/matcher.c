@@ -4,9 +4,10 @@
  * its node alone: the tree of tokens is walked from the node with unknown callers, and the only tokens in
  * doubt are those that leave the rule on their way. They are few, and tried with the callers that are there.
  * So a string in a new place costs what its closing quotes do. States that are alike for the length of a
- * token (program.h) share their mask: in a string of bounded length all but the last. Both kinds of masks are kept; when all that
- * is kept becomes too much, everything but the states of living matchers is forgotten. No answer depends on
- * what is kept: limits are on the work of one walk, counted the same whether its steps were known or not. */
+ * token (program.h) share their mask: in a string of bounded length all but the last. Both kinds of masks
+ * are kept; when all that is kept becomes too much, everything but the states of living matchers is
+ * forgotten. No answer depends on what is kept: limits are on the work of one walk, counted the same whether
+ * its steps were known or not. */
 #include "config.h"
 
 #include <stdlib.h>

@@ -97,6 +97,13 @@ static const char *const pieces[] = {
     "</fn>",
     ">{",
     "hello",
+    /* at and beyond the length that nodes are compared for */
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"}",
+    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaabaaaaaaaa",
 };
 
 static struct tokenizer *tokenizer;
@@ -209,12 +216,21 @@ static const struct example examples[] = {
      {"abc", "a\xe4\xb8\xad"
              "c"},
      {"a\nc", "ac"}},
-    {GRAMMAR_REGEX,
-     "(?:a|b){0}c|\\u{1F600}|[\\w-]{2,}",
-     {"c", "\xf0\x9f\x98\x80", "a-_9"},
-     {"ac ", "-", ""}},
+    {GRAMMAR_REGEX, "(?:a|b){0}c|\\u{1F600}|[\\w-]{2,}", {"c", "\xf0\x9f\x98\x80", "a-_9"}, {"ac ", "-", ""}},
     {GRAMMAR_REGEX, "(?<y>[0-9]{4})-(?P<m>0[1-9])", {"2024-01"}, {"2024-00"}},
     {GRAMMAR_REGEX, "a{,2}|[]", {"a{,2}"}, {"a", "aa"}},
+    {GRAMMAR_REGEX,
+     "a{45}|b",
+     {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "b"},
+     {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "a"}},
+    {GRAMMAR_REGEX,
+     "[ab]{34,70}",
+     {"abababababababababababababababababababab"},
+     {"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", ""}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"string\",\"maxLength\":44}",
+     {"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"", "\"\""},
+     {"\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\""}},
     {GRAMMAR_CHOICE,
      "[\"yes\",\"no\",\"yes, \\\"of course\\\"\"]",
      {"yes", "no", "yes, \"of course\""},
@@ -304,10 +320,7 @@ static const struct example examples[] = {
      "{\"type\":\"number\",\"exclusiveMinimum\":0}",
      {"0.001", "1", "12.5", "100000"},
      {"0", "0.0", "-1"}},
-    {GRAMMAR_SCHEMA,
-     "{\"type\":\"integer\",\"multipleOf\":7}",
-     {"0", "7", "-14", "1001"},
-     {"1", "15", "07"}},
+    {GRAMMAR_SCHEMA, "{\"type\":\"integer\",\"multipleOf\":7}", {"0", "7", "-14", "1001"}, {"1", "15", "07"}},
     {GRAMMAR_SCHEMA,
      "{\"type\":\"number\",\"multipleOf\":5,\"minimum\":1,\"maximum\":20}",
      {"5", "20"},
@@ -315,8 +328,8 @@ static const struct example examples[] = {
     {GRAMMAR_SCHEMA, "{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"integer\"}]}", {"null", "3"}, {"\"\""}},
     {GRAMMAR_SCHEMA,
      "{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"a\"},\"v\":{\"type\":\"null\"}},"
-     "\"required\":[\"k\",\"v\"]},{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"b\"}},"
-     "\"required\":[\"k\"]}]}",
+     "\"required\":[\"k\",\"v\"]},{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"b\"}},\"required\":"
+     "[\"k\"]}]}",
      {"{\"k\":\"a\",\"v\":null}", "{\"k\":\"b\"}"},
      {"{\"k\":\"a\"}", "{\"k\":\"c\"}"}},
     {GRAMMAR_SCHEMA,
@@ -337,10 +350,7 @@ static const struct example examples[] = {
      "{\"$ref\":\"#/$defs/t\"}}}}]}},\"$ref\":\"#/$defs/t\"}",
      {"{\"n\":1}", "{\"n\":1,\"kids\":[{\"n\":2,\"kids\":[]}]}"},
      {"{\"n\":1,\"kids\":[{}]}"}},
-    {GRAMMAR_SCHEMA,
-     "{\"type\":[\"string\",\"null\"],\"maxLength\":1}",
-     {"\"a\"", "null"},
-     {"\"ab\"", "1"}},
+    {GRAMMAR_SCHEMA, "{\"type\":[\"string\",\"null\"],\"maxLength\":1}", {"\"a\"", "null"}, {"\"ab\"", "1"}},
     {GRAMMAR_TAG,
      "{\"structures\":[{\"begin\":\"<fn=a>\",\"schema\":{\"type\":\"integer\"},\"end\":\"</fn>\"},"
      "{\"begin\":\"<fn=b>\",\"schema\":{\"const\":\"x\"},\"end\":\"</fn>\"}],\"triggers\":[\"<fn=\"]}",
@@ -373,8 +383,7 @@ static const struct {
 } refusals[] = {
     {GRAMMAR_GBNF, "root ::= root \"a\" | \"b\"", ERR_UNSUPPORTED, "\"root\" begins with itself"},
     {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root", ERR_INVAL, "nothing matches"},
-    {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root | \"y\"", ERR_UNSUPPORTED,
-     "begins with itself"},
+    {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root | \"y\"", ERR_UNSUPPORTED, "begins with itself"},
     {GRAMMAR_GBNF, "root ::= nope", ERR_INVAL, "\"nope\" is used and never defined"},
     {GRAMMAR_GBNF, "a ::= \"a\"", ERR_INVAL, "no rule \"root\""},
     {GRAMMAR_GBNF, "root ::= \"a\nb ::= \"c\"", ERR_INVAL, "line 1"},
@@ -539,8 +548,8 @@ static void random_expr(char *s, size_t *n, size_t cap, int depth, int rule, int
     if (*n + 200 > cap)
         what = 0;
     if (what == 1 && rule + 1 < n_rules) {
-        *n += (size_t)snprintf(s + *n, cap - *n, " r%d",
-                               rule + 1 + (int)below((unsigned)(n_rules - rule - 1)));
+        *n +=
+            (size_t)snprintf(s + *n, cap - *n, " r%d", rule + 1 + (int)below((unsigned)(n_rules - rule - 1)));
     } else if (what == 2) {
         *n += (size_t)snprintf(s + *n, cap - *n, " (\"%c\" r%d | \"x\")", 'a' + (int)below(3), rule);
     } else if (what == 3 || what == 4) {
