@@ -482,6 +482,33 @@ void schema_finish(struct schema *c)
     cJSON_Delete(c->root);
 }
 
+/* cJSON's strings end at the first NUL: what stands behind it would be lost without a word. */
+static bool has_nul(const char *s, size_t n_bytes)
+{
+    bool in_string = false;
+    for (size_t i = 0; i < n_bytes; i++) {
+        if (in_string && s[i] == '\\') {
+            if (n_bytes - i > 5 && !memcmp(s + i + 1, "u0000", 5))
+                return true;
+            i++;
+        } else if (s[i] == '"') {
+            in_string = !in_string;
+        }
+    }
+    return false;
+}
+
+/* A number beyond a double is read as infinity, and written as null. Depth: cJSON's limit. */
+static bool all_finite(const cJSON *j)
+{
+    if (cJSON_IsNumber(j) && !isfinite(j->valuedouble))
+        return false;
+    for (const cJSON *at = j->child; at; at = at->next)
+        if (!all_finite(at))
+            return false;
+    return true;
+}
+
 /* JSON text that may hold NUL bytes nowhere and nothing behind it. */
 cJSON *schema_parse(struct rules *b, const char *s, size_t n_bytes, const char *what)
 {
@@ -495,6 +522,10 @@ cJSON *schema_parse(struct rules *b, const char *s, size_t n_bytes, const char *
     }
     if (!j)
         rules_fail(b, ERR_INVAL, "the %s is not JSON", what);
+    else if (has_nul(s, n_bytes))
+        rules_fail(b, ERR_UNSUPPORTED, "the %s has the character \\u0000, which is not supported", what);
+    else if (!all_finite(j))
+        rules_fail(b, ERR_INVAL, "the %s has a number that is not within +-1.8e308", what);
     return j;
 }
 

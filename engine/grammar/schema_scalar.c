@@ -281,8 +281,10 @@ static void read_bound(struct schema *c, const cJSON *s, const char *keyword, bo
         return;
     }
     if (fabs(d) > (double)MAX_WHOLE) {
-        if ((d > 0) == upper)
-            return; /* beyond all that is generated */
+        if ((d > 0) == upper) { /* beyond all that a bounded number has; RULE_NUMBER has more */
+            at->some = true;
+            return;
+        }
         schema_fail(c, ERR_UNSUPPORTED, keyword, "must be within 10^15");
         return;
     }

@@ -337,6 +337,21 @@ static const struct example examples[] = {
      "{\"properties\":{\"a\":{\"type\":\"integer\",\"minimum\":3},\"b\":{\"type\":\"null\"}}}]}",
      {"{\"a\":3}", "{\"a\":4,\"b\":null}"},
      {"{}", "{\"a\":2}", "{\"a\":3.5}"}},
+    /* bounds beyond what is generated still bound: the first are JavaScript's safe integers */
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"integer\",\"minimum\":-9007199254740991,\"maximum\":9007199254740991}",
+     {"5", "-999999999999999", "999999999999999"},
+     {"9007199254740992", "-9007199254740992", "99999999999999999"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"number\",\"minimum\":-1e16}",
+     {"5", "-0.5"},
+     {"-1e99", "-99999999999999999"}},
+    {GRAMMAR_SCHEMA,
+     "{\"type\":\"number\",\"exclusiveMaximum\":1e16}",
+     {"5"},
+     {"1e99", "10000000000000000"}},
+    /* a backslash, then letters: no NUL */
+    {GRAMMAR_SCHEMA, "{\"const\":\"\\\\u0000\"}", {"\"\\\\u0000\""}, {"\"\"", "\"\\\\\""}},
     {GRAMMAR_SCHEMA,
      "{\"$ref\":\"#/$defs/node\",\"$defs\":{\"node\":{\"type\":\"object\",\"properties\":{\"v\":{\"type\":"
      "\"integer\"},\"next\":{\"anyOf\":[{\"type\":\"null\"},{\"$ref\":\"#/$defs/node\",\"title\":\"n\"}]}},"
@@ -408,6 +423,9 @@ static const struct {
     {GRAMMAR_CHOICE, "[1]", ERR_INVAL, "strings"},
     {GRAMMAR_SCHEMA, "{", ERR_INVAL, "not JSON"},
     {GRAMMAR_SCHEMA, "{} x", ERR_INVAL, "not JSON"},
+    {GRAMMAR_SCHEMA, "{\"const\":\"a\\u0000b\"}", ERR_UNSUPPORTED, "u0000"},
+    {GRAMMAR_CHOICE, "[\"a\\u0000b\"]", ERR_UNSUPPORTED, "u0000"},
+    {GRAMMAR_SCHEMA, "{\"enum\":[1,[-1e400]]}", ERR_INVAL, "1.8e308"},
     {GRAMMAR_SCHEMA, "[]", ERR_INVAL, "object or a boolean"},
     {GRAMMAR_SCHEMA, "false", ERR_INVAL, "nothing matches"},
     {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"not\":{}}}}", ERR_UNSUPPORTED, "#/properties/a/not"},
