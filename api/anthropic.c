@@ -190,12 +190,12 @@ static struct api_exchange *handle(struct api *a, const struct api_request *req,
     struct api_exchange *x = exchange_new(a, r, req, &p, 1, ops);
     if (!x)
         return NULL;
-    if (check_model(a, &x->p, &e) < 0 || anthropic_to_chat(&x->p, &e) < 0 || chat_prompt(a, x, &e) < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    int n = check_model(a, &x->p, &e);
+    if (n == 0)
+        n = anthropic_to_chat(&x->p, &e);
+    if (n == 0)
+        n = chat_prompt(a, x, &e);
+    return exchange_start_if(x, n, &e);
 }
 
 struct api_exchange *handle_messages(struct api *a, const struct api_request *req, const struct reply *r)

@@ -8,58 +8,24 @@
 
 #include "api/build.h"
 #include "api/internal.h"
+#include "api/json_read.h"
 
-static const cJSON *get(const cJSON *o, const char *name)
-{
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
-    return cJSON_IsNull(v) ? NULL : v;
-}
-
-static const char *string_of(const cJSON *o, const char *name)
-{
-    return cJSON_GetStringValue(get(o, name));
-}
-
-static int bad(struct err *e, const char *field, const char *expected)
-{
-    return err_set_param(e, ERR_INVAL, field, "%s must be %s", field, expected);
-}
-
-/* A string, or a list of text blocks joined. *ret is malloc'ed. */
 static int text_of(const cJSON *v, const char *field, char **ret, struct err *e)
 {
-    const cJSON *at;
-    struct buf all;
-    buf_init(&all, (size_t)1 << 30);
-    int r = buf_puts(&all, cJSON_IsString(v) ? v->valuestring : "");
-    bool ok = cJSON_IsString(v) || cJSON_IsArray(v);
-    if (cJSON_IsArray(v))
-        cJSON_ArrayForEach(at, v)
-        {
-            const char *type = string_of(at, "type"), *text = string_of(at, "text");
-            ok = ok && type && !strcmp(type, "text") && text;
-            if (ok && r == 0)
-                r = buf_puts(&all, text);
-        }
-    if (!ok || r < 0) {
-        buf_done(&all);
-        return !ok ? bad(e, field, "a string or a list of text blocks")
-                   : err_set(e, r, "out of memory for the request");
-    }
-    *ret = buf_take(&all, NULL);
-    return 0;
+    static const char *const types[] = {"text", NULL};
+    return build_joined(v, types, field, "a string or a list of text blocks", ret, e);
 }
 
 static int add_result(struct build *b, const cJSON *block, const char *field, struct err *e)
 {
-    const char *id = string_of(block, "tool_use_id");
+    const char *id = json_text(block, "tool_use_id");
     char *text = NULL, name[128];
     if (!id) {
         snprintf(name, sizeof(name), "%s.tool_use_id", field);
-        return bad(e, name, "a string");
+        return params_bad(e, name, "a string");
     }
     snprintf(name, sizeof(name), "%s.content", field);
-    int r = get(block, "content") ? text_of(get(block, "content"), name, &text, e) : 0;
+    int r = json_get(block, "content") ? text_of(json_get(block, "content"), name, &text, e) : 0;
     if (r < 0)
         return r;
     cJSON *m = build_message(b, "tool");
@@ -71,10 +37,10 @@ static int add_result(struct build *b, const cJSON *block, const char *field, st
 
 static int add_use(struct build *b, cJSON *m, const cJSON *block, const char *field, struct err *e)
 {
-    const char *id = string_of(block, "id"), *name = string_of(block, "name");
-    const cJSON *input = get(block, "input");
+    const char *id = json_text(block, "id"), *name = json_text(block, "name");
+    const cJSON *input = json_get(block, "input");
     if (!id || !name || !cJSON_IsObject(input))
-        return bad(e, field, "a tool_use block with id, name and input");
+        return params_bad(e, field, "a tool_use block with id, name and input");
     char *args = cJSON_PrintUnformatted(input);
     if (!args)
         b->err = ERR_NOMEM;
@@ -87,45 +53,45 @@ static int add_use(struct build *b, cJSON *m, const cJSON *block, const char *fi
 static int add_block(struct build *b, cJSON **m, const char *role, const cJSON *block, const char *field,
                      struct err *e)
 {
-    const char *type = string_of(block, "type");
+    const char *type = json_text(block, "type");
     bool assistant = !strcmp(role, "assistant");
     if (type && !strcmp(type, "tool_result") && !assistant)
         return add_result(b, block, field, e);
-    bool text = type && !strcmp(type, "text") && string_of(block, "text");
-    bool thought = type && !strcmp(type, "thinking") && string_of(block, "thinking") && assistant;
+    bool text = type && !strcmp(type, "text") && json_text(block, "text");
+    bool thought = type && !strcmp(type, "thinking") && json_text(block, "thinking") && assistant;
     bool use = type && !strcmp(type, "tool_use") && assistant;
     if (type && !strcmp(type, "redacted_thinking") && assistant)
         return 0; /* nobody here can read it */
     if (!text && !thought && !use)
-        return bad(e, field,
+        return params_bad(e, field,
                    assistant ? "a text, thinking or tool_use block" : "a text or tool_result block");
     if (!*m)
         *m = build_message(b, role);
     if (use)
         return add_use(b, *m, block, field, e);
     if (thought)
-        build_more(b, *m, "reasoning_content", string_of(block, "thinking"));
+        build_more(b, *m, "reasoning_content", json_text(block, "thinking"));
     else
-        build_more(b, *m, "content", string_of(block, "text"));
+        build_more(b, *m, "content", json_text(block, "text"));
     return 0;
 }
 
 static int add_message(struct build *b, const cJSON *v, int i, struct err *e)
 {
-    const char *role = string_of(v, "role");
-    const cJSON *content = get(v, "content"), *at;
+    const char *role = json_text(v, "role");
+    const cJSON *content = json_get(v, "content"), *at;
     char field[96];
     int k = 0;
     snprintf(field, sizeof(field), "messages[%d].role", i);
     if (!role || (strcmp(role, "user") != 0 && strcmp(role, "assistant") != 0))
-        return bad(e, field, "user or assistant");
+        return params_bad(e, field, "user or assistant");
     snprintf(field, sizeof(field), "messages[%d].content", i);
     if (cJSON_IsString(content)) {
         build_text(b, build_message(b, role), "content", content->valuestring);
         return 0;
     }
     if (!cJSON_IsArray(content) || !content->child)
-        return bad(e, field, "a string or a list of blocks");
+        return params_bad(e, field, "a string or a list of blocks");
     cJSON *m = NULL;
     cJSON_ArrayForEach(at, content)
     {
@@ -147,15 +113,15 @@ static int add_tools(struct build *b, struct params *p, struct err *e)
     int i = 0;
     cJSON_ArrayForEach(at, given)
     {
-        const char *name = string_of(at, "name"), *type = string_of(at, "type");
-        const cJSON *schema = get(at, "input_schema");
+        const char *name = json_text(at, "name"), *type = json_text(at, "type");
+        const cJSON *schema = json_get(at, "input_schema");
         snprintf(field, sizeof(field), "tools[%d]", i++);
         if (type && strcmp(type, "custom") != 0)
             return err_set_param(e, ERR_UNSUPPORTED, field,
                                  "%s: tools of the server (\"%.40s\") are not supported", field, type);
         if (!name || !cJSON_IsObject(schema))
-            return bad(e, field, "an object with name and input_schema");
-        build_tool(b, tools, name, string_of(at, "description"), schema);
+            return params_bad(e, field, "an object with name and input_schema");
+        build_tool(b, tools, name, json_text(at, "description"), schema);
     }
     p->tools = tools;
     return 0;
@@ -168,7 +134,7 @@ int anthropic_to_chat(struct params *p, struct err *e)
     char *system = NULL;
     int i = 0, r = 0;
     if (!cJSON_IsArray(given) || !given->child)
-        return bad(e, "messages", "a list of at least one message");
+        return params_bad(e, "messages", "a list of at least one message");
     build_init(&b, p);
     if (p->system && (r = text_of(p->system, "system", &system, e)) < 0)
         return r;
@@ -184,7 +150,7 @@ int anthropic_to_chat(struct params *p, struct err *e)
         return r;
     /* an answer that the client began is gone on with */
     const cJSON *last = cJSON_GetArrayItem(b.messages, cJSON_GetArraySize(b.messages) - 1);
-    const char *role = string_of(last, "role");
+    const char *role = json_text(last, "role");
     if (role && !strcmp(role, "assistant") && !cJSON_HasObjectItem(last, "tool_calls")) {
         p->continue_final_message = true;
         p->add_generation_prompt = false;
@@ -195,13 +161,13 @@ int anthropic_to_chat(struct params *p, struct err *e)
 
 int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    const char *type = string_of(v, "type");
-    const cJSON *one = get(v, "disable_parallel_tool_use");
+    const char *type = json_text(v, "type");
+    const cJSON *one = json_get(v, "disable_parallel_tool_use");
     if (type && (!strcmp(type, "any") || !strcmp(type, "tool")))
         return err_set_param(e, ERR_UNSUPPORTED, name,
                              "%s can be {\"type\":\"auto\"} or {\"type\":\"none\"} on this server", name);
     if (!type || (strcmp(type, "auto") != 0 && strcmp(type, "none") != 0) || (one && !cJSON_IsBool(one)))
-        return bad(e, name, "{\"type\":\"auto\"} or {\"type\":\"none\"}");
+        return params_bad(e, name, "{\"type\":\"auto\"} or {\"type\":\"none\"}");
     p->no_tools = !strcmp(type, "none");
     p->parallel_tool_calls = !cJSON_IsTrue(one);
     return 0;
@@ -209,11 +175,11 @@ int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *nam
 
 int read_thinking(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    const char *type = string_of(v, "type");
-    const cJSON *budget = get(v, "budget_tokens");
+    const char *type = json_text(v, "type");
+    const cJSON *budget = json_get(v, "budget_tokens");
     bool on = type && (!strcmp(type, "enabled") || !strcmp(type, "adaptive"));
     if (!on && !(type && !strcmp(type, "disabled")))
-        return bad(e, name, "{\"type\":\"enabled\",\"budget_tokens\":N} or {\"type\":\"disabled\"}");
+        return params_bad(e, name, "{\"type\":\"enabled\",\"budget_tokens\":N} or {\"type\":\"disabled\"}");
     p->include_reasoning = on;
     p->reasoning_effort = on ? "medium" : "none";
     return on && budget ? params_int(budget, "thinking.budget_tokens", 1, INT32_MAX, &p->thought_budget, e)
@@ -223,7 +189,7 @@ int read_thinking(struct params *p, const cJSON *v, const char *name, struct err
 int read_system(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsString(v) && !cJSON_IsArray(v))
-        return bad(e, name, "a string or a list of text blocks");
+        return params_bad(e, name, "a string or a list of text blocks");
     p->system = v;
     return 0;
 }

@@ -2,6 +2,8 @@
 #include "config.h"
 
 #include "api/build.h"
+#include "api/json_read.h"
+#include "api/params_readers.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -104,4 +106,39 @@ void build_tool(struct build *b, cJSON *tools, const char *name, const char *des
 int build_done(const struct build *b, struct err *e)
 {
     return b->err ? err_set(e, b->err, "out of memory for the request") : 0;
+}
+
+/* The text of a part of a known type, or NULL. */
+static const char *part_text(const cJSON *part, const char *const *types)
+{
+    const char *type = json_text(part, "type");
+    while (type && *types && strcmp(type, *types) != 0)
+        types++;
+    if (!type || !*types)
+        return NULL;
+    return json_text(part, !strcmp(type, "refusal") ? "refusal" : "text");
+}
+
+int build_joined(const cJSON *v, const char *const *types, const char *field, const char *expected,
+                 char **ret, struct err *e)
+{
+    const cJSON *at;
+    struct buf all;
+    buf_init(&all, (size_t)1 << 30);
+    int r = buf_puts(&all, cJSON_IsString(v) ? v->valuestring : "");
+    bool ok = cJSON_IsString(v) || cJSON_IsArray(v);
+    if (cJSON_IsArray(v))
+        cJSON_ArrayForEach(at, v)
+        {
+            const char *text = part_text(at, types);
+            ok = ok && text;
+            if (ok && r == 0)
+                r = buf_puts(&all, text);
+        }
+    if (!ok || r < 0) {
+        buf_done(&all);
+        return !ok ? params_bad(e, field, expected) : err_set(e, r, "out of memory for the request");
+    }
+    *ret = buf_take(&all, NULL);
+    return 0;
 }

@@ -25,6 +25,10 @@ void build_tool(struct build *b, cJSON *tools, const char *name, const char *des
 void build_more(struct build *b, cJSON *message, const char *name, const char *text);
 /* Adds a list to the request's tree. */
 cJSON *build_list(struct build *b, struct params *p, const char *name);
+/* A string, or the texts of a list of parts whose type is one of these (NULL ends), joined. *ret is
+ * malloc'ed. ERR_INVAL: field must be `expected`. */
+int build_joined(const cJSON *v, const char *const *types, const char *field, const char *expected,
+                 char **ret, struct err *e) LATENT_MUST_CHECK;
 int build_done(const struct build *b, struct err *e) LATENT_MUST_CHECK;
 
 #endif

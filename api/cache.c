@@ -191,12 +191,8 @@ static struct api_exchange *handle(struct api *a, const struct api_request *req,
     struct api_exchange *x = exchange_new(a, r, req, &p, 1, ops);
     if (!x)
         return NULL;
-    if (set_prefix(a, x, prefix, &e) < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    int n = set_prefix(a, x, prefix, &e);
+    return exchange_start_if(x, n, &e);
 }
 
 struct api_exchange *handle_cache_stats(struct api *a, const struct api_request *req, const struct reply *r)

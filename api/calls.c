@@ -161,6 +161,15 @@ void call_args_end(struct call_text *t)
     call_end(t);
 }
 
+enum call_step call_args_wait(struct call_text *t, bool end)
+{
+    if (!end)
+        return CALL_MORE;
+    call_args_end(t);
+    buf_reset(&t->in);
+    return CALL_OUT;
+}
+
 bool call_json_value(struct call_text *t)
 {
     size_t i = 0;

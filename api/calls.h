@@ -62,6 +62,8 @@ void call_arg(struct call_text *t, const char *key, size_t n_key, const char *va
               int is_string);
 /* ... and the end of them. */
 void call_args_end(struct call_text *t);
+/* No whole argument is there yet. end: none will be; the call ends with those that came. */
+enum call_step call_args_wait(struct call_text *t, bool end);
 /* Passes JSON on until the value that began is complete; consumes it. true: complete. */
 bool call_json_value(struct call_text *t);
 /* {"name": ..., "arguments": ...} behind a mark of `mark` bytes: CALL_OUT when the object is complete.

@@ -51,11 +51,7 @@ static enum call_step step(struct call_text *t, bool end)
         call_args_end(t);
         return text_is_plain(t);
     }
-    if (!end)
-        return CALL_MORE;
-    call_args_end(t); /* cut off: what came is told */
-    buf_reset(&t->in);
-    return CALL_OUT;
+    return call_args_wait(t, end);
 }
 
 static const char *const of_template[] = {"<tool_call>", "<arg_key>", NULL};

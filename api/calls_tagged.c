@@ -85,9 +85,5 @@ enum call_step call_tagged_step(struct call_text *t, const struct call_tags *g, 
         call_args_end(t);
         return text_is_plain(t);
     }
-    if (!end)
-        return CALL_MORE;
-    call_args_end(t); /* cut off: what came is told */
-    buf_reset(&t->in);
-    return CALL_OUT;
+    return call_args_wait(t, end);
 }

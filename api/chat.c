@@ -14,7 +14,7 @@ static void head(const struct api_exchange *x, const char *object, struct jw *w)
 {
     jw_printf(w, "{\"id\":\"%s\",\"object\":\"%s\",\"created\":%lld,\"model\":", x->id, object,
               (long long)x->created);
-    jw_cstring(w, x->a->cfg.model_id ? x->a->cfg.model_id : engine_info(x->a->cfg.engine)->model_id);
+    jw_cstring(w, api_model_name(x->a));
 }
 
 static void write_one(const struct api_exchange *x, struct jw *w, int32_t id, float logprob)
@@ -334,10 +334,8 @@ struct api_exchange *handle_chat(struct api *a, const struct api_request *req, c
     struct api_exchange *x = exchange_new(a, r, req, &p, 1, &chat_ops);
     if (!x)
         return NULL;
-    if (check_model(a, &x->p, &e) < 0 || chat_prompt(a, x, &e) < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    int n = check_model(a, &x->p, &e);
+    if (n == 0)
+        n = chat_prompt(a, x, &e);
+    return exchange_start_if(x, n, &e);
 }

@@ -12,7 +12,7 @@ static void head(const struct api_exchange *x, struct jw *w)
 {
     jw_printf(w, "{\"id\":\"%s\",\"object\":\"text_completion\",\"created\":%lld,\"model\":", x->id,
               (long long)x->created);
-    jw_cstring(w, x->a->cfg.model_id ? x->a->cfg.model_id : engine_info(x->a->cfg.engine)->model_id);
+    jw_cstring(w, api_model_name(x->a));
 }
 
 static void logprob(struct api_exchange *x, struct jw lp[4], int n_lp, long offset,
@@ -221,10 +221,6 @@ struct api_exchange *handle_completions(struct api *a, const struct api_request 
     struct api_exchange *x = exchange_new(a, r, req, &p, n, &completion_ops);
     if (!x)
         return NULL;
-    if (set_prompts(x, &e) < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    n = set_prompts(x, &e);
+    return exchange_start_if(x, n, &e);
 }

@@ -111,12 +111,8 @@ static struct api_exchange *handle(struct api *a, const struct api_request *req,
     struct api_exchange *x = exchange_new(a, r, req, &p, n, ops);
     if (!x)
         return NULL;
-    if (set_prompts(x, &e) < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    n = set_prompts(x, &e);
+    return exchange_start_if(x, n, &e);
 }
 
 struct api_exchange *handle_embeddings(struct api *a, const struct api_request *req, const struct reply *r)

@@ -478,6 +478,15 @@ struct api_exchange *exchange_start(struct api_exchange *x)
     return NULL;
 }
 
+struct api_exchange *exchange_start_if(struct api_exchange *x, int r, const struct err *e)
+{
+    if (r >= 0)
+        return exchange_start(x);
+    exchange_fail(x, e);
+    exchange_free_if_over(x);
+    return NULL;
+}
+
 void api_exchange_gone(struct api_exchange *x)
 {
     x->gone = true;

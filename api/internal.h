@@ -182,6 +182,8 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
 /* Tokenizes the prompts that have text (off the loop thread when long) and goes on. Returns x, or NULL
  * when the reply has ended already. */
 struct api_exchange *exchange_start(struct api_exchange *x);
+/* The same where what came before went well (r >= 0); else answers e and returns NULL. */
+struct api_exchange *exchange_start_if(struct api_exchange *x, int r, const struct err *e);
 /* Generates: checks the prompts and hands them to the engine; the events follow. */
 int exchange_submit(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 /* Answers an error and ends. */

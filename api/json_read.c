@@ -61,3 +61,14 @@ int json_read(const char *text, size_t n_bytes, cJSON **ret, struct err *e)
     *ret = o;
     return 0;
 }
+
+const cJSON *json_get(const cJSON *o, const char *name)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
+    return cJSON_IsNull(v) ? NULL : v;
+}
+
+const char *json_text(const cJSON *o, const char *name)
+{
+    return cJSON_GetStringValue(json_get(o, name));
+}

@@ -13,4 +13,9 @@
  * cJSON_Delete. */
 int json_read(const char *text, size_t n_bytes, cJSON **ret, struct err *e) LATENT_MUST_CHECK;
 
+/* A member of an object; NULL where there is none or it is null. o may be NULL. */
+const cJSON *json_get(const cJSON *o, const char *name);
+/* The same as text; NULL where it is no string. */
+const char *json_text(const cJSON *o, const char *name);
+
 #endif

@@ -25,10 +25,10 @@ static bool is_chat(const struct api_exchange *x)
     return x->ops->id_prefix[0] == 'c';
 }
 
-static void head(const struct api_exchange *x, struct jw *w)
+static void head(const struct api *a, struct jw *w)
 {
     jw_raw(w, "{\"model\":");
-    jw_cstring(w, api_model_name(x->a));
+    jw_cstring(w, api_model_name(a));
     jw_raw(w, ",\"created_at\":");
     write_time(clock_wall_ns() / NS_PER_SEC, w);
 }
@@ -54,17 +54,22 @@ static void write_calls(struct choice *c, struct jw *w)
         jw_raw(w, "]");
 }
 
+static void write_thought(const struct choice *c, struct jw *w)
+{
+    if (!parts_has(&c->parts, PART_REASONING))
+        return;
+    jw_raw(w, ",\"thinking\":\"");
+    parts_join(&c->parts, PART_REASONING, w);
+    jw_raw(w, "\"");
+}
+
 static void write_body(struct api_exchange *x, struct choice *c, struct jw *w)
 {
     if (is_chat(x)) {
         jw_raw(w, ",\"message\":{\"role\":\"assistant\",\"content\":\"");
         parts_join(&c->parts, PART_TEXT, w);
         jw_raw(w, "\"");
-        if (parts_has(&c->parts, PART_REASONING)) {
-            jw_raw(w, ",\"thinking\":\"");
-            parts_join(&c->parts, PART_REASONING, w);
-            jw_raw(w, "\"");
-        }
+        write_thought(c, w);
         write_calls(c, w);
         jw_raw(w, "}");
         return;
@@ -73,11 +78,7 @@ static void write_body(struct api_exchange *x, struct choice *c, struct jw *w)
     jw_join(w, &c->text);
     parts_join(&c->parts, PART_TEXT, w);
     jw_raw(w, "\"");
-    if (parts_has(&c->parts, PART_REASONING)) {
-        jw_raw(w, ",\"thinking\":\"");
-        parts_join(&c->parts, PART_REASONING, w);
-        jw_raw(w, "\"");
-    }
+    write_thought(c, w);
 }
 
 static void write_end(const struct api_exchange *x, struct jw *w)
@@ -101,14 +102,14 @@ static void chunk(struct api_exchange *x, struct choice *c, bool final, struct j
         !parts_has(&c->parts, PART_REASONING))
         return; /* the end is told by `closing` */
     (void)final;
-    head(x, w);
+    head(x->a, w);
     write_body(x, c, w);
     jw_raw(w, ",\"done\":false}\n");
 }
 
 static void closing(struct api_exchange *x, struct jw *w)
 {
-    head(x, w);
+    head(x->a, w);
     jw_raw(w, is_chat(x) ? ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}" : ",\"response\":\"\"");
     write_end(x, w);
     jw_raw(w, "\n");
@@ -122,7 +123,7 @@ static void failed(struct api_exchange *x, const struct err *e, struct jw *w)
 
 static void whole(struct api_exchange *x, struct jw *w)
 {
-    head(x, w);
+    head(x->a, w);
     write_body(x, &x->choices[0], w);
     write_end(x, w);
 }
@@ -149,10 +150,7 @@ static void reply_loaded(struct api *a, const struct reply *r)
 {
     struct jw w;
     jw_init(&w, 4096);
-    jw_raw(&w, "{\"model\":");
-    jw_cstring(&w, api_model_name(a));
-    jw_raw(&w, ",\"created_at\":");
-    write_time(clock_wall_ns() / NS_PER_SEC, &w);
+    head(a, &w);
     jw_raw(&w, ",\"response\":\"\",\"done\":true,\"done_reason\":\"load\"}");
     reply_json(r, 200, &w, NULL);
     jw_done(&w);
@@ -174,12 +172,7 @@ static struct api_exchange *start(struct api *a, const struct api_request *req, 
         n = ollama_to_chat(&x->p, &e);
     if (n == 0 && ops != &raw_ops)
         n = chat_prompt(a, x, &e);
-    if (n < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    return exchange_start_if(x, n, &e);
 }
 
 struct api_exchange *handle_ollama_generate(struct api *a, const struct api_request *req,

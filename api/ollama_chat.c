@@ -7,22 +7,7 @@
 
 #include "api/build.h"
 #include "api/internal.h"
-
-static const cJSON *get(const cJSON *o, const char *name)
-{
-    const cJSON *v = cJSON_GetObjectItemCaseSensitive(o, name);
-    return cJSON_IsNull(v) ? NULL : v;
-}
-
-static const char *string_of(const cJSON *o, const char *name)
-{
-    return cJSON_GetStringValue(get(o, name));
-}
-
-static int bad(struct err *e, const char *field, const char *expected)
-{
-    return err_set_param(e, ERR_INVAL, field, "%s must be %s", field, expected);
-}
+#include "api/json_read.h"
 
 static int add_calls(struct build *b, cJSON *m, const cJSON *calls, int i, struct err *e)
 {
@@ -31,11 +16,11 @@ static int add_calls(struct build *b, cJSON *m, const cJSON *calls, int i, struc
     int k = 0;
     cJSON_ArrayForEach(at, calls)
     {
-        const cJSON *f = get(at, "function"), *args = get(f, "arguments");
-        const char *name = string_of(f, "name");
+        const cJSON *f = json_get(at, "function"), *args = json_get(f, "arguments");
+        const char *name = json_text(f, "name");
         snprintf(field, sizeof(field), "messages[%d].tool_calls[%d]", i, k);
         if (!name || (args && !cJSON_IsObject(args)))
-            return bad(e, field, "an object with function.name and function.arguments, an object");
+            return params_bad(e, field, "an object with function.name and function.arguments, an object");
         char *text = args ? cJSON_PrintUnformatted(args) : NULL;
         snprintf(id, sizeof(id), "call_%d_%d", i, k++);
         build_call(b, m, id, name, text ? text : "{}");
@@ -51,16 +36,16 @@ int ollama_to_chat(struct params *p, struct err *e)
     char field[64];
     int i = 0;
     if (!cJSON_IsArray(given) || !given->child)
-        return bad(e, "messages", "a list of at least one message");
+        return params_bad(e, "messages", "a list of at least one message");
     build_init(&b, p);
     cJSON_ArrayForEach(at, given)
     {
-        const char *role = string_of(at, "role"), *text = string_of(at, "content"),
-                   *thought = string_of(at, "thinking");
-        const cJSON *calls = get(at, "tool_calls"), *images = get(at, "images");
+        const char *role = json_text(at, "role"), *text = json_text(at, "content"),
+                   *thought = json_text(at, "thinking");
+        const cJSON *calls = json_get(at, "tool_calls"), *images = json_get(at, "images");
         snprintf(field, sizeof(field), "messages[%d]", i);
-        if (!role || (get(at, "content") && !text))
-            return bad(e, field, "an object with role and content, a string");
+        if (!role || (json_get(at, "content") && !text))
+            return params_bad(e, field, "an object with role and content, a string");
         if (images && images->child)
             return err_set_param(e, ERR_UNSUPPORTED, field, "%s: images are not supported by this server",
                                  field);
@@ -68,8 +53,8 @@ int ollama_to_chat(struct params *p, struct err *e)
         build_text(&b, m, "content", text ? text : "");
         if (thought)
             build_text(&b, m, "reasoning_content", thought);
-        if (string_of(at, "tool_name"))
-            build_text(&b, m, "name", string_of(at, "tool_name"));
+        if (json_text(at, "tool_name"))
+            build_text(&b, m, "name", json_text(at, "tool_name"));
         int r = add_calls(&b, m, calls, i++, e);
         if (r < 0)
             return r;
@@ -94,7 +79,7 @@ int ollama_prompt_to_chat(struct params *p, struct err *e)
 int read_options(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsObject(v))
-        return bad(e, name, "an object");
+        return params_bad(e, name, "an object");
     return params_fields(p, v, IN_OPTIONS, e);
 }
 
@@ -103,7 +88,7 @@ int read_num_predict(struct params *p, const cJSON *v, const char *name, struct 
 {
     int n, r = params_int(v, name, -2, INT32_MAX, &n, e);
     if (r == 0 && n == 0)
-        return bad(e, name, "-1 (no bound) or at least 1");
+        return params_bad(e, name, "-1 (no bound) or at least 1");
     if (r == 0 && n > 0)
         p->max_tokens = n;
     return r;
@@ -121,7 +106,7 @@ int read_think(struct params *p, const cJSON *v, const char *name, struct err *e
 int read_text_prompt(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsString(v))
-        return bad(e, name, "a string");
+        return params_bad(e, name, "a string");
     p->prompt = v;
     return 0;
 }
@@ -130,7 +115,7 @@ int read_images(struct params *p, const cJSON *v, const char *name, struct err *
 {
     (void)p;
     if (!cJSON_IsArray(v))
-        return bad(e, name, "a list");
+        return params_bad(e, name, "a list");
     return v->child ? err_set_param(e, ERR_UNSUPPORTED, name, "%s are not supported by this server", name)
                     : 0;
 }

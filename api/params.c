@@ -23,9 +23,14 @@
 #define MAX_TEMPLATE_KWARGS 64
 #define PARAMS_ARENA_BYTES (256u << 20)
 
-static int bad(struct err *e, const char *name, const char *expected)
+int params_bad(struct err *e, const char *name, const char *expected)
 {
     return err_set_param(e, ERR_INVAL, name, "%s must be %s", name, expected);
+}
+
+int params_no_memory(struct err *e)
+{
+    return err_set(e, ERR_NOMEM, "out of memory for the request");
 }
 
 /* A whole number in [min, max]: 3.5, 1e999 and "3" are none. */
@@ -55,17 +60,12 @@ static void *list_of(struct params *p, size_t n, size_t elem_bytes)
     return arena_array(p->arena, n ? n : 1, elem_bytes);
 }
 
-static int no_memory(struct err *e)
-{
-    return err_set(e, ERR_NOMEM, "out of memory for the request");
-}
-
 /* --- readers -------------------------------------------------------------------------------------- */
 
 static int read_model(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsString(v))
-        return bad(e, name, "a string");
+        return params_bad(e, name, "a string");
     p->model = v->valuestring;
     return 0;
 }
@@ -89,7 +89,7 @@ static int read_messages(struct params *p, const cJSON *v, const char *name, str
 static int read_list(const cJSON *v, const char *name, const cJSON **ret, struct err *e)
 {
     if (!cJSON_IsArray(v))
-        return bad(e, name, "a list of objects");
+        return params_bad(e, name, "a list of objects");
     *ret = v->child ? v : NULL; /* an empty one asks for nothing */
     return 0;
 }
@@ -111,7 +111,7 @@ static int read_tool_choice(struct params *p, const cJSON *v, const char *name, 
         return err_set_param(e, ERR_UNSUPPORTED, name, "%s can be \"auto\" or \"none\" on this server",
                              name);
     if (strcmp(s, "auto") != 0 && strcmp(s, "none") != 0)
-        return bad(e, name, "\"auto\" or \"none\"");
+        return params_bad(e, name, "\"auto\" or \"none\"");
     p->no_tools = !strcmp(s, "none");
     return 0;
 }
@@ -124,7 +124,7 @@ static int read_template_kwargs(struct params *p, const cJSON *v, const char *na
     const cJSON *at;
     int n = 0;
     if (!cJSON_IsObject(v))
-        return bad(e, name, "an object");
+        return params_bad(e, name, "an object");
     cJSON_ArrayForEach(at, v)
     {
         if (++n > MAX_TEMPLATE_KWARGS)
@@ -141,7 +141,7 @@ static int read_template_kwargs(struct params *p, const cJSON *v, const char *na
 static int read_tokens(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsArray(v))
-        return bad(e, name, "a list of token ids");
+        return params_bad(e, name, "a list of token ids");
     p->tokens = v;
     return 0;
 }
@@ -155,7 +155,7 @@ static int read_seed(struct params *p, const cJSON *v, const char *name, struct 
 {
     double d;
     if (whole(v, -9223372036854775808.0, 9223372036854774784.0, &d) < 0)
-        return bad(e, name, "a whole number of 64 bits");
+        return params_bad(e, name, "a whole number of 64 bits");
     p->has_seed = true;
     p->seed = (uint64_t)(int64_t)d;
     return 0;
@@ -176,13 +176,13 @@ static int read_stop(struct params *p, const cJSON *v, const char *name, struct 
     int n = cJSON_IsArray(v) ? cJSON_GetArraySize(v) : 1;
     const cJSON *at;
     if (!cJSON_IsArray(v) && !cJSON_IsString(v))
-        return bad(e, name, "a string or a list of strings");
+        return params_bad(e, name, "a string or a list of strings");
     if (n > p->cfg->max_stop)
         return err_set_param(e, ERR_INVAL, name, "%s may hold at most %d strings", name,
                              p->cfg->max_stop);
     p->n_stop = 0;
     if (!(p->stop = list_of(p, (size_t)n, sizeof(*p->stop))))
-        return no_memory(e);
+        return params_no_memory(e);
     if (cJSON_IsString(v)) /* an empty string asks for nothing, as other servers have it */
         return *v->valuestring ? put_stop(p, v, name, e) : 0;
     cJSON_ArrayForEach(at, v)
@@ -201,13 +201,13 @@ int params_ids(struct params *p, const cJSON *list, const char *what, int max, i
     const cJSON *at;
     double d;
     if (n < 0)
-        return bad(e, what, "a list of token ids");
+        return params_bad(e, what, "a list of token ids");
     if (n > max)
         return err_set_param(e, ERR_LIMIT, what, "%s has %d token ids; at most %d are accepted", what, n,
                              max);
     int32_t *ids = list_of(p, (size_t)n, sizeof(*ids));
     if (!ids)
-        return no_memory(e);
+        return params_no_memory(e);
     cJSON_ArrayForEach(at, list)
     {
         if (whole(at, 0, p->vocab_size - 1, &d) < 0)
@@ -230,13 +230,13 @@ static int read_logit_bias(struct params *p, const cJSON *v, const char *name, s
     int n = cJSON_IsObject(v) ? cJSON_GetArraySize(v) : -1;
     const cJSON *at;
     if (n < 0)
-        return bad(e, name, "an object of token ids and numbers");
+        return params_bad(e, name, "an object of token ids and numbers");
     if (n > p->cfg->max_logit_bias)
         return err_set_param(e, ERR_INVAL, name, "%s may hold at most %d entries", name,
                              p->cfg->max_logit_bias);
     p->n_logit_bias = 0;
     if (!(p->logit_bias = list_of(p, (size_t)n, sizeof(*p->logit_bias))))
-        return no_memory(e);
+        return params_no_memory(e);
     cJSON_ArrayForEach(at, v)
     {
         char *end = NULL;
@@ -271,7 +271,7 @@ static int read_top_logprobs(struct params *p, const cJSON *v, const char *name,
 static int read_add_special(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsBool(v))
-        return bad(e, name, "true or false");
+        return params_bad(e, name, "true or false");
     p->add_special_tokens = cJSON_IsTrue(v);
     p->has_add_special_tokens = true;
     return 0;
@@ -282,11 +282,11 @@ static int read_stream_options(struct params *p, const cJSON *v, const char *nam
     const cJSON *usage = cJSON_GetObjectItemCaseSensitive(v, "include_usage");
     const cJSON *all = cJSON_GetObjectItemCaseSensitive(v, "continuous_usage_stats");
     if (!cJSON_IsObject(v))
-        return bad(e, name, "an object");
+        return params_bad(e, name, "an object");
     if (usage && !cJSON_IsBool(usage) && !cJSON_IsNull(usage))
-        return bad(e, "stream_options.include_usage", "true or false");
+        return params_bad(e, "stream_options.include_usage", "true or false");
     if (all && !cJSON_IsBool(all) && !cJSON_IsNull(all))
-        return bad(e, "stream_options.continuous_usage_stats", "true or false");
+        return params_bad(e, "stream_options.continuous_usage_stats", "true or false");
     p->include_usage = cJSON_IsTrue(usage);
     p->continuous_usage_stats = cJSON_IsTrue(usage) && cJSON_IsTrue(all);
     return 0;
@@ -295,7 +295,7 @@ static int read_stream_options(struct params *p, const cJSON *v, const char *nam
 static int read_cache_salt(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsString(v) || !*v->valuestring)
-        return bad(e, name, "a string that is not empty");
+        return params_bad(e, name, "a string that is not empty");
     p->cache_salt = hash64_bytes(v->valuestring, strlen(v->valuestring), 0x6c617465);
     p->cache_salt += p->cache_salt == 0;
     return 0;
@@ -392,7 +392,7 @@ static int read_field(struct params *p, const struct field *f, const cJSON *v, s
         return params_int(v, f->name, (int)f->min, (int)f->max, (int *)(void *)at, e);
     case KIND_BOOL:
         if (!cJSON_IsBool(v))
-            return bad(e, f->name, "true or false");
+            return params_bad(e, f->name, "true or false");
         *(bool *)at = cJSON_IsTrue(v);
         return 0;
     case KIND_VALUE:
@@ -551,7 +551,7 @@ int params_read(const struct api_config *cfg, enum field_where where, const char
     if (r < 0)
         return r;
     p.arena = arena_new(PARAMS_ARENA_BYTES);
-    r = p.arena ? walk(&p, where, e) : no_memory(e);
+    r = p.arena ? walk(&p, where, e) : params_no_memory(e);
     if (r < 0) {
         params_done(&p);
         return r;

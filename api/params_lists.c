@@ -15,16 +15,6 @@
 #define MAX_PATTERN 1024   /* repetition_detection */
 #define MAX_COUNT 1000
 
-static int bad(struct err *e, const char *name, const char *expected)
-{
-    return err_set_param(e, ERR_INVAL, name, "%s must be %s", name, expected);
-}
-
-static int no_memory(struct err *e)
-{
-    return err_set(e, ERR_NOMEM, "out of memory for the request");
-}
-
 int read_best_of(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     return params_int(v, name, 1, p->cfg->max_n, &p->best_of, e);
@@ -33,7 +23,7 @@ int read_best_of(struct params *p, const cJSON *v, const char *name, struct err 
 int read_suffix(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsString(v))
-        return bad(e, name, "a string");
+        return params_bad(e, name, "a string");
     p->suffix = *v->valuestring ? v->valuestring : NULL;
     return 0;
 }
@@ -53,7 +43,7 @@ int read_allowed_token_ids(struct params *p, const cJSON *v, const char *name, s
 {
     int r = params_ids(p, v, name, p->vocab_size, &p->allowed, &p->n_allowed, e);
     if (r == 0 && p->n_allowed == 0)
-        return bad(e, name, "a list of at least one token id");
+        return params_bad(e, name, "a list of at least one token id");
     if (r == 0)
         qsort(p->allowed, (size_t)p->n_allowed, sizeof(*p->allowed), ascending);
     return r;
@@ -69,7 +59,7 @@ static int strings_of(struct params *p, const cJSON *v, const char *name, int ma
         return err_set_param(e, ERR_INVAL, name, "%s must be a list of at most %d strings", name, max);
     struct stop_string *list = arena_array(p->arena, n ? (size_t)n : 1, sizeof(*list));
     if (!list)
-        return no_memory(e);
+        return params_no_memory(e);
     cJSON_ArrayForEach(at, v)
     {
         size_t bytes = cJSON_IsString(at) ? strlen(at->valuestring) : 0;
@@ -100,7 +90,7 @@ static int add_word(struct params *p, const struct tokenizer *t, const char *spa
     int r = tokenizer_encode(t, text, n + word->n_bytes, 0, sizeof(text) * 4, &ids, e);
     int32_t *copy = r == 0 && ids.n ? arena_memdup(p->arena, ids.ids, ids.n * sizeof(*copy)) : NULL;
     if (r == 0 && ids.n && !copy)
-        r = no_memory(e);
+        r = params_no_memory(e);
     if (copy)
         p->bad_words[p->n_bad_words++] = (struct token_word){copy, (int)ids.n};
     free(ids.ids);
@@ -118,7 +108,7 @@ int read_bad_words(struct params *p, const cJSON *v, const char *name, struct er
     if (!t)
         return err_set_param(e, ERR_UNSUPPORTED, name, "%s: this model has no tokenizer", name);
     if (!(p->bad_words = arena_array(p->arena, 2 * (size_t)n, sizeof(*p->bad_words))))
-        return no_memory(e);
+        return params_no_memory(e);
     for (int i = 0; i < n && r == 0; i++) {
         r = add_word(p, t, "", &words[i], e);
         if (r == 0 && words[i].data[0] != ' ')
@@ -131,7 +121,7 @@ int read_truncate(struct params *p, const cJSON *v, const char *name, struct err
 {
     int r = params_int(v, name, -1, INT_MAX, &p->truncate_prompt, e);
     if (r == 0 && p->truncate_prompt == 0)
-        return bad(e, name, "-1 (as much as fits) or at least 1");
+        return params_bad(e, name, "-1 (as much as fits) or at least 1");
     return r;
 }
 
@@ -149,7 +139,7 @@ int read_repetition_detection(struct params *p, const cJSON *v, const char *name
     const cJSON *at;
     char field[64];
     if (!cJSON_IsObject(v))
-        return bad(e, name, "an object of max_pattern_size, min_pattern_size and min_count");
+        return params_bad(e, name, "an object of max_pattern_size, min_pattern_size and min_count");
     *d = (struct repetition_detection){0, 0, 2};
     cJSON_ArrayForEach(at, v)
     {
@@ -160,7 +150,7 @@ int read_repetition_detection(struct params *p, const cJSON *v, const char *name
                 r = params_int(at, field, parts[i].min, parts[i].max, parts[i].at, e);
             }
         if (r == ERR_NOTFOUND)
-            return bad(e, name, "an object of max_pattern_size, min_pattern_size and min_count");
+            return params_bad(e, name, "an object of max_pattern_size, min_pattern_size and min_count");
         if (r < 0)
             return r;
     }
@@ -179,7 +169,7 @@ int read_reasoning_effort(struct params *p, const cJSON *v, const char *name, st
             p->reasoning_effort = known[i];
             return 0;
         }
-    return bad(e, name, "none, minimal, low, medium, high or xhigh");
+    return params_bad(e, name, "none, minimal, low, medium, high or xhigh");
 }
 
 /* llama-server's words for it. */
@@ -187,7 +177,7 @@ int read_reasoning_format(struct params *p, const cJSON *v, const char *name, st
 {
     const char *s = cJSON_IsString(v) ? v->valuestring : "";
     if (strcmp(s, "none") != 0 && strcmp(s, "auto") != 0 && strcmp(s, "deepseek") != 0)
-        return bad(e, name, "none, auto or deepseek");
+        return params_bad(e, name, "none, auto or deepseek");
     p->separate_reasoning = strcmp(s, "none") != 0;
     return 0;
 }
@@ -197,7 +187,8 @@ int read_request_id(struct params *p, const cJSON *v, const char *name, struct e
     const char *s = cJSON_IsString(v) ? v->valuestring : "";
     size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._:-");
     if (n < 1 || n > MAX_REQUEST_ID || s[n])
-        return bad(e, name, "a string of 1 to 64 letters, digits, dots, colons, dashes or underscores");
+        return params_bad(e, name,
+                          "a string of 1 to 64 letters, digits, dots, colons, dashes or underscores");
     p->request_id = s;
     return 0;
 }

@@ -34,6 +34,9 @@ int read_encoding_format(struct params *p, const cJSON *v, const char *name, str
 int read_pooling(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e);
 
+/* ERR_INVAL, "NAME must be EXPECTED"; ERR_NOMEM. Both return it. */
+int params_bad(struct err *e, const char *name, const char *expected);
+int params_no_memory(struct err *e);
 /* A whole number in [min, max] (MAX_INT: no bound of ours). */
 int params_int(const cJSON *v, const char *name, int min, int max, int *ret, struct err *e) LATENT_MUST_CHECK;
 

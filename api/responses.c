@@ -387,10 +387,7 @@ struct api_exchange *handle_responses(struct api *a, const struct api_request *r
     int n = own ? check_model(a, &x->p, &e) : err_set(&e, ERR_NOMEM, "out of memory for the request");
     if (n == 0)
         n = gather(a, &x->p, req->client, own, &e);
-    if (n < 0 || chat_prompt(a, x, &e) < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    if (n == 0)
+        n = chat_prompt(a, x, &e);
+    return exchange_start_if(x, n, &e);
 }

@@ -39,6 +39,15 @@ static struct api_exchange *running(const struct api *a, const char *id, uint64_
     return NULL;
 }
 
+static void reply_running(struct api_exchange *x, const struct reply *r, const char *status)
+{
+    struct jw w;
+    jw_init(&w, API_MAX_ANSWER_BYTES);
+    write_response(x, status, NULL, &w);
+    reply_json(r, 200, &w, NULL);
+    jw_done(&w);
+}
+
 static void reply_text(const struct reply *r, const char *text)
 {
     struct jw w;
@@ -64,9 +73,9 @@ static const char *query_value(const struct api_request *req, const char *name)
     return NULL;
 }
 
-static void list_items(const struct api_request *req, const struct reply *r, const char *items)
+/* Takes the list over. NULL is an empty one. */
+static void list_items(const struct api_request *req, const struct reply *r, cJSON *list)
 {
-    cJSON *list = cJSON_Parse(items);
     int n = cJSON_GetArraySize(list), limit = 20, shown = 0;
     const char *order = query_value(req, "order");
     bool ascending = order && !strcmp(order, "asc"), skipping = false;
@@ -129,23 +138,16 @@ struct api_exchange *handle_response_get(struct api *a, const struct api_request
     }
     struct api_exchange *x = running(a, id, req->client);
     if (x) {
-        struct jw w;
-        jw_init(&w, API_MAX_ANSWER_BYTES);
-        if (input) {
-            char *text = cJSON_PrintUnformatted(((struct response *)x->extra)->items);
-            list_items(req, r, text ? text : "[]");
-            cJSON_free(text);
-        } else {
-            write_response(x, "in_progress", NULL, &w);
-            reply_json(r, 200, &w, NULL);
-        }
-        jw_done(&w);
+        if (input)
+            list_items(req, r, cJSON_Duplicate(((struct response *)x->extra)->items, true));
+        else
+            reply_running(x, r, "in_progress");
         return NULL;
     }
     if (store_get(a->store, id, req->client, &body, &items) < 0)
         no_such(r, id);
     else if (input)
-        list_items(req, r, items);
+        list_items(req, r, cJSON_Parse(items));
     else
         reply_text(r, body);
     free(body);
@@ -176,7 +178,6 @@ struct api_exchange *handle_response_cancel(struct api *a, const struct api_requ
                                             const struct reply *r)
 {
     char id[160], *body = NULL;
-    struct jw w;
     if (!id_of(req, "/cancel", id)) {
         no_such(r, req->path + strlen(PREFIX));
         return NULL;
@@ -184,10 +185,7 @@ struct api_exchange *handle_response_cancel(struct api *a, const struct api_requ
     struct api_exchange *x = running(a, id, req->client);
     if (x) {
         exchange_cancel(x);
-        jw_init(&w, API_MAX_ANSWER_BYTES);
-        write_response(x, "cancelled", NULL, &w);
-        reply_json(r, 200, &w, NULL);
-        jw_done(&w);
+        reply_running(x, r, "cancelled");
         return NULL;
     }
     if (store_get(a->store, id, req->client, &body, NULL) < 0)

@@ -90,12 +90,7 @@ struct api_exchange *handle_tokenize(struct api *a, const struct api_request *re
     int n = check_model(a, &x->p, &e);
     if (n == 0)
         n = x->p.messages ? chat_prompt(a, x, &e) : set_text(x, x->p.prompt, &e);
-    if (n < 0) {
-        exchange_fail(x, &e);
-        exchange_free_if_over(x);
-        return NULL;
-    }
-    return exchange_start(x);
+    return exchange_start_if(x, n, &e);
 }
 
 static int detokenize(struct api *a, struct params *p, struct jw *w, struct err *e)
