@@ -172,6 +172,8 @@ void metrics_answer(struct conn *c);
 
 /* Answers what is not the API's. */
 void route_request(struct conn *c);
+/* A step has been running for longer than step_stall_timeout: /livez fails, and the watchdog is not fed. */
+bool step_is_stalled(const struct server *s);
 const char *handler_name(const char *path);
 
 /* --- access_log.c --------------------------------------------------------------------------------- */

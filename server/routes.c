@@ -9,6 +9,7 @@
 
 #include <string.h>
 
+#include "base/clock.h"
 #include "server/internal.h"
 
 static void reply_status(struct conn *c, int status, const char *text)
@@ -45,9 +46,14 @@ static void ready(struct conn *c)
     reply_status(c, ok ? 200 : 503, state_text(c->s));
 }
 
+bool step_is_stalled(const struct server *s)
+{
+    return engine_step_age_ns(s->engine) > s->cfg->step_stall_timeout * NS_PER_MS;
+}
+
 static void live(struct conn *c)
 {
-    bool stalled = engine_step_age_ns(c->s->engine) > c->s->cfg->step_stall_timeout * 1000000;
+    bool stalled = step_is_stalled(c->s);
     bool failed = engine_state(c->s->engine) == ENGINE_FAILED;
     const char *text = stalled ? "a step is stalled" : failed ? state_text(c->s) : "ok";
     reply_status(c, stalled || failed ? 503 : 200, text);

@@ -32,9 +32,10 @@ static void log_thread(const char *id)
                   name + 1, state, user, system);
 }
 
-static void log_state(const struct server *s, int64_t age_ns)
+static void log_state(const struct server *s)
 {
     struct engine_counts n;
+    int64_t age_ns = engine_step_age_ns(s->engine);
     engine_counts_read(s->engine, &n);
     LOG_ERROR("watchdog",
               "a step has been running for %.1f s: %d sequences run, %d wait; %d requests, %d connections",
@@ -52,10 +53,10 @@ static void log_state(const struct server *s, int64_t age_ns)
 
 void watchdog_tick(struct server *s)
 {
-    int64_t now = clock_now_ns(), age = s->engine ? engine_step_age_ns(s->engine) : 0;
-    bool stalled = age > s->cfg->step_stall_timeout * NS_PER_MS;
+    int64_t now = clock_now_ns();
+    bool stalled = step_is_stalled(s);
     if (stalled && !s->stall_told)
-        log_state(s, age);
+        log_state(s);
     if (!stalled && s->stall_told)
         LOG_WARN("watchdog", "the step has ended");
     s->stall_told = stalled;
