@@ -3,13 +3,13 @@ dist_sysconf_DATA = %D%/latentd.conf
 systemdsystemunitdir = $(prefix)/lib/systemd/system
 dist_systemdsystemunit_DATA = %D%/latentd.socket
 nodist_systemdsystemunit_DATA = %D%/latentd.service %D%/latentd@.service
-EXTRA_DIST += %D%/latentd.service.in %D%/latentd@.service.in
+EXTRA_DIST += %D%/latentd.service.in
 CLEANFILES += %D%/latentd.service %D%/latentd@.service
 LATENTD_UNIT = $(AM_V_GEN)$(MKDIR_P) %D% && $(SED) -e 's,@bindir\@,$(bindir),g' -e 's,@sysconfdir\@,$(sysconfdir),g'
 %D%/latentd.service: %D%/latentd.service.in Makefile
-	$(LATENTD_UNIT) $(srcdir)/%D%/latentd.service.in >$@
-%D%/latentd@.service: %D%/latentd@.service.in Makefile
-	$(LATENTD_UNIT) $(srcdir)/%D%/latentd@.service.in >$@
+	$(LATENTD_UNIT) -e 's,@of\@,,' -e 's,@dir\@,,' $(srcdir)/%D%/latentd.service.in >$@
+%D%/latentd@.service: %D%/latentd.service.in Makefile
+	$(LATENTD_UNIT) -e 's,@of\@,: %i,' -e 's,@dir\@,/%i,' $(srcdir)/%D%/latentd.service.in >$@
 
 ## for Prometheus and Grafana
 monitoringdir = $(pkgdatadir)/monitoring

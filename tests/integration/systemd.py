@@ -6,6 +6,7 @@ A datagram socket stands in for systemd, and a listening socket of this process 
 import json
 import os
 import queue
+import re
 import shutil
 import signal
 import socket
@@ -248,9 +249,9 @@ def units(folder):
     program = os.path.join(folder, "latentd")
     shutil.copy("/bin/true", program)
     for name in ("latentd.service", "latentd@.service", "latentd.socket"):
-        source = os.path.join(SRC, "etc", name if name.endswith("socket") else name + ".in")
+        source = os.path.join(SRC if name.endswith("socket") else BUILD, "etc", name)
         with open(source) as f, open(os.path.join(folder, name), "w") as out:
-            out.write(f.read().replace("@bindir@", folder).replace("@sysconfdir@", "/etc"))
+            out.write(re.sub(r"/\S+/latentd(?= --config)", program, f.read()))
     for name in ("latentd.service", "latentd.socket"):
         r = subprocess.run(["systemd-analyze", "verify", os.path.join(folder, name)], capture_output=True,
                            text=True, check=False)
