@@ -1,7 +1,7 @@
 ## tests of engine
 check_PROGRAMS += tests/t_sampler
 TESTS += tests/t_sampler
-tests_t_sampler_SOURCES = %D%/unit/t_sampler.c
+tests_t_sampler_SOURCES = %D%/unit/t_sampler.c %D%/unit/shipped_tokenizer.h
 tests_t_sampler_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_sampler_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
@@ -25,6 +25,6 @@ tests_t_sched_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/t_samplers
 TESTS += tests/t_samplers
-tests_t_samplers_SOURCES = %D%/unit/t_samplers.c
+tests_t_samplers_SOURCES = %D%/unit/t_samplers.c %D%/unit/shipped_tokenizer.h
 tests_t_samplers_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_samplers_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)

@@ -10,9 +10,9 @@
 #include <time.h>
 
 #include "base/buf.h"
-#include "engine/model/checkpoint.h"
 #include "engine/sampler.h"
 #include "engine/textout.h"
+#include "tests/unit/shipped_tokenizer.h"
 
 #define N 200
 
@@ -405,25 +405,6 @@ START_TEST(test_large_logprobs)
 END_TEST
 
 /* --- text ----------------------------------------------------------------------------------------- */
-
-static struct tokenizer *tok;
-
-static void open_tokenizer(void)
-{
-    const char *src = getenv("top_srcdir");
-    char path[4096];
-    struct err e = {0};
-    struct checkpoint *c = NULL;
-    snprintf(path, sizeof(path), "%s/models/latent-mini.q8_0.gguf", src ? src : ".");
-    ck_assert_msg(checkpoint_open(path, &c, &e) == 0, "%s", e.text);
-    ck_assert_msg(tokenizer_new(&c->tokenizer, c->config.vocab_size, &tok, &e) == 0, "%s", e.text);
-    checkpoint_close(&c);
-}
-
-static void close_tokenizer(void)
-{
-    tokenizer_free(&tok);
-}
 
 /* Is s whole UTF-8 characters? Its bytes come from whole strings, so looking at the ends suffices. */
 static bool whole(const char *s, size_t n)

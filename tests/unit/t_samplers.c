@@ -9,9 +9,9 @@
 #include <time.h>
 
 #include "engine/kernels/kern.h"
-#include "engine/model/checkpoint.h"
 #include "engine/sample.h"
 #include "engine/sampler.h"
+#include "tests/unit/shipped_tokenizer.h"
 
 #define N 150
 #define DRAWS 6000
@@ -257,25 +257,6 @@ START_TEST(test_mirostat)
 END_TEST
 
 /* --- sequences of tokens ----------------------------------------------------------------------------- */
-
-static struct tokenizer *tok;
-
-static void open_tokenizer(void)
-{
-    const char *src = getenv("top_srcdir");
-    char path[4096];
-    struct err e = {0};
-    struct checkpoint *c = NULL;
-    snprintf(path, sizeof(path), "%s/models/latent-mini.q8_0.gguf", src ? src : ".");
-    ck_assert_msg(checkpoint_open(path, &c, &e) == 0, "%s", e.text);
-    ck_assert_msg(tokenizer_new(&c->tokenizer, c->config.vocab_size, &tok, &e) == 0, "%s", e.text);
-    checkpoint_close(&c);
-}
-
-static void close_tokenizer(void)
-{
-    tokenizer_free(&tok);
-}
 
 static bool holds(int32_t token, const char *s)
 {
