@@ -72,8 +72,14 @@ await test('a completion on a desk, and the state of cache and queue', async () 
 
 await test('stop ends it, New begins anew, an error is shown', async () => {
     await page.$eval('#max_tokens', (e) => (e.value = '3000'))
+    await page.evaluate(() => { // an answer that ended by itself could not be stopped
+        const send = window.fetch
+        window.fetch = (to, o) =>
+            send(to, o?.body ? { ...o, body: JSON.stringify({ ...JSON.parse(o.body), ignore_eos: true }) } : o)
+    })
     await page.type('#text', 'Once upon a time')
     await page.keyboard.press('Enter')
+    await page.waitForSelector('#stop', { visible: true }) // before it, tokens are those of the last answer
     await page.waitForSelector('.turn:last-child .token')
     await page.click('#stop')
     await page.waitForFunction(() => /stopped/.test([...document.querySelectorAll('.facts')].at(-1).textContent))
