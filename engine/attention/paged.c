@@ -25,16 +25,16 @@
 /* Lanes of one item of the fold. */
 #define FOLD_LANES 8
 
-/* Some lanes of a segment and some of its pieces; lanes are numbered slot * heads + head. */
+/* Some lanes of a segment and some of its pieces; lanes of a group are numbered slot * its heads + head. */
 struct item {
-    int32_t segment;
+    int32_t segment, group;
     int32_t lane0, n_lanes;
     int32_t p0, p1;
     int32_t partial; /* place in the store of its first lane and piece; -1: folded on the way */
 };
 
 struct fold {
-    int32_t segment;
+    int32_t segment, group;
     int32_t lane0, n_lanes;
     int32_t p0, n_pieces;
     int32_t partial, stride; /* of its first lane at p0; lanes from piece to piece */
@@ -42,16 +42,18 @@ struct fold {
 
 struct thread_scratch {
     unsigned char *q;  /* packed queries of the lanes below */
-    int32_t q_lane0, q_lanes; /* n 0: none */
+    int32_t q_group, q_lane0, q_lanes; /* n 0: none */
     float *m, *l, *o;  /* a piece's result: [CALL_LANES], [CALL_LANES], [CALL_LANES][dv] */
     void *kernel;      /* kern_attn_scratch_bytes */
-    unsigned char *gathered; /* ATTN_PIECE chosen rows */
+    unsigned char *gathered; /* ATTN_PIECE rows, chosen or made */
 };
 
 struct paged_work {
-    struct paged_shape shape;
+    struct paged_shape first; /* of those it was made for */
     int n_threads;
-    int max_partials; /* lanes */
+    int max_rows;
+    size_t partial_floats; /* of the store of values */
+    int max_partials; /* lanes that have a place for m and l; of values as many as fit */
     uint64_t n_bytes;
     struct thread_scratch *threads;
     float *m, *l;     /* running sums of all lanes */
@@ -63,10 +65,10 @@ struct paged_work {
     int n_items, n_folds, n_partials;
     /* the call in hand */
     const struct step *step;
-    const struct row_set *set;
-    size_t plane_offset;
-    const float *q_in;
-    float *out;
+    const struct paged_call *call;
+    struct paged_shape shape;
+    struct paged_group whole; /* the group of a shape without groups */
+    uint32_t page_rows;
 };
 
 struct row_format paged_format(enum tensor_type type, int elems, int tail)
@@ -102,6 +104,11 @@ void paged_store(const struct step *st, const struct row_set *set, int i, size_t
 
 /* --- work space -------------------------------------------------------------------------------- */
 
+static size_t max(size_t a, size_t b)
+{
+    return a > b ? a : b;
+}
+
 static void *bytes_new(struct paged_work *w, size_t n_bytes)
 {
     n_bytes = (n_bytes + 63) & ~(size_t)63;
@@ -109,38 +116,53 @@ static void *bytes_new(struct paged_work *w, size_t n_bytes)
     return aligned_alloc(64, n_bytes);
 }
 
-int paged_work_new(const struct paged_shape *s, const struct step_limits *lim,
-                   struct paged_work **ret)
+int paged_work_new_for(const struct paged_shape *shapes, int n_shapes, const struct step_limits *lim,
+                       struct paged_work **ret)
 {
     struct paged_work *w = calloc(1, sizeof(*w));
     if (!w)
         return ERR_NOMEM;
-    size_t f = sizeof(float), dv = (size_t)s->dv, lanes = (size_t)lim->max_rows * (size_t)s->n_heads;
-    w->shape = *s;
+    size_t f = sizeof(float), dv = 1, heads = 1, groups = 1, least = (size_t)-1;
+    size_t query = 0, kernel = 0, row = 0;
+    for (int i = 0; i < n_shapes; i++) {
+        const struct paged_shape *s = &shapes[i];
+        const struct row_format *format = s->make ? &s->make->format : &s->format;
+        dv = max(dv, (size_t)s->dv);
+        least = (size_t)s->dv < least ? (size_t)s->dv : least;
+        heads = max(heads, (size_t)s->n_heads);
+        groups = max(groups, (size_t)s->n_groups);
+        query = max(query, kern_attn_query_bytes(s->dk));
+        kernel = max(kernel, kern_attn_scratch_bytes(format->elems, s->dk, s->dv));
+        row = max(row, format->row_bytes);
+    }
+    size_t lanes = (size_t)lim->max_rows * heads;
+    w->first = shapes[0];
     w->n_threads = lim->n_threads;
-    size_t n = STORE_BYTES * (size_t)lim->n_threads / (dv * f);
-    w->max_partials = n < CALL_LANES ? CALL_LANES : (int)n / CALL_LANES * CALL_LANES;
+    w->max_rows = lim->max_rows;
+    size_t n = STORE_BYTES * (size_t)lim->n_threads / f;
+    w->partial_floats = n < CALL_LANES * dv ? CALL_LANES * dv : n;
+    w->max_partials = (int)(w->partial_floats / least);
     size_t partials = (size_t)w->max_partials;
     w->m = bytes_new(w, lanes * f);
     w->l = bytes_new(w, lanes * f);
     w->partial_m = bytes_new(w, partials * f);
     w->partial_l = bytes_new(w, partials * f);
-    w->partials = bytes_new(w, partials * dv * f);
+    w->partials = bytes_new(w, w->partial_floats * f);
     w->items = bytes_new(w, MAX_ITEMS * sizeof(*w->items));
     w->folds = bytes_new(w, MAX_ITEMS * sizeof(*w->folds));
     w->threads = calloc((size_t)w->n_threads, sizeof(*w->threads));
     if (stack__init(&w->stack, lim->max_seqs, lim->max_rows) < 0 ||
-        balance__init(&w->balance, 2 * lim->max_seqs, lim->n_threads) < 0 || !w->m || !w->l ||
+        balance__init(&w->balance, 2 * lim->max_seqs * (int)groups, lim->n_threads) < 0 || !w->m || !w->l ||
         !w->partial_m || !w->partial_l || !w->partials || !w->items || !w->folds || !w->threads)
         goto fail;
     for (int t = 0; t < w->n_threads; t++) {
         struct thread_scratch *ts = &w->threads[t];
-        ts->q = bytes_new(w, ATTN_MAX_GROUPS * kern_attn_query_bytes(s->dk));
+        ts->q = bytes_new(w, ATTN_MAX_GROUPS * query);
         ts->m = bytes_new(w, CALL_LANES * f);
         ts->l = bytes_new(w, CALL_LANES * f);
         ts->o = bytes_new(w, CALL_LANES * dv * f);
-        ts->kernel = bytes_new(w, kern_attn_scratch_bytes(s->format.elems, s->dk, s->dv));
-        ts->gathered = bytes_new(w, ATTN_PIECE * s->format.row_bytes);
+        ts->kernel = bytes_new(w, kernel);
+        ts->gathered = bytes_new(w, ATTN_PIECE * row);
         if (!ts->q || !ts->m || !ts->l || !ts->o || !ts->kernel || !ts->gathered)
             goto fail;
     }
@@ -188,69 +210,126 @@ static int groups_of(int lanes)
     return (lanes + KERN_LANES - 1) / KERN_LANES;
 }
 
-static const struct stack_slot *slot_of(const struct paged_work *w, int lane)
+static const struct paged_group *group_of(const struct paged_work *w, int group)
 {
-    return &w->stack.slots[lane / w->shape.n_heads];
+    return w->shape.n_groups ? &w->shape.groups[group] : &w->whole;
+}
+
+static const struct stack_slot *slot_of(const struct paged_work *w, int group, int lane)
+{
+    return &w->stack.slots[lane / group_of(w, group)->n];
 }
 
 /* Where a lane's query and output are, counted in heads of the rows of the set. */
-static size_t lane_at(const struct paged_work *w, int lane)
+static size_t lane_at(const struct paged_work *w, int group, int lane)
 {
-    int heads = w->shape.n_heads;
-    return (size_t)w->stack.slots[lane / heads].row * (size_t)heads + (size_t)(lane % heads);
+    const struct paged_group *g = group_of(w, group);
+    return (size_t)w->stack.slots[lane / g->n].row * (size_t)w->shape.n_heads +
+           (size_t)(g->first + lane % g->n);
 }
 
-static float *lane_out(const struct paged_work *w, int lane)
+static float *lane_out(const struct paged_work *w, int group, int lane)
 {
-    return w->out + lane_at(w, lane) * (size_t)w->shape.dv;
+    return w->call->out + lane_at(w, group, lane) * (size_t)w->shape.dv;
 }
 
-static void pack_queries(const struct paged_work *w, struct thread_scratch *ts, int lane0, int n)
+/* Where a lane's running m and l are. */
+static size_t sum_at(const struct paged_work *w, int group, int lane)
+{
+    return (size_t)group_of(w, group)->first * (size_t)w->max_rows + (size_t)lane;
+}
+
+static void pack_queries(const struct paged_work *w, struct thread_scratch *ts, const struct item *it)
 {
     size_t dk = (size_t)w->shape.dk;
-    if (ts->q_lanes == n && ts->q_lane0 == lane0)
+    int n = it->n_lanes;
+    if (ts->q_lanes == n && ts->q_lane0 == it->lane0 && ts->q_group == it->group)
         return; /* the next piece of the same lanes */
     for (int g = 0; g < groups_of(n); g++) {
         const float *q[KERN_LANES];
         for (int i = 0; i < KERN_LANES; i++) {
             int lane = g * KERN_LANES + i;
-            q[i] = lane < n ? w->q_in + lane_at(w, lane0 + lane) * dk : NULL;
+            q[i] = lane < n ? w->call->q + lane_at(w, it->group, it->lane0 + lane) * dk : NULL;
         }
         w->step->kern->attn_pack(q, w->shape.dk, w->shape.scale,
                                  ts->q + (size_t)g * kern_attn_query_bytes(w->shape.dk));
     }
-    ts->q_lane0 = lane0;
+    ts->q_group = it->group;
+    ts->q_lane0 = it->lane0;
     ts->q_lanes = n;
 }
 
 /* Lanes that start have no sum yet. */
-static void start_lanes(const struct paged_work *w, int lane0, int n)
+static void start_lanes(const struct paged_work *w, int group, int lane0, int n)
 {
+    size_t at = sum_at(w, group, lane0);
     for (int i = 0; i < n; i++) {
-        w->m[lane0 + i] = -INFINITY;
-        w->l[lane0 + i] = 0.0f;
+        w->m[at + (size_t)i] = -INFINITY;
+        w->l[at + (size_t)i] = 0.0f;
     }
 }
 
-static void fold_lane(const struct paged_work *w, int lane, float m, float l, const float *o)
+static void fold_lane(const struct paged_work *w, int group, int lane, float m, float l, const float *o)
 {
-    w->step->kern->attn_fold(w->shape.dv, &w->m[lane], &w->l[lane], lane_out(w, lane), m, l, o);
+    size_t at = sum_at(w, group, lane);
+    w->step->kern->attn_fold(w->shape.dv, &w->m[at], &w->l[at], lane_out(w, group, lane), m, l, o);
 }
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 
-/* Divides by l where no piece is left. */
-static void finish_lanes(const struct paged_work *w, int lane0, int n, int p1)
+static void divide_lane(const struct paged_work *w, int group, int lane)
 {
-    for (int i = lane0; i < lane0 + n; i++) {
-        if (slot_of(w, i)->pieces != p1)
-            continue;
-        float *o = lane_out(w, i), inv = 1.0f / w->l[i];
-        int r = 0;
-        for (; r + 4 <= w->shape.dv; r += 4)
-            *(four *)(o + r) *= inv;
-        for (; r < w->shape.dv; r++)
-            o[r] *= inv;
+    float *o = lane_out(w, group, lane), inv = 1.0f / w->l[sum_at(w, group, lane)];
+    int r = 0;
+    for (; r + 4 <= w->shape.dv; r += 4)
+        *(four *)(o + r) *= inv;
+    for (; r < w->shape.dv; r++)
+        o[r] *= inv;
+}
+
+/* Divides by l where no piece is left; a row of the token's own would still follow. */
+static void finish_lanes(const struct paged_work *w, int group, int lane0, int n, int p1)
+{
+    for (int i = lane0; i < lane0 + n && !w->call->own; i++)
+        if (slot_of(w, group, i)->pieces == p1)
+            divide_lane(w, group, i);
+}
+
+/* In a fixed order of additions, as everything else. */
+static float dot(const float *a, const float *b, int n)
+{
+    four sum = {0};
+    float rest = 0;
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        sum += *(const four *)(a + i) * *(const four *)(b + i);
+    for (; i < n; i++)
+        rest += a[i] * b[i];
+    return ((sum[0] + sum[1]) + (sum[2] + sum[3])) + rest;
+}
+
+/* The row that each token has of its own, behind all others. */
+static void own_rows(void *arg, int r0, int r1, int thread)
+{
+    struct paged_work *w = arg;
+    const struct paged_call *c = w->call;
+    int n_groups = w->shape.n_groups ? w->shape.n_groups : 1;
+    (void)thread;
+    for (int slot = r0; slot < r1; slot++) {
+        const struct stack_slot *s = &w->stack.slots[slot];
+        const float *row = c->own + (size_t)s->row * (size_t)w->shape.format.elems;
+        for (int g = 0; g < n_groups; g++) {
+            const struct paged_group *group = group_of(w, g);
+            for (int i = 0; i < group->n; i++) {
+                int lane = slot * group->n + i;
+                const float *q = c->q + lane_at(w, g, lane) * (size_t)w->shape.dk;
+                if (s->pieces == 0)
+                    start_lanes(w, g, lane, 1);
+                fold_lane(w, g, lane, w->shape.scale * dot(q, row + group->k_off, w->shape.dk), 1.0f,
+                          row + group->v_off);
+                divide_lane(w, g, lane);
+            }
+        }
     }
 }
 
@@ -265,47 +344,55 @@ static void gather(const struct paged_work *w, const struct span *sp, const int3
     for (int i = 0; i < n; i++) {
         uint32_t t = (uint32_t)positions[i];
         memcpy(dst + (size_t)i * row_bytes,
-               sp->pages[t / page_tokens] + w->plane_offset + (size_t)(t % page_tokens) * row_bytes,
+               sp->pages[t / page_tokens] + w->call->plane_offset + (size_t)(t % page_tokens) * row_bytes,
                row_bytes);
     }
 }
 
 /* One piece against packed lanes, from scratch. false: none of them sees a row of it. */
-static bool run_piece(const struct paged_work *w, const struct thread_scratch *ts,
-                      const struct item *it, int piece, float *m, float *l, float *o)
+static bool run_piece(const struct paged_work *w, int thread, const struct item *it, int piece, float *m,
+                      float *l, float *o)
 {
     const struct paged_shape *s = &w->shape;
+    const struct thread_scratch *ts = &w->threads[thread];
+    const struct paged_group *group = group_of(w, it->group);
     int span = w->stack.order[w->stack.segments[it->segment].first], t0 = piece * ATTN_PIECE;
-    const struct span *sp = &w->set->spans[span];
+    const struct span *sp = &w->call->set->spans[span];
     const struct paged_choice *chosen = stack__choice(&w->stack, span);
     const unsigned char *gathered = ts->gathered;
     int32_t limit[CALL_LANES];
     int n_groups = groups_of(it->n_lanes), most = 0; /* rows from here on that a lane sees */
 
     for (int i = 0; i < n_groups * KERN_LANES; i++) {
-        limit[i] = i < it->n_lanes ? slot_of(w, it->lane0 + i)->seen - t0 : 0;
+        limit[i] = i < it->n_lanes ? slot_of(w, it->group, it->lane0 + i)->seen - t0 : 0;
         most = limit[i] > most ? limit[i] : most;
     }
     if (most == 0)
         return false;
     int n_rows = most < ATTN_PIECE ? most : ATTN_PIECE;
     /* The item's next piece, which the kernel may fetch meanwhile. */
-    int n_ahead = chosen || piece + 1 == it->p1 ? 0 : most - n_rows;
-    if (chosen)
+    bool copied = chosen || s->make;
+    int n_ahead = copied || piece + 1 == it->p1 ? 0 : most - n_rows;
+    if (chosen) {
         gather(w, sp, chosen->positions + t0, n_rows, ts->gathered);
+    } else if (s->make) {
+        struct paged_rows from = {sp->pages, w->call->plane_offset, s->format.row_bytes, w->page_rows, t0,
+                                  n_rows};
+        s->make->rows(w->call->make_arg, it->group, &from, thread, ts->gathered);
+    }
     struct attn_piece p = {
-        .pages = chosen ? &gathered : (const unsigned char *const *)sp->pages,
-        .offset = chosen ? 0 : w->plane_offset,
-        .page_tokens = chosen ? ATTN_PIECE : (int)w->step->page_tokens,
-        .first = chosen ? 0 : t0,
+        .pages = copied ? &gathered : (const unsigned char *const *)sp->pages,
+        .offset = copied ? 0 : w->call->plane_offset,
+        .page_tokens = copied ? ATTN_PIECE : (int)w->page_rows,
+        .first = copied ? 0 : t0,
         .n_rows = n_rows,
         .n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE,
-        .fetched = chosen || piece > it->p0,
-        .format = s->format,
+        .fetched = copied || piece > it->p0,
+        .format = s->make ? s->make->format : s->format,
         .dk = s->dk,
         .dv = s->dv,
-        .k_off = s->k_off,
-        .v_off = s->v_off,
+        .k_off = group->k_off,
+        .v_off = group->v_off,
         .n_groups = n_groups,
         .q = ts->q,
         .limit = limit,
@@ -320,52 +407,53 @@ static bool run_piece(const struct paged_work *w, const struct thread_scratch *t
 }
 
 /* Whether the outputs of some lanes lie one behind the other. */
-static bool are_neighbours(const struct paged_work *w, int lane0, int n)
+static bool are_neighbours(const struct paged_work *w, const struct item *it)
 {
-    int first = lane0 / w->shape.n_heads, last = (lane0 + n - 1) / w->shape.n_heads;
+    int heads = group_of(w, it->group)->n;
+    int first = it->lane0 / heads, last = (it->lane0 + it->n_lanes - 1) / heads;
     for (int i = first; i < last; i++)
-        if (w->stack.slots[i + 1].row != w->stack.slots[i].row + 1)
+        if (heads != w->shape.n_heads || w->stack.slots[i + 1].row != w->stack.slots[i].row + 1)
             return false;
     return true;
 }
 
 /* The pieces of an item in order. */
-static void walk(const struct paged_work *w, const struct thread_scratch *ts, const struct item *it)
+static void walk(const struct paged_work *w, int thread, const struct item *it)
 {
+    const struct thread_scratch *ts = &w->threads[thread];
     size_t dv = (size_t)w->shape.dv;
     /* The first piece of lanes whose outputs are neighbours is the sum as it stands. */
-    bool direct = are_neighbours(w, it->lane0, it->n_lanes);
+    bool direct = are_neighbours(w, it);
     if (it->p0 == 0)
-        start_lanes(w, it->lane0, it->n_lanes);
+        start_lanes(w, it->group, it->lane0, it->n_lanes);
     for (int p = it->p0; p < it->p1; p++) {
         bool straight = p == 0 && direct;
-        if (!run_piece(w, ts, it, p, ts->m, ts->l, straight ? lane_out(w, it->lane0) : ts->o))
+        if (!run_piece(w, thread, it, p, ts->m, ts->l, straight ? lane_out(w, it->group, it->lane0) : ts->o))
             continue;
-        for (int i = 0; i < it->n_lanes; i++) {
-            if (straight) {
-                w->m[it->lane0 + i] = ts->m[i];
-                w->l[it->lane0 + i] = ts->l[i];
-            } else {
-                fold_lane(w, it->lane0 + i, ts->m[i], ts->l[i], ts->o + (size_t)i * dv);
-            }
+        if (straight) {
+            size_t at = sum_at(w, it->group, it->lane0);
+            memcpy(w->m + at, ts->m, (size_t)it->n_lanes * sizeof(float));
+            memcpy(w->l + at, ts->l, (size_t)it->n_lanes * sizeof(float));
+            continue;
         }
+        for (int i = 0; i < it->n_lanes; i++)
+            fold_lane(w, it->group, it->lane0 + i, ts->m[i], ts->l[i], ts->o + (size_t)i * dv);
     }
-    finish_lanes(w, it->lane0, it->n_lanes, it->p1);
+    finish_lanes(w, it->group, it->lane0, it->n_lanes, it->p1);
 }
 
 static void attend_item(void *arg, int index, int thread)
 {
     struct paged_work *w = arg;
     const struct item *it = &w->items[index];
-    struct thread_scratch *ts = &w->threads[thread];
-    pack_queries(w, ts, it->lane0, it->n_lanes);
+    pack_queries(w, &w->threads[thread], it);
     if (it->partial < 0) {
-        walk(w, ts, it);
+        walk(w, thread, it);
         return;
     }
     size_t at = (size_t)it->partial;
     for (int p = it->p0; p < it->p1; p++, at += (size_t)groups_of(it->n_lanes) * KERN_LANES)
-        if (!run_piece(w, ts, it, p, w->partial_m + at, w->partial_l + at,
+        if (!run_piece(w, thread, it, p, w->partial_m + at, w->partial_l + at,
                        w->partials + at * (size_t)w->shape.dv))
             memset(w->partial_l + at, 0, (size_t)it->n_lanes * sizeof(float));
 }
@@ -376,15 +464,15 @@ static void fold_item(void *arg, int index, int thread)
     const struct fold *f = &w->folds[index];
     (void)thread;
     if (f->p0 == 0)
-        start_lanes(w, f->lane0, f->n_lanes);
+        start_lanes(w, f->group, f->lane0, f->n_lanes);
     for (int i = 0; i < f->n_lanes; i++) {
         for (int p = 0; p < f->n_pieces; p++) {
             size_t at = (size_t)(f->partial + p * f->stride + i);
-            fold_lane(w, f->lane0 + i, w->partial_m[at], w->partial_l[at],
+            fold_lane(w, f->group, f->lane0 + i, w->partial_m[at], w->partial_l[at],
                       w->partials + at * (size_t)w->shape.dv);
         }
     }
-    finish_lanes(w, f->lane0, f->n_lanes, f->p0 + f->n_pieces);
+    finish_lanes(w, f->group, f->lane0, f->n_lanes, f->p0 + f->n_pieces);
 }
 
 /* --- jobs -------------------------------------------------------------------------------------- */
@@ -421,8 +509,9 @@ static void add_spread(struct paged_work *w, const struct item *it, int length)
 {
     int stride = groups_of(it->n_lanes) * KERN_LANES;
     int n_folds = (it->n_lanes + FOLD_LANES - 1) / FOLD_LANES;
+    int max_partials = (int)(w->partial_floats / (size_t)w->shape.dv); /* lanes of this call's width */
     for (int p = it->p0; p < it->p1;) {
-        int room = (w->max_partials - w->n_partials) / stride, left = it->p1 - p;
+        int room = (max_partials - w->n_partials) / stride, left = it->p1 - p;
         if (room == 0 || w->n_items == MAX_ITEMS || w->n_folds + n_folds > MAX_ITEMS) {
             flush(w);
             continue;
@@ -432,6 +521,7 @@ static void add_spread(struct paged_work *w, const struct item *it, int length)
         for (int lane = 0; lane < it->n_lanes; lane += FOLD_LANES)
             w->folds[w->n_folds++] = (struct fold){
                 .segment = it->segment,
+                .group = it->group,
                 .lane0 = it->lane0 + lane,
                 .n_lanes = it->n_lanes - lane < FOLD_LANES ? it->n_lanes - lane : FOLD_LANES,
                 .p0 = p,
@@ -450,16 +540,16 @@ static void add_spread(struct paged_work *w, const struct item *it, int length)
     }
 }
 
-/* The items of a segment, its last lanes first: they see most. */
-static void add_segment(struct paged_work *w, int segment, const struct balance_plan *plan)
+/* The items of a segment and group, its last lanes first: they see most. */
+static void add_segment(struct paged_work *w, int segment, int group, const struct balance_plan *plan)
 {
     const struct stack_segment *g = &w->stack.segments[segment];
-    int lane0 = g->slot0 * w->shape.n_heads, n_lanes = g->n_slots * w->shape.n_heads;
+    int heads = group_of(w, group)->n, lane0 = g->slot0 * heads, n_lanes = g->n_slots * heads;
     int n_groups = groups_of(n_lanes), length = run_length((g->p1 - g->p0) * plan->n_parts, w->n_threads);
     for (int i = plan->n_parts - 1; i >= 0; i--) {
         int from = (int)((int64_t)n_groups * i / plan->n_parts) * KERN_LANES;
         int to = (int)((int64_t)n_groups * (i + 1) / plan->n_parts) * KERN_LANES;
-        struct item it = {.segment = segment, .lane0 = lane0 + from, .p0 = g->p0, .p1 = g->p1,
+        struct item it = {.segment = segment, .group = group, .lane0 = lane0 + from, .p0 = g->p0, .p1 = g->p1,
                           .partial = -1};
         it.n_lanes = (to < n_lanes ? to : n_lanes) - from;
         if (plan->spread)
@@ -473,37 +563,51 @@ static void add_segment(struct paged_work *w, int segment, const struct balance_
 static void run_round(struct paged_work *w, int first, int end)
 {
     struct balance *b = &w->balance;
+    int n_groups = w->shape.n_groups ? w->shape.n_groups : 1;
     b->n_jobs = 0;
     for (int i = first; i < end; i++) {
         const struct stack_segment *g = &w->stack.segments[i];
-        balance__add(b, i, groups_of(g->n_slots * w->shape.n_heads), g->p1 - g->p0);
+        for (int k = 0; k < n_groups; k++)
+            balance__add(b, i * n_groups + k, groups_of(g->n_slots * group_of(w, k)->n), g->p1 - g->p0);
     }
     balance__plan(b);
-    for (int spread = 0; spread < 2; spread++)
-        for (int i = 0; i < b->n_jobs; i++)
-            if (b->jobs[b->order[i]].plan.spread == (spread == 1))
-                add_segment(w, b->jobs[b->order[i]].id, &b->jobs[b->order[i]].plan);
+    for (int spread = 0; spread < 2; spread++) {
+        for (int i = 0; i < b->n_jobs; i++) {
+            const struct balance_job *j = &b->jobs[b->order[i]];
+            if (j->plan.spread == (spread == 1))
+                add_segment(w, j->id / n_groups, j->id % n_groups, &j->plan);
+        }
+    }
     flush(w);
 }
 
-void paged_attention(struct paged_work *w, const struct step *step, const struct row_set *set,
-                     size_t plane_offset, const struct paged_choice *choices, const float *q,
-                     float *out)
+void paged_attend(struct paged_work *w, const struct step *step, const struct paged_call *call)
 {
     int64_t start = profile_start(step->profile);
     w->step = step;
-    w->set = set;
-    w->plane_offset = plane_offset;
-    w->q_in = q;
-    w->out = out;
+    w->call = call;
+    w->shape = *call->shape;
+    w->whole = (struct paged_group){0, w->shape.n_heads, w->shape.k_off, w->shape.v_off};
+    w->page_rows = step->page_tokens / (uint32_t)(w->shape.tokens_per_row ? w->shape.tokens_per_row : 1);
     for (int t = 0; t < w->n_threads; t++)
         w->threads[t].q_lanes = 0;
-    stack__build(&w->stack, set, choices, (int)step->page_tokens);
+    w->stack.tokens_per_row = w->shape.tokens_per_row;
+    stack__build(&w->stack, call->set, call->choices, (int)w->page_rows);
     const struct stack_segment *list = w->stack.segments;
     for (int i = 0, j; i < w->stack.n_segments; i = j) {
         for (j = i + 1; j < w->stack.n_segments && list[j].round == list[i].round; j++)
             ;
         run_round(w, i, j);
     }
+    if (call->own)
+        rows_run(step->pool, call->set->n_rows, own_rows, w);
     profile_stop(step->profile, PROFILE_ATTENTION, start);
+}
+
+void paged_attention(struct paged_work *w, const struct step *step, const struct row_set *set,
+                     size_t plane_offset, const struct paged_choice *choices, const float *q,
+                     float *out)
+{
+    struct paged_call call = {&w->first, set, plane_offset, choices, q, out, NULL, NULL};
+    paged_attend(w, step, &call);
 }

@@ -49,21 +49,28 @@ void stack__sort(int32_t *list, int n, bool (*before)(const void *arg, int32_t a
     }
 }
 
+/* Rows that a token at a position sees, where it does not choose them. */
+static int seen_at(const struct stack *s, int position)
+{
+    return s->tokens_per_row ? position / s->tokens_per_row : position + 1;
+}
+
 int stack__rows_seen(const struct stack *s, int span)
 {
     const struct paged_choice *c = stack__choice(s, span);
-    return c ? c->n : s->set->spans[span].position + s->set->spans[span].n_tokens;
+    const struct span *sp = &s->set->spans[span];
+    return c ? c->n : seen_at(s, sp->position + sp->n_tokens - 1);
 }
 
 static int pieces_of(const struct stack *s, int span)
 {
-    return (stack__rows_seen(s, span) - 1) / ATTN_PIECE + 1;
+    return (stack__rows_seen(s, span) + ATTN_PIECE - 1) / ATTN_PIECE;
 }
 
 /* Pieces that every token of the span sees whole. */
 static int whole_pieces(const struct stack *s, int span)
 {
-    return (s->set->spans[span].position + 1) / ATTN_PIECE;
+    return seen_at(s, s->set->spans[span].position) / ATTN_PIECE;
 }
 
 /* Compares the pages under a piece that both spans see whole. */
@@ -145,10 +152,12 @@ static void fill_slots(struct stack *s)
     for (int i = 0; i < s->set->n_spans; i++) {
         int span = s->order[i];
         const struct span *sp = &s->set->spans[span];
-        int seen = stack__rows_seen(s, span) - sp->n_tokens + 1;
+        const struct paged_choice *c = stack__choice(s, span);
+        int pieces = pieces_of(s, span);
         s->slot_at[i] = n;
         for (int t = 0; t < sp->n_tokens; t++)
-            s->slots[n++] = (struct stack_slot){sp->first + t, seen + t, pieces_of(s, span)};
+            s->slots[n++] =
+                (struct stack_slot){sp->first + t, c ? c->n : seen_at(s, sp->position + t), pieces};
     }
     s->slot_at[s->set->n_spans] = n;
     for (int i = 0; i < s->n_segments; i++) {

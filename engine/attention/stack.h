@@ -37,7 +37,8 @@ struct stack {
     /* the call in hand */
     const struct row_set *set;
     const struct paged_choice *choices;
-    int page_tokens;
+    int page_tokens;    /* rows of a page */
+    int tokens_per_row; /* as in paged_shape; set before stack__build */
 };
 
 int stack__init(struct stack *s, int max_spans, int max_rows) LATENT_MUST_CHECK;
