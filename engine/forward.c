@@ -42,6 +42,7 @@ struct layer {
     struct ffn_layer *shortcut; /* experts that join behind the last layer of the group, or NULL */
     bool ends_group;            /* the last of attentions_per_layer */
     uint32_t first_plane, n_planes;
+    int rows_from;              /* as in layer_tensors */
     size_t plane_offsets[ATTENTION_MAX_PLANES]; /* in a page; set by model_bind_cache */
 };
 
@@ -52,6 +53,7 @@ struct model {
     struct mechanism mechanisms[MAX_MECHANISMS];
     int n_mechanisms;
     struct rope rope;
+    struct rope_tables ropes;
     struct step_limits limits;
     struct scratch scratch;
     int max_logit_rows, max_position;
@@ -191,7 +193,11 @@ static int plan_layers(struct model *m, const struct checkpoint *ck, struct err 
             return r;
         l->first_plane = m->n_planes;
         l->n_planes =
-            (uint32_t)l->mechanism->ops->planes(c, m->row_type, m->planes + m->n_planes);
+            (uint32_t)l->mechanism->ops->planes(c, &ck->layers[i], m->row_type, m->planes + m->n_planes);
+        l->rows_from = ck->layers[i].rows_from;
+        for (uint32_t p = 0; p < l->n_planes; p++)
+            if (m->planes[m->n_planes + p].tokens_per_row == ATTENTION_WHOLE_PAGE)
+                m->planes[m->n_planes + p].tokens_per_row = m->limits.page_tokens;
         l->ends_group = i % group == group - 1;
         m->n_planes += l->n_planes;
     }
@@ -246,15 +252,43 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
     return 0;
 }
 
-static int make_work(struct model *m, struct err *e)
+static int make_ropes(struct model *m)
+{
+    for (int i = 0; i < m->ropes.n; i++) {
+        struct rope_table *t = &m->ropes.t[i];
+        size_t n = (size_t)m->limits.max_rows * (size_t)(t->rope.dim / 2) * sizeof(float);
+        t->cos = zalloc64(n);
+        t->sin = zalloc64(n);
+        m->step_bytes += 2 * n;
+        if (!t->cos || !t->sin)
+            return ERR_NOMEM;
+    }
+    return 0;
+}
+
+/* Work space of the mechanism for the layers that name it. */
+static int mechanism_work(struct model *m, const struct checkpoint *ck, struct mechanism *mech)
+{
+    int n = 0, r = ERR_NOMEM;
+    struct layer_tensors *of = calloc((size_t)m->config.num_hidden_layers, sizeof(*of));
+    for (int i = 0; of && i < m->config.num_hidden_layers; i++)
+        if (m->layers[i].mechanism == mech)
+            of[n++] = ck->layers[i];
+    if (of)
+        r = mech->ops->work_new(&m->config, of, n, &m->limits, &mech->work);
+    free(of);
+    return r;
+}
+
+static int make_work(struct model *m, const struct checkpoint *ck, struct err *e)
 {
     const struct model_config *c = &m->config;
     size_t rows = (size_t)m->limits.max_rows, seqs = (size_t)m->limits.max_seqs;
     size_t logit_rows = (size_t)m->max_logit_rows, hidden = (size_t)c->hidden_size;
     size_t half = (size_t)c->qk_rope_head_dim / 2, f = sizeof(float);
     int n_products = ffn_max_products(c), r = 0;
-    for (int i = 0; i < m->n_mechanisms; i++) {
-        int n = m->mechanisms[i].ops->max_products(c);
+    for (int i = 0; i < c->num_hidden_layers; i++) {
+        int n = m->layers[i].mechanism->ops->max_products(c, &ck->layers[i]);
         n_products = n > n_products ? n : n_products;
     }
     m->x = zalloc64(rows * hidden * f);
@@ -278,7 +312,9 @@ static int make_work(struct model *m, struct err *e)
     if (r == 0 && c->attentions_per_layer > 1 && !(m->shortcut = zalloc64(rows * hidden * f)))
         r = ERR_NOMEM;
     for (int i = 0; r == 0 && i < m->n_mechanisms; i++)
-        r = m->mechanisms[i].ops->work_new(c, &m->limits, &m->mechanisms[i].work);
+        r = mechanism_work(m, ck, &m->mechanisms[i]);
+    if (r == 0)
+        r = make_ropes(m);
     if (r == 0 && !(m->scratch.base = zalloc64(m->scratch.n_bytes)))
         r = ERR_NOMEM;
     if (r < 0)
@@ -286,7 +322,7 @@ static int make_work(struct model *m, struct err *e)
                        m->limits.max_rows);
     for (size_t i = 0; i < rows; i++)
         m->all_rows[i] = (int32_t)i;
-    m->step_bytes = rows * (hidden + 2 * half) * f + logit_rows * hidden * f +
+    m->step_bytes += rows * (hidden + 2 * half) * f + logit_rows * hidden * f +
                     m->scratch.n_bytes + ffn_work_bytes(m->ffn_work) + (m->shortcut ? rows * hidden * f : 0);
     for (int i = 0; i < m->n_mechanisms; i++)
         m->step_bytes += m->mechanisms[i].ops->work_bytes(m->mechanisms[i].work);
@@ -319,6 +355,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
         .row_type = m->row_type,
         .decompressed = opt->decompressed,
         .scratch = &m->scratch,
+        .ropes = &m->ropes,
     };
     m->max_logit_rows = opt->max_logit_rows;
     m->max_position = opt->max_position;
@@ -329,7 +366,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
         goto fail;
     }
     if ((r = plan_layers(m, ckpt, e)) < 0 || (r = load_weights(m, ckpt, &p, e)) < 0 ||
-        (r = make_work(m, e)) < 0)
+        (r = make_work(m, ckpt, e)) < 0)
         goto fail;
     *ret = m;
     return 0;
@@ -364,6 +401,10 @@ void model_free(struct model **mp)
     ffn_work_free(m->ffn_work);
     free(m->shortcut);
     free(m->scratch.base);
+    for (int i = 0; i < m->ropes.n; i++) {
+        free(m->ropes.t[i].cos);
+        free(m->ropes.t[i].sin);
+    }
     free(m->x);
     free(m->rope_cos);
     free(m->rope_sin);
@@ -408,8 +449,9 @@ int model_bind_cache(struct model *m, const struct kv *kv, struct err *e)
                              kv_page_tokens(kv), m->limits.page_tokens);
     for (int i = 0; i < m->config.num_hidden_layers; i++) {
         struct layer *l = &m->layers[i];
-        for (uint32_t p = 0; p < l->n_planes; p++)
-            l->plane_offsets[p] = kv_plane_offset(kv, l->first_plane + p);
+        const struct layer *from = l->rows_from ? &m->layers[l->rows_from - 1] : l;
+        for (uint32_t p = 0; p < from->n_planes; p++)
+            l->plane_offsets[p] = kv_plane_offset(kv, from->first_plane + p);
     }
     m->bound = true;
     return 0;
@@ -512,6 +554,11 @@ static void embed_rows(void *arg, int r0, int r1, int thread)
         scale_row(m->config.scale_emb, x, m->config.hidden_size);
         rope_angles(&m->rope, m->positions[i], m->rope_cos + (size_t)i * half,
                     m->rope_sin + (size_t)i * half);
+        for (int k = 0; k < m->ropes.n; k++) {
+            const struct rope_table *t = &m->ropes.t[k];
+            size_t at = (size_t)i * (size_t)(t->rope.dim / 2);
+            rope_angles(&t->rope, m->positions[i], t->cos + at, t->sin + at);
+        }
     }
 }
 
@@ -593,6 +640,9 @@ int model_forward(struct model *m, const struct forward_batch *batch)
         .x = m->x,
         .rope_cos = m->rope_cos,
         .rope_sin = m->rope_sin,
+        .ropes = &m->ropes,
+        .positions = m->positions,
+        .tokens = m->row_tokens,
     };
     lay_out(m, batch, &all, &active);
     rows_run(m->pool, all.n_rows, embed_rows, m);

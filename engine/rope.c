@@ -69,6 +69,19 @@ void rope_init(struct rope *r, const struct model_config *c, int max_position)
         r->amplitude = yarn_mscale(s->factor, 1.0f);
 }
 
+int rope_tables_need(struct rope_tables *r, int dim, float theta, bool interleave)
+{
+    for (int i = 0; i < r->n; i++)
+        if (r->t[i].rope.dim == dim && r->t[i].theta == theta && r->t[i].rope.interleave == interleave)
+            return i;
+    if (r->n == ROPE_MAX_TABLES)
+        return -1;
+    const struct model_config c = {.qk_rope_head_dim = dim, .rope_theta = theta, .rope_interleave = interleave};
+    rope_init(&r->t[r->n].rope, &c, 1);
+    r->t[r->n].theta = theta;
+    return r->n++;
+}
+
 void rope_angles(const struct rope *r, int position, float *cos_out, float *sin_out)
 {
     for (int i = 0; i < r->dim / 2; i++) {

@@ -15,6 +15,20 @@ struct rope {
     float amplitude;   /* of cos and sin */
 };
 
+/* Tables of a step where layers rotate by widths of their own: cosines and sines of all rows. Layers ask while
+ * they are made. */
+#define ROPE_MAX_TABLES 8
+struct rope_tables {
+    int n;
+    struct rope_table {
+        struct rope rope;
+        float theta;
+        float *cos, *sin; /* [rows][dim / 2] */
+    } t[ROPE_MAX_TABLES];
+};
+/* The table of that width, even and at most ROPE_MAX_DIM; -1: there are too many. */
+int rope_tables_need(struct rope_tables *r, int dim, float theta, bool interleave);
+
 /* max_position: the most positions that will be served. With longrope it decides, once for all
  * requests, between the short and the long factors: cached keys are rotated already, so a sequence
  * cannot change over while it grows. */

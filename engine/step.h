@@ -41,6 +41,9 @@ struct step {
     enum tensor_type row_type; /* of cache rows: TT_BF16, TT_F32, TT_I8, TT_F8_E4M3, TT_I4 */
     float *x;                  /* [rows][hidden_size]: the residual stream */
     const float *rope_cos, *rope_sin; /* [rows][qk_rope_head_dim / 2] */
+    const struct rope_tables *ropes;  /* of other widths */
+    const int32_t *positions;         /* [rows] */
+    const int32_t *const *tokens;     /* [rows]: where each row's token is */
 };
 
 /* What a block's output is multiplied with before it joins the residual stream. */
@@ -68,6 +71,7 @@ struct step_limits {
     enum tensor_type row_type;
     bool decompressed; /* spans may say so */
     struct scratch *scratch;
+    struct rope_tables *ropes;
 };
 
 #endif

@@ -14,6 +14,8 @@
 #include "engine/step.h"
 #include "kvcache/kvcache.h"
 
+/* tokens_per_row of a stream with one row for each page: the state after its last token so far. */
+#define ATTENTION_WHOLE_PAGE 0
 /* Streams that one layer may keep. */
 #define ATTENTION_MAX_PLANES 4
 
@@ -28,19 +30,22 @@ struct attention_args {
 struct attention_ops {
     const char *name;
     /* Fills in the streams of a layer, at most ATTENTION_MAX_PLANES, and returns how many. */
-    int (*planes)(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret);
+    int (*planes)(const struct model_config *c, const struct layer_tensors *t, enum tensor_type row_type,
+                  struct kv_plane *ret);
     /* Packs the layer's weights. Errors name the tensor. *ret is freed by layer_free. */
     int (*layer_new)(const struct model_config *c, const struct layer_tensors *t,
                      const struct step_limits *lim, struct pool *pool, const struct load_progress *lp,
                      void **ret, struct err *e);
     void (*layer_free)(void *layer); /* NULL-safe */
     uint64_t (*layer_bytes)(const void *layer);
-    /* Work space for one step, shared by all layers, beside what it asks of lim->scratch; ERR_NOMEM. */
-    int (*work_new)(const struct model_config *c, const struct step_limits *lim, void **ret);
+    /* Work space for one step, shared by those of n layers that name it, beside what it asks of lim->scratch;
+     * ERR_NOMEM. */
+    int (*work_new)(const struct model_config *c, const struct layer_tensors *layers, int n,
+                    const struct step_limits *lim, void **ret);
     void (*work_free)(void *work);
     uint64_t (*work_bytes)(const void *work);
-    /* Most products it hands to products_run at once. */
-    int (*max_products)(const struct model_config *c);
+    /* Most products that a layer hands to products_run at once. */
+    int (*max_products)(const struct model_config *c, const struct layer_tensors *t);
     void (*run)(const void *layer, void *work, const struct attention_args *a);
 };
 

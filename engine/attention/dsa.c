@@ -75,9 +75,10 @@ static struct row_format key_format(const struct model_config *c, enum tensor_ty
     return paged_format(row_type == TT_F32 ? TT_F32 : TT_BF16, c->index_head_dim, 0);
 }
 
-static int dsa_planes(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret)
+static int dsa_planes(const struct model_config *c, const struct layer_tensors *t, enum tensor_type row_type,
+                      struct kv_plane *ret)
 {
-    int n = attention_mla.planes(c, row_type, ret);
+    int n = attention_mla.planes(c, t, row_type, ret);
     ret[n] = (struct kv_plane){(uint32_t)key_format(c, row_type).row_bytes, 1, 64};
     return n + 1;
 }
@@ -185,7 +186,8 @@ static size_t act_stride(const struct model_config *c)
     return x > q ? x : q;
 }
 
-static int dsa_work_new(const struct model_config *c, const struct step_limits *lim, void **ret)
+static int dsa_work_new(const struct model_config *c, const struct layer_tensors *layers, int n_layers,
+                        const struct step_limits *lim, void **ret)
 {
     struct dsa_work *w = calloc(1, sizeof(*w));
     if (!w)
@@ -225,7 +227,7 @@ static int dsa_work_new(const struct model_config *c, const struct step_limits *
         if (!(w->scratch[t] = bytes_new(w, n * f)))
             goto fail;
     }
-    if (attention_mla.work_new(c, &wide, &w->mla) < 0)
+    if (attention_mla.work_new(c, layers, n_layers, &wide, &w->mla) < 0)
         goto fail;
     *ret = w;
     return 0;
@@ -240,9 +242,9 @@ static uint64_t dsa_work_bytes(const void *p)
     return w->n_bytes + attention_mla.work_bytes(w->mla);
 }
 
-static int dsa_max_products(const struct model_config *c)
+static int dsa_max_products(const struct model_config *c, const struct layer_tensors *t)
 {
-    int n = attention_mla.max_products(c);
+    int n = attention_mla.max_products(c, t);
     return n > 2 ? n : 2;
 }
 

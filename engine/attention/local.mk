@@ -2,6 +2,9 @@
 libengine_a_SOURCES += \
 	%D%/attention.c %D%/attention.def %D%/attention.h \
 	%D%/balance.c %D%/balance.h \
+	%D%/family.c %D%/family.def %D%/family.h %D%/family_parts.c %D%/family_work.h \
+	%D%/family/gqa.c %D%/family/gta.c %D%/family/mfa.c %D%/family/mfa_kr.c \
+	%D%/family/query.c %D%/family/query.h \
 	%D%/dsa.c %D%/topk.c %D%/topk.h \
 	%D%/mla.c %D%/mla.h \
 	%D%/mla_decompressed.c %D%/mla_decompressed.h \

@@ -82,8 +82,10 @@ static struct row_format row_format_of(const struct model_config *c, enum tensor
     return paged_format(row_type, mla_row_elems(c), c->qk_rope_head_dim);
 }
 
-static int mla_planes(const struct model_config *c, enum tensor_type row_type, struct kv_plane *ret)
+static int mla_planes(const struct model_config *c, const struct layer_tensors *t, enum tensor_type row_type,
+                      struct kv_plane *ret)
 {
+    (void)t;
     ret[0] = (struct kv_plane){(uint32_t)row_format_of(c, row_type).row_bytes, 1, 64};
     return 1;
 }
@@ -328,9 +330,12 @@ static void plan_parts(struct mla_work *w, const struct step_limits *lim)
     scratch_need(lim->scratch, all.used + most);
 }
 
-static int mla_work_new(const struct model_config *c, const struct step_limits *lim, void **ret)
+static int mla_work_new(const struct model_config *c, const struct layer_tensors *layers, int n,
+                        const struct step_limits *lim, void **ret)
 {
     struct mla_work *w = calloc(1, sizeof(*w));
+    (void)layers;
+    (void)n;
     if (!w)
         return ERR_NOMEM;
     size_t rows = (size_t)lim->max_rows, heads = (size_t)c->num_attention_heads;
@@ -381,8 +386,9 @@ static uint64_t mla_work_bytes(const void *p)
            (w->decompressed ? decompressed__work_bytes(w->decompressed) : 0);
 }
 
-static int mla_max_products(const struct model_config *c)
+static int mla_max_products(const struct model_config *c, const struct layer_tensors *t)
 {
+    (void)t;
     return c->num_attention_heads + 2;
 }
 

@@ -72,6 +72,8 @@ struct arch {
     /* Fill what the family knows of *c (zeroed); errors through k. tix tells what the file has. */
     void (*config_gguf)(struct keys *k, const struct tix *tix, struct model_config *c);
     void (*config_hf)(struct keys *k, const struct tix *tix, struct model_config *c);
+    /* Makes c->layers with what the keys say of each; NULL: bind makes them. */
+    void (*layers_hf)(struct keys *k, struct arena *arena, struct checkpoint *c);
     /* Fills the tensors of b->ck; errors through b. */
     void (*bind)(struct binder *b);
     const struct arch_out *out; /* how it is written as GGUF; NULL: not at all */

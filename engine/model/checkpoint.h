@@ -84,8 +84,11 @@ struct ffn_tensors {
 
 /* Tensors of a layer by role. A role that the layer lacks has data == NULL. Projections are 2-d with
  * ne[0] inputs and ne[1] outputs. */
+struct family_layer;
 struct layer_tensors {
     const char *attention;     /* name of its mechanism, a row of attention.def; NULL: "mla" */
+    int rows_from;             /* 1 + the layer whose cache rows it attends to; 0: its own */
+    struct family_layer *family; /* "family": its mechanism, numbers and tensors (attention/family.h) */
     struct tensor attn_norm;   /* hidden_size */
     struct tensor q_proj;      /* q_lora_rank == 0: hidden -> H * (nope + rope) */
     struct tensor q_a, q_a_norm, q_b; /* hidden -> q_lora, q_lora, q_lora -> H * (nope + rope) */

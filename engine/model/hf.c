@@ -344,6 +344,8 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     if (text)
         tix__keep_part(&c->priv->tix, "language_model.");
     a->config_hf(&k, &c->priv->tix, &c->config);
+    if (a->layers_hf && k.r == 0)
+        a->layers_hf(&k, c->priv->arena, c);
     if (k.r < 0 || (r = check_fp8(text ? text : config, e)) < 0)
         return k.r < 0 ? k.r : r;
     return checkpoint__bind(c, a, FORMAT_HF, "the folder", e);

@@ -205,23 +205,19 @@ bool keys__bool_or(struct keys *k, const char *key, bool absent)
     return absent;
 }
 
-void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, const char *absent)
+static void to_string(struct keys *k, const char *key, const struct value *v, char *dst, size_t dst_bytes,
+                      const char *absent)
 {
-    struct value v;
     const char *s = absent;
     size_t n = 0;
-    dst[0] = 0;
-    if (k->r < 0)
-        return;
-    bool found = find(k, key, &v);
-    if (found && v.kv && v.kv->type == GGUF_STR) {
-        s = (const char *)v.kv->data;
-        n = (size_t)v.kv->n;
-    } else if (found && v.json && cJSON_IsString(v.json)) {
-        s = v.json->valuestring;
+    if (v->kv && v->kv->type == GGUF_STR) {
+        s = (const char *)v->kv->data;
+        n = (size_t)v->kv->n;
+    } else if (v->json && cJSON_IsString(v->json)) {
+        s = v->json->valuestring;
         n = strlen(s);
-    } else if (found) {
-        keys__fail(k, ERR_FORMAT, key, "must be a string, not %s", describe(&v));
+    } else if (v->kv || v->json) {
+        keys__fail(k, ERR_FORMAT, key, "must be a string, not %s", describe(v));
         return;
     } else if (!absent) {
         missing(k, key);
@@ -236,6 +232,86 @@ void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, 
     }
     memcpy(dst, s, n);
     dst[n] = 0;
+}
+
+void keys__string(struct keys *k, const char *key, char *dst, size_t dst_bytes, const char *absent)
+{
+    struct value v;
+    dst[0] = 0;
+    if (k->r < 0)
+        return;
+    find(k, key, &v);
+    to_string(k, key, &v, dst, dst_bytes, absent);
+}
+
+/* --- by layer ---------------------------------------------------------------------------------- */
+
+static bool find_layer(struct keys *k, const char *key, struct keys_layer at, struct value *v)
+{
+    *v = (struct value){0};
+    if (k->r < 0 || !find(k, key, v))
+        return false;
+    if (v->json && cJSON_IsArray(v->json)) {
+        if (cJSON_GetArraySize(v->json) != at.n) {
+            keys__fail(k, ERR_FORMAT, key, "is a list of %d; one value or a list of %d (layers) is accepted",
+                       cJSON_GetArraySize(v->json), at.n);
+            return false;
+        }
+        v->json = cJSON_GetArrayItem(v->json, at.i);
+        if (cJSON_IsNull(v->json))
+            v->json = NULL;
+    }
+    return v->kv || v->json;
+}
+
+bool keys__layer_has(struct keys *k, const char *key, struct keys_layer at)
+{
+    struct value v;
+    return find_layer(k, key, at, &v);
+}
+
+double keys__layer_number(struct keys *k, const char *key, struct keys_layer at, bool whole, double lo, double hi,
+                          double absent)
+{
+    struct value v;
+    if (!find_layer(k, key, at, &v)) {
+        if (k->r == 0 && isnan(absent))
+            missing(k, key);
+        return k->r < 0 ? lo : absent;
+    }
+    return whole ? (double)to_int(k, key, &v, (int64_t)lo, (int64_t)hi) : (double)to_float(k, key, &v, lo, hi);
+}
+
+void keys__layer_string(struct keys *k, const char *key, struct keys_layer at, char *dst, size_t dst_bytes,
+                        const char *absent)
+{
+    struct value v;
+    dst[0] = 0;
+    find_layer(k, key, at, &v);
+    if (k->r == 0)
+        to_string(k, key, &v, dst, dst_bytes, absent);
+}
+
+int keys__layer_list(struct keys *k, const char *key, struct keys_layer at, double lo, double hi, int max,
+                     int32_t *dst)
+{
+    struct value v;
+    const cJSON *item;
+    int n = 0;
+    if (k->r < 0 || !find(k, key, &v) || !v.json)
+        return 0;
+    if (cJSON_IsArray(v.json) && cJSON_IsArray(cJSON_GetArrayItem(v.json, 0)) && !find_layer(k, key, at, &v))
+        return 0;
+    if (!cJSON_IsArray(v.json) || cJSON_GetArraySize(v.json) > max) {
+        keys__fail(k, ERR_FORMAT, key, "must be a list of at most %d integers", max);
+        return 0;
+    }
+    cJSON_ArrayForEach(item, v.json)
+    {
+        struct value one = {NULL, item};
+        dst[n++] = (int32_t)to_int(k, key, &one, (int64_t)lo, (int64_t)hi);
+    }
+    return n;
 }
 
 void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, float *dst)

@@ -43,6 +43,19 @@ void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, 
  * the first are. Any other list is an error. */
 int keys__layer_kinds(struct keys *k, const char *key, int n, const char *head, const char *rest,
                       int absent);
+/* What a key says of layer i of n: its value, or item i of a list of n values; null counts as absent. */
+struct keys_layer {
+    int i, n;
+};
+bool keys__layer_has(struct keys *k, const char *key, struct keys_layer at);
+/* whole: an integer. absent NAN: required. */
+double keys__layer_number(struct keys *k, const char *key, struct keys_layer at, bool whole, double lo, double hi,
+                          double absent);
+void keys__layer_string(struct keys *k, const char *key, struct keys_layer at, char *dst, size_t dst_bytes,
+                        const char *absent);
+/* A list of integers for all layers, or a list of n lists. Returns how many there are, at most max. */
+int keys__layer_list(struct keys *k, const char *key, struct keys_layer at, double lo, double hi, int max,
+                     int32_t *dst);
 /* Sets the error, unless there is one already. */
 void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -75,7 +75,7 @@ static int planes_of_layers(const struct checkpoint *ck, enum tensor_type row_ty
         const char *name = ck->layers[i].attention;
         const struct attention_ops *ops = attention_find(name ? name : "mla");
         ck_assert_ptr_nonnull(ops);
-        n += ops->planes(&ck->config, row_type, ret + n);
+        n += ops->planes(&ck->config, &ck->layers[i], row_type, ret + n);
     }
     return n;
 }
@@ -113,7 +113,7 @@ static int laid_out_planes(const struct shape *s, enum tensor_type row_type, str
                              .index_head_dim = s->index};
     int n = 0;
     for (int i = 0; i < s->attentions; i++)
-        n += attention_find(s->index ? "dsa" : "mla")->planes(&c, row_type, ret + n);
+        n += attention_find(s->index ? "dsa" : "mla")->planes(&c, NULL, row_type, ret + n);
     return n;
 }
 

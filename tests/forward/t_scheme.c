@@ -311,7 +311,7 @@ START_TEST(test_memory)
                                   .row_type = TT_BF16, .decompressed = i / 2 % 2 == 1, .scratch = &scratch};
         struct ffn_work *ffn = NULL;
         void *mla = NULL;
-        ck_assert_int_eq(attention_mla.work_new(&c, &lim, &mla), 0);
+        ck_assert_int_eq(attention_mla.work_new(&c, NULL, 0, &lim, &mla), 0);
         ck_assert_int_eq(ffn_work_new(&c, &lim, &ffn), 0);
         bytes[i % 2] = scratch.n_bytes + attention_mla.work_bytes(mla) + ffn_work_bytes(ffn) +
                        (uint64_t)lim.max_rows * (uint64_t)(c.hidden_size
