@@ -1,9 +1,9 @@
 ## tests of the forward pass: random tiny models against a reference, checkpoints of every family against
 ## transformers, and the shipped model
 check_PROGRAMS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged tests/t_scheme \
-	tests/t_repeat tests/t_row_bytes
+	tests/t_repeat tests/t_row_bytes tests/t_family
 TESTS += tests/t_forward tests/t_golden tests/t_fixtures tests/t_sparse tests/t_paged tests/t_scheme \
-	tests/t_repeat tests/t_row_bytes
+	tests/t_repeat tests/t_row_bytes tests/t_family
 tests_t_forward_SOURCES = %D%/forward/t_forward.c %D%/forward/tiny.c %D%/forward/tiny.h
 tests_t_forward_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_forward_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
@@ -30,4 +30,7 @@ tests_t_repeat_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 tests_t_row_bytes_SOURCES = %D%/forward/t_row_bytes.c
 tests_t_row_bytes_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_row_bytes_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
-EXTRA_DIST += %D%/data/checkpoints.json %D%/data/latent-mini-golden.json %D%/data/hf
+tests_t_family_SOURCES = %D%/forward/t_family.c %D%/forward/rig.c %D%/forward/rig.h
+tests_t_family_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_family_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+EXTRA_DIST += %D%/data/family %D%/data/checkpoints.json %D%/data/latent-mini-golden.json %D%/data/hf

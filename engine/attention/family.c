@@ -234,16 +234,16 @@ static void place_all(struct family_call *c, const struct family_layer *l, const
 {
     size_t f = sizeof(float), heads = (size_t)p->shape.n_heads, hidden = (size_t)l->hidden;
     struct family_work *w = c->w;
-    c->norm = (struct family_vecs){take(at, all_rows * hidden * f), hidden, 0, NULL, 0};
-    c->written = (struct family_vecs){take(at, all_rows * (size_t)p->write_floats * f),
-                                      (size_t)p->write_floats, 0, NULL, 0};
+    c->norm = (struct family_vecs){.base = take(at, all_rows * hidden * f), .row = hidden};
+    c->written = (struct family_vecs){.base = take(at, all_rows * (size_t)p->write_floats * f),
+                                      .row = (size_t)p->write_floats};
     size_t mark = at->used;
     w->acts = take(at, all_rows * p->act_bytes); /* while rows are written, and then: */
     size_t end = at->used;
     at->used = mark;
     w->acts = take(at, rows * p->act_bytes);
-    c->record = (struct family_vecs){take(at, rows * (size_t)p->query_floats * f), (size_t)p->query_floats, 0,
-                                     NULL, 0};
+    c->record = (struct family_vecs){.base = take(at, rows * (size_t)p->query_floats * f),
+                                     .row = (size_t)p->query_floats};
     c->q = take(at, rows * heads * (size_t)p->shape.dk * f);
     c->z = take(at, rows * heads * (size_t)p->shape.dv * f);
     c->own = p->shape.tokens_per_row ? take(at, rows * (size_t)p->row_elems * f) : NULL;
@@ -372,9 +372,9 @@ static void run_part(struct family_call *c)
     if (m->output)
         m->output(c);
     family_project(c, &c->part, FAMILY_OUT, 1,
-                   p->out_at < 0 ? (struct family_vecs){c->z, found, 0, NULL, 0}
+                   p->out_at < 0 ? (struct family_vecs){.base = c->z, .row = found}
                                  : family_vecs(c->record, p->out_at, 0),
-                   (struct family_vecs){c->w->y, hidden, 0, NULL, 0});
+                   (struct family_vecs){.base = c->w->y, .row = hidden});
     family_rows(c, c->part.n_rows, 3 * (int)hidden, residual_row);
 }
 

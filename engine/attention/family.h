@@ -15,6 +15,7 @@
 #ifndef LATENT_ENGINE_ATTENTION_FAMILY_H
 #define LATENT_ENGINE_ATTENTION_FAMILY_H
 
+#include <math.h>
 #include "base/hash.h"
 #include "engine/attention/attention.h"
 #include "engine/model/arch.h"
@@ -144,13 +145,13 @@ void family_pack_nomem(struct family_pack *p);
 
 /* --- a call ------------------------------------------------------------------------------------ */
 
-/* Vectors of rows: vector k of row i is at base + i * row + k * step; index: i is index[i]; wrap: k counts
- * modulo wrap. */
+/* Vectors of rows: vector k of row i is at base + i * row + k * step. */
 struct family_vecs {
     float *base;
     size_t row, step;
-    const int32_t *index;
-    int wrap;
+    const int32_t *index; /* row i is index[i]; or NULL */
+    int wrap;             /* k counts modulo wrap; or 0 */
+    int shift_from, shift; /* vectors from this one on lie so many floats further */
 };
 
 struct family_call {
@@ -170,7 +171,8 @@ struct family_call {
 
 static inline float *family_at(const struct family_vecs *v, int i, int k)
 {
-    return v->base + (size_t)(v->index ? v->index[i] : i) * v->row + (size_t)(v->wrap ? k % v->wrap : k) * v->step;
+    return v->base + (size_t)(v->index ? v->index[i] : i) * v->row + (size_t)(v->wrap ? k % v->wrap : k) * v->step +
+           (k >= v->shift_from ? v->shift : 0);
 }
 static inline float *family_written(const struct family_call *c, int i)
 {
@@ -184,17 +186,17 @@ static inline float *family_record(const struct family_call *c, int i)
 struct family_vecs family_part_norm(const struct family_call *c);
 static inline struct family_vecs family_vecs(struct family_vecs v, int at, int step)
 {
-    return (struct family_vecs){v.base + at, v.row, (size_t)step, v.index, 0};
+    return (struct family_vecs){.base = v.base + at, .row = v.row, .step = (size_t)step, .index = v.index};
 }
 static inline struct family_vecs family_queries(const struct family_call *c, int at)
 {
     size_t dk = (size_t)c->l->plan.shape.dk;
-    return (struct family_vecs){c->q + at, (size_t)c->l->plan.shape.n_heads * dk, dk, NULL, 0};
+    return (struct family_vecs){.base = c->q + at, .row = (size_t)c->l->plan.shape.n_heads * dk, .step = dk};
 }
 static inline struct family_vecs family_found(const struct family_call *c, int at)
 {
     size_t dv = (size_t)c->l->plan.shape.dv;
-    return (struct family_vecs){c->z + at, (size_t)c->l->plan.shape.n_heads * dv, dv, NULL, 0};
+    return (struct family_vecs){.base = c->z + at, .row = (size_t)c->l->plan.shape.n_heads * dv, .step = dv};
 }
 
 /* y = m x for n_vecs vectors of each row of the set, n_vecs / n_matrices of them in a row by each matrix of

@@ -1,0 +1,288 @@
+/* engine/attention/family/latent.c - see latent.h. */
+#include "config.h"
+
+#include "engine/attention/family/latent.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct latent latent_of(const struct family_layer *l)
+{
+    const int *n = l->n;
+    return (struct latent){.heads = n[LATENT_HEADS], .nope = n[LATENT_NOPE], .rope = n[LATENT_ROPE],
+                           .v = n[LATENT_V], .q_rank = n[LATENT_Q_RANK], .blocks = 1, .width = n[LATENT_RANK],
+                           .branches = 1, .rope_keys = 1, .norm = true, .factor = 1.0f,
+                           .scale = 1.0f / sqrtf((float)(n[LATENT_NOPE] + n[LATENT_ROPE]))};
+}
+
+void latent_check(struct keys *k, const struct family_layer *l)
+{
+    if (l->n[LATENT_ROPE] % 2)
+        keys__fail(k, ERR_FORMAT, "qk_rope_head_dim", "is %d; even numbers are accepted", l->n[LATENT_ROPE]);
+}
+
+static int lanes_of(const struct latent *s)
+{
+    return s->branches * s->heads;
+}
+
+static struct low_query queries(const struct latent *s)
+{
+    return (struct low_query){LATENT_Q, s->q_rank, s->heads * (s->nope + s->rope), true};
+}
+
+void latent_bind(struct family_bind *b, const struct latent *s)
+{
+    int64_t hidden = b->l->hidden, latents = (int64_t)s->blocks * s->width, each = s->nope + s->v;
+    int per_block = lanes_of(s) / s->blocks;
+    struct low_query q = queries(s);
+    low_query_bind(b, &q);
+    if (s->branches > 1)
+        family_cube(b, LATENT_KV_B, "kv_b_proj.weight", s->width, per_block * each, s->blocks);
+    else
+        family_matrix(b, LATENT_KV_B, "kv_b_proj.weight", s->width, s->heads * each);
+    family_matrix(b, LATENT_O, "o_proj.weight", (int64_t)s->heads * s->v, hidden);
+    if (!family_writes(b->l))
+        return;
+    if (s->rope_apart) {
+        family_matrix(b, LATENT_KV, "kv_a_proj.weight", hidden, latents);
+        family_matrix(b, LATENT_ROPE_K, "k_rope_proj.weight", hidden, (int64_t)s->rope_keys * s->rope);
+        if (family_has(b, "rope_freqs"))
+            family_matrix(b, LATENT_FREQS, "rope_freqs", s->rope / 2, s->rope_keys);
+    } else {
+        family_matrix(b, LATENT_KV, "kv_a_proj_with_mqa.weight", hidden, latents + s->rope);
+    }
+    if (s->norm && s->blocks == 1)
+        family_vector(b, LATENT_NORM, "kv_a_layernorm.weight", s->width);
+    else if (s->norm)
+        family_matrix(b, LATENT_NORM, "kv_a_layernorm.weight", s->width, s->blocks);
+}
+
+static void make_rows(void *arg, int group, const struct paged_rows *from, int thread, unsigned char *dst)
+{
+    const struct family_call *c = arg;
+    const struct family_plan *p = &c->l->plan;
+    const struct row_format *f = &p->make.format;
+    size_t size = family_row_size(f), width = (size_t)p->shape.dv * size;
+    size_t rope = (size_t)(p->shape.dk - p->shape.dv) * size, rope_at = (size_t)p->row_elems * size - rope;
+    (void)thread;
+    for (int i = 0; i < from->n; i++, dst += f->row_bytes) {
+        const unsigned char *row = paged_row(from, i);
+        memcpy(dst, row + (size_t)group * width, width);
+        memcpy(dst + width, row + rope_at, rope);
+    }
+}
+
+int latent_plan(const struct family_layer *l, const struct latent *s, struct family_plan *p)
+{
+    struct low_query q = queries(s);
+    int lanes = lanes_of(s), r = 0;
+    (void)l;
+    p->row_elems = latent_raw(s);
+    p->row_tail = s->blocks == 2 ? 0 : s->rope_keys * s->rope;
+    p->write_floats = 2 * p->row_elems;
+    p->d[0] = low_query_plan(p, &q);         /* where the outputs of heads are, in the query's record */
+    p->d[1] = p->d[0] + s->heads * s->v;     /* and what their matrices read, where it is a sum */
+    p->query_floats = p->d[1] + (s->branches > 1 ? lanes * s->width : 0);
+    p->out_at = p->d[0];
+    p->n_out = s->heads * s->v;
+    p->rope_dims[0] = s->rope;
+    p->shape = (struct paged_shape){.n_heads = lanes, .dk = s->width + s->rope_keys * s->rope, .dv = s->width,
+                                    .scale = s->scale};
+    family_plan_vecs(p, lanes, s->nope, lanes);
+    family_plan_vecs(p, s->heads, s->branches * s->width, s->heads);
+    if (s->blocks > 1)
+        r = family_plan_groups(p, s->blocks, 0, 0, 0);
+    if (r == 0 && s->blocks == 2) {
+        p->groups[1].k_off = s->width;
+        p->groups[1].v_off = s->width + s->rope;
+    } else if (s->blocks > 2) {
+        p->make.rows = make_rows;
+        p->make_elems = s->width + s->rope;
+    }
+    return r;
+}
+
+/* W_UV of a head: of all its branches side by side. */
+static void pack_value(struct family_pack *p, const struct latent *s, int head)
+{
+    const struct tensor *t = &p->from->t[LATENT_KV_B];
+    int each = s->nope + s->v, wide = s->branches * s->width;
+    if (s->branches == 1) {
+        family_pack_rows(p, LATENT_UV, head, t, (int64_t)head * each + s->nope, s->v);
+        return;
+    }
+    float *w = malloc((size_t)s->v * (size_t)wide * sizeof(float));
+    if (!w)
+        family_pack_nomem(p);
+    for (int b = 0; w && b < s->branches; b++)
+        for (int d = 0; d < s->v; d++)
+            tensor_row_f32(t, (int64_t)(b * s->heads + head) * each + s->nope + d,
+                           w + (size_t)d * (size_t)wide + (size_t)b * (size_t)s->width);
+    family_pack_floats(p, LATENT_UV, head, t->name, w, s->v, wide, t->type);
+    free(w);
+}
+
+void latent_pack(struct family_pack *p, const struct latent *s)
+{
+    const struct tensor *t = &p->from->t[LATENT_KV_B];
+    struct low_query q = queries(s);
+    int lanes = lanes_of(s), each = s->nope + s->v;
+    low_query_pack(p, &q);
+    family_pack_matrix(p, LATENT_O);
+    family_pack_room(p, LATENT_UK, lanes);
+    family_pack_room(p, LATENT_UV, s->heads);
+    for (int v = 0; v < lanes && p->r == 0; v++)
+        family_pack_turned(p, LATENT_UK, v, t, (int64_t)v * each, s->nope);
+    for (int h = 0; h < s->heads && p->r == 0; h++)
+        pack_value(p, s, h);
+    if (!family_writes(p->from))
+        return;
+    family_pack_matrix(p, LATENT_KV);
+    if (s->rope_apart)
+        family_pack_matrix(p, LATENT_ROPE_K);
+    if (p->from->t[LATENT_FREQS].data)
+        family_pack_vector(p, LATENT_FREQS);
+    if (s->norm)
+        family_pack_vector(p, LATENT_NORM);
+}
+
+/* --- rows -------------------------------------------------------------------------------------- */
+
+/* Rotates the vector of group g by the position of residual row i. */
+static void rotate(const struct family_call *c, const struct latent *s, int g, int i, float *x)
+{
+    const float *freqs = c->l->part[LATENT_FREQS].v;
+    float cos[ROPE_MAX_DIM / 2], sin[ROPE_MAX_DIM / 2];
+    int half = s->rope / 2;
+    if (!freqs) {
+        family_rotate(c, 0, i, x);
+        return;
+    }
+    for (int d = 0; d < half; d++) {
+        float angle = (float)c->st->positions[i] * freqs[g * half + d];
+        cos[d] = cosf(angle);
+        sin[d] = sinf(angle);
+    }
+    c->st->kern->rotate(cos, sin, half, c->l->l.interleave, x);
+}
+
+void latent_project(struct family_call *c, const struct latent *s)
+{
+    family_project(c, c->all, LATENT_KV, 1, c->norm, c->written);
+    if (s->rope_apart)
+        family_project(c, c->all, LATENT_ROPE_K, 1, c->norm,
+                       family_vecs(c->written, s->blocks * s->width, 0));
+}
+
+struct latent_job {
+    struct family_call *c;
+    const struct latent *s;
+};
+
+static void store_rows(void *arg, int r0, int r1, int thread)
+{
+    const struct latent_job *j = arg;
+    struct family_call *c = j->c;
+    const struct latent *s = j->s;
+    size_t f = sizeof(float), width = (size_t)s->width, rope = (size_t)s->rope;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        float *raw = family_written(c, i), *pe = raw + (size_t)s->blocks * width, *row = raw;
+        for (int b = 0; b < s->blocks && s->norm; b++)
+            family_rms(c, raw + (size_t)b * width, c->l->part[LATENT_NORM].v + (size_t)b * width, s->width,
+                       raw + (size_t)b * width);
+        for (int g = 0; g < s->rope_keys; g++)
+            rotate(c, s, g, i, pe + (size_t)g * rope);
+        if (s->blocks == 2) {
+            row = raw + latent_raw(s);
+            memcpy(row, raw, width * f);
+            memcpy(row + width, pe, rope * f);
+            memcpy(row + width + rope, raw + width, width * f);
+        }
+        family_store(c, i, row);
+    }
+}
+
+void latent_write(struct family_call *c, const struct latent *s)
+{
+    struct latent_job j = {c, s};
+    latent_project(c, s);
+    rows_run_light(c->st->pool, c->all->n_rows, 4 * latent_raw(s), store_rows, &j);
+}
+
+/* Rotates q_pe and puts it where the lane's key has its rotary part: behind the latent, or in front of it in the
+ * second of two blocks. */
+static void query_rows(void *arg, int r0, int r1, int thread)
+{
+    const struct latent_job *j = arg;
+    struct family_call *c = j->c;
+    const struct latent *s = j->s;
+    struct family_vecs lanes = family_queries(c, 0);
+    int per_block = lanes_of(s) / s->blocks;
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        for (int h = 0; h < s->heads; h++) {
+            float *pe = family_record(c, i) + h * (s->nope + s->rope) + s->nope;
+            int g = h * s->rope_keys / s->heads;
+            rotate(c, s, g, c->part.rows[i], pe);
+            for (int v = h; v < lanes_of(s); v += s->heads) {
+                float *q = family_at(&lanes, i, v);
+                float *to = q + (s->blocks == 2 && v >= per_block ? 0 : s->width);
+                if (s->rope_keys > 1)
+                    memset(to, 0, (size_t)(s->rope_keys * s->rope) * sizeof(float));
+                memcpy(to + g * s->rope, pe, (size_t)s->rope * sizeof(float));
+            }
+        }
+    }
+}
+
+/* Absorbed queries of the lanes of one block at a time go by one call, since their places differ. */
+void latent_query(struct family_call *c, const struct latent *s)
+{
+    struct latent_job j = {c, s};
+    struct low_query q = queries(s);
+    struct family_vecs x = family_vecs(c->record, 0, s->nope + s->rope), y = family_queries(c, 0);
+    int lanes = lanes_of(s);
+    low_query_run(c, &q, 0);
+    rows_run(c->st->pool, c->part.n_rows, query_rows, &j);
+    x.wrap = s->heads;
+    if (s->blocks != 2) {
+        family_project(c, &c->part, LATENT_UK, lanes, x, y);
+        return;
+    }
+    y.shift_from = lanes / 2;
+    y.shift = s->rope;
+    family_project(c, &c->part, LATENT_UK, lanes, x, y);
+}
+
+/* What a head found in its blocks, side by side and times the factor. */
+static void gather_rows(void *arg, int r0, int r1, int thread)
+{
+    const struct latent_job *j = arg;
+    const struct latent *s = j->s;
+    struct family_vecs found = family_found(j->c, 0);
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        float *to = family_record(j->c, i) + j->c->l->plan.d[1];
+        for (int h = 0; h < s->heads; h++) {
+            for (int b = 0; b < s->branches; b++, to += s->width) {
+                const float *z = family_at(&found, i, b * s->heads + h);
+                for (int d = 0; d < s->width; d++)
+                    to[d] = s->factor * z[d];
+            }
+        }
+    }
+}
+
+void latent_output(struct family_call *c, const struct latent *s)
+{
+    struct latent_job j = {c, s};
+    struct family_vecs x = family_found(c, 0), y = family_vecs(c->record, c->l->plan.d[0], s->v);
+    if (s->branches > 1) {
+        rows_run_light(c->st->pool, c->part.n_rows, 2 * lanes_of(s) * s->width, gather_rows, &j);
+        x = family_vecs(c->record, c->l->plan.d[1], s->branches * s->width);
+    }
+    family_project(c, &c->part, LATENT_UV, s->heads, x, y);
+}

@@ -1,0 +1,242 @@
+/* tests/forward/t_family.c - every folder of tests/data/family: logits against the float64 reference that made it
+ * (tests/reference), and the same bits whichever way the rows came to be in the cache.
+ *
+ * Programs walk the folder: a new mechanism needs a folder there, and no line here. */
+#include "config.h"
+
+#include <cjson/cJSON.h>
+#include <check.h>
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/forward/rig.h"
+
+#define PAGE 8
+#define MAX_LEN 128
+#define MAX_FOLDERS 256
+
+static char folders[MAX_FOLDERS][512];
+static int n_folders;
+
+struct golden {
+    int n_tokens, n_positions, vocab;
+    int32_t tokens[MAX_LEN];
+    int positions[MAX_LEN];
+    double *logits; /* [n_positions][vocab] */
+};
+
+static char *read_text(const char *path)
+{
+    FILE *f = fopen(path, "re");
+    ck_assert_msg(f != NULL, "%s cannot be opened", path);
+    size_t room = 1 << 22;
+    char *text = calloc(1, room);
+    ck_assert_uint_lt(fread(text, 1, room - 1, f), room - 1);
+    fclose(f);
+    return text;
+}
+
+static void golden_read(const char *folder, struct golden *g)
+{
+    char path[600];
+    snprintf(path, sizeof(path), "%s/golden.json", folder);
+    char *text = read_text(path);
+    cJSON *o = cJSON_Parse(text);
+    const cJSON *tokens = cJSON_GetObjectItem(o, "tokens"), *positions = cJSON_GetObjectItem(o, "positions");
+    const cJSON *logits = cJSON_GetObjectItem(o, "logits"), *at, *row;
+    int i = 0;
+    g->n_tokens = cJSON_GetArraySize(tokens);
+    g->n_positions = cJSON_GetArraySize(positions);
+    ck_assert_msg(g->n_tokens > 2 * PAGE && g->n_tokens <= MAX_LEN, "%s: %d tokens", path, g->n_tokens);
+    ck_assert_msg(g->n_positions > 0 && g->n_positions == cJSON_GetArraySize(logits), "%s: logits", path);
+    g->vocab = cJSON_GetArraySize(cJSON_GetArrayItem(logits, 0));
+    g->logits = calloc((size_t)g->n_positions * (size_t)g->vocab, sizeof(double));
+    cJSON_ArrayForEach(at, tokens) g->tokens[i++] = at->valueint;
+    i = 0;
+    cJSON_ArrayForEach(at, positions) g->positions[i++] = at->valueint;
+    i = 0;
+    cJSON_ArrayForEach(row, logits) cJSON_ArrayForEach(at, row) g->logits[i++] = at->valuedouble;
+    ck_assert_int_eq(i, g->n_positions * g->vocab);
+    cJSON_Delete(o);
+    free(text);
+}
+
+static void open_rig(struct rig *r, int i, enum cpu_level level, enum cache_type type)
+{
+    rig_open(r, folders[i], &(struct rig_options){level, type, PAGE, MAX_LEN, (uint64_t)8 << 20});
+}
+
+/* All logits of a prompt computed in chunks, as a sequence of its own. */
+static float *compute(struct rig *r, const struct golden *g, struct kv_seq *seq, int chunk)
+{
+    size_t vocab = (size_t)r->vocab;
+    float *all = calloc((size_t)g->n_tokens * vocab, sizeof(float));
+    for (int at = (int)kv_seq_length(seq); at < g->n_tokens; at += chunk) {
+        int n = g->n_tokens - at < chunk ? g->n_tokens - at : chunk;
+        rig_step(r, seq, g->tokens + at, n, n);
+        memcpy(all + (size_t)at * vocab, r->logits, (size_t)n * vocab * sizeof(float));
+    }
+    return all;
+}
+
+static struct kv_seq *new_seq(struct rig *r, uint64_t salt)
+{
+    struct kv_seq *s;
+    ck_assert_int_eq(kv_seq_new(r->kv, salt, &s), 0);
+    return s;
+}
+
+/* Largest difference over the largest value, at the golden positions. */
+static double error_of(const struct golden *g, const float *logits)
+{
+    double worst = 0, largest = 0;
+    for (int i = 0; i < g->n_positions; i++) {
+        for (int v = 0; v < g->vocab; v++) {
+            double want = g->logits[i * g->vocab + v];
+            double got = (double)logits[(size_t)g->positions[i] * (size_t)g->vocab + (size_t)v];
+            ck_assert(isfinite(got));
+            worst = fmax(worst, fabs(got - want));
+            largest = fmax(largest, fabs(want));
+        }
+    }
+    return worst / largest;
+}
+
+static const char *name_of(int i)
+{
+    return strrchr(folders[i], '/') + 1;
+}
+
+START_TEST(test_golden)
+{
+    struct golden g;
+    struct rig r;
+    golden_read(folders[_i], &g);
+    for (int level = 0; level < N_CPU_LEVELS; level++) {
+        if (!kern_level_built((enum cpu_level)level))
+            continue;
+        open_rig(&r, _i, (enum cpu_level)level, CACHE_F32);
+        ck_assert_int_eq(r.vocab, g.vocab);
+        struct kv_seq *s = new_seq(&r, 1);
+        float *all = compute(&r, &g, s, MAX_LEN);
+        double e = error_of(&g, all), most = kern_table((enum cpu_level)level)->attn_bf16 ? 4e-2 : 1e-5;
+        printf("# %s, level %d: %.2g\n", name_of(_i), level, e);
+        fflush(stdout);
+        ck_assert_msg(e < most, "%s, level %d: off by %g of the largest logit", name_of(_i), level, e);
+        free(all);
+        kv_seq_free(r.kv, &s);
+        rig_close(&r);
+    }
+    free(g.logits);
+}
+END_TEST
+
+static void same(const char *what, int folder, const struct golden *g, const float *a, const float *b, int from)
+{
+    for (int t = from; t < g->n_tokens; t++)
+        ck_assert_msg(!memcmp(a + (size_t)t * (size_t)g->vocab, b + (size_t)t * (size_t)g->vocab,
+                              (size_t)g->vocab * sizeof(float)),
+                      "%s: %s: logits of token %d have other bits", name_of(folder), what, t);
+}
+
+static void check_ways(int folder, enum cpu_level level, enum cache_type type)
+{
+    struct golden g;
+    struct rig r;
+    golden_read(folders[folder], &g);
+    open_rig(&r, folder, level, type);
+    struct kv_seq *whole = new_seq(&r, 1), *s;
+    float *want = compute(&r, &g, whole, MAX_LEN), *got;
+    int chunks[] = {1, 3, 8, 13};
+    for (int i = 0; i < 4; i++) {
+        s = new_seq(&r, 2 + (uint64_t)i);
+        got = compute(&r, &g, s, chunks[i]);
+        same("in chunks", folder, &g, want, got, 0);
+        free(got);
+        kv_seq_free(r.kv, &s);
+    }
+    /* the prefix that another sequence has */
+    s = new_seq(&r, 1);
+    int n = (int)kv_seq_match(r.kv, s, g.tokens, (uint32_t)g.n_tokens, (uint32_t)g.n_tokens - 1);
+    ck_assert_int_ge(n, (g.n_tokens - 1) / PAGE * PAGE);
+    got = compute(&r, &g, s, 5);
+    same("after a shared prefix", folder, &g, want, got, n);
+    free(got);
+    kv_seq_free(r.kv, &s);
+    /* a fork inside a page, and both go on */
+    struct kv_seq *f = NULL;
+    s = new_seq(&r, 9);
+    n = g.n_tokens / 2 / PAGE * PAGE + 3;
+    rig_step(&r, s, g.tokens, n, 1);
+    ck_assert_int_eq(kv_seq_fork(r.kv, s, &f), 0);
+    for (int i = 0; i < 2; i++) {
+        got = compute(&r, &g, i ? s : f, i ? 1 : 4);
+        same(i ? "after it was forked" : "after a fork", folder, &g, want, got, n);
+        free(got);
+    }
+    kv_seq_free(r.kv, &f);
+    /* cut back to a page's end, and parked */
+    n = g.n_tokens / 2 / PAGE * PAGE;
+    ck_assert_int_eq(kv_seq_truncate(r.kv, s, (uint32_t)n), 0);
+    got = compute(&r, &g, s, 7);
+    same("after it was cut", folder, &g, want, got, n);
+    free(got);
+    n = g.n_tokens - 3;
+    kv_seq_free(r.kv, &s);
+    s = new_seq(&r, 11);
+    rig_step(&r, s, g.tokens, n, 1);
+    struct kv_parked *parked = NULL;
+    ck_assert_int_eq(kv_seq_park(r.kv, s, &parked), 0);
+    kv_seq_free(r.kv, &s);
+    kv_drop_cached(r.kv);
+    s = new_seq(&r, 11);
+    if (kv_seq_unpark(r.kv, s, parked, g.tokens) == 0) {
+        ck_assert_int_eq(kv_seq_length(s), n);
+        got = compute(&r, &g, s, 2);
+        same("after it was parked", folder, &g, want, got, n);
+        free(got);
+    }
+    kv_parked_free(&parked);
+    kv_seq_free(r.kv, &s);
+    kv_seq_free(r.kv, &whole);
+    free(want);
+    free(g.logits);
+    rig_close(&r);
+}
+
+START_TEST(test_ways)
+{
+    check_ways(_i, CPU_GENERIC, CACHE_F32);
+    check_ways(_i, cpu_level_best(), CACHE_BF16);
+}
+END_TEST
+
+int main(void)
+{
+    const char *src = getenv("top_srcdir");
+    char path[400];
+    struct dirent **list;
+    snprintf(path, sizeof(path), "%s/tests/data/family", src ? src : ".");
+    int n = scandir(path, &list, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        if (list[i]->d_name[0] != '.' && n_folders < MAX_FOLDERS)
+            snprintf(folders[n_folders++], sizeof(folders[0]), "%s/%s", path, list[i]->d_name);
+        free(list[i]);
+    }
+    if (n >= 0)
+        free(list);
+    Suite *s = suite_create("family");
+    TCase *t = tcase_create("family");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, test_golden, 0, n_folders);
+    tcase_add_loop_test(t, test_ways, 0, n_folders);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed || n_folders == 0 ? 1 : 0;
+}
