@@ -62,14 +62,14 @@ static void make_full(void *arg, int head, const struct paged_rows *from, int th
     const struct row_format *f = &l->plan.make.format;
     const struct matrix *up = &l->part[K_UP].m[head];
     int dh = l->l.n[DIM], r = l->l.n[RANK], heads = l->l.n[HEADS], half = dh / 2;
-    float *res = c->make_floats + (size_t)thread * (size_t)l->plan.make_floats, *keys = res + TILE * r;
-    float *k = keys + TILE * dh, *cos = k + dh, *sin = cos + half;
+    float *res = c->make_floats + (size_t)thread * (size_t)l->plan.make_floats, *made = res + TILE * r;
+    float *k = made + TILE * dh, *cos = k + dh, *sin = cos + half;
     size_t size = family_row_size(f);
     const void *x[TILE];
     float *y[TILE];
     for (int i = 0; i < TILE; i++) {
         x[i] = res + (size_t)i * (size_t)r;
-        y[i] = keys + (size_t)i * (size_t)dh;
+        y[i] = made + (size_t)i * (size_t)dh;
     }
     for (int t = 0; t < from->n; t += TILE) {
         int n = from->n - t < TILE ? from->n - t : TILE;
