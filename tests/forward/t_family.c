@@ -220,7 +220,8 @@ int main(void)
     const char *src = getenv("top_srcdir");
     char path[400];
     struct dirent **list;
-    snprintf(path, sizeof(path), "%s/tests/data/family", src ? src : ".");
+    const char *at = getenv("FAMILY_DATA");
+    snprintf(path, sizeof(path), "%s%s", at ? at : src ? src : ".", at ? "" : "/tests/data/family");
     int n = scandir(path, &list, NULL, alphasort);
     for (int i = 0; i < n; i++) {
         if (list[i]->d_name[0] != '.' && n_folders < MAX_FOLDERS)
