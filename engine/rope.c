@@ -76,7 +76,8 @@ int rope_tables_need(struct rope_tables *r, int dim, float theta, bool interleav
             return i;
     if (r->n == ROPE_MAX_TABLES)
         return -1;
-    const struct model_config c = {.qk_rope_head_dim = dim, .rope_theta = theta, .rope_interleave = interleave};
+    const struct model_config c = {
+        .qk_rope_head_dim = dim, .rope_theta = theta, .rope_interleave = interleave};
     rope_init(&r->t[r->n].rope, &c, 1);
     r->t[r->n].theta = theta;
     return r->n++;

@@ -15,8 +15,8 @@ struct rope {
     float amplitude;   /* of cos and sin */
 };
 
-/* Tables of a step where layers rotate by widths of their own: cosines and sines of all rows. Layers ask while
- * they are made. */
+/* Tables of a step where layers rotate by widths of their own: cosines and sines of all rows. Layers ask
+ * while they are made. */
 #define ROPE_MAX_TABLES 8
 struct rope_tables {
     int n;

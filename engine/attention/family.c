@@ -1,8 +1,9 @@
-/* engine/attention/family.c - what all mechanisms of the family have in common: one const struct attention_ops
- * that goes from a layer's normalised rows to the residual stream through the mechanism's three parts.
+/* engine/attention/family.c - what all mechanisms of the family have in common: one const struct
+ * attention_ops that goes from a layer's normalised rows to the residual stream through the mechanism's
+ * three parts.
  *
- * Cache rows of all new tokens are written first. Queries, attention and outputs then follow some wanted rows at
- * a time, since what belongs to a row and a head is large; the parts change no result. */
+ * Cache rows of all new tokens are written first. Queries, attention and outputs then follow some wanted
+ * rows at a time, since what belongs to a row and a head is large; the parts change no result. */
 #include "config.h"
 
 #include "engine/attention/family.h"
@@ -38,12 +39,11 @@ void family_names(char *dst, size_t dst_bytes)
 #undef FAMILY
 }
 
-void family_fingerprint(const struct family_layer *l, struct hash64_stream *h)
+uint64_t family_hash(const struct family_layer *l)
 {
-    hash64_stream_add(h, l->mechanism->name, strlen(l->mechanism->name) + 1);
-    hash64_stream_add(h, &l->kv_layer, sizeof(l->kv_layer));
-    hash64_stream_add(h, l->f, sizeof(l->f));
-    hash64_stream_add(h, l->list, (size_t)l->n_list * sizeof(*l->list));
+    uint64_t h = hash64_bytes(l->mechanism->name, strlen(l->mechanism->name), (uint64_t)l->kv_layer);
+    h = hash64_bytes(l->f, sizeof(l->f), h);
+    return l->n_list ? hash64_bytes(l->list, (size_t)l->n_list * sizeof(*l->list), h) : h;
 }
 
 /* --- sizes ------------------------------------------------------------------------------------- */
@@ -94,8 +94,8 @@ static void plan_done(struct family_plan *p)
     p->groups = NULL;
 }
 
-static int family_planes(const struct model_config *c, const struct layer_tensors *t, enum tensor_type row_type,
-                         struct kv_plane *ret)
+static int family_planes(const struct model_config *c, const struct layer_tensors *t,
+                         enum tensor_type row_type, struct kv_plane *ret)
 {
     struct family_plan p;
     int n = 0;
@@ -153,9 +153,11 @@ static int check_rows(const struct family_packed *l, enum tensor_type row_type, 
                              "the rows of %s attention (layer %d) are computed with when they are read: bf16 "
                              "and f32 are accepted", name, l->l.index);
     if (p->row_elems % 2 || p->row_tail % 2)
-        return err_set_param(e, ERR_UNSUPPORTED, "cache_type",
-                             "a row of %s attention (layer %d) has %d values, an odd number: bf16 and f32 are "
-                             "accepted", name, l->l.index, p->row_elems);
+        return err_set_param(
+            e, ERR_UNSUPPORTED, "cache_type",
+            "a row of %s attention (layer %d) has %d values, an odd number: bf16 and f32 are "
+            "accepted",
+            name, l->l.index, p->row_elems);
     return 0;
 }
 
@@ -384,7 +386,8 @@ static void family_run(const void *layer, void *work, const struct attention_arg
     struct family_work *w = work;
     const struct row_set *set = a->active;
     struct place at = {w->scratch->base, 0};
-    struct family_call c = {.l = l, .st = a->step, .a = a, .w = w, .all = a->all, .make_floats = w->make_floats};
+    struct family_call c = {
+        .l = l, .st = a->step, .a = a, .w = w, .all = a->all, .make_floats = w->make_floats};
     int room = part_rows(&l->l, &l->plan, w->max_rows), done = 0; /* tokens of span s */
     place_all(&c, &l->l, &l->plan, (size_t)a->all->n_rows, (size_t)room, &at);
     family_rows(&c, a->all->n_rows, 3 * l->l.hidden, norm_row);

@@ -1,4 +1,5 @@
-/* engine/attention/family.h - mechanisms of the attention family: what one declares, and the parts it is made of.
+/* engine/attention/family.h - mechanisms of the attention family: what one declares, and the parts it is
+ * made of.
  *
  * A mechanism is one file in engine/attention/family/ with one const struct family_mechanism and one row in
  * family.def. It names its keys of config.json and its tensors, plans sizes, and computes in three parts:
@@ -55,7 +56,7 @@ static inline bool family_writes(const struct family_layer *l)
 {
     return l->kv_layer == l->index;
 }
-void family_fingerprint(const struct family_layer *l, struct hash64_stream *h);
+uint64_t family_hash(const struct family_layer *l);
 
 /* --- tensors ----------------------------------------------------------------------------------- */
 
@@ -93,7 +94,8 @@ struct family_plan {
 };
 /* Counts one family_project: n vectors of a row of that width, by that many matrices. */
 void family_plan_vecs(struct family_plan *p, int n, int width, int n_matrices);
-/* Groups of equal size over all heads, keys and values of group g at k_off + g * step and v_off + g * step. */
+/* Groups of equal size over all heads, keys and values of group g at k_off + g * step and v_off + g *
+ * step. */
 int family_plan_groups(struct family_plan *p, int n, int k_off, int v_off, int step);
 
 /* --- weights ----------------------------------------------------------------------------------- */
@@ -134,8 +136,8 @@ void family_pack_floats(struct family_pack *p, int i, int k, const char *name, c
                         int n_in, enum tensor_type like);
 /* n rows from row0 on as the columns of matrix k of slot i. */
 void family_pack_turned(struct family_pack *p, int i, int k, const struct tensor *t, int64_t row0, int n);
-/* Slot i: cosines and sines of all positions, from which family_angles makes those of one, for rotations of that
- * width at reading, where a step has no table. */
+/* Slot i: cosines and sines of all positions, from which family_angles makes those of one, for rotations
+ * of that width at reading, where a step has no table. */
 void family_pack_angles(struct family_pack *p, int i, int dim);
 /* All values of a tensor as float32, malloc'd; NULL: p->r says it. */
 float *family_floats(struct family_pack *p, const struct tensor *t);
@@ -171,8 +173,8 @@ struct family_call {
 
 static inline float *family_at(const struct family_vecs *v, int i, int k)
 {
-    return v->base + (size_t)(v->index ? v->index[i] : i) * v->row + (size_t)(v->wrap ? k % v->wrap : k) * v->step +
-           (k >= v->shift_from ? v->shift : 0);
+    return v->base + (size_t)(v->index ? v->index[i] : i) * v->row +
+           (size_t)(v->wrap ? k % v->wrap : k) * v->step + (k >= v->shift_from ? v->shift : 0);
 }
 static inline float *family_written(const struct family_call *c, int i)
 {
@@ -207,8 +209,8 @@ void family_project(struct family_call *c, const struct row_set *set, int part, 
 void family_rows(struct family_call *c, int n, int values, void (*fn)(struct family_call *c, int i));
 /* Rotates x by the position of residual row i, table k of the plan's widths. */
 void family_rotate(const struct family_call *c, int k, int i, float *x);
-/* Cosines and sines of a position, dim / 2 each, from slot `part`. Whoever rotates keys by them rotates queries
- * by them, too. */
+/* Cosines and sines of a position, dim / 2 each, from slot `part`. Whoever rotates keys by them rotates
+ * queries by them, too. */
 void family_angles(const struct family_packed *l, int part, int dim, int position, float *cos, float *sin);
 /* y = RMSNorm(x) of n values; y may be x. */
 void family_rms(const struct family_call *c, const float *x, const float *w, int n, float *y);

@@ -1,5 +1,5 @@
-/* engine/attention/family_parts.c - what mechanisms of the family are made of: binding, packing, products, rows;
- * see family.h. */
+/* engine/attention/family_parts.c - what mechanisms of the family are made of: binding, packing,
+ * products, rows; see family.h. */
 #include "config.h"
 
 #include <math.h>

@@ -1,4 +1,5 @@
-/* engine/attention/family_work.h - work space of the attention family, shared by family.c and family_parts.c. */
+/* engine/attention/family_work.h - work space of the attention family, shared by family.c and
+ * family_parts.c. */
 #ifndef LATENT_ENGINE_ATTENTION_FAMILY_WORK_H
 #define LATENT_ENGINE_ATTENTION_FAMILY_WORK_H
 

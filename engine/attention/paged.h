@@ -12,8 +12,8 @@
  * (struct paged_choice); they are gathered piece by piece and taken like a context of that length.
  *
  * Heads may fall into groups, each with its own segments of the row (grouped queries); rows may be made anew
- * when they are read (struct paged_make); and a row may stand for several tokens, each of which has one of its
- * own (paged_call.own). */
+ * when they are read (struct paged_make); and a row may stand for several tokens, each of which has one
+ * of its own (paged_call.own). */
 #ifndef LATENT_ENGINE_ATTENTION_PAGED_H
 #define LATENT_ENGINE_ATTENTION_PAGED_H
 
@@ -39,7 +39,8 @@ static inline const unsigned char *paged_row(const struct paged_rows *r, int i)
 }
 
 /* Rows that are made when they are read: for a group, from at most ATTN_PIECE cache rows, in a format of
- * their own (float32 or bf16). What is made of a row may depend on nothing but the row, its position and the group. */
+ * their own (float32 or bf16). What is made of a row may depend on nothing but the row, its position and
+ * the group. */
 struct paged_make {
     struct row_format format;
     void (*rows)(void *arg, int group, const struct paged_rows *from, int thread, unsigned char *dst);

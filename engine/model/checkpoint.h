@@ -88,6 +88,7 @@ struct family_layer;
 struct layer_tensors {
     const char *attention;     /* name of its mechanism, a row of attention.def; NULL: "mla" */
     int rows_from;             /* 1 + the layer whose cache rows it attends to; 0: its own */
+    uint64_t hash;             /* of what the configuration says of this layer alone; 0: nothing */
     struct family_layer *family; /* "family": its mechanism, numbers and tensors (attention/family.h) */
     struct tensor attn_norm;   /* hidden_size */
     struct tensor q_proj;      /* q_lora_rank == 0: hidden -> H * (nope + rope) */

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/hash.h"
-#include "engine/attention/family.h"
 #include "engine/model/checkpoint_internal.h"
 
 #define WHOLE_BYTES ((uint64_t)256 << 20)
@@ -50,8 +49,8 @@ int checkpoint_fingerprint(const struct checkpoint *c, uint64_t *ret)
     memset(config.name, 0, sizeof(config.name)); /* may come from the path */
     hash64_stream_add(h, &config, sizeof(config));
     for (int i = 0; c->layers && i < config.num_hidden_layers; i++)
-        if (c->layers[i].family)
-            family_fingerprint(c->layers[i].family, h);
+        if (c->layers[i].hash)
+            add_number(h, (int64_t)c->layers[i].hash);
     for (size_t i = 0; i < x->n; i++) {
         const struct tensor *t = &x->v[i].t;
         hash64_stream_add(h, t->name, strlen(t->name) + 1);

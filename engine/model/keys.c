@@ -270,8 +270,8 @@ bool keys__layer_has(struct keys *k, const char *key, struct keys_layer at)
     return find_layer(k, key, at, &v);
 }
 
-double keys__layer_number(struct keys *k, const char *key, struct keys_layer at, bool whole, double lo, double hi,
-                          double absent)
+double keys__layer_number(struct keys *k, const char *key, struct keys_layer at, bool whole, double lo,
+                          double hi, double absent)
 {
     struct value v;
     if (!find_layer(k, key, at, &v)) {
@@ -279,7 +279,8 @@ double keys__layer_number(struct keys *k, const char *key, struct keys_layer at,
             missing(k, key);
         return k->r < 0 ? lo : absent;
     }
-    return whole ? (double)to_int(k, key, &v, (int64_t)lo, (int64_t)hi) : (double)to_float(k, key, &v, lo, hi);
+    return whole ? (double)to_int(k, key, &v, (int64_t)lo, (int64_t)hi)
+                 : (double)to_float(k, key, &v, lo, hi);
 }
 
 void keys__layer_string(struct keys *k, const char *key, struct keys_layer at, char *dst, size_t dst_bytes,

@@ -49,8 +49,8 @@ struct keys_layer {
 };
 bool keys__layer_has(struct keys *k, const char *key, struct keys_layer at);
 /* whole: an integer. absent NAN: required. */
-double keys__layer_number(struct keys *k, const char *key, struct keys_layer at, bool whole, double lo, double hi,
-                          double absent);
+double keys__layer_number(struct keys *k, const char *key, struct keys_layer at, bool whole, double lo,
+                          double hi, double absent);
 void keys__layer_string(struct keys *k, const char *key, struct keys_layer at, char *dst, size_t dst_bytes,
                         const char *absent);
 /* A list of integers for all layers, or a list of n lists. Returns how many there are, at most max. */

@@ -1,5 +1,5 @@
-/* tests/forward/t_family.c - every folder of tests/data/family: logits against the float64 reference that made it
- * (tests/reference), and the same bits whichever way the rows came to be in the cache.
+/* tests/forward/t_family.c - every folder of tests/data/family: logits against the float64 reference
+ * that made it (tests/reference), and the same bits whichever way the rows came to be in the cache.
  *
  * Programs walk the folder: a new mechanism needs a folder there, and no line here. */
 #include "config.h"
@@ -135,7 +135,8 @@ START_TEST(test_golden)
 }
 END_TEST
 
-static void same(const char *what, int folder, const struct golden *g, const float *a, const float *b, int from)
+static void same(const char *what, int folder, const struct golden *g, const float *a, const float *b,
+                 int from)
 {
     for (int t = from; t < g->n_tokens; t++)
         ck_assert_msg(!memcmp(a + (size_t)t * (size_t)g->vocab, b + (size_t)t * (size_t)g->vocab,

@@ -1,5 +1,5 @@
-/* engine/attention/family/gla.c - grouped latent attention (GLA, arXiv 2505.21487): m latents, each with its own norm
- * and its own share of the heads; one rotary key for all. cache row = m r + rope values. */
+/* engine/attention/family/gla.c - grouped latent attention (GLA, arXiv 2505.21487): m latents, each with
+ * its own norm and its own share of the heads; one rotary key for all. cache row = m r + rope values. */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"

@@ -2,15 +2,16 @@
  * (arXiv 1911.02150), grouped-query (2305.13245), sparse-query (SQA, 2510.01817) and ragged groups (QCQA,
  * 2406.10247); with it knocking heads (KHA, 2510.23052) and groups compressed in a basis (2406.07056).
  *
- *     q_h = rope(x W_q,h)   k_g = rope(x W_k,g)   v_g = x W_v,g     o_h = softmax(q_h k_g(h) / sqrt(dh)) v_g(h)
+ *     q_h = rope(x W_q,h)   k_g = rope(x W_k,g)   v_g = x W_v,g     o_h = softmax(q_h k_g(h) / sqrt(dh))
+ *     v_g(h)
  *     cache row = [k_0 .. k_G-1 | v_0 ..]
  *
- * g(h) is h G / H or listed (kv_head_map). With more groups than heads (reverse SQA) queries are repeated: group
- * g meets query g H / G. Heads of a group stand together in the queries that attention gets, whatever the map
- * says.
- * KHA, linear: q, k, v of every head times one matrix before rotation, folded into the projections; mlp: values
- * instead go through v' = 2 down(up(v) sigmoid(gate(v))). Basis: keys of t heads, rotated, times a [t dh, dh]
- * matrix of their group are its key; rotated queries times their head's rows of it. */
+ * g(h) is h G / H or listed (kv_head_map). With more groups than heads (reverse SQA) queries are
+ * repeated: group g meets query g H / G. Heads of a group stand together in the queries that attention
+ * gets, whatever the map says.
+ * KHA, linear: q, k, v of every head times one matrix before rotation, folded into the projections; mlp:
+ * values instead go through v' = 2 down(up(v) sigmoid(gate(v))). Basis: keys of t heads, rotated, times
+ * a [t dh, dh] matrix of their group are its key; rotated queries times their head's rows of it. */
 #include "config.h"
 
 #include "engine/attention/family.h"
@@ -48,11 +49,13 @@ static void check(struct keys *k, struct family_layer *l)
                    n[GROUPS], n[HEADS]);
     if (n[HEADS_BEFORE] && (n[HEADS_BEFORE] % n[GROUPS] || n[HEADS] % n[HEADS_BEFORE] || l->n_list))
         keys__fail(k, ERR_FORMAT, "kv_heads_before",
-                   "is %d; a multiple of num_key_value_heads (%d) that divides the heads (%d) is accepted, without "
-                   "kv_head_map", n[HEADS_BEFORE], n[GROUPS], n[HEADS]);
+                   "is %d; a multiple of num_key_value_heads (%d) that divides the heads (%d) is "
+                   "accepted, without "
+                   "kv_head_map",
+                   n[HEADS_BEFORE], n[GROUPS], n[HEADS]);
     if (l->n_list && (l->n_list != n[HEADS] || n[HEADS] < n[GROUPS]))
-        keys__fail(k, ERR_FORMAT, "kv_head_map", "is a list of %d; one group for each of %d heads is accepted",
-                   l->n_list, n[HEADS]);
+        keys__fail(k, ERR_FORMAT, "kv_head_map",
+                   "is a list of %d; one group for each of %d heads is accepted", l->n_list, n[HEADS]);
     for (int i = 0; i < l->n_list; i++)
         if (l->list[i] >= n[GROUPS])
             keys__fail(k, ERR_FORMAT, "kv_head_map", "has group %d; 0..%d is accepted", l->list[i],
@@ -263,7 +266,8 @@ static void write_rows(struct family_call *c)
     family_rows(c, c->all->n_rows, 4 * g * dh, rotate_row);
     if (!before)
         return;
-    family_project(c, c->all, BASIS, g, family_vecs(w, raw_keys_at(l), before / g * dh), family_vecs(w, 0, dh));
+    family_project(c, c->all, BASIS, g, family_vecs(w, raw_keys_at(l), before / g * dh),
+                   family_vecs(w, 0, dh));
     family_rows(c, c->all->n_rows, 2 * g * dh, store_row);
 }
 
@@ -286,7 +290,8 @@ static void query(struct family_call *c)
     family_project(c, &c->part, Q, 1, family_part_norm(c), family_vecs(c->record, 0, 0));
     family_rows(c, c->part.n_rows, 4 * l->n[HEADS] * dh, query_row);
     if (l->n[HEADS_BEFORE])
-        family_project(c, &c->part, Q_BASIS, l->n[HEADS], family_vecs(c->record, 0, dh), family_queries(c, 0));
+        family_project(c, &c->part, Q_BASIS, l->n[HEADS], family_vecs(c->record, 0, dh),
+                       family_queries(c, 0));
 }
 
 /* Heads in the order of the output projection again. */

@@ -7,7 +7,8 @@
  *
  * The score's terms may be taken in any order, so that key and value of a group lie in a row as they are:
  *     G = 1    [r | kv_0]                      key [r | first half]
- *     G = 2    [kv_1, halves changed | r | kv_0]     keys [first half of kv_1 | r] and [r | first half of kv_0]
+ *     G = 2    [kv_1, halves changed | r | kv_0]     keys [first half of kv_1 | r] and [r | first half
+ *     of kv_0]
  *     more     [r | kv_0 | kv_1 ..]            rows made anew when read: [r | kv_g] */
 #include "config.h"
 
@@ -68,7 +69,8 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->out_at = g == 2 ? 0 : -1;
     p->n_out = l->n[HEADS] * dh;
     p->rope_dims[0] = dh / 2;
-    p->shape = (struct paged_shape){.n_heads = l->n[HEADS], .dk = dh, .dv = dh, .scale = 1.0f / sqrtf((float)dh)};
+    p->shape = (struct paged_shape){
+        .n_heads = l->n[HEADS], .dk = dh, .dv = dh, .scale = 1.0f / sqrtf((float)dh)};
     if (family_plan_groups(p, g, 0, dh / 2, 0) < 0)
         return ERR_NOMEM;
     if (g == 2) {

@@ -212,8 +212,8 @@ void latent_write(struct family_call *c, const struct latent *s)
     rows_run_light(c->st->pool, c->all->n_rows, 4 * latent_raw(s), store_rows, &j);
 }
 
-/* Rotates q_pe and puts it where the lane's key has its rotary part: behind the latent, or in front of it in the
- * second of two blocks. */
+/* Rotates q_pe and puts it where the lane's key has its rotary part: behind the latent, or in front of
+ * it in the second of two blocks. */
 static void query_rows(void *arg, int r0, int r1, int thread)
 {
     const struct latent_job *j = arg;

@@ -1,8 +1,10 @@
-/* engine/attention/family/latent.h - absorbed attention over latents, for the mechanisms that keep some: one latent or
- * several blocks of them, rotary keys for all heads or for groups, heads that meet one block or the sum of some.
+/* engine/attention/family/latent.h - absorbed attention over latents, for the mechanisms that keep some:
+ * one latent or several blocks of them, rotary keys for all heads or for groups, heads that meet one
+ * block or the sum of some.
  *
  *     c_b = norm(x W_kva,b)     r_g = rope(x W_kr,g)      q'_h,b = q_nope_h W_UK,h,b^T
- *     z_h,b = softmax((q'_h,b c_b + rope(q_pe_h) r_g(h)) scale) c_b     o_h = factor sum over its b of z_h,b W_UV,h,b
+ *     z_h,b = softmax((q'_h,b c_b + rope(q_pe_h) r_g(h)) scale) c_b     o_h = factor sum over its b of
+ *     z_h,b W_UV,h,b
  *
  * A lane of attention is one (block, head of it): lane v is head v mod heads, of block v / per_block.
  * Rows:  one block    [c | r_0 .. ]        key the whole row; queries are zero where r is another group's
@@ -14,8 +16,18 @@
 #include "engine/attention/family/query.h"
 
 /* Slots; a mechanism's own begin at LATENT_SLOTS. */
-enum { LATENT_O = FAMILY_OUT, LATENT_Q, LATENT_KV = LATENT_Q + 4, LATENT_NORM, LATENT_ROPE_K, LATENT_KV_B, LATENT_UK,
-       LATENT_UV, LATENT_FREQS, LATENT_SLOTS };
+enum {
+    LATENT_O = FAMILY_OUT,
+    LATENT_Q,
+    LATENT_KV = LATENT_Q + 4,
+    LATENT_NORM,
+    LATENT_ROPE_K,
+    LATENT_KV_B,
+    LATENT_UK,
+    LATENT_UV,
+    LATENT_FREQS,
+    LATENT_SLOTS
+};
 
 struct latent {
     int heads, nope, rope, v, q_rank;
@@ -35,7 +47,8 @@ void latent_write(struct family_call *c, const struct latent *s);
 void latent_query(struct family_call *c, const struct latent *s);
 void latent_output(struct family_call *c, const struct latent *s);
 
-/* Parts of latent_write for mechanisms that store rows themselves: the projections, as records [c_0 .. | r]. */
+/* Parts of latent_write for mechanisms that store rows themselves: the projections, as records [c_0 .. |
+ * r]. */
 void latent_project(struct family_call *c, const struct latent *s);
 static inline int latent_raw(const struct latent *s)
 {

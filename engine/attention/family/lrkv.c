@@ -1,8 +1,10 @@
-/* engine/attention/family/lrkv.c - low-rank key-value attention (LRKV, arXiv 2601.11471): one full key and value for
- * all heads, and a residual of low rank for each.
+/* engine/attention/family/lrkv.c - low-rank key-value attention (LRKV, arXiv 2601.11471): one full key
+ * and value for all heads, and a residual of low rank for each.
  *
- *     k = x W_k   v = x W_v   a_h = x A_h   b_h = x B_h (r values)      k_h = k + U_h a_h    v_h = v + U'_h b_h
- *     cache row = [k | v | a_0 .. | b_0 ..]         o_h = p v + U'_h (p b_h) with p = softmax(q_h k_h / sqrt(dh))
+ *     k = x W_k   v = x W_v   a_h = x A_h   b_h = x B_h (r values)      k_h = k + U_h a_h    v_h = v +
+ *     U'_h b_h
+ *     cache row = [k | v | a_0 .. | b_0 ..]         o_h = p v + U'_h (p b_h) with p = softmax(q_h k_h /
+ *     sqrt(dh))
  *
  * lrkv_rope full: k_h is rotated as a whole. That does not commute with U_h, so a_h is kept as it is and a
  * head's keys are made when they are read: rows [rope(k) + rope(U_h a_h) | v | b_h].
@@ -121,7 +123,8 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->make.rows = full ? make_full : make_latent;
     p->make_elems = dk + dh + r;
     p->make_floats = full ? TILE * (r + dh) + 2 * dh : 0;
-    p->shape = (struct paged_shape){.n_heads = n[HEADS], .dk = dk, .dv = dh + r, .scale = 1.0f / sqrtf((float)dh)};
+    p->shape = (struct paged_shape){
+        .n_heads = n[HEADS], .dk = dk, .dv = dh + r, .scale = 1.0f / sqrtf((float)dh)};
     family_plan_vecs(p, n[HEADS], dh, n[HEADS]);
     family_plan_vecs(p, n[HEADS], r, n[HEADS]);
     return family_plan_groups(p, n[HEADS], 0, dk, 0);

@@ -1,5 +1,5 @@
-/* engine/attention/family/mfa.c - multi-matrix factorization attention (MFA, arXiv 2412.19255): many wide heads
- * through a query of low rank, one key and one value for all.
+/* engine/attention/family/mfa.c - multi-matrix factorization attention (MFA, arXiv 2412.19255): many
+ * wide heads through a query of low rank, one key and one value for all.
  *
  *     q = RMSNorm(x W_qa) W_qb    k = x W_k    v = x W_v     q, k rotated over the whole head
  *     o_h = softmax(q_h k / sqrt(dh)) v        cache row = [k | v] */

@@ -1,11 +1,12 @@
-/* engine/attention/family/mfa_kr.c - multi-matrix factorization with key reuse (MFA-KR, arXiv 2412.19255): values
- * are keys before their rotation, times a matrix.
+/* engine/attention/family/mfa_kr.c - multi-matrix factorization with key reuse (MFA-KR, arXiv
+ * 2412.19255): values are keys before their rotation, times a matrix.
  *
  *     q = RMSNorm(x W_qa) W_qb    k = x W_k    v = M k       cache row = k, not rotated
  *     o_h = softmax(rope(q_h) rope(k) / sqrt(dh)) v = M (softmax(..) k)
  *
- * M goes into the output projection. Keys are rotated when they are read: rows are made anew as [rope(k) | k],
- * once for all heads, with angles that are computed for any position from two tables (family_angles). */
+ * M goes into the output projection. Keys are rotated when they are read: rows are made anew as [rope(k)
+ * | k], once for all heads, with angles that are computed for any position from two tables
+ * (family_angles). */
 #include "config.h"
 
 #include "engine/attention/family/query.h"
@@ -50,7 +51,8 @@ static void rotate_keys(void *arg, int group, const struct paged_rows *from, int
     const struct family_call *c = arg;
     const struct row_format *f = &c->l->plan.make.format;
     int dh = c->l->l.n[DIM], half = dh / 2;
-    float *k = c->make_floats + (size_t)thread * (size_t)c->l->plan.make_floats, *cos = k + dh, *sin = cos + half;
+    float *k = c->make_floats + (size_t)thread * (size_t)c->l->plan.make_floats, *cos = k + dh,
+          *sin = cos + half;
     size_t plain = (size_t)dh * family_row_size(f);
     (void)group;
     for (int i = 0; i < from->n; i++, dst += f->row_bytes) {

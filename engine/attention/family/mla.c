@@ -1,7 +1,8 @@
-/* engine/attention/family/mla.c - multi-head latent attention whose sizes differ by layer, or whose latent has no
- * norm: what X-EcoMLA (arXiv 2503.11132), CARE (2603.17946) and TransMLA make of other checkpoints; with layers that
- * share rows it is CLLA (2410.15252). cache row = [c | rope key]. DeepSeek's own checkpoints are read elsewhere and
- * run by attention/mla.c, which can also multiply rows out. */
+/* engine/attention/family/mla.c - multi-head latent attention whose sizes differ by layer, or whose
+ * latent has no norm: what X-EcoMLA (arXiv 2503.11132), CARE (2603.17946) and TransMLA make of other
+ * checkpoints; with layers that share rows it is CLLA (2410.15252). cache row = [c | rope key].
+ * DeepSeek's own checkpoints are read elsewhere and run by attention/mla.c, which can also multiply rows
+ * out. */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"

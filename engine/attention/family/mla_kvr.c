@@ -1,7 +1,7 @@
-/* engine/attention/family/mla_kvr.c - a shared latent with rotary keys for each group of heads: what MHA2MLA (arXiv
- * 2502.14837) makes of a checkpoint. No norm on the latent; each group may have frequencies of its own.
- * cache row = [c | r_0 .. r_G-1], one key for all heads: a query is zero where r is another group's, so that all
- * heads go through one product. */
+/* engine/attention/family/mla_kvr.c - a shared latent with rotary keys for each group of heads: what
+ * MHA2MLA (arXiv 2502.14837) makes of a checkpoint. No norm on the latent; each group may have
+ * frequencies of its own. cache row = [c | r_0 .. r_G-1], one key for all heads: a query is zero where r
+ * is another group's, so that all heads go through one product. */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"

@@ -1,11 +1,13 @@
-/* engine/attention/family/mlra.c - multi-head low-rank attention (MLRA, arXiv 2603.02188): a latent in blocks with
- * norms of their own, and a softmax for each block that a head sees.
+/* engine/attention/family/mlra.c - multi-head low-rank attention (MLRA, arXiv 2603.02188): a latent in
+ * blocks with norms of their own, and a softmax for each block that a head sees.
  *
  *     4 branches    o_h = 1/2 sum over all blocks
- *     2 branches    o_h = 1/sqrt(2) (block a + block b), the first half of the heads seeing blocks 0 and 2, the
+ *     2 branches    o_h = 1/sqrt(2) (block a + block b), the first half of the heads seeing blocks 0 and
+ *     2, the
  *                   second half 1 and 3
  *
- * The factor sqrt(d / (r / blocks)) of a normed block is in its norm's weights. cache row = r + rope values. */
+ * The factor sqrt(d / (r / blocks)) of a normed block is in its norm's weights. cache row = r + rope
+ * values. */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"

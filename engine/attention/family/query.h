@@ -1,6 +1,6 @@
-/* engine/attention/family/query.h - queries of one projection, or through a low rank with a norm between. Slots Q ..
- * Q + 3 of a mechanism: q_proj, or q_a_proj, q_a_layernorm and q_b_proj. Its record holds the queries at `at`,
- * and behind them their low-rank form. */
+/* engine/attention/family/query.h - queries of one projection, or through a low rank with a norm
+ * between. Slots Q .. Q + 3 of a mechanism: q_proj, or q_a_proj, q_a_layernorm and q_b_proj. Its record
+ * holds the queries at `at`, and behind them their low-rank form. */
 #ifndef LATENT_ENGINE_ATTENTION_FAMILY_QUERY_H
 #define LATENT_ENGINE_ATTENTION_FAMILY_QUERY_H
 

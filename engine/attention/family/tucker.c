@@ -1,5 +1,5 @@
-/* engine/attention/family/tucker.c - Tucker attention (arXiv 2603.30033): all heads' query-key forms as one core
- * tensor between shared bases, and their value-output forms as another.
+/* engine/attention/family/tucker.c - Tucker attention (arXiv 2603.30033): all heads' query-key forms as
+ * one core tensor between shared bases, and their value-output forms as another.
  *
  *     qa = x U2            q_h = rope(C_h qa)         k = rope(x U3)      v = x U3'
  *     z_h = softmax(q_h k / sqrt(dh)) v               y = U2' sum over h of C'_h z_h

@@ -1,5 +1,5 @@
-/* engine/model/arch_latent_family.c - "latent_family" folders (docs/family-format.md): a plain decoder whose layers
- * each name a mechanism of the attention family.
+/* engine/attention/family_arch.c - "latent_family" folders (docs/family-format.md): a plain decoder
+ * whose layers each name a mechanism of the attention family.
  *
  * Keys and tensors of a mechanism are its own (attention/family.h); here are the ones that all share, and how
  * layers come to see each other's rows. */
@@ -130,8 +130,12 @@ static void layers_hf(struct keys *k, struct arena *arena, struct checkpoint *c)
     for (int i = 0; i < n && k->r == 0; i++) {
         struct family_layer *l = &layers[i];
         struct keys_layer at = {i, n};
-        *l = (struct family_layer){.index = i, .kv_layer = i, .hidden = mc->hidden_size, .vocab = mc->vocab_size,
-                                   .eps = mc->rms_norm_eps, .rope_theta = mc->rope_theta,
+        *l = (struct family_layer){.index = i,
+                                   .kv_layer = i,
+                                   .hidden = mc->hidden_size,
+                                   .vocab = mc->vocab_size,
+                                   .eps = mc->rms_norm_eps,
+                                   .rope_theta = mc->rope_theta,
                                    .interleave = mc->rope_interleave};
         c->layers[i].attention = "family";
         c->layers[i].family = l;
@@ -139,8 +143,8 @@ static void layers_hf(struct keys *k, struct arena *arena, struct checkpoint *c)
         l->mechanism = k->r < 0 ? NULL : family_find(name);
         if (k->r == 0 && !l->mechanism) {
             family_names(names, sizeof(names));
-            keys__fail(k, ERR_UNSUPPORTED, "attention_mechanism", "is %s for layer %d; served are %s", name, i,
-                       names);
+            keys__fail(k, ERR_UNSUPPORTED, "attention_mechanism", "is %s for layer %d; served are %s",
+                       name, i, names);
         }
         if (k->r == 0)
             read_keys(k, at, arena, l);
@@ -149,9 +153,12 @@ static void layers_hf(struct keys *k, struct arena *arena, struct checkpoint *c)
     }
     if (k->r == 0)
         read_sharing(k, c, n);
+    for (int i = 0; i < n && k->r == 0; i++)
+        c->layers[i].hash = family_hash(&layers[i]);
 }
 
-static void need(struct binder *b, struct tensor *dst, int layer, const char *name, int64_t n_in, int64_t n_out)
+static void need(struct binder *b, struct tensor *dst, int layer, const char *name, int64_t n_in,
+                 int64_t n_out)
 {
     char full[96];
     const int64_t ne[3] = {n_in, n_out, 1};
