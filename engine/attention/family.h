@@ -216,6 +216,8 @@ void family_angles(const struct family_packed *l, int part, int dim, int positio
 void family_rms(const struct family_call *c, const float *x, const float *w, int n, float *y);
 /* The same for the first vector of each of the part's rows, in place. */
 void family_rms_all(struct family_call *c, struct family_vecs x, const float *w, int n);
+/* x = softmax(x + bias) of a few values: of gates and routers. */
+void family_softmax(float *x, const float *bias, int n);
 /* Stores the cache row of row i of all; and where what lies beside it is. */
 void family_store(const struct family_call *c, int i, const float *row);
 unsigned char *family_side(const struct family_call *c, const struct span *sp, int position);

@@ -301,6 +301,19 @@ void family_rms_all(struct family_call *c, struct family_vecs x, const float *w,
     rows_run_light(c->st->pool, c->part.n_rows, 3 * n, norm_rows, &j);
 }
 
+void family_softmax(float *x, const float *bias, int n)
+{
+    float top = -INFINITY, sum = 0;
+    for (int i = 0; i < n; i++) {
+        x[i] += bias[i];
+        top = x[i] > top ? x[i] : top;
+    }
+    for (int i = 0; i < n; i++)
+        sum += x[i] = expf(x[i] - top);
+    for (int i = 0; i < n; i++)
+        x[i] /= sum;
+}
+
 void family_store(const struct family_call *c, int i, const float *row)
 {
     paged_store(c->st, c->all, i, c->a->plane_offsets[0], &c->l->plan.shape.format, row);
