@@ -152,6 +152,7 @@ struct family_vecs {
     float *base;
     size_t row, step;
     const int32_t *index; /* row i is index[i]; or NULL */
+    const int32_t *const *indirect; /* row i is *indirect[i]; or NULL */
     int wrap;             /* k counts modulo wrap; or 0 */
     int shift_from, shift; /* vectors from this one on lie so many floats further */
 };
@@ -173,8 +174,9 @@ struct family_call {
 
 static inline float *family_at(const struct family_vecs *v, int i, int k)
 {
-    return v->base + (size_t)(v->index ? v->index[i] : i) * v->row +
-           (size_t)(v->wrap ? k % v->wrap : k) * v->step + (k >= v->shift_from ? v->shift : 0);
+    size_t row = v->indirect ? (size_t)*v->indirect[i] : (size_t)(v->index ? v->index[i] : i);
+    return v->base + row * v->row + (size_t)(v->wrap ? k % v->wrap : k) * v->step +
+           (k >= v->shift_from ? v->shift : 0);
 }
 static inline float *family_written(const struct family_call *c, int i)
 {

@@ -1,0 +1,275 @@
+/* engine/attention/family/eg_mla.c - embedding-gated latent attention (EG-MLA, arXiv 2509.16686): what a latent is
+ * multiplied out to is gated by an embedding of the token, and normalised.
+ *
+ *     c = norm(x W_kva)    r = rope(x W_kr)    e = E[token]
+ *     kv = LayerNorm((c W_kvb) * (e W_ue))     over each head, or over all (gate_norm)
+ *     k_h = [kv_h first nope values | r]       v_h = the rest of kv_h
+ *     cache row = [c | r], beside it the token; with gate_norm all also mean and 1 / deviation of its product
+ *
+ * The gate stands between latent and head, so that nothing can be absorbed: a head's keys and values are made
+ * when rows are read, [k_h | v_h], by two products for some rows at a time. */
+#include "config.h"
+
+#include "engine/attention/family/latent.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { EMBED_DIM = LATENT_KEYS, SPAN, NORM };
+enum { SPAN_HEAD, SPAN_ALL };
+enum { NORM_RMS, NORM_NONE };
+enum { EMBED = LATENT_SLOTS, GATE_UP, ALL_KV, ALL_GATE };
+
+#define NORM_EPS 1e-5f
+
+static const struct family_key keys[] = {
+    LATENT_KEY_ROWS,
+    [EMBED_DIM] = {FAMILY_INT, "gate_embed_dim", 1, MAX_DIM, FAMILY_NEEDED, NULL},
+    [SPAN] = {FAMILY_WORD, "gate_norm", 0, 0, SPAN_HEAD, "head|all"},
+    [NORM] = {FAMILY_WORD, "latent_norm", 0, 0, NORM_RMS, "rms|none"},
+    {FAMILY_END, NULL, 0, 0, 0, NULL},
+};
+
+struct side {
+    int32_t token;
+    float mean, inverse; /* with SPAN_ALL */
+};
+
+static struct latent shape(const struct family_layer *l)
+{
+    struct latent s = latent_of(l);
+    s.norm = l->n[NORM] == NORM_RMS;
+    return s;
+}
+
+static struct low_query queries(const struct latent *s)
+{
+    return (struct low_query){LATENT_Q, s->q_rank, s->heads * (s->nope + s->rope), true};
+}
+
+static void check(struct keys *k, struct family_layer *l)
+{
+    latent_check(k, l);
+}
+
+static void bind(struct family_bind *b)
+{
+    struct latent s = shape(b->l);
+    latent_bind(b, &s);
+    family_matrix(b, EMBED, "gate_embed.weight", b->l->n[EMBED_DIM], b->l->vocab);
+    family_matrix(b, GATE_UP, "gate_up.weight", b->l->n[EMBED_DIM], (int64_t)s.heads * (s.nope + s.v));
+}
+
+/* Rows that are made at a time. */
+#define TILE 32
+
+/* Floats of a thread: latents, products and gates of a tile, a rotary key, ones. */
+static int tile_floats(const struct latent *s)
+{
+    int each = s->nope + s->v;
+    return TILE * (s->width + 2 * each) + s->rope + each;
+}
+
+static void make_rows(void *arg, int head, const struct paged_rows *from, int thread, unsigned char *dst)
+{
+    const struct family_call *c = arg;
+    const struct family_packed *l = c->l;
+    const struct kernels *k = c->st->kern;
+    const struct row_format *in = &l->plan.shape.format, *out = &l->plan.make.format;
+    struct latent s = shape(&l->l);
+    const struct matrix *up = &l->part[LATENT_UV].m[head], *gate = &l->part[GATE_UP].m[head];
+    int each = s.nope + s.v, de = l->l.n[EMBED_DIM];
+    float *latent = c->make_floats + (size_t)thread * (size_t)l->plan.make_floats;
+    float *kv = latent + TILE * s.width, *g = kv + TILE * each, *rope = g + TILE * each, *ones = rope + s.rope;
+    const void *x[TILE], *e[TILE];
+    float *y[TILE], *z[TILE];
+    struct side side[TILE];
+    for (int d = 0; d < each; d++)
+        ones[d] = 1.0f;
+    for (int t = 0; t < from->n; t += TILE) {
+        int n = from->n - t < TILE ? from->n - t : TILE, count;
+        for (int i = 0; i < n; i++) {
+            uint32_t at = (uint32_t)(from->t0 + t + i);
+            memcpy(&side[i], from->pages[at / from->page_rows] + c->a->plane_offsets[1] +
+                                 (size_t)(at % from->page_rows) * (size_t)l->plan.side_bytes,
+                   (size_t)l->plan.side_bytes);
+            family_row_read(in, paged_row(from, t + i), 0, s.width, latent + (size_t)i * (size_t)s.width);
+            x[i] = latent + (size_t)i * (size_t)s.width;
+            e[i] = l->part[EMBED].v + (size_t)side[i].token * (size_t)de;
+            y[i] = kv + (size_t)i * (size_t)each;
+            z[i] = g + (size_t)i * (size_t)each;
+        }
+        kern_mul(k, up->type)(up->packed, each, s.width, 0, matrix_groups(up), x, y, n);
+        kern_mul(k, gate->type)(gate->packed, each, de, 0, matrix_groups(gate), e, z, n);
+        for (int i = 0; i < n; i++, dst += out->row_bytes) {
+            for (int d = 0; d < each; d++)
+                y[i][d] *= z[i][d];
+            if (l->l.n[SPAN] == SPAN_HEAD) {
+                float mean = k->sum_from(y[i], each, -INFINITY, &count) / (float)each;
+                for (int d = 0; d < each; d++)
+                    y[i][d] -= mean;
+                k->rms_norm(y[i], ones, each, NORM_EPS, y[i]);
+            } else {
+                for (int d = 0; d < each; d++)
+                    y[i][d] = (y[i][d] - side[i].mean) * side[i].inverse;
+            }
+            family_row_read(in, paged_row(from, t + i), s.width, s.rope, rope);
+            family_row_write(out, y[i], 0, s.nope, dst);
+            family_row_write(out, rope, s.nope, s.rope, dst);
+            family_row_write(out, y[i] + s.nope, s.nope + s.rope, s.v, dst);
+        }
+    }
+}
+
+/* Records: written [row | latents as read back, all products, all gates, with SPAN_ALL]; of a query [queries, then
+ * outputs]. */
+static int plan(const struct family_layer *l, struct family_plan *p)
+{
+    struct latent s = shape(l);
+    struct low_query q = queries(&s);
+    int all = l->n[SPAN] == SPAN_ALL, wide = s.heads * (s.nope + s.v);
+    p->row_elems = latent_raw(&s);
+    p->row_tail = s.rope;
+    p->side_bytes = all ? (int)sizeof(struct side) : (int)sizeof(int32_t);
+    p->write_floats = p->row_elems + (all ? s.width + 2 * wide : 0);
+    p->query_floats = low_query_plan(p, &q);
+    p->out_at = -1;
+    p->rope_dims[0] = s.rope;
+    p->make.rows = make_rows;
+    p->make_elems = s.nope + s.rope + s.v;
+    p->make_floats = tile_floats(&s);
+    p->shape = (struct paged_shape){.n_heads = s.heads, .dk = s.nope + s.rope, .dv = s.v, .scale = s.scale};
+    family_plan_vecs(p, 1, s.width, 1);
+    family_plan_vecs(p, 1, l->n[EMBED_DIM], 1);
+    return family_plan_groups(p, s.heads, 0, s.nope + s.rope, 0);
+}
+
+/* A head's rows of a matrix, for products with float32: quantised ones are stored in 16 bits. */
+static void pack_head(struct family_pack *p, int slot, int tensor, int head, int each)
+{
+    const struct tensor *t = &p->from->t[tensor];
+    size_t width = (size_t)t->ne[0];
+    float *w = p->r < 0 ? NULL : malloc((size_t)each * width * sizeof(float));
+    if (!w) {
+        family_pack_nomem(p);
+        return;
+    }
+    for (int d = 0; d < each; d++)
+        tensor_row_f32(t, (int64_t)head * each + d, w + (size_t)d * width);
+    family_pack_floats(p, slot, head, t->name, w, each, (int)width, t->type);
+    free(w);
+}
+
+static void pack(struct family_pack *p)
+{
+    struct latent s = shape(p->from);
+    struct low_query q = queries(&s);
+    low_query_pack(p, &q);
+    family_pack_matrix(p, LATENT_O);
+    family_pack_matrix(p, LATENT_KV);
+    if (s.norm)
+        family_pack_vector(p, LATENT_NORM);
+    family_pack_vector(p, EMBED);
+    family_pack_room(p, LATENT_UV, s.heads);
+    family_pack_room(p, GATE_UP, s.heads);
+    for (int h = 0; h < s.heads && p->r == 0; h++) {
+        pack_head(p, LATENT_UV, LATENT_KV_B, h, s.nope + s.v);
+        pack_head(p, GATE_UP, GATE_UP, h, s.nope + s.v);
+    }
+    if (p->from->n[SPAN] == SPAN_HEAD)
+        return;
+    family_pack_room(p, ALL_KV, 1);
+    family_pack_room(p, ALL_GATE, 1);
+    family_pack_rows(p, ALL_KV, 0, &p->from->t[LATENT_KV_B], 0, s.heads * (s.nope + s.v));
+    family_pack_rows(p, ALL_GATE, 0, &p->from->t[GATE_UP], 0, s.heads * (s.nope + s.v));
+}
+
+static const struct span *span_of(const struct family_call *c, int i)
+{
+    int s = 0;
+    while (c->all->spans[s].first + c->all->spans[s].n_tokens <= i)
+        s++;
+    return &c->all->spans[s];
+}
+
+static void store_row(struct family_call *c, int i)
+{
+    struct latent s = shape(&c->l->l);
+    const struct span *sp = span_of(c, i);
+    const struct row_format *f = &c->l->plan.shape.format;
+    float *row = family_written(c, i);
+    int position = c->st->positions[i], page = (int)c->st->page_tokens;
+    if (s.norm)
+        family_rms(c, row, c->l->part[LATENT_NORM].v, s.width, row);
+    family_rotate(c, 0, i, row + s.width);
+    family_store(c, i, row);
+    memcpy(family_side(c, sp, position), c->st->tokens[i], sizeof(int32_t));
+    if (c->l->l.n[SPAN] == SPAN_ALL) /* what readers will have */
+        family_row_read(f, sp->pages[position / page] + c->a->plane_offsets[0] +
+                               (size_t)(position % page) * f->row_bytes,
+                        0, s.width, row + latent_raw(&s));
+}
+
+static void statistics_row(struct family_call *c, int i)
+{
+    struct latent s = shape(&c->l->l);
+    int wide = s.heads * (s.nope + s.v), count;
+    float *kv = family_written(c, i) + latent_raw(&s) + s.width, *g = kv + wide, sum = 0;
+    struct side side = {.token = *c->st->tokens[i]};
+    for (int d = 0; d < wide; d++)
+        kv[d] *= g[d];
+    side.mean = c->st->kern->sum_from(kv, wide, -INFINITY, &count) / (float)wide;
+    for (int d = 0; d < wide; d++)
+        g[d] = (kv[d] - side.mean) * (kv[d] - side.mean);
+    sum = c->st->kern->sum_from(g, wide, -INFINITY, &count);
+    side.inverse = 1.0f / sqrtf(sum / (float)wide + NORM_EPS);
+    memcpy(family_side(c, span_of(c, i), c->st->positions[i]), &side, sizeof(side));
+}
+
+static void write_rows(struct family_call *c)
+{
+    struct latent s = shape(&c->l->l);
+    int raw = latent_raw(&s), wide = s.heads * (s.nope + s.v);
+    latent_project(c, &s);
+    family_rows(c, c->all->n_rows, 4 * raw, store_row);
+    if (c->l->l.n[SPAN] == SPAN_HEAD)
+        return;
+    struct family_vecs e = {.base = c->l->part[EMBED].v, .row = (size_t)c->l->l.n[EMBED_DIM],
+                            .indirect = c->st->tokens};
+    family_project(c, c->all, ALL_KV, 1, family_vecs(c->written, raw, 0),
+                   family_vecs(c->written, raw + s.width, 0));
+    family_project(c, c->all, ALL_GATE, 1, e, family_vecs(c->written, raw + s.width + wide, 0));
+    family_rows(c, c->all->n_rows, 6 * wide, statistics_row);
+}
+
+static void query_row(struct family_call *c, int i)
+{
+    struct latent s = shape(&c->l->l);
+    struct family_vecs lanes = family_queries(c, 0);
+    int dk = s.nope + s.rope;
+    for (int h = 0; h < s.heads; h++) {
+        float *q = family_at(&lanes, i, h);
+        memcpy(q, family_record(c, i) + h * dk, (size_t)dk * sizeof(float));
+        family_rotate(c, 0, c->part.rows[i], q + s.nope);
+    }
+}
+
+static void query(struct family_call *c)
+{
+    struct latent s = shape(&c->l->l);
+    struct low_query q = queries(&s);
+    low_query_run(c, &q, 0);
+    family_rows(c, c->part.n_rows, 4 * q.width, query_row);
+}
+
+const struct family_mechanism family_eg_mla = {
+    .name = "eg_mla",
+    .keys = keys,
+    .check = check,
+    .bind = bind,
+    .plan = plan,
+    .pack = pack,
+    .write = write_rows,
+    .query = query,
+};
