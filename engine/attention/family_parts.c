@@ -100,6 +100,13 @@ void family_pack_floats(struct family_pack *p, int i, int k, const char *name, c
                                matrix_store_type(like, rows, (size_t)n_out * (size_t)n_in), p->e);
 }
 
+void family_pack_folded(struct family_pack *p, int i, const struct tensor *from, const float *rows, int n_out,
+                        int n_in)
+{
+    enum tensor_type like = act_is_quantised(from->type) ? from->type : TT_F32;
+    family_pack_floats(p, i, 0, from->name, rows, n_out, n_in, like);
+}
+
 float *family_floats(struct family_pack *p, const struct tensor *t)
 {
     size_t rows = (size_t)t->ne[1] * (size_t)t->ne[2], width = (size_t)t->ne[0];

@@ -21,8 +21,6 @@ enum { SPAN_HEAD, SPAN_ALL };
 enum { NORM_RMS, NORM_NONE };
 enum { EMBED = LATENT_SLOTS, GATE_UP, ALL_KV, ALL_GATE };
 
-#define NORM_EPS 1e-5f
-
 static const struct family_key keys[] = {
     LATENT_KEY_ROWS,
     [EMBED_DIM] = {FAMILY_INT, "gate_embed_dim", 1, MAX_DIM, FAMILY_NEEDED, NULL},
@@ -57,7 +55,7 @@ static void bind(struct family_bind *b)
 {
     struct latent s = shape(b->l);
     latent_bind(b, &s);
-    family_matrix(b, EMBED, "gate_embed.weight", b->l->n[EMBED_DIM], b->l->vocab);
+    family_matrix(b, EMBED, "gate_embed", b->l->n[EMBED_DIM], b->l->vocab);
     family_matrix(b, GATE_UP, "gate_up.weight", b->l->n[EMBED_DIM], (int64_t)s.heads * (s.nope + s.v));
 }
 
@@ -109,7 +107,7 @@ static void make_rows(void *arg, int head, const struct paged_rows *from, int th
                 float mean = k->sum_from(y[i], each, -INFINITY, &count) / (float)each;
                 for (int d = 0; d < each; d++)
                     y[i][d] -= mean;
-                k->rms_norm(y[i], ones, each, NORM_EPS, y[i]);
+                k->rms_norm(y[i], ones, each, l->l.eps, y[i]);
             } else {
                 for (int d = 0; d < each; d++)
                     y[i][d] = (y[i][d] - side[i].mean) * side[i].inverse;
@@ -223,7 +221,7 @@ static void statistics_row(struct family_call *c, int i)
     for (int d = 0; d < wide; d++)
         g[d] = (kv[d] - side.mean) * (kv[d] - side.mean);
     sum = c->st->kern->sum_from(g, wide, -INFINITY, &count);
-    side.inverse = 1.0f / sqrtf(sum / (float)wide + NORM_EPS);
+    side.inverse = 1.0f / sqrtf(sum / (float)wide + c->l->l.eps);
     memcpy(family_side(c, span_of(c, i), c->st->positions[i]), &side, sizeof(side));
 }
 

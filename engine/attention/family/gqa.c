@@ -9,7 +9,7 @@
  * g(h) is h G / H or listed (kv_head_map). With more groups than heads (reverse SQA) queries are
  * repeated: group g meets query g H / G. Heads of a group stand together in the queries that attention
  * gets, whatever the map says.
- * KHA, linear: q, k, v of every head times one matrix before rotation, folded into the projections; mlp:
+ * KHA: q, k, v of every head times one matrix before rotation, folded into the projections; mlp:
  * values instead go through v' = 2 down(up(v) sigmoid(gate(v))). Basis: keys of t heads, rotated, times
  * a [t dh, dh] matrix of their group are its key; rotated queries times their head's rows of it. */
 #include "config.h"
@@ -69,18 +69,18 @@ static void bind(struct family_bind *b)
     int64_t k_heads = n[HEADS_BEFORE] ? n[HEADS_BEFORE] : n[GROUPS];
     family_matrix(b, Q, "q_proj.weight", hidden, n[HEADS] * dh);
     family_matrix(b, O, "o_proj.weight", lanes * dh, hidden);
-    if (n[KNOCK] == KNOCK_LINEAR)
+    if (n[KNOCK])
         family_matrix(b, Q_KNOCK, "q_knock.weight", dh, dh);
     if (n[HEADS_BEFORE])
-        family_cube(b, BASIS, "k_basis.weight", dh, k_heads / n[GROUPS] * dh, n[GROUPS]);
+        family_cube(b, BASIS, "k_basis", dh, k_heads / n[GROUPS] * dh, n[GROUPS]);
     if (!family_writes(b->l))
         return;
     family_matrix(b, K, "k_proj.weight", hidden, k_heads * dh);
     family_matrix(b, V, "v_proj.weight", hidden, n[GROUPS] * dh);
-    if (n[KNOCK] == KNOCK_LINEAR) {
+    if (n[KNOCK])
         family_matrix(b, K_KNOCK, "k_knock.weight", dh, dh);
+    if (n[KNOCK] == KNOCK_LINEAR)
         family_matrix(b, V_KNOCK, "v_knock.weight", dh, dh);
-    }
     if (n[KNOCK] == KNOCK_MLP) {
         n[KNOCK_DIM] = (int)family_outputs(b, "v_knock_up.weight");
         family_matrix(b, V_UP, "v_knock_up.weight", dh, n[KNOCK_DIM]);
@@ -154,11 +154,15 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     return 0;
 }
 
-/* Each head's rows times `knock` (y = T x): a folded projection. */
+/* Each head's rows times tensor `knock` (y = T x), a folded projection; 0: as they are. */
 static void pack_knocked(struct family_pack *p, int slot, int knock, int heads)
 {
     const struct tensor *t = &p->from->t[slot];
     int dh = p->from->n[DIM], hidden = p->from->hidden;
+    if (!knock) {
+        family_pack_matrix(p, slot);
+        return;
+    }
     float *w = family_floats(p, t), *k = family_floats(p, &p->from->t[knock]);
     family_pack_room(p, slot, 1);
     for (int h = 0; h < heads && p->r == 0; h++) {
@@ -168,7 +172,7 @@ static void pack_knocked(struct family_pack *p, int slot, int knock, int heads)
             memcpy(rows, folded, (size_t)dh * (size_t)hidden * sizeof(float));
         free(folded);
     }
-    family_pack_floats(p, slot, 0, t->name, w, heads * dh, hidden, t->type);
+    family_pack_folded(p, slot, t, w, heads * dh, hidden);
     free(w);
     free(k);
 }
@@ -202,23 +206,14 @@ static void pack(struct family_pack *p)
 {
     const struct family_layer *l = p->from;
     const int *n = l->n;
-    bool linear = n[KNOCK] == KNOCK_LINEAR;
     family_pack_matrix(p, O);
-    if (linear)
-        pack_knocked(p, Q, Q_KNOCK, n[HEADS]);
-    else
-        family_pack_matrix(p, Q);
+    pack_knocked(p, Q, n[KNOCK] ? Q_KNOCK : 0, n[HEADS]);
     if (n[HEADS_BEFORE])
         pack_basis(p);
     if (!family_writes(l))
         return;
-    if (linear) {
-        pack_knocked(p, K, K_KNOCK, n[HEADS_BEFORE] ? n[HEADS_BEFORE] : n[GROUPS]);
-        pack_knocked(p, V, V_KNOCK, n[GROUPS]);
-    } else {
-        family_pack_matrix(p, K);
-        family_pack_matrix(p, V);
-    }
+    pack_knocked(p, K, n[KNOCK] ? K_KNOCK : 0, n[HEADS_BEFORE] ? n[HEADS_BEFORE] : n[GROUPS]);
+    pack_knocked(p, V, n[KNOCK] == KNOCK_LINEAR ? V_KNOCK : 0, n[GROUPS]);
     for (int i = V_UP; n[KNOCK] == KNOCK_MLP && i <= V_DOWN; i++)
         family_pack_matrix(p, i);
 }

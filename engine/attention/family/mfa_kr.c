@@ -87,7 +87,7 @@ static void pack_outputs(struct family_pack *p)
     float *o = family_floats(p, t), *map = family_floats(p, &p->from->t[MAP]);
     float *folded = family_multiply(p, o, map, hidden * heads, dh, dh);
     family_pack_room(p, O, 1);
-    family_pack_floats(p, O, 0, t->name, folded, hidden, heads * dh, t->type);
+    family_pack_folded(p, O, t, folded, hidden, heads * dh);
     free(o);
     free(map);
     free(folded);
