@@ -124,6 +124,16 @@ static int forward(void *model, const struct forward_batch *batch)
     return model_forward(model, batch);
 }
 
+static int begin(void *model, const struct forward_batch *batch)
+{
+    return model_begin(model, batch);
+}
+
+static int go_on(void *model, int n_layers)
+{
+    return model_continue(model, n_layers);
+}
+
 static const float *hidden(void *model)
 {
     return model_hidden(model);
@@ -187,6 +197,9 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .decompress_block = eng->scheme.block,
                               .rounded_prompts = eng->scheme.rounded,
                               .forward = forward,
+                              .begin = begin,
+                              .go_on = go_on,
+                              .n_layers = model_layers(eng->model),
                               .hidden = hidden,
                               .hidden_size = model_config(eng->model)->hidden_size,
                               .model = eng->model,

@@ -45,6 +45,12 @@ struct layer {
     size_t plane_offsets[ATTENTION_MAX_PLANES]; /* in a page; set by model_bind_cache */
 };
 
+/* What a call keeps from layer to layer. */
+struct stream {
+    float *x, *rope_cos, *rope_sin; /* [rows][hidden], [rows][rope / 2] */
+    float *shortcut; /* [rows][hidden], zero between groups; NULL: no layer has one */
+};
+
 struct model {
     struct model_config config;
     const struct kernels *kern;
@@ -67,8 +73,10 @@ struct model {
     /* work space of a step */
     struct products products;
     struct ffn_work *ffn_work;
-    float *shortcut; /* [rows][hidden], zero between groups; NULL: no layer has one */
-    float *x, *rope_cos, *rope_sin, *final;
+    struct stream whole, sliced; /* of model_forward and of model_begin */
+    const struct forward_batch *slices; /* the call begun; NULL: none */
+    int next_layer;              /* of it */
+    float *final;
     unsigned char *final_act;
     int32_t *all_rows, *active_rows, *positions;
     const int32_t **row_tokens; /* where row i's token id is */
@@ -246,6 +254,26 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
     return 0;
 }
 
+static int stream_new(const struct model *m, struct stream *ret)
+{
+    size_t rows = (size_t)m->limits.max_rows, hidden = (size_t)m->config.hidden_size;
+    size_t half = (size_t)m->config.qk_rope_head_dim / 2, f = sizeof(float);
+    ret->x = zalloc64(rows * hidden * f);
+    ret->rope_cos = zalloc64(rows * half * f);
+    ret->rope_sin = zalloc64(rows * half * f);
+    if (m->config.attentions_per_layer > 1 && !(ret->shortcut = zalloc64(rows * hidden * f)))
+        return ERR_NOMEM;
+    return ret->x && ret->rope_cos && ret->rope_sin ? 0 : ERR_NOMEM;
+}
+
+static void stream_done(struct stream *s)
+{
+    free(s->x);
+    free(s->rope_cos);
+    free(s->rope_sin);
+    free(s->shortcut);
+}
+
 static int make_work(struct model *m, struct err *e)
 {
     const struct model_config *c = &m->config;
@@ -257,9 +285,6 @@ static int make_work(struct model *m, struct err *e)
         int n = m->mechanisms[i].ops->max_products(c);
         n_products = n > n_products ? n : n_products;
     }
-    m->x = zalloc64(rows * hidden * f);
-    m->rope_cos = zalloc64(rows * half * f);
-    m->rope_sin = zalloc64(rows * half * f);
     m->final = zalloc64(logit_rows * hidden * f);
     m->final_act = zalloc64(logit_rows * act_room(c->hidden_size));
     m->all_rows = calloc(rows, sizeof(*m->all_rows));
@@ -270,12 +295,10 @@ static int make_work(struct model *m, struct err *e)
     m->active_spans = calloc(seqs, sizeof(*m->active_spans));
     m->px = calloc(logit_rows, sizeof(*m->px));
     m->py = calloc(logit_rows, sizeof(*m->py));
-    if (!m->x || !m->rope_cos || !m->rope_sin || !m->final || !m->final_act || !m->all_rows ||
+    if (stream_new(m, &m->whole) < 0 || stream_new(m, &m->sliced) < 0 || !m->final || !m->final_act || !m->all_rows ||
         !m->active_rows || !m->positions || !m->row_tokens || !m->all_spans || !m->active_spans ||
         !m->px || !m->py || products_init(&m->products, m->kern, m->pool, n_products) < 0 ||
         ffn_work_new(c, &m->limits, &m->ffn_work) < 0)
-        r = ERR_NOMEM;
-    if (r == 0 && c->attentions_per_layer > 1 && !(m->shortcut = zalloc64(rows * hidden * f)))
         r = ERR_NOMEM;
     for (int i = 0; r == 0 && i < m->n_mechanisms; i++)
         r = m->mechanisms[i].ops->work_new(c, &m->limits, &m->mechanisms[i].work);
@@ -286,8 +309,8 @@ static int make_work(struct model *m, struct err *e)
                        m->limits.max_rows);
     for (size_t i = 0; i < rows; i++)
         m->all_rows[i] = (int32_t)i;
-    m->step_bytes = rows * (hidden + 2 * half) * f + logit_rows * hidden * f +
-                    m->scratch.n_bytes + ffn_work_bytes(m->ffn_work) + (m->shortcut ? rows * hidden * f : 0);
+    m->step_bytes = 2 * rows * ((m->whole.shortcut ? 2 : 1) * hidden + 2 * half) * f +
+                    logit_rows * hidden * f + m->scratch.n_bytes + ffn_work_bytes(m->ffn_work);
     for (int i = 0; i < m->n_mechanisms; i++)
         m->step_bytes += m->mechanisms[i].ops->work_bytes(m->mechanisms[i].work);
     return 0;
@@ -362,11 +385,9 @@ void model_free(struct model **mp)
     free(m->planes);
     products_done(&m->products);
     ffn_work_free(m->ffn_work);
-    free(m->shortcut);
+    stream_done(&m->whole);
+    stream_done(&m->sliced);
     free(m->scratch.base);
-    free(m->x);
-    free(m->rope_cos);
-    free(m->rope_sin);
     free(m->final);
     free(m->final_act);
     free(m->all_rows);
@@ -501,29 +522,36 @@ static void scale_row(float scale, float *x, int n)
         x[i] *= scale;
 }
 
+struct rows_job {
+    struct model *m;
+    struct stream *of;
+};
+
 static void embed_rows(void *arg, int r0, int r1, int thread)
 {
-    struct model *m = arg;
+    const struct rows_job *j = arg;
+    const struct model *m = j->m;
     size_t hidden = (size_t)m->config.hidden_size, half = (size_t)m->config.qk_rope_head_dim / 2;
     (void)thread;
     for (int i = r0; i < r1; i++) {
-        float *x = m->x + (size_t)i * hidden;
+        float *x = j->of->x + (size_t)i * hidden;
         matrix_row_f32(&m->embd, *m->row_tokens[i], x);
         scale_row(m->config.scale_emb, x, m->config.hidden_size);
-        rope_angles(&m->rope, m->positions[i], m->rope_cos + (size_t)i * half,
-                    m->rope_sin + (size_t)i * half);
+        rope_angles(&m->rope, m->positions[i], j->of->rope_cos + (size_t)i * half,
+                    j->of->rope_sin + (size_t)i * half);
     }
 }
 
 static void final_rows(void *arg, int r0, int r1, int thread)
 {
-    struct model *m = arg;
+    const struct rows_job *j = arg;
+    struct model *m = j->m;
     int hidden = m->config.hidden_size;
     const struct matrix *w = m->output.packed ? &m->output : &m->embd;
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *n = m->final + (size_t)i * (size_t)hidden;
-        m->kern->rms_norm(m->x + (size_t)m->active_rows[i] * (size_t)hidden, m->output_norm, hidden,
+        m->kern->rms_norm(j->of->x + (size_t)m->active_rows[i] * (size_t)hidden, m->output_norm, hidden,
                           m->config.rms_norm_eps, n);
         scale_row(m->config.logit_scale, n, hidden);
         m->px[i] = act_prepare(m->kern, w->type, false, n, hidden,
@@ -532,7 +560,8 @@ static void final_rows(void *arg, int r0, int r1, int thread)
 }
 
 struct shortcut_job {
-    struct model *m;
+    const struct model *m;
+    const struct stream *of;
     const struct row_set *set;
 };
 
@@ -544,26 +573,26 @@ static void shortcut_rows(void *arg, int r0, int r1, int thread)
     (void)thread;
     for (int i = r0; i < r1; i++) {
         size_t at = (size_t)j->set->rows[i] * hidden;
-        j->m->kern->axpy(1.0f, j->m->shortcut + at, (int)hidden, j->m->x + at);
-        memset(j->m->shortcut + at, 0, hidden * sizeof(float));
+        j->m->kern->axpy(1.0f, j->of->shortcut + at, (int)hidden, j->of->x + at);
+        memset(j->of->shortcut + at, 0, hidden * sizeof(float));
     }
 }
 
-static void run_layers(struct model *m, const struct step *step, const struct row_set *all,
-                       const struct row_set *active)
+static void run_layers(struct model *m, const struct stream *of, const struct step *step, int from, int to,
+                       const struct row_set *all, const struct row_set *active)
 {
     int n = m->config.num_hidden_layers, last_group = n - m->config.attentions_per_layer;
-    for (int i = 0; i < n; i++) {
+    for (int i = from; i < to; i++) {
         struct layer *l = &m->layers[i];
         const struct row_set *wanted = i == n - 1 ? active : all;
         struct attention_args a = {step, all, wanted, l->attn_norm, l->plane_offsets};
         l->mechanism->ops->run(l->attention, l->mechanism->work, &a);
         if (l->shortcut && (i < last_group || active->n_rows > 0))
-            ffn_run(l->shortcut, m->ffn_work, step, i < last_group ? all : active, m->shortcut);
+            ffn_run(l->shortcut, m->ffn_work, step, i < last_group ? all : active, of->shortcut);
         if (wanted->n_rows > 0)
-            ffn_run(l->ffn, m->ffn_work, step, wanted, m->x);
-        if (m->shortcut && l->ends_group) {
-            struct shortcut_job j = {m, wanted};
+            ffn_run(l->ffn, m->ffn_work, step, wanted, of->x);
+        if (of->shortcut && l->ends_group) {
+            struct shortcut_job j = {m, of, wanted};
             rows_run(m->pool, wanted->n_rows, shortcut_rows, &j);
         }
     }
@@ -574,13 +603,17 @@ const float *model_hidden(const struct model *m)
     return m->final;
 }
 
-int model_forward(struct model *m, const struct forward_batch *batch)
+int model_layers(const struct model *m)
+{
+    return m->config.num_hidden_layers;
+}
+
+/* Layers [from, to) of a batch that passed check_batch, with embeddings before the first and logits behind the
+ * last. */
+static void run(struct model *m, struct stream *of, const struct forward_batch *batch, int from, int to)
 {
     const struct model_config *c = &m->config;
     struct row_set all, active;
-    int r = check_batch(m, batch);
-    if (r < 0)
-        return r;
     struct step step = {
         .kern = m->kern,
         .pool = m->pool,
@@ -590,19 +623,53 @@ int model_forward(struct model *m, const struct forward_batch *batch)
         .rope = &m->rope,
         .page_tokens = m->limits.page_tokens,
         .row_type = m->row_type,
-        .x = m->x,
-        .rope_cos = m->rope_cos,
-        .rope_sin = m->rope_sin,
+        .x = of->x,
+        .rope_cos = of->rope_cos,
+        .rope_sin = of->rope_sin,
     };
+    struct rows_job job = {m, of};
     lay_out(m, batch, &all, &active);
-    rows_run(m->pool, all.n_rows, embed_rows, m);
-    run_layers(m, &step, &all, &active);
-    if (active.n_rows == 0)
-        return 0;
-    rows_run(m->pool, active.n_rows, final_rows, m);
+    if (from == 0)
+        rows_run(m->pool, all.n_rows, embed_rows, &job);
+    run_layers(m, of, &step, from, to, &all, &active);
+    if (to < c->num_hidden_layers || active.n_rows == 0)
+        return;
+    rows_run(m->pool, active.n_rows, final_rows, &job);
     for (int i = 0; i < active.n_rows; i++)
         m->py[i] = batch->logits + (size_t)i * (size_t)c->vocab_size;
     struct product out = {m->output.packed ? &m->output : &m->embd, m->px, m->py, active.n_rows, 0};
     products_run(&m->products, &out, 1);
-    return 0;
+}
+
+int model_forward(struct model *m, const struct forward_batch *batch)
+{
+    int r = check_batch(m, batch);
+    if (r == 0)
+        run(m, &m->whole, batch, 0, m->config.num_hidden_layers);
+    return r;
+}
+
+int model_begin(struct model *m, const struct forward_batch *batch)
+{
+    int r = check_batch(m, batch);
+    m->slices = r == 0 ? batch : NULL;
+    m->next_layer = 0;
+    if (r == 0 && m->sliced.shortcut) /* a call given up may have left some */
+        memset(m->sliced.shortcut, 0,
+               (size_t)m->limits.max_rows * (size_t)m->config.hidden_size * sizeof(float));
+    return r;
+}
+
+int model_continue(struct model *m, int n_layers)
+{
+    int left = m->config.num_hidden_layers - m->next_layer, from = m->next_layer;
+    if (!m->slices || n_layers < 1)
+        return ERR_INVAL;
+    n_layers = n_layers < left ? n_layers : left;
+    run(m, &m->sliced, m->slices, from, from + n_layers);
+    m->next_layer += n_layers;
+    left -= n_layers;
+    if (left == 0)
+        m->slices = NULL;
+    return left;
 }

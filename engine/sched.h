@@ -2,7 +2,7 @@
  *
  * Every step takes one new token of each running sequence that decodes, then fills the budget of time
  * (budget.h) and tokens with chunks of prompts, in the order of queue.h; sequences join and leave at every
- * step. A sequence is its known tokens and how many of them have cache rows: prefill, decode and
+ * step. A prompt that would take many steps so is computed in larger chunks, some layers a step. A sequence is its known tokens and how many of them have cache rows: prefill, decode and
  * recomputing after preemption are the same thing with more or fewer rows to go. One is admitted when there
  * are pages for what it and those that run will probably need, by how much of max_tokens is used lately.
  * When pages run out all the same the last in order gives its pages back and waits, its rows parked in
@@ -37,6 +37,10 @@ struct sched_config {
     bool rounded_prompts; /* struct scheme's */
     /* One forward call, as model_forward. */
     int (*forward)(void *model, const struct forward_batch *batch);
+    /* One in slices of layers, as model_begin and model_continue. */
+    int (*begin)(void *model, const struct forward_batch *batch);
+    int (*go_on)(void *model, int n_layers);
+    int n_layers; /* of the model */
     const float *(*hidden)(void *model); /* as model_hidden; NULL: no embeddings */
     int hidden_size;
     void *model;
