@@ -295,10 +295,10 @@ static int make_work(struct model *m, struct err *e)
     m->active_spans = calloc(seqs, sizeof(*m->active_spans));
     m->px = calloc(logit_rows, sizeof(*m->px));
     m->py = calloc(logit_rows, sizeof(*m->py));
-    if (stream_new(m, &m->whole) < 0 || stream_new(m, &m->sliced) < 0 || !m->final || !m->final_act || !m->all_rows ||
-        !m->active_rows || !m->positions || !m->row_tokens || !m->all_spans || !m->active_spans ||
-        !m->px || !m->py || products_init(&m->products, m->kern, m->pool, n_products) < 0 ||
-        ffn_work_new(c, &m->limits, &m->ffn_work) < 0)
+    if (stream_new(m, &m->whole) < 0 || stream_new(m, &m->sliced) < 0 || !m->final || !m->final_act ||
+        !m->all_rows || !m->active_rows || !m->positions || !m->row_tokens || !m->all_spans ||
+        !m->active_spans || !m->px || !m->py || ffn_work_new(c, &m->limits, &m->ffn_work) < 0 ||
+        products_init(&m->products, m->kern, m->pool, n_products) < 0)
         r = ERR_NOMEM;
     for (int i = 0; r == 0 && i < m->n_mechanisms; i++)
         r = m->mechanisms[i].ops->work_new(c, &m->limits, &m->mechanisms[i].work);
@@ -608,8 +608,8 @@ int model_layers(const struct model *m)
     return m->config.num_hidden_layers;
 }
 
-/* Layers [from, to) of a batch that passed check_batch, with embeddings before the first and logits behind the
- * last. */
+/* Layers [from, to) of a batch that passed check_batch, with embeddings before the first and logits behind
+ * the last. */
 static void run(struct model *m, struct stream *of, const struct forward_batch *batch, int from, int to)
 {
     const struct model_config *c = &m->config;

@@ -12,8 +12,8 @@
 
 #define FIRST_USED 0.5      /* of max_tokens, before anything was seen */
 #define FIRST_COPY_NS 0.5   /* a byte, before anything was copied */
-/* Least tokens of a slice that multiplies latents out: as many queries cost what that does (scheme.h). */
-#define LEAST_DECOMPRESSED 128
+/* Least tokens of a slice that multiplies latents out, which costs what a hundred queries and more do. */
+#define LEAST_DECOMPRESSED 32
 
 int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
 {
@@ -426,8 +426,8 @@ static int chunk_for(const struct sched *s, const struct seq *q)
     return n < timely ? n : timely;
 }
 
-/* Rows of q for a chunk whose layers are spread over steps, where this one has time for n of them only: a layer
- * of the chunk takes what a step has. 0: it goes with the step. */
+/* Rows of q for a chunk whose layers are spread over steps, where this one has time for n of them only: a
+ * layer of the chunk takes what a step has. 0: it goes with the step. */
 static int slice_for(const struct sched *s, const struct seq *q, int n)
 {
     int layers = s->c.n_layers, most, timely;

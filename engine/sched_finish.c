@@ -1,5 +1,5 @@
-/* engine/sched_finish.c - what becomes of computed rows: they are committed to the cache, tokens are sampled side
- * by side on the pool, choices fork, sequences end; see sched.h. Engine thread. */
+/* engine/sched_finish.c - what becomes of computed rows: they are committed to the cache, tokens are
+ * sampled side by side on the pool, choices fork, sequences end; see sched.h. Engine thread. */
 #include "config.h"
 
 #include "engine/sched_internal.h"

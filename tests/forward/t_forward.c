@@ -399,7 +399,8 @@ START_TEST(test_batched)
         return;
     size_t vocab = (size_t)c.vocab_size;
     float *alone = malloc(SEQS * N * vocab * sizeof(float));
-    float *logits = malloc(MAX_ROWS * vocab * sizeof(float)), *sliced = malloc(MAX_ROWS * vocab * sizeof(float));
+    float *logits = malloc(MAX_ROWS * vocab * sizeof(float));
+    float *sliced = malloc(MAX_ROWS * vocab * sizeof(float));
     struct forward_seq slice = {0};
     struct forward_batch slices = {1, &slice, sliced};
     int in_slices = -1, n_slices = 0;
