@@ -22,6 +22,8 @@ TESTS += $(INTEGRATION_TESTS)
 TEST_EXTENSIONS += .py
 PY_LOG_DRIVER = $(LOG_DRIVER)
 PY_LOG_COMPILER = python3
+TESTS += %D%/integration/man.sh
+EXTRA_DIST += %D%/integration/man.sh
 if HAVE_SYSTEMD
 TESTS += %D%/integration/systemd.py
 endif
