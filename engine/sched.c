@@ -34,6 +34,7 @@ struct sched {
     struct seq **running;      /* [max_num_seqs], first in order first */
     int n_running;
     int64_t now;               /* of the step */
+    int64_t waits_since_ns;    /* the longest wait, at the step; 0: none waits */
     struct budget budget;
     double prompt_ns;          /* time that prompts may still take in the step being built */
     int plan_decodes, plan_prompt; /* rows that decode, prompt tokens in it */
@@ -290,7 +291,7 @@ bool sched_idle(const struct sched *s)
 
 void sched_counts_read(const struct sched *s, struct sched_counts *ret)
 {
-    *ret = (struct sched_counts){s->n_running, s->waiting.n, s->waiting.tokens};
+    *ret = (struct sched_counts){s->n_running, s->waiting.n, s->waiting.tokens, s->waits_since_ns};
 }
 
 int64_t sched_mean_service_ns(const struct sched *s)
@@ -855,6 +856,7 @@ int sched_step(struct sched *s)
         ;
     struct engine_metrics *em = s->c.metrics;
     struct queue_state waiting = queue_look(&s->waiting, s->now);
+    s->waits_since_ns = waiting.n ? s->now - waiting.longest_ns : 0;
     engine_metrics_counts(em, s->n_running, &waiting, s->parked_bytes);
     if (s->n_plan == 0) {
         engine_metrics_cache(em, s->c.kv);
