@@ -14,3 +14,7 @@ LATENTD_UNIT = $(AM_V_GEN)$(MKDIR_P) %D% && $(SED) -e 's,@bindir\@,$(bindir),g' 
 ## for Prometheus and Grafana
 monitoringdir = $(pkgdatadir)/monitoring
 dist_monitoring_DATA = %D%/grafana-dashboard.json %D%/prometheus-rules.yml
+
+## for several daemons
+proxydir = $(pkgdatadir)/proxy
+dist_proxy_DATA = %D%/haproxy.cfg %D%/nginx.conf

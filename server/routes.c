@@ -61,7 +61,8 @@ static const char *saturation(const struct server *s, char *dst, size_t n)
     long long most = (c->max_queue_requests * c->ready_queue + 99) / 100;
     long long most_tokens = (c->max_queue_tokens * c->ready_queue + 99) / 100;
     if (c->ready_queue && now.waiting >= most)
-        snprintf(dst, n, "saturated: %d requests wait, ready_queue allows fewer than %lld", now.waiting, most);
+        snprintf(dst, n, "saturated: %d requests wait, ready_queue allows fewer than %lld", now.waiting,
+                 most);
     else if (c->ready_queue && now.waiting_tokens >= most_tokens)
         snprintf(dst, n, "saturated: %lld prompt tokens wait, ready_queue allows fewer than %lld",
                  (long long)now.waiting_tokens, most_tokens);
