@@ -253,7 +253,7 @@ bool sched_idle(const struct sched *s)
 
 void sched_counts_read(const struct sched *s, struct sched_counts *ret)
 {
-    *ret = (struct sched_counts){s->n_running, s->waiting.n, s->waiting.tokens};
+    *ret = (struct sched_counts){s->n_running, s->waiting.n, s->waiting.tokens, s->waits_since_ns};
 }
 
 int64_t sched_mean_service_ns(const struct sched *s)
@@ -794,6 +794,7 @@ int sched_step(struct sched *s)
     while (admit_one(s))
         ;
     struct queue_state waiting = queue_look(&s->waiting, s->now);
+    s->waits_since_ns = waiting.n ? s->now - waiting.longest_ns : 0;
     engine_metrics_counts(em, s->n_running, &waiting, s->parked_bytes);
     if (s->n_plan == 0 && !s->slice.q) {
         engine_metrics_cache(em, s->c.kv);

@@ -85,6 +85,7 @@ bool sched_idle(const struct sched *s); /* no job left */
 struct sched_counts {
     int running, waiting;
     int64_t waiting_tokens;
+    int64_t waits_since_ns; /* when the longest wait began, as of the last step; 0: none waited */
 };
 void sched_counts_read(const struct sched *s, struct sched_counts *ret);
 /* Mean time of recent requests from admission to end. */

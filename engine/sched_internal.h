@@ -38,6 +38,7 @@ struct sched {
     struct seq **running;      /* [max_num_seqs], first in order first */
     int n_running;
     int64_t now;               /* of the step */
+    int64_t waits_since_ns;    /* the longest wait, at the step; 0: none waits */
     struct budget budget;
     struct slice slice;
     double prompt_ns;          /* time that prompts may still take in the step being built */
