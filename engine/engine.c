@@ -50,7 +50,7 @@ struct engine {
     _Atomic int64_t sent_choices, sent_tokens, taken_choices, taken_tokens;
     _Atomic int running, waiting;
     _Atomic int cache_sent; /* commands for the cache that are not answered */
-    _Atomic int64_t waiting_tokens, service_ns, step_began_ns;
+    _Atomic int64_t waiting_tokens, waits_since_ns, service_ns, step_began_ns;
 
     struct engine_metrics metrics;
     struct profile profile;
@@ -124,6 +124,16 @@ static int forward(void *model, const struct forward_batch *batch)
     return model_forward(model, batch);
 }
 
+static int begin(void *model, const struct forward_batch *batch)
+{
+    return model_begin(model, batch);
+}
+
+static int go_on(void *model, int n_layers)
+{
+    return model_continue(model, n_layers);
+}
+
 static const float *hidden(void *model)
 {
     return model_hidden(model);
@@ -187,6 +197,9 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .decompress_block = eng->scheme.block,
                               .rounded_prompts = eng->scheme.rounded,
                               .forward = forward,
+                              .begin = begin,
+                              .go_on = go_on,
+                              .n_layers = model_layers(eng->model),
                               .hidden = hidden,
                               .hidden_size = model_config(eng->model)->hidden_size,
                               .model = eng->model,
@@ -279,6 +292,7 @@ static void publish(struct engine *eng)
     atomic_store(&eng->running, n.running);
     atomic_store(&eng->waiting, n.waiting);
     atomic_store(&eng->waiting_tokens, n.waiting_tokens);
+    atomic_store(&eng->waits_since_ns, n.waits_since_ns);
     atomic_store(&eng->service_ns, sched_mean_service_ns(eng->sched));
     int64_t now = clock_now_ns();
     if (now - eng->experts_told_ns < EXPERTS_EVERY_NS && !sched_idle(eng->sched))
@@ -510,11 +524,12 @@ void engine_stop(struct engine **engp)
 void engine_counts_read(const struct engine *eng, struct engine_counts *ret)
 {
     int64_t taken_choices = atomic_load(&eng->taken_choices);
-    int64_t taken_tokens = atomic_load(&eng->taken_tokens);
+    int64_t taken_tokens = atomic_load(&eng->taken_tokens), since = atomic_load(&eng->waits_since_ns);
     *ret = (struct engine_counts){
         .running = atomic_load(&eng->running),
         .waiting = atomic_load(&eng->waiting) + (int)(atomic_load(&eng->sent_choices) - taken_choices),
-        .waiting_tokens = atomic_load(&eng->waiting_tokens) + atomic_load(&eng->sent_tokens) - taken_tokens};
+        .waiting_tokens = atomic_load(&eng->waiting_tokens) + atomic_load(&eng->sent_tokens) - taken_tokens,
+        .longest_wait_ns = since ? clock_now_ns() - since : 0};
     if (engine_info(eng)) {
         struct kv_stats st;
         kv_stats_read(eng->kv, &st);

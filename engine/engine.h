@@ -331,6 +331,7 @@ int64_t engine_step_age_ns(const struct engine *eng);
 struct engine_counts {
     int running, waiting;
     int64_t waiting_tokens;
+    int64_t longest_wait_ns; /* of those that waited at the last step; 0: none did */
     uint64_t pages_held, pages_cached, pages_free, n_pages;
 };
 void engine_counts_read(const struct engine *eng, struct engine_counts *ret);

@@ -46,6 +46,13 @@ struct layer {
     size_t plane_offsets[ATTENTION_MAX_PLANES]; /* in a page; set by model_bind_cache */
 };
 
+/* What a call keeps from layer to layer. */
+struct stream {
+    float *x, *rope_cos, *rope_sin; /* [rows][hidden], [rows][rope / 2] */
+    float *shortcut; /* [rows][hidden], zero between groups; NULL: no layer has one */
+    struct rope_tables ropes; /* of layers that rotate by widths of their own */
+};
+
 struct model {
     struct model_config config;
     const struct kernels *kern;
@@ -53,7 +60,7 @@ struct model {
     struct mechanism mechanisms[MAX_MECHANISMS];
     int n_mechanisms;
     struct rope rope;
-    struct rope_tables ropes;
+    struct rope_tables ropes; /* as layers asked; streams have the tables */
     struct step_limits limits;
     struct scratch scratch;
     int max_logit_rows, max_position;
@@ -69,8 +76,10 @@ struct model {
     /* work space of a step */
     struct products products;
     struct ffn_work *ffn_work;
-    float *shortcut; /* [rows][hidden], zero between groups; NULL: no layer has one */
-    float *x, *rope_cos, *rope_sin, *final;
+    struct stream whole, sliced; /* of model_forward and of model_begin */
+    const struct forward_batch *slices; /* the call begun; NULL: none */
+    int next_layer;              /* of it */
+    float *final;
     unsigned char *final_act;
     int32_t *all_rows, *active_rows, *positions;
     const int32_t **row_tokens; /* where row i's token id is */
@@ -252,18 +261,36 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
     return 0;
 }
 
-static int make_ropes(struct model *m)
+static int stream_new(const struct model *m, struct stream *ret)
 {
-    for (int i = 0; i < m->ropes.n; i++) {
-        struct rope_table *t = &m->ropes.t[i];
-        size_t n = (size_t)m->limits.max_rows * (size_t)(t->rope.dim / 2) * sizeof(float);
-        t->cos = zalloc64(n);
-        t->sin = zalloc64(n);
-        m->step_bytes += 2 * n;
+    size_t rows = (size_t)m->limits.max_rows, hidden = (size_t)m->config.hidden_size;
+    size_t half = (size_t)m->config.qk_rope_head_dim / 2, f = sizeof(float);
+    ret->x = zalloc64(rows * hidden * f);
+    ret->rope_cos = zalloc64(rows * half * f);
+    ret->rope_sin = zalloc64(rows * half * f);
+    if (m->config.attentions_per_layer > 1 && !(ret->shortcut = zalloc64(rows * hidden * f)))
+        return ERR_NOMEM;
+    ret->ropes = m->ropes;
+    for (int i = 0; i < ret->ropes.n; i++) {
+        struct rope_table *t = &ret->ropes.t[i];
+        t->cos = zalloc64(rows * (size_t)(t->rope.dim / 2) * f);
+        t->sin = zalloc64(rows * (size_t)(t->rope.dim / 2) * f);
         if (!t->cos || !t->sin)
             return ERR_NOMEM;
     }
-    return 0;
+    return ret->x && ret->rope_cos && ret->rope_sin ? 0 : ERR_NOMEM;
+}
+
+static void stream_done(struct stream *s)
+{
+    free(s->x);
+    free(s->rope_cos);
+    free(s->rope_sin);
+    free(s->shortcut);
+    for (int i = 0; i < s->ropes.n; i++) {
+        free(s->ropes.t[i].cos);
+        free(s->ropes.t[i].sin);
+    }
 }
 
 /* Work space of the mechanism for the layers that name it. */
@@ -291,9 +318,6 @@ static int make_work(struct model *m, const struct checkpoint *ck, struct err *e
         int n = m->layers[i].mechanism->ops->max_products(c, &ck->layers[i]);
         n_products = n > n_products ? n : n_products;
     }
-    m->x = zalloc64(rows * hidden * f);
-    m->rope_cos = zalloc64(rows * half * f);
-    m->rope_sin = zalloc64(rows * half * f);
     m->final = zalloc64(logit_rows * hidden * f);
     m->final_act = zalloc64(logit_rows * act_room(c->hidden_size));
     m->all_rows = calloc(rows, sizeof(*m->all_rows));
@@ -304,17 +328,13 @@ static int make_work(struct model *m, const struct checkpoint *ck, struct err *e
     m->active_spans = calloc(seqs, sizeof(*m->active_spans));
     m->px = calloc(logit_rows, sizeof(*m->px));
     m->py = calloc(logit_rows, sizeof(*m->py));
-    if (!m->x || !m->rope_cos || !m->rope_sin || !m->final || !m->final_act || !m->all_rows ||
-        !m->active_rows || !m->positions || !m->row_tokens || !m->all_spans || !m->active_spans ||
-        !m->px || !m->py || products_init(&m->products, m->kern, m->pool, n_products) < 0 ||
-        ffn_work_new(c, &m->limits, &m->ffn_work) < 0)
-        r = ERR_NOMEM;
-    if (r == 0 && c->attentions_per_layer > 1 && !(m->shortcut = zalloc64(rows * hidden * f)))
+    if (stream_new(m, &m->whole) < 0 || stream_new(m, &m->sliced) < 0 || !m->final || !m->final_act ||
+        !m->all_rows || !m->active_rows || !m->positions || !m->row_tokens || !m->all_spans ||
+        !m->active_spans || !m->px || !m->py || ffn_work_new(c, &m->limits, &m->ffn_work) < 0 ||
+        products_init(&m->products, m->kern, m->pool, n_products) < 0)
         r = ERR_NOMEM;
     for (int i = 0; r == 0 && i < m->n_mechanisms; i++)
         r = mechanism_work(m, ck, &m->mechanisms[i]);
-    if (r == 0)
-        r = make_ropes(m);
     if (r == 0 && !(m->scratch.base = zalloc64(m->scratch.n_bytes)))
         r = ERR_NOMEM;
     if (r < 0)
@@ -322,8 +342,10 @@ static int make_work(struct model *m, const struct checkpoint *ck, struct err *e
                        m->limits.max_rows);
     for (size_t i = 0; i < rows; i++)
         m->all_rows[i] = (int32_t)i;
-    m->step_bytes += rows * (hidden + 2 * half) * f + logit_rows * hidden * f +
-                    m->scratch.n_bytes + ffn_work_bytes(m->ffn_work) + (m->shortcut ? rows * hidden * f : 0);
+    m->step_bytes = 2 * rows * ((m->whole.shortcut ? 2 : 1) * hidden + 2 * half) * f +
+                    logit_rows * hidden * f + m->scratch.n_bytes + ffn_work_bytes(m->ffn_work);
+    for (int i = 0; i < m->ropes.n; i++)
+        m->step_bytes += 2 * rows * (uint64_t)m->ropes.t[i].rope.dim * f;
     for (int i = 0; i < m->n_mechanisms; i++)
         m->step_bytes += m->mechanisms[i].ops->work_bytes(m->mechanisms[i].work);
     return 0;
@@ -399,15 +421,9 @@ void model_free(struct model **mp)
     free(m->planes);
     products_done(&m->products);
     ffn_work_free(m->ffn_work);
-    free(m->shortcut);
+    stream_done(&m->whole);
+    stream_done(&m->sliced);
     free(m->scratch.base);
-    for (int i = 0; i < m->ropes.n; i++) {
-        free(m->ropes.t[i].cos);
-        free(m->ropes.t[i].sin);
-    }
-    free(m->x);
-    free(m->rope_cos);
-    free(m->rope_sin);
     free(m->final);
     free(m->final_act);
     free(m->all_rows);
@@ -543,19 +559,25 @@ static void scale_row(float scale, float *x, int n)
         x[i] *= scale;
 }
 
+struct rows_job {
+    struct model *m;
+    struct stream *of;
+};
+
 static void embed_rows(void *arg, int r0, int r1, int thread)
 {
-    struct model *m = arg;
+    const struct rows_job *j = arg;
+    const struct model *m = j->m;
     size_t hidden = (size_t)m->config.hidden_size, half = (size_t)m->config.qk_rope_head_dim / 2;
     (void)thread;
     for (int i = r0; i < r1; i++) {
-        float *x = m->x + (size_t)i * hidden;
+        float *x = j->of->x + (size_t)i * hidden;
         matrix_row_f32(&m->embd, *m->row_tokens[i], x);
         scale_row(m->config.scale_emb, x, m->config.hidden_size);
-        rope_angles(&m->rope, m->positions[i], m->rope_cos + (size_t)i * half,
-                    m->rope_sin + (size_t)i * half);
-        for (int k = 0; k < m->ropes.n; k++) {
-            const struct rope_table *t = &m->ropes.t[k];
+        rope_angles(&m->rope, m->positions[i], j->of->rope_cos + (size_t)i * half,
+                    j->of->rope_sin + (size_t)i * half);
+        for (int k = 0; k < j->of->ropes.n; k++) {
+            const struct rope_table *t = &j->of->ropes.t[k];
             size_t at = (size_t)i * (size_t)(t->rope.dim / 2);
             rope_angles(&t->rope, m->positions[i], t->cos + at, t->sin + at);
         }
@@ -564,13 +586,14 @@ static void embed_rows(void *arg, int r0, int r1, int thread)
 
 static void final_rows(void *arg, int r0, int r1, int thread)
 {
-    struct model *m = arg;
+    const struct rows_job *j = arg;
+    struct model *m = j->m;
     int hidden = m->config.hidden_size;
     const struct matrix *w = m->output.packed ? &m->output : &m->embd;
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *n = m->final + (size_t)i * (size_t)hidden;
-        m->kern->rms_norm(m->x + (size_t)m->active_rows[i] * (size_t)hidden, m->output_norm, hidden,
+        m->kern->rms_norm(j->of->x + (size_t)m->active_rows[i] * (size_t)hidden, m->output_norm, hidden,
                           m->config.rms_norm_eps, n);
         scale_row(m->config.logit_scale, n, hidden);
         m->px[i] = act_prepare(m->kern, w->type, false, n, hidden,
@@ -579,7 +602,8 @@ static void final_rows(void *arg, int r0, int r1, int thread)
 }
 
 struct shortcut_job {
-    struct model *m;
+    const struct model *m;
+    const struct stream *of;
     const struct row_set *set;
 };
 
@@ -591,26 +615,26 @@ static void shortcut_rows(void *arg, int r0, int r1, int thread)
     (void)thread;
     for (int i = r0; i < r1; i++) {
         size_t at = (size_t)j->set->rows[i] * hidden;
-        j->m->kern->axpy(1.0f, j->m->shortcut + at, (int)hidden, j->m->x + at);
-        memset(j->m->shortcut + at, 0, hidden * sizeof(float));
+        j->m->kern->axpy(1.0f, j->of->shortcut + at, (int)hidden, j->of->x + at);
+        memset(j->of->shortcut + at, 0, hidden * sizeof(float));
     }
 }
 
-static void run_layers(struct model *m, const struct step *step, const struct row_set *all,
-                       const struct row_set *active)
+static void run_layers(struct model *m, const struct stream *of, const struct step *step, int from, int to,
+                       const struct row_set *all, const struct row_set *active)
 {
     int n = m->config.num_hidden_layers, last_group = n - m->config.attentions_per_layer;
-    for (int i = 0; i < n; i++) {
+    for (int i = from; i < to; i++) {
         struct layer *l = &m->layers[i];
         const struct row_set *wanted = i == n - 1 ? active : all;
         struct attention_args a = {step, all, wanted, l->attn_norm, l->plane_offsets};
         l->mechanism->ops->run(l->attention, l->mechanism->work, &a);
         if (l->shortcut && (i < last_group || active->n_rows > 0))
-            ffn_run(l->shortcut, m->ffn_work, step, i < last_group ? all : active, m->shortcut);
+            ffn_run(l->shortcut, m->ffn_work, step, i < last_group ? all : active, of->shortcut);
         if (wanted->n_rows > 0)
-            ffn_run(l->ffn, m->ffn_work, step, wanted, m->x);
-        if (m->shortcut && l->ends_group) {
-            struct shortcut_job j = {m, wanted};
+            ffn_run(l->ffn, m->ffn_work, step, wanted, of->x);
+        if (of->shortcut && l->ends_group) {
+            struct shortcut_job j = {m, of, wanted};
             rows_run(m->pool, wanted->n_rows, shortcut_rows, &j);
         }
     }
@@ -621,13 +645,17 @@ const float *model_hidden(const struct model *m)
     return m->final;
 }
 
-int model_forward(struct model *m, const struct forward_batch *batch)
+int model_layers(const struct model *m)
+{
+    return m->config.num_hidden_layers;
+}
+
+/* Layers [from, to) of a batch that passed check_batch, with embeddings before the first and logits behind
+ * the last. */
+static void run(struct model *m, struct stream *of, const struct forward_batch *batch, int from, int to)
 {
     const struct model_config *c = &m->config;
     struct row_set all, active;
-    int r = check_batch(m, batch);
-    if (r < 0)
-        return r;
     struct step step = {
         .kern = m->kern,
         .pool = m->pool,
@@ -637,22 +665,56 @@ int model_forward(struct model *m, const struct forward_batch *batch)
         .rope = &m->rope,
         .page_tokens = m->limits.page_tokens,
         .row_type = m->row_type,
-        .x = m->x,
-        .rope_cos = m->rope_cos,
-        .rope_sin = m->rope_sin,
-        .ropes = &m->ropes,
+        .x = of->x,
+        .rope_cos = of->rope_cos,
+        .rope_sin = of->rope_sin,
+        .ropes = &of->ropes,
         .positions = m->positions,
         .tokens = m->row_tokens,
     };
+    struct rows_job job = {m, of};
     lay_out(m, batch, &all, &active);
-    rows_run(m->pool, all.n_rows, embed_rows, m);
-    run_layers(m, &step, &all, &active);
-    if (active.n_rows == 0)
-        return 0;
-    rows_run(m->pool, active.n_rows, final_rows, m);
+    if (from == 0)
+        rows_run(m->pool, all.n_rows, embed_rows, &job);
+    run_layers(m, of, &step, from, to, &all, &active);
+    if (to < c->num_hidden_layers || active.n_rows == 0)
+        return;
+    rows_run(m->pool, active.n_rows, final_rows, &job);
     for (int i = 0; i < active.n_rows; i++)
         m->py[i] = batch->logits + (size_t)i * (size_t)c->vocab_size;
     struct product out = {m->output.packed ? &m->output : &m->embd, m->px, m->py, active.n_rows, 0};
     products_run(&m->products, &out, 1);
-    return 0;
+}
+
+int model_forward(struct model *m, const struct forward_batch *batch)
+{
+    int r = check_batch(m, batch);
+    if (r == 0)
+        run(m, &m->whole, batch, 0, m->config.num_hidden_layers);
+    return r;
+}
+
+int model_begin(struct model *m, const struct forward_batch *batch)
+{
+    int r = check_batch(m, batch);
+    m->slices = r == 0 ? batch : NULL;
+    m->next_layer = 0;
+    if (r == 0 && m->sliced.shortcut) /* a call given up may have left some */
+        memset(m->sliced.shortcut, 0,
+               (size_t)m->limits.max_rows * (size_t)m->config.hidden_size * sizeof(float));
+    return r;
+}
+
+int model_continue(struct model *m, int n_layers)
+{
+    int left = m->config.num_hidden_layers - m->next_layer, from = m->next_layer;
+    if (!m->slices || n_layers < 1)
+        return ERR_INVAL;
+    n_layers = n_layers < left ? n_layers : left;
+    run(m, &m->sliced, m->slices, from, from + n_layers);
+    m->next_layer += n_layers;
+    left -= n_layers;
+    if (left == 0)
+        m->slices = NULL;
+    return left;
 }

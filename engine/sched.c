@@ -4,55 +4,16 @@
  * queue, not to the end. */
 #include "config.h"
 
-#include "engine/sched.h"
+#include "engine/sched_internal.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/budget.h"
-#include "engine/job.h"
-#include "engine/profile.h"
-#include "engine/queue.h"
-#include "engine/scheme.h"
-
 #define FIRST_USED 0.5      /* of max_tokens, before anything was seen */
 #define FIRST_COPY_NS 0.5   /* a byte, before anything was copied */
-
-struct planned {
-    struct seq *q;
-    int n_tokens, n_logits;
-    int first_row; /* of its logits */
-    bool decodes;
-};
-
-struct sched {
-    struct sched_config c;
-    struct job_env env;
-    struct job *jobs;          /* all, unordered */
-    struct queue waiting;
-    struct fair *fair;
-    struct seq **running;      /* [max_num_seqs], first in order first */
-    int n_running;
-    int64_t now;               /* of the step */
-    struct budget budget;
-    double prompt_ns;          /* time that prompts may still take in the step being built */
-    int plan_decodes, plan_prompt; /* rows that decode, prompt tokens in it */
-    double plan_positions;     /* of those tokens, summed */
-    double used;               /* part of max_tokens that choices use, smoothed */
-    double copy_ns;            /* a byte, smoothed */
-    uint64_t parked_bytes;
-    uint64_t next_order;
-    float *logits;             /* [max_logit_rows][vocab_size] */
-    struct planned *plan;      /* [max_num_seqs] */
-    struct forward_seq *batch;
-    int n_plan, plan_tokens, plan_rows;
-    int32_t *picked;           /* [max_num_seqs] */
-    int *pick_error;
-    float *lse;                /* log-sum-exp of the row, where log-probabilities are wanted */
-    int *who;                  /* planned entries that sample */
-    struct sampler_scratch **scratch; /* one per pool thread */
-    int64_t mean_service_ns;
-};
+/* Least tokens of a slice that multiplies latents out, which costs what a hundred queries and more do. */
+#define LEAST_DECOMPRESSED 32
 
 int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
 {
@@ -131,7 +92,7 @@ int sched_max_tokens(const struct sched *s)
 
 /* --- lists ------------------------------------------------------------------------------------- */
 
-static void run_insert(struct sched *s, struct seq *q)
+void sched__run_insert(struct sched *s, struct seq *q)
 {
     int i = s->n_running++;
     for (; i > 0 && seq_before(q, s->running[i - 1]); i--)
@@ -171,9 +132,11 @@ static void unpark(struct sched *s, struct seq *q)
 }
 
 /* After seq_end: takes it out of its list; frees the job with its last choice. */
-static void leave(struct sched *s, struct seq *q, enum seq_state was)
+void sched__leave(struct sched *s, struct seq *q, enum seq_state was)
 {
     struct job *j = q->job;
+    if (s->slice.q == q)
+        s->slice.q = NULL;
     if (was == SEQ_RUNNING) {
         int64_t took = s->c.now() - q->admitted_ns;
         int max = j->req->max_tokens;
@@ -195,11 +158,11 @@ static void leave(struct sched *s, struct seq *q, enum seq_state was)
     drop_job(s, j);
 }
 
-static void end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e)
+void sched__end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e)
 {
     enum seq_state was = q->state;
     seq_end(q, &s->env, why, e);
-    leave(s, q, was);
+    sched__leave(s, q, was);
 }
 
 /* --- commands ---------------------------------------------------------------------------------- */
@@ -234,7 +197,7 @@ static void end_job(struct sched *s, struct job *j, enum finish_reason why, cons
     for (int i = 0; i < n; i++)
         if (j->seqs[i].state != SEQ_ENDED) {
             bool last = j->n_live == 1;
-            end_seq(s, &j->seqs[i], why, e);
+            sched__end_seq(s, &j->seqs[i], why, e);
             if (last)
                 return; /* the job is gone */
         }
@@ -290,7 +253,7 @@ bool sched_idle(const struct sched *s)
 
 void sched_counts_read(const struct sched *s, struct sched_counts *ret)
 {
-    *ret = (struct sched_counts){s->n_running, s->waiting.n, s->waiting.tokens};
+    *ret = (struct sched_counts){s->n_running, s->waiting.n, s->waiting.tokens, s->waits_since_ns};
 }
 
 int64_t sched_mean_service_ns(const struct sched *s)
@@ -299,16 +262,6 @@ int64_t sched_mean_service_ns(const struct sched *s)
 }
 
 /* --- planning a step --------------------------------------------------------------------------- */
-
-static int computed(const struct seq *q)
-{
-    return q->kv ? (int)kv_seq_length(q->kv) : 0;
-}
-
-static int to_go(const struct seq *q)
-{
-    return q->n_tokens - computed(q);
-}
 
 /* Positions of q from the beginning that are computed decompressed: a function of its prompt alone,
  * also when it
@@ -377,6 +330,8 @@ static void preempt(struct sched *s, struct seq *q, bool short_of_pages)
             take_from_plan(s, i);
             break;
         }
+    if (s->slice.q == q)
+        s->slice.q = NULL;
     q->eats_step = false;
     bool parked = short_of_pages && park(s, q);
     kv_seq_free(s->c.kv, &q->kv);
@@ -413,11 +368,16 @@ static bool make_room(struct sched *s, struct seq *q, int n)
     }
 }
 
+static int rows_of(const struct seq *q, int n)
+{
+    if (seq_wants_rows(q))
+        return n;
+    return n == to_go(q) && (q->n_output < q->job->req->max_tokens || q->pooled) ? 1 : 0;
+}
+
 static void add_to_plan(struct sched *s, struct seq *q, int n)
 {
-    int rows = n == to_go(q) && (q->n_output < q->job->req->max_tokens || q->pooled) ? 1 : 0;
-    if (seq_wants_rows(q))
-        rows = n;
+    int rows = rows_of(q, n);
     s->plan[s->n_plan++] = (struct planned){q, n, rows, 0, decodes(q)};
     s->plan_tokens += n;
     s->plan_rows += rows;
@@ -438,11 +398,10 @@ static int time_for(const struct sched *s, const struct seq *q)
     return n < BUDGET_LEAST && s->plan_prompt == 0 && s->prompt_ns >= 0 ? BUDGET_LEAST : n;
 }
 
-/* Most rows of q that this step still takes. */
-static int chunk_for(const struct sched *s, const struct seq *q)
+/* Most rows of q that a call with room for so many rows, so many of them with logits, takes. */
+static int chunk_within(const struct sched *s, const struct seq *q, int chunk, int room, int rows)
 {
-    int n = to_go(q), room = s->c.max_num_batched_tokens - s->plan_tokens;
-    int most = s->c.prefill_chunk, left = decompressed(s, q) - computed(q);
+    int n = to_go(q), most = chunk, left = decompressed(s, q) - computed(q);
     if (left > 0) /* the more queries share a key, the better; and a chunk has one scheme */
         most = left;
     left = rounded(s, q) - computed(q);
@@ -450,17 +409,54 @@ static int chunk_for(const struct sched *s, const struct seq *q)
         most = left;
     n = n < most ? n : most;
     n = n < room ? n : room;
-    if (!decodes(q)) {
-        int timely = time_for(s, q);
-        n = n < timely ? n : timely;
-    }
-    int rows = s->c.max_logit_rows - s->plan_rows;
     /* Decoding sequences that are not planned yet have a row each to themselves. */
     if (seq_wants_rows(q))
         n = n < rows ? n : rows;
     else if (rows < 1)
         n = n < to_go(q) ? n : to_go(q) - 1;
     return n;
+}
+
+/* Most rows of q that this step still takes. */
+static int chunk_for(const struct sched *s, const struct seq *q)
+{
+    int n = chunk_within(s, q, s->c.prefill_chunk, s->c.max_num_batched_tokens - s->plan_tokens,
+                         s->c.max_logit_rows - s->plan_rows);
+    int timely = decodes(q) ? n : time_for(s, q);
+    return n < timely ? n : timely;
+}
+
+/* Rows of q for a chunk whose layers are spread over steps, where this one has time for n of them only: a
+ * layer of the chunk takes what a step has. 0: it goes with the step. */
+static int slice_for(const struct sched *s, const struct seq *q, int n)
+{
+    int layers = s->c.n_layers, most, timely;
+    if (s->slice.q || isinf(s->prompt_ns) || s->prompt_ns <= 0 || n < 1 || n >= to_go(q))
+        return 0;
+    most = chunk_within(s, q, s->c.max_num_batched_tokens, s->c.max_num_batched_tokens, s->c.max_logit_rows);
+    timely = budget_tokens(&s->budget, s->prompt_ns * layers, computed(q));
+    if (computed(q) < decompressed(s, q) && timely < LEAST_DECOMPRESSED)
+        timely = LEAST_DECOMPRESSED;
+    most = most < timely ? most : timely;
+    return most > n ? most : 0;
+}
+
+/* The next rows of q, for which there are pages: n of this step, or all of a chunk in slices (slice > 0). */
+static void take_chunk(struct sched *s, struct seq *q, int n, int slice)
+{
+    struct slice *sl = &s->slice;
+    if (slice == 0) {
+        add_to_plan(s, q, n);
+        return;
+    }
+    int position = computed(q);
+    *sl = (struct slice){.q = q, .layers_left = s->c.n_layers, .ns = s->prompt_ns};
+    sl->seq = (struct forward_seq){NULL, position, slice, q->tokens + position, rows_of(q, slice),
+                                   position < decompressed(s, q), position < rounded(s, q)};
+    sl->layer_ns = budget_cost(&s->budget, position, slice) / s->c.n_layers;
+    sl->batch = (struct forward_batch){1, &sl->seq, s->logits};
+    q->eats_step = true;
+    s->prompt_ns = -1; /* nothing else has time in this step */
 }
 
 /* Equal tokens before position `end` would not share pages. */
@@ -479,10 +475,13 @@ static bool others_compute_it(const struct sched *s, const struct seq *q)
     size_t block = (size_t)computed(q) / p, upto = (block + 1) * p; /* rows of it may have been copied */
     if (!s->c.prefix_cache || (size_t)q->n_tokens <= upto)
         return false;
-    for (int i = 0; i < s->n_plan; i++) {
-        const struct seq *o = s->plan[i].q;
-        size_t at = (size_t)computed(o), reach = at + (size_t)s->plan[i].n_tokens;
-        if (o == q || o->job->req->cache_salt != q->job->req->cache_salt || at / p > block ||
+    for (int i = -1; i < s->n_plan; i++) {
+        const struct seq *o = i < 0 ? s->slice.q : s->plan[i].q;
+        if (!o || o == q)
+            continue;
+        size_t at = (size_t)computed(o);
+        size_t reach = at + (size_t)(i < 0 ? s->slice.seq.n_tokens : s->plan[i].n_tokens);
+        if (o->job->req->cache_salt != q->job->req->cache_salt || at / p > block ||
             (size_t)o->n_tokens < upto || made_differently(s, o, q, upto) ||
             (reach < upto && at < (size_t)computed(q)))
             continue;
@@ -541,9 +540,10 @@ static void plan_prefill(struct sched *s)
         int n = chunk_for(s, q);
         if (n < 1 || others_compute_it(s, q))
             continue;
-        bool fits = make_room(s, q, n);
+        int slice = slice_for(s, q, n);
+        bool fits = make_room(s, q, slice ? slice : n);
         if (fits)
-            add_to_plan(s, q, n);
+            take_chunk(s, q, n, slice);
         i = -1;
         if (!fits)
             return; /* memory is tight: the older ones go on first */
@@ -663,14 +663,14 @@ static bool admit_one(struct sched *s)
         kv_seq_free(s->c.kv, &q->kv);
         return false;
     }
-    int n = chunk_for(s, q);
-    if (n > 0 && kv_seq_reserve(s->c.kv, q->kv, (uint32_t)n) < 0) {
+    int n = chunk_for(s, q), slice = slice_for(s, q, n);
+    if (n > 0 && kv_seq_reserve(s->c.kv, q->kv, (uint32_t)(slice ? slice : n)) < 0) {
         kv_seq_free(s->c.kv, &q->kv);
         return false;
     }
     queue_remove(&s->waiting, q, s->now);
     fair_chosen(s->fair, q->job->key);
-    run_insert(s, q);
+    sched__run_insert(s, q);
     if (!q->admitted_before) {
         q->admitted_before = true;
         q->admitted_ns = s->now;
@@ -679,136 +679,11 @@ static bool admit_one(struct sched *s)
         fair_charge(s->fair, q->job->key, to_go(q));
     }
     if (n > 0)
-        add_to_plan(s, q, n);
+        take_chunk(s, q, n, slice);
     return true;
 }
 
-/* --- after the forward call -------------------------------------------------------------------- */
-
-/* The logits that the last of a planned entry's rows gave. */
-static float *last_row(const struct sched *s, const struct planned *p)
-{
-    return s->logits + (size_t)(p->first_row + p->n_logits - 1) * (size_t)s->c.vocab_size;
-}
-
-static void pick_item(void *arg, int item, int thread)
-{
-    struct sched *s = arg;
-    int i = s->who[item];
-    const struct planned *p = &s->plan[i];
-    const struct job *job = p->q->job;
-    bool banned = p->q->n_output < job->req->min_tokens;
-    float *row = last_row(s, p), max;
-    s->pick_error[i] = sampler_pick(p->q->sampler, s->scratch[thread], row, job->banned,
-                                    banned ? job->n_banned : 0, p->q->n_output, &s->picked[i]);
-    int32_t forced = seq_forced(p->q);
-    if (forced >= 0)
-        s->picked[i] = forced;
-    if (job->req->logprobs >= 0)
-        s->c.kern->max_logsumexp(row, s->c.vocab_size, &max, &s->lse[i]);
-}
-
-static void fail_seq(struct sched *s, struct seq *q, int code)
-{
-    struct err e = {0};
-    err_set(&e, code, code == ERR_INTERNAL ? "the model gave logits that are not finite" : "%s",
-            err_name(code));
-    end_seq(s, q, FINISH_ERROR, &e);
-}
-
-/* Takes the sampled token; the sequence may end with it. */
-static void accept(struct sched *s, struct seq *q, int error, int32_t token, const float *raw, float lse)
-{
-    if (error < 0) {
-        fail_seq(s, q, error);
-        return;
-    }
-    fair_charge(s->fair, q->job->key, 1);
-    seq_accept(q, &s->env, token, raw, lse);
-    if (q->state == SEQ_ENDED) /* still in `running`: leave from there */
-        leave(s, q, SEQ_RUNNING);
-}
-
-/* The other choices of a request start from the prompt that the first one just computed; those that
- * find no room stay waiting and find the prompt in the cache later. */
-static void fork_choices(struct sched *s, struct seq *first, float *row, float lse)
-{
-    struct job *j = first->job;
-    for (int i = 1; i < j->n_seqs; i++) {
-        struct seq *q = &j->seqs[i];
-        int32_t token;
-        if (q->state != SEQ_WAITING || q->n_output > 0 || s->n_running >= s->c.max_num_seqs)
-            continue;
-        if (kv_seq_fork(s->c.kv, first->kv, &q->kv) < 0)
-            return;
-        queue_remove(&s->waiting, q, s->now);
-        run_insert(s, q);
-        q->eats_step = true; /* its row was in this step */
-        if (!q->admitted_before) {
-            q->admitted_before = true;
-            q->admitted_ns = first->admitted_ns;
-            q->cached = j->req->n_prompt;
-            engine_metrics_admitted(s->c.metrics, j->req->n_prompt, q->cached);
-        }
-        int r = sampler_pick(q->sampler, s->scratch[0], row, j->banned,
-                             j->req->min_tokens > 0 ? j->n_banned : 0, 0, &token);
-        accept(s, q, r, token, j->req->logprobs >= 0 ? row : NULL, lse);
-    }
-}
-
-static bool samples(const struct planned *p)
-{
-    return p->n_logits > 0 && to_go(p->q) == 0 && p->q->n_output < p->q->job->req->max_tokens;
-}
-
-/* One planned sequence whose rows are in the cache now. */
-static void commit(struct sched *s, const struct planned *p)
-{
-    struct seq *q = p->q;
-    int before = computed(q), n_prompt = q->job->req->n_prompt;
-    if (before < n_prompt) {
-        int upto = before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt;
-        metric_add(s->c.metrics->prompt_computed, upto - before);
-    }
-    kv_seq_commit(s->c.kv, q->kv, q->tokens + before, (uint32_t)p->n_tokens);
-    if (before < n_prompt)
-        seq_progress(q, &s->env, before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt);
-    if (q->pooled && p->n_logits > 0)
-        seq_pool(q, s->c.hidden(s->c.model) + (size_t)p->first_row * (size_t)s->c.hidden_size,
-                 s->c.hidden_size, before, p->n_logits);
-    else if (seq_wants_rows(q) && p->n_logits > 0)
-        seq_prompt_logprobs(q, &s->env, s->logits + (size_t)p->first_row * (size_t)s->c.vocab_size,
-                            before, p->n_logits);
-}
-
-static void finish_step(struct sched *s)
-{
-    int n_who = 0, n = s->n_plan;
-    for (int i = 0; i < n; i++)
-        commit(s, &s->plan[i]);
-    for (int i = 0; i < n; i++) {
-        struct seq *q = s->plan[i].q;
-        if (q->state == SEQ_ENDED) /* by seq_prompt_logprobs */
-            leave(s, q, SEQ_RUNNING);
-        else if (to_go(q) == 0 && q->n_output >= q->job->req->max_tokens)
-            end_seq(s, q, FINISH_LENGTH, NULL); /* only scored */
-        else
-            continue;
-        s->plan[i].q = NULL;
-    }
-    for (int i = 0; i < n; i++)
-        if (s->plan[i].q && samples(&s->plan[i]))
-            s->who[n_who++] = i;
-    pool_run(s->c.pool, n_who, pick_item, s);
-    for (int k = 0; k < n_who; k++) {
-        int i = s->who[k];
-        struct seq *q = s->plan[i].q;
-        float *row = last_row(s, &s->plan[i]);
-        if (q->choice == 0 && q->n_output == 0 && q->job->n_seqs > 1)
-            fork_choices(s, q, row, s->lse[i]); /* before the first may end and give its pages back */
-        accept(s, q, s->pick_error[i], s->picked[i], q->job->req->logprobs >= 0 ? row : NULL, s->lse[i]);
-    }
-}
+/* --- a step ------------------------------------------------------------------------------------ */
 
 static int compute(struct sched *s)
 {
@@ -836,52 +711,110 @@ static void sort_running(struct sched *s)
     s->n_running = 0;
     for (int i = 0; i < n; i++) {
         s->running[i]->eats_step = false;
-        run_insert(s, s->running[i]);
+        sched__run_insert(s, s->running[i]);
     }
+}
+
+/* Computes what is planned; counts its time. */
+static int64_t run_plan(struct sched *s)
+{
+    struct engine_metrics *em = s->c.metrics;
+    int64_t began = s->c.now();
+    engine_metrics_step(em, s->n_plan, s->plan_tokens);
+    int r = compute(s);
+    int64_t took = s->c.now() - began;
+    kv_disk_computed(s->c.kv, (uint32_t)s->plan_tokens, took);
+    double mean = s->plan_prompt ? s->plan_positions / s->plan_prompt : 0;
+    if (s->plan_decodes)
+        metric_add(em->stall, budget_added(&s->budget, s->plan_prompt, mean, took) / 1e9);
+    budget_observe(&s->budget, s->plan_decodes, s->plan_prompt, mean, took);
+    if (r == 0)
+        sched__finish(s);
+    else
+        for (int i = 0; i < s->n_plan; i++)
+            sched__fail_seq(s, s->plan[i].q, r);
+    return took;
+}
+
+/* Computes the layers of the chunk in slices for which there is time, at least one. */
+static int64_t run_slice(struct sched *s)
+{
+    struct slice *sl = &s->slice;
+    int n = sl->layers_left, all = s->c.n_layers, left = 0;
+    if (isfinite(sl->ns)) {
+        double fit = sl->layer_ns > 0 ? sl->ns / sl->layer_ns : 1;
+        n = fit < 1 ? 1 : fit < n ? (int)fit : n;
+    }
+    int64_t began = s->c.now();
+    sl->seq.pages = kv_seq_pages(sl->q->kv, NULL);
+    if (sl->layers_left == all)
+        left = s->c.begin(s->c.model, &sl->batch);
+    if (left >= 0)
+        left = s->c.go_on(s->c.model, n);
+    int64_t took = s->c.now() - began;
+    sl->took_ns += took;
+    if (left < 0) {
+        sched__fail_seq(s, sl->q, left);
+        return took;
+    }
+    sl->layers_left = left;
+    sl->layer_ns = (double)sl->took_ns / (all - left);
+    if (left > 0)
+        return took;
+    struct seq *q = sl->q;
+    const struct forward_seq *f = &sl->seq;
+    sl->q = NULL;
+    kv_disk_computed(s->c.kv, (uint32_t)f->n_tokens, sl->took_ns);
+    budget_observe(&s->budget, 0, f->n_tokens, f->position + f->n_tokens / 2.0, sl->took_ns);
+    engine_metrics_step(s->c.metrics, 1, f->n_tokens);
+    s->plan[0] = (struct planned){q, f->n_tokens, f->n_logits, 0, false};
+    s->n_plan = 1;
+    sched__finish(s);
+    return took;
 }
 
 int sched_step(struct sched *s)
 {
+    struct engine_metrics *em = s->c.metrics;
     s->now = s->c.now();
     expire(s);
     queue_age(&s->waiting, s->now, s->c.max_priority_wait_ns);
     sort_running(s);
     s->n_plan = s->plan_tokens = s->plan_rows = s->plan_decodes = s->plan_prompt = 0;
     s->plan_positions = 0;
+    if (s->slice.q)
+        s->slice.q->eats_step = true;
     plan_decode(s);
     s->prompt_ns = budget_time(&s->budget, s->plan_decodes, s->plan_decodes ? short_prompts(s) : 0);
+    if (s->slice.q) { /* has the time for prompts to itself, but where there is no end of it */
+        s->slice.ns = s->prompt_ns;
+        s->prompt_ns = isinf(s->prompt_ns) ? s->prompt_ns : -1;
+    }
     plan_prefill(s);
     while (admit_one(s))
         ;
-    struct engine_metrics *em = s->c.metrics;
     struct queue_state waiting = queue_look(&s->waiting, s->now);
+    s->waits_since_ns = waiting.n ? s->now - waiting.longest_ns : 0;
     engine_metrics_counts(em, s->n_running, &waiting, s->parked_bytes);
-    if (s->n_plan == 0) {
+    if (s->n_plan == 0 && !s->slice.q) {
         engine_metrics_cache(em, s->c.kv);
         return 0;
     }
-    engine_metrics_step(em, s->n_plan, s->plan_tokens);
     /* Pages given back while planning may be written by this step; from here on none may move. */
     kv_step_begin(s->c.kv);
-    int64_t began = s->c.now();
     if (s->c.profile)
         *s->c.profile = (struct profile){0};
-    int r = compute(s);
-    int64_t took = s->c.now() - began;
+    int64_t took = s->n_plan ? run_plan(s) : 0;
+    if (s->slice.q) {
+        int64_t added = run_slice(s);
+        if (s->plan_decodes)
+            metric_add(em->stall, (double)added / 1e9);
+        took += added;
+    }
     if (s->c.profile)
         engine_metrics_parts(em, s->c.profile, took);
-    kv_disk_computed(s->c.kv, (uint32_t)s->plan_tokens, took);
-    double mean = s->plan_prompt ? s->plan_positions / s->plan_prompt : 0;
-    if (s->plan_decodes)
-        metric_add(em->stall, budget_added(&s->budget, s->plan_prompt, mean, took) / 1e9);
-    budget_observe(&s->budget, s->plan_decodes, s->plan_prompt, mean, took);
     if (s->plan_decodes)
         metric_observe(em->step_time, (double)took / 1e9);
-    if (r == 0)
-        finish_step(s);
-    else
-        for (int i = 0; i < s->n_plan; i++)
-            fail_seq(s, s->plan[i].q, r);
     kv_step_end(s->c.kv);
     engine_metrics_cache(em, s->c.kv);
     return 1;

@@ -2,12 +2,13 @@
  *
  * Every step takes one new token of each running sequence that decodes, then fills the budget of time
  * (budget.h) and tokens with chunks of prompts, in the order of queue.h; sequences join and leave at every
- * step. A sequence is its known tokens and how many of them have cache rows: prefill, decode and
- * recomputing after preemption are the same thing with more or fewer rows to go. One is admitted when there
- * are pages for what it and those that run will probably need, by how much of max_tokens is used lately.
- * When pages run out all the same the last in order gives its pages back and waits, its rows parked in
- * host memory where that is cheaper than computing them again. The first never does, so there is
- * always progress. A sequence of better priority takes the place of those of worse.
+ * step. A prompt that would take many steps so is computed in larger chunks, some layers a step. A sequence
+ * is its known tokens and how many of them have cache rows: prefill, decode and recomputing after
+ * preemption are the same thing with more or fewer rows to go. One is admitted when there are pages for
+ * what it and those that run will probably need, by how much of max_tokens is used lately. When pages run
+ * out all the same the last in order gives its pages back and waits, its rows parked in host memory where
+ * that is cheaper than computing them again. The first never does, so there is always progress. A sequence
+ * of better priority takes the place of those of worse.
  * Knows the model through a small table of functions. Engine thread only. */
 #ifndef LATENT_ENGINE_SCHED_H
 #define LATENT_ENGINE_SCHED_H
@@ -37,6 +38,10 @@ struct sched_config {
     bool rounded_prompts; /* struct scheme's */
     /* One forward call, as model_forward. */
     int (*forward)(void *model, const struct forward_batch *batch);
+    /* One in slices of layers, as model_begin and model_continue. */
+    int (*begin)(void *model, const struct forward_batch *batch);
+    int (*go_on)(void *model, int n_layers);
+    int n_layers; /* of the model */
     const float *(*hidden)(void *model); /* as model_hidden; NULL: no embeddings */
     int hidden_size;
     void *model;
@@ -80,6 +85,7 @@ bool sched_idle(const struct sched *s); /* no job left */
 struct sched_counts {
     int running, waiting;
     int64_t waiting_tokens;
+    int64_t waits_since_ns; /* when the longest wait began, as of the last step; 0: none waited */
 };
 void sched_counts_read(const struct sched *s, struct sched_counts *ret);
 /* Mean time of recent requests from admission to end. */

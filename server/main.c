@@ -26,7 +26,7 @@ static const char usage[] =
     "                          (default 127.0.0.1:8080)\n"
     "  --config FILE           read FILE: lines of key = value\n"
     "  --threads N             compute threads (default: one a core)\n"
-    "  --cpu LEVEL             auto, generic, avx2, avx512\n"
+    "  --cpu LEVEL             auto, generic, avx2, avx512, amx, neon\n"
     "  --set KEY=VALUE         any key of the configuration\n"
     "  --check-config          print the configuration that results, and end\n"
     "  --print-default-config  print every key with its meaning, range and default, and end\n"

@@ -15,7 +15,7 @@
 static const char *const changeable[] = {
     "api_keys_file", "api_key", "admin_key", "metrics_open", "model_aliases",
     "max_connections", "header_timeout", "body_timeout", "idle_timeout", "write_timeout", "drain_timeout",
-    "step_stall_timeout", "write_high", "write_low", "max_body_memory",
+    "step_stall_timeout", "ready_queue", "ready_queue_age", "write_high", "write_low", "max_body_memory",
     "max_prompts", "max_n", "max_logprobs", "max_stop", "max_logit_bias", "max_prompt_size", "strict",
     "request_timeout", "max_queue_time", "keepalive",
     "tls_cert", "tls_key", "tls_client_ca", "tls_min_version",

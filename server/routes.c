@@ -1,9 +1,10 @@
 /* server/routes.c - what the server answers itself: health for people and orchestrators.
  *
  *   /livez     the process works: 503 when a step runs longer than step_stall_timeout, or loading failed
- *   /readyz    send traffic: the model is loaded and no drain has begun
+ *   /readyz    send traffic: the model is loaded, no drain has begun, the queue is below ready_queue and
+ *              ready_queue_age, and no step is stalled
  *   /startupz  loading has ended; until then 503 with the progress
- *   /health    as /readyz, in the words that llama.cpp's clients expect
+ *   /health    the model is loaded and no drain has begun, in the words that llama.cpp's clients expect
  *   /metrics   in metrics.c */
 #include "config.h"
 
@@ -14,7 +15,7 @@
 
 static void reply_status(struct conn *c, int status, const char *text)
 {
-    char body[256];
+    char body[512];
     int n = status == 200 ? snprintf(body, sizeof(body), "{\"status\":\"%s\"}", text)
                           : snprintf(body, sizeof(body),
                                      "{\"status\":\"%s\",\"progress\":%.3f,\"error\":{\"message\":\"%s\","
@@ -40,10 +41,46 @@ static const char *state_text(const struct server *s)
     return "unknown";
 }
 
+static bool serves(const struct server *s)
+{
+    return engine_state(s->engine) == ENGINE_READY && !s->draining;
+}
+
+static void health(struct conn *c)
+{
+    reply_status(c, serves(c->s) ? 200 : 503, state_text(c->s));
+}
+
+/* Why nobody should be sent here now, or NULL. Who is sent all the same is still served, or gets a 429. */
+static const char *saturation(const struct server *s, char *dst, size_t n)
+{
+    const struct server_config *c = s->cfg;
+    struct engine_counts now;
+    engine_counts_read(s->engine, &now);
+    /* a queue of 1 has no quarter: some is at least one */
+    long long most = (c->max_queue_requests * c->ready_queue + 99) / 100;
+    long long most_tokens = (c->max_queue_tokens * c->ready_queue + 99) / 100;
+    if (c->ready_queue && now.waiting >= most)
+        snprintf(dst, n, "saturated: %d requests wait, ready_queue allows fewer than %lld", now.waiting,
+                 most);
+    else if (c->ready_queue && now.waiting_tokens >= most_tokens)
+        snprintf(dst, n, "saturated: %lld prompt tokens wait, ready_queue allows fewer than %lld",
+                 (long long)now.waiting_tokens, most_tokens);
+    else if (c->ready_queue_age && now.longest_wait_ns >= c->ready_queue_age * NS_PER_MS)
+        snprintf(dst, n, "saturated: a request has waited for %.1f s, ready_queue_age is %.1f s",
+                 (double)now.longest_wait_ns / 1e9, (double)c->ready_queue_age / 1e3);
+    else
+        return NULL;
+    return dst;
+}
+
 static void ready(struct conn *c)
 {
-    bool ok = engine_state(c->s->engine) == ENGINE_READY && !c->s->draining;
-    reply_status(c, ok ? 200 : 503, state_text(c->s));
+    char text[160];
+    const char *why = !serves(c->s)             ? state_text(c->s)
+                      : step_is_stalled(c->s)   ? "a step is stalled"
+                                                : saturation(c->s, text, sizeof(text));
+    reply_status(c, why ? 503 : 200, why ? why : "ok");
 }
 
 bool step_is_stalled(const struct server *s)
@@ -70,7 +107,7 @@ static const struct route {
     const char *path, *name; /* name: the handler label of metrics */
     void (*handle)(struct conn *c); /* NULL: the API's */
 } routes[] = {
-    {"/health", "health", ready},
+    {"/health", "health", health},
     {"/livez", "health", live},
     {"/readyz", "health", ready},
     {"/startupz", "health", startup},

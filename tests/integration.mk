@@ -5,7 +5,7 @@ MJS_LOG_COMPILER = $(SHELL) $(top_srcdir)/tests/integration/run.sh
 
 INTEGRATION_TESTS = \
 	%D%/integration/api.mjs %D%/integration/metrics.mjs \
-	%D%/integration/http.mjs %D%/integration/keys.mjs %D%/integration/reload.mjs %D%/integration/tls.mjs %D%/integration/edge.mjs \
+	%D%/integration/http.mjs %D%/integration/ready.mjs %D%/integration/keys.mjs %D%/integration/reload.mjs %D%/integration/tls.mjs %D%/integration/edge.mjs \
 	%D%/integration/golden.mjs \
 	%D%/integration/concurrency.mjs \
 	%D%/integration/prefix.mjs %D%/integration/pins.mjs %D%/integration/scope.mjs %D%/integration/scheme.mjs \
@@ -22,6 +22,8 @@ TESTS += $(INTEGRATION_TESTS)
 TEST_EXTENSIONS += .py
 PY_LOG_DRIVER = $(LOG_DRIVER)
 PY_LOG_COMPILER = python3
+TESTS += %D%/integration/man.sh
+EXTRA_DIST += %D%/integration/man.sh
 if HAVE_SYSTEMD
 TESTS += %D%/integration/systemd.py
 endif

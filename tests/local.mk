@@ -27,3 +27,4 @@ include %D%/lint.mk
 include %D%/integration.mk
 include %D%/fuzz.mk
 include %D%/peers.mk
+include %D%/operations.mk

@@ -233,7 +233,8 @@ int main(int argc, char **argv)
         {"tokens", 1, 0, 't'},  {"shared", 1, 0, 's'},     {"repeat", 1, 0, 'r'},
         {"threads", 1, 0, 'n'}, {"cache-type", 1, 0, 'y'}, {"cpu", 1, 0, 'u'},
         {"chunk", 1, 0, 'k'},   {"kernel", 1, 0, 'e'},     {"profile", 0, 0, 'p'},
-        {"json", 0, 0, 'j'},    {"help", 0, 0, 'h'},       {0, 0, 0, 0},
+        {"json", 0, 0, 'j'},    {"help", 0, 0, 'h'},       {"version", 0, 0, 'V'},
+        {0, 0, 0, 0},
     };
     int opt;
     while ((opt = getopt_long(argc, argv, "h", longs, NULL)) != -1) {
@@ -258,6 +259,7 @@ int main(int argc, char **argv)
         case 'y': o.cache_type = parse_cache_type(optarg); break;
         case 'u': parse_levels(optarg, &o.levels); break;
         case 'h': usage(stdout); return 0;
+        case 'V': puts("latent-bench " PACKAGE_VERSION); return 0;
         default: usage(stderr); return 1;
         }
     }

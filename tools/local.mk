@@ -1,4 +1,4 @@
-noinst_PROGRAMS += latent-bench
+bin_PROGRAMS += latent-bench
 latent_bench_SOURCES = %D%/latent_bench.c %D%/bench.h %D%/bench_around.c %D%/bench_around.h \
 	%D%/bench_attention.c %D%/bench_cost.c %D%/bench_kernels.c %D%/bench_machine.c %D%/bench_model.c %D%/bench_report.c %D%/bench_serve.c \
 	%D%/bench_time.c %D%/bench_time.h %D%/peak.c %D%/peak.h

@@ -371,7 +371,19 @@ START_TEST(test_bit_for_bit)
 }
 END_TEST
 
-/* Several sequences of different lengths in one batch, at different phases, against each alone. */
+/* Commits the tokens of *s, whose logits are as those of the sequence alone. */
+static void take(struct rig *r, const struct forward_seq *s, struct kv_seq *seq, const float *got,
+                 const float *alone)
+{
+    size_t vocab = (size_t)model_config(r->model)->vocab_size;
+    size_t first = (size_t)(s->position + s->n_tokens - s->n_logits);
+    ck_assert_msg(memcmp(got, alone + first * vocab, (size_t)s->n_logits * vocab * sizeof(float)) == 0,
+                  "%d tokens at %d (seed %llu)", s->n_tokens, s->position, seed);
+    kv_seq_commit(r->kv, seq, s->tokens, (uint32_t)s->n_tokens);
+}
+
+/* Several sequences of different lengths in one batch, at different phases, and one beside them in slices of
+ * layers, against each alone. */
 START_TEST(test_batched)
 {
     enum { SEQS = 5, N = 90 };
@@ -388,6 +400,10 @@ START_TEST(test_batched)
     size_t vocab = (size_t)c.vocab_size;
     float *alone = malloc(SEQS * N * vocab * sizeof(float));
     float *logits = malloc(MAX_ROWS * vocab * sizeof(float));
+    float *sliced = malloc(MAX_ROWS * vocab * sizeof(float));
+    struct forward_seq slice = {0};
+    struct forward_batch slices = {1, &slice, sliced};
+    int in_slices = -1, n_slices = 0;
     tiny_new(&t, &c, 0, seed);
     n_rounded = rand() % 2 ? rand() % N : 0;
     for (int s = 0; s < SEQS; s++) {
@@ -403,11 +419,18 @@ START_TEST(test_batched)
         for (int i = 0; i < 2 * SEQS; i++) { /* the rounded ones first */
             int s = i % SEQS;
             bool round = i < SEQS;
-            if (at[s] == N || (at[s] < n_rounded) != round || rand() % 4 == 0)
+            if (at[s] == N || s == in_slices || (at[s] < n_rounded) != round || rand() % 4 == 0)
                 continue;
             int m = 1 + rand() % 12;
             m = one_kind(at[s], m > N - at[s] ? N - at[s] : m);
             ck_assert_int_eq(kv_seq_reserve(r.kv, seq[s], (uint32_t)m), 0);
+            if (in_slices < 0 && rand() % 8 == 0) {
+                in_slices = s;
+                slice = (struct forward_seq){kv_seq_pages(seq[s], NULL), at[s], m, tokens[s] + at[s],
+                                             rand() % (m + 1), false, round};
+                ck_assert_int_eq(model_begin(r.model, &slices), 0);
+                continue;
+            }
             who[n] = s;
             fs[n++] = (struct forward_seq){kv_seq_pages(seq[s], NULL), at[s], m, tokens[s] + at[s],
                                            rand() % (m + 1), false, round};
@@ -417,30 +440,35 @@ START_TEST(test_batched)
             left += N - at[s];
         if (!left)
             break;
-        if (!n)
-            continue;
         struct forward_batch b = {n, fs, logits};
         kv_step_begin(r.kv);
-        ck_assert_int_eq(model_forward(r.model, &b), 0);
+        if (n)
+            ck_assert_int_eq(model_forward(r.model, &b), 0);
         const float *got = logits;
         for (int i = 0; i < n; i++) {
-            int s = who[i];
-            size_t first = (size_t)(at[s] + fs[i].n_tokens - fs[i].n_logits);
-            size_t bytes = (size_t)fs[i].n_logits * vocab * sizeof(float);
-            ck_assert_msg(memcmp(got, alone + ((size_t)s * N + first) * vocab, bytes) == 0,
-                          "sequence %d at %d (seed %llu)", s, at[s], seed);
+            take(&r, &fs[i], seq[who[i]], got, alone + (size_t)who[i] * N * vocab);
             got += (size_t)fs[i].n_logits * vocab;
-            kv_seq_commit(r.kv, seq[s], tokens[s] + at[s], (uint32_t)fs[i].n_tokens);
-            at[s] += fs[i].n_tokens;
+            at[who[i]] += fs[i].n_tokens;
         }
+        int to_do = in_slices < 0 ? 1 : model_continue(r.model, 1 + rand() % 2);
+        if (to_do == 0) {
+            take(&r, &slice, seq[in_slices], sliced, alone + (size_t)in_slices * N * vocab);
+            at[in_slices] += slice.n_tokens;
+            in_slices = -1;
+            n_slices++;
+        }
+        ck_assert_int_ge(to_do, 0);
         kv_step_end(r.kv);
     }
+    ck_assert_int_gt(n_slices, 0);
+    ck_assert_int_eq(model_continue(r.model, 1), ERR_INVAL);
     n_rounded = 0;
     for (int s = 0; s < SEQS; s++)
         kv_seq_free(r.kv, &seq[s]);
     rig_close(&r);
     free(alone);
     free(logits);
+    free(sliced);
     tiny_free(&t);
 }
 END_TEST

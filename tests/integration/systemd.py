@@ -253,7 +253,7 @@ def units(folder):
         with open(source) as f, open(os.path.join(folder, name), "w") as out:
             out.write(re.sub(r"/\S+/latentd(?= --config)", program, f.read()))
     for name in ("latentd.service", "latentd.socket"):
-        r = subprocess.run(["systemd-analyze", "verify", os.path.join(folder, name)], capture_output=True,
+        r = subprocess.run(["systemd-analyze", "verify", "--man=no", os.path.join(folder, name)], capture_output=True,
                            text=True, check=False)
         ours = [line for line in (r.stdout + r.stderr).split("\n") if "latentd" in line]
         assert not ours, ours

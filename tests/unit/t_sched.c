@@ -62,6 +62,8 @@ struct rig {
     int64_t last_took;
     int last_decodes, last_prompts; /* rows of the last step */
     int n_computed;                 /* rows of all */
+    const struct forward_batch *slices; /* begun */
+    int layers_left, n_sliced;      /* of it; calls of go_on */
 };
 
 static uint32_t below(struct rig *rig, uint32_t n)
@@ -94,7 +96,6 @@ static int forward(void *model, const struct forward_batch *b)
     float *logits = b->logits;
     int64_t took = rig->step_cost;
     int rows = 0;
-    rig->last_decodes = rig->last_prompts = 0;
     for (int i = 0; i < b->n_seqs; i++) {
         const struct forward_seq *q = &b->seqs[i];
         for (int k = 0; k < q->n_tokens; k++) {
@@ -118,8 +119,53 @@ static int forward(void *model, const struct forward_batch *b)
     REQUIRE(rows <= rig->c.max_num_batched_tokens);
     REQUIRE(b->n_seqs <= rig->c.max_num_seqs);
     clock_ns += took;
-    rig->last_took = took;
+    rig->last_took += took;
     return 0;
+}
+
+#define POISON 0x0123456789abcdefull
+
+/* The rows of the chunk, and of its rows only: nobody else writes there while it is under way. */
+static void each_row(struct rig *rig, bool check)
+{
+    const struct forward_seq *q = rig->slices->seqs;
+    for (int k = 0; k < q->n_tokens; k++) {
+        uint64_t *row = row_at(q, q->position + k);
+        REQUIRE(!check || *row == POISON);
+        *row = POISON;
+    }
+}
+
+static int begin_slices(void *model, const struct forward_batch *b)
+{
+    struct rig *rig = model;
+    REQUIRE(b->n_seqs == 1 && b->seqs[0].n_tokens > 1);
+    rig->slices = b;
+    rig->layers_left = rig->c.n_layers;
+    each_row(rig, false);
+    return 0;
+}
+
+/* A layer takes its part of the time; rows come with the last one. */
+static int go_on(void *model, int n_layers)
+{
+    struct rig *rig = model;
+    int n = n_layers < rig->layers_left ? n_layers : rig->layers_left, prompts = rig->last_prompts;
+    REQUIRE(n_layers >= 1 && rig->layers_left > 0);
+    each_row(rig, true);
+    rig->n_sliced++;
+    rig->layers_left -= n;
+    if (rig->layers_left == 0) {
+        int64_t at = clock_ns, took = rig->last_took;
+        REQUIRE(forward(rig, rig->slices) == 0);
+        clock_ns = at;
+        rig->last_took = took;
+    }
+    int64_t all = rig->step_cost + rig->slices->seqs[0].n_tokens * rig->prompt_cost;
+    clock_ns += all * n / rig->c.n_layers;
+    rig->last_took += all * n / rig->c.n_layers;
+    rig->last_prompts = prompts + 1;
+    return rig->layers_left;
 }
 
 static void begin(struct rig *rig, int n_pages, int seqs, uint64_t park_bytes)
@@ -141,6 +187,7 @@ static void begin(struct rig *rig, int n_pages, int seqs, uint64_t park_bytes)
         .vocab_size = VOCAB, .max_model_len = MAX_LEN, .max_num_seqs = seqs, .max_num_batched_tokens = 64,
         .prefill_chunk = 32, .max_logit_rows = 32, .prefix_cache = true, .max_fair_keys = 4,
         .max_priority_wait_ns = 50 * NS_PER_MS, .park_bytes = park_bytes, .now = now, .forward = forward,
+        .begin = begin_slices, .go_on = go_on, .n_layers = 6,
         .model = rig, .kv = rig->kv, .pool = rig->pool, .kern = kern_table(CPU_GENERIC),
         .events = rig->events, .metrics = &rig->metrics, .stopping = &rig->stopping};
     ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
@@ -226,6 +273,8 @@ static void take_events(struct rig *rig)
 /* Nothing is held up for ever: a step that finds nothing to do means that all are paused or none is there. */
 static int step(struct rig *rig)
 {
+    rig->last_decodes = rig->last_prompts = 0;
+    rig->last_took = 0;
     int worked = sched_step(rig->s);
     rig->n_steps++;
     if (!worked)
@@ -293,9 +342,14 @@ START_TEST(test_random)
 {
     struct rig rig_, *rig = &rig_;
     static const int pools[] = {20, 24, 40, 200}, places[] = {2, 5, 12};
+    int n_sliced = 0;
     for (int round = 0; round < 12; round++) {
+        struct err e = {0};
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
         begin(rig, pools[round % 4], places[round % 3], round % 2 ? 1 << 20 : 0);
+        rig->c.n_layers = 1 + (int)below(rig, 8);
+        sched_free(&rig->s);
+        ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
         for (int idle = 0; rig->n_jobs < MAX_JOBS || !sched_idle(rig->s);) {
             struct ask a;
             while (rig->n_jobs < MAX_JOBS && below(rig, 5) == 0) {
@@ -323,8 +377,10 @@ START_TEST(test_random)
         }
         for (int i = 0; i < rig->n_jobs; i++)
             check_end(rig, &rig->jobs[i]);
+        n_sliced += rig->n_sliced;
         finish(rig);
     }
+    ck_assert_int_gt(n_sliced, 100); /* else nothing was seen of chunks in slices */
 }
 END_TEST
 
@@ -480,6 +536,38 @@ START_TEST(test_budget)
     while (!sched_idle(rig->s))
         step(rig);
     REQUIRE(w->why[0] == FINISH_LENGTH);
+    REQUIRE(rig->n_sliced > 30);
+    finish(rig);
+}
+END_TEST
+
+/* Who is cancelled, or gives way, in the middle of a chunk in slices leaves nothing of it behind. */
+START_TEST(test_slice_given_up)
+{
+    struct rig rig_, *rig = &rig_;
+    struct kv_stats st;
+    begin(rig, 400, 12, 0);
+    for (int i = 0; i < 8; i++)
+        submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
+    for (int i = 0; i < 12; i++)
+        step(rig);
+    struct want *w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 1, .n = 1, .family = -1});
+    int before = rig->n_sliced;
+    while (rig->n_sliced < before + 4 || rig->layers_left == 0)
+        step(rig);
+    kv_stats_read(rig->kv, &st);
+    uint64_t held = st.pages_held;
+    w->cancelled = true;
+    sched_cancel(rig->s, w->id);
+    before = rig->n_sliced;
+    step(rig);
+    kv_stats_read(rig->kv, &st);
+    REQUIRE(st.pages_held < held && rig->n_sliced == before);
+    w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 9, .n = 1, .family = -1});
+    while (!sched_idle(rig->s))
+        step(rig);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
     finish(rig);
 }
 END_TEST
@@ -550,6 +638,7 @@ int main(void)
     tcase_add_test(t, test_keys_share);
     tcase_add_test(t, test_sharers);
     tcase_add_test(t, test_budget);
+    tcase_add_test(t, test_slice_given_up);
     tcase_add_test(t, test_park);
     tcase_add_test(t, test_deadlines);
     suite_add_tcase(s, t);

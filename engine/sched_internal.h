@@ -1,0 +1,82 @@
+/* engine/sched_internal.h - the scheduler's state, shared by sched.c (who computes what in a step) and
+ * sched_finish.c (what becomes of the rows). Engine thread only. */
+#ifndef LATENT_ENGINE_SCHED_INTERNAL_H
+#define LATENT_ENGINE_SCHED_INTERNAL_H
+
+#include "engine/budget.h"
+#include "engine/job.h"
+#include "engine/profile.h"
+#include "engine/queue.h"
+#include "engine/sched.h"
+#include "engine/scheme.h"
+
+struct planned {
+    struct seq *q;
+    int n_tokens, n_logits;
+    int first_row; /* of its logits */
+    bool decodes;
+};
+
+/* A chunk of one prompt whose layers are spread over steps (layered prefill, arXiv 2510.08055), while others
+ * decode. The whole chunk reads each weight once, however little time a step has for it. */
+struct slice {
+    struct seq *q; /* running; NULL: there is none */
+    struct forward_seq seq;
+    struct forward_batch batch;
+    int layers_left;
+    double ns;       /* that this step has for it; not finite: no end of it */
+    double layer_ns; /* of one layer, as it goes */
+    int64_t took_ns; /* so far */
+};
+
+struct sched {
+    struct sched_config c;
+    struct job_env env;
+    struct job *jobs;          /* all, unordered */
+    struct queue waiting;
+    struct fair *fair;
+    struct seq **running;      /* [max_num_seqs], first in order first */
+    int n_running;
+    int64_t now;               /* of the step */
+    int64_t waits_since_ns;    /* the longest wait, at the step; 0: none waits */
+    struct budget budget;
+    struct slice slice;
+    double prompt_ns;          /* time that prompts may still take in the step being built */
+    int plan_decodes, plan_prompt; /* rows that decode, prompt tokens in it */
+    double plan_positions;     /* of those tokens, summed */
+    double used;               /* part of max_tokens that choices use, smoothed */
+    double copy_ns;            /* a byte, smoothed */
+    uint64_t parked_bytes;
+    uint64_t next_order;
+    float *logits;             /* [max_logit_rows][vocab_size] */
+    struct planned *plan;      /* [max_num_seqs] */
+    struct forward_seq *batch;
+    int n_plan, plan_tokens, plan_rows;
+    int32_t *picked;           /* [max_num_seqs] */
+    int *pick_error;
+    float *lse;                /* log-sum-exp of the row, where log-probabilities are wanted */
+    int *who;                  /* planned entries that sample */
+    struct sampler_scratch **scratch; /* one per pool thread */
+    int64_t mean_service_ns;
+};
+
+static inline int computed(const struct seq *q)
+{
+    return q->kv ? (int)kv_seq_length(q->kv) : 0;
+}
+
+static inline int to_go(const struct seq *q)
+{
+    return q->n_tokens - computed(q);
+}
+
+/* Joins the running ones at its place in order. */
+void sched__run_insert(struct sched *s, struct seq *q);
+/* After seq_end: takes it out of its list; frees the job with its last choice. */
+void sched__leave(struct sched *s, struct seq *q, enum seq_state was);
+void sched__end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e);
+void sched__fail_seq(struct sched *s, struct seq *q, int code);
+/* The planned rows are in the cache: commits them, samples, and ends what has ended. */
+void sched__finish(struct sched *s);
+
+#endif

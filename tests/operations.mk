@@ -1,0 +1,13 @@
+## what an operator does, tested at length; each target says why where it cannot run
+EXTRA_DIST += %D%/systemd/run %D%/systemd/guest.py
+
+## the built package in a booted Debian: about three minutes, as root
+check-systemd:
+	top_srcdir='$(abs_top_srcdir)' python3 $(srcdir)/tests/systemd/run
+.PHONY: check-systemd
+
+## two daemons behind HAProxy and nginx, which are Debian packages; a minute
+check-proxy: latentd$(EXEEXT)
+	$(AM_TESTS_ENVIRONMENT) LATENT_TEST_TIMEOUT=900 $(SHELL) $(srcdir)/tests/integration/run.sh $(srcdir)/tests/load/proxy.mjs
+.PHONY: check-proxy
+EXTRA_DIST += %D%/load/proxy.mjs %D%/load/client.mjs
