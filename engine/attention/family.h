@@ -225,6 +225,8 @@ void family_rms_all(struct family_call *c, struct family_vecs x, const float *w,
 void family_softmax(float *x, const float *bias, int n);
 /* Stores the cache row of row i of all; and where what lies beside it is. */
 void family_store(const struct family_call *c, int i, const float *row);
+/* The span of all that row i is in. */
+const struct span *family_span(const struct family_call *c, int i);
 unsigned char *family_side(const struct family_call *c, const struct span *sp, int position);
 /* The state after a position of a span's sequence, kept for the last position of each page; NULL before the
  * first token. */

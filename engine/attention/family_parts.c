@@ -326,6 +326,19 @@ void family_store(const struct family_call *c, int i, const float *row)
     paged_store(c->st, c->all, i, c->a->plane_offsets[0], &c->l->plan.shape.format, row);
 }
 
+const struct span *family_span(const struct family_call *c, int i)
+{
+    int lo = 0, hi = c->all->n_spans - 1;
+    while (lo < hi) {
+        int mid = (lo + hi + 1) / 2;
+        if (c->all->spans[mid].first <= i)
+            lo = mid;
+        else
+            hi = mid - 1;
+    }
+    return &c->all->spans[lo];
+}
+
 unsigned char *family_side(const struct family_call *c, const struct span *sp, int position)
 {
     uint32_t t = (uint32_t)position, page = c->st->page_tokens;

@@ -183,18 +183,10 @@ static void pack(struct family_pack *p)
     family_pack_rows(p, ALL_GATE, 0, &p->from->t[GATE_UP], 0, s.heads * (s.nope + s.v));
 }
 
-static const struct span *span_of(const struct family_call *c, int i)
-{
-    int s = 0;
-    while (c->all->spans[s].first + c->all->spans[s].n_tokens <= i)
-        s++;
-    return &c->all->spans[s];
-}
-
 static void store_row(struct family_call *c, int i)
 {
     struct latent s = shape(&c->l->l);
-    const struct span *sp = span_of(c, i);
+    const struct span *sp = family_span(c, i);
     const struct row_format *f = &c->l->plan.shape.format;
     float *row = family_written(c, i);
     int position = c->st->positions[i], page = (int)c->st->page_tokens;
@@ -222,7 +214,7 @@ static void statistics_row(struct family_call *c, int i)
         g[d] = (kv[d] - side.mean) * (kv[d] - side.mean);
     sum = c->st->kern->sum_from(g, wide, -INFINITY, &count);
     side.inverse = 1.0f / sqrtf(sum / (float)wide + c->l->l.eps);
-    memcpy(family_side(c, span_of(c, i), c->st->positions[i]), &side, sizeof(side));
+    memcpy(family_side(c, family_span(c, i), c->st->positions[i]), &side, sizeof(side));
 }
 
 static void write_rows(struct family_call *c)

@@ -150,8 +150,7 @@ void latent_pack(struct family_pack *p, const struct latent *s)
 
 /* --- rows -------------------------------------------------------------------------------------- */
 
-/* Rotates the vector of group g by the position of residual row i. */
-static void rotate(const struct family_call *c, const struct latent *s, int g, int i, float *x)
+void latent_rotate(const struct family_call *c, const struct latent *s, int g, int i, float *x)
 {
     const float *freqs = c->l->part[LATENT_FREQS].v;
     float cos[ROPE_MAX_DIM / 2], sin[ROPE_MAX_DIM / 2];
@@ -194,7 +193,7 @@ static void store_rows(void *arg, int r0, int r1, int thread)
             family_rms(c, raw + (size_t)b * width, c->l->part[LATENT_NORM].v + (size_t)b * width, s->width,
                        raw + (size_t)b * width);
         for (int g = 0; g < s->rope_keys; g++)
-            rotate(c, s, g, i, pe + (size_t)g * rope);
+            latent_rotate(c, s, g, i, pe + (size_t)g * rope);
         if (s->blocks == 2) {
             row = raw + latent_raw(s);
             memcpy(row, raw, width * f);
@@ -226,7 +225,7 @@ static void query_rows(void *arg, int r0, int r1, int thread)
         for (int h = 0; h < s->heads; h++) {
             float *pe = family_record(c, i) + h * (s->nope + s->rope) + s->nope;
             int g = h * s->rope_keys / s->heads;
-            rotate(c, s, g, c->part.rows[i], pe);
+            latent_rotate(c, s, g, c->part.rows[i], pe);
             for (int v = h; v < lanes_of(s); v += s->heads) {
                 float *q = family_at(&lanes, i, v);
                 float *to = q + (s->blocks == 2 && v >= per_block ? 0 : s->width);

@@ -47,6 +47,8 @@ void latent_write(struct family_call *c, const struct latent *s);
 void latent_query(struct family_call *c, const struct latent *s);
 void latent_output(struct family_call *c, const struct latent *s);
 
+/* Rotates x as group g's rotary vectors are, by the position of residual row i. */
+void latent_rotate(const struct family_call *c, const struct latent *s, int g, int i, float *x);
 /* Parts of latent_write for mechanisms that store rows themselves: the projections, as records [c_0 .. |
  * r]. */
 void latent_project(struct family_call *c, const struct latent *s);
