@@ -134,7 +134,8 @@ void family_pack_rows(struct family_pack *p, int i, int k, const struct tensor *
 /* [n_out][n_in] float32 as matrix k of slot i, stored like values of a file's type (matrix_store_type). */
 void family_pack_floats(struct family_pack *p, int i, int k, const char *name, const float *rows, int n_out,
                         int n_in, enum tensor_type like);
-/* What was computed from a tensor, as matrix 0: it is rounded to 16 bits only where the file's was coarser. */
+/* What was computed from a tensor, as matrix 0: it is rounded to 16 bits only where the file's was
+ * coarser. */
 void family_pack_folded(struct family_pack *p, int i, const struct tensor *from, const float *rows, int n_out,
                         int n_in);
 /* n rows from row0 on as the columns of matrix k of slot i. */

@@ -1,14 +1,16 @@
-/* engine/attention/family/cca.c - compressed convolutional attention (CCA and CCGQA, arXiv 2510.04476): queries and
- * keys go through two short causal convolutions, values are half the token's and half those of the one before.
+/* engine/attention/family/cca.c - compressed convolutional attention (CCA and CCGQA, arXiv 2510.04476):
+ * queries and keys go through two short causal convolutions, values are half the token's and half those
+ * of the one before.
  *
- *     u = [x W_q | x W_k]                      m_q = (q + k of its group) / 2      m_k = mean of m_q over its group
+ *     u = [x W_q | x W_k]                      m_q = (q + k of its group) / 2      m_k = mean of m_q
+ *     over its group
  *     h_t = a0 u_t-1 + a1 u_t + a              by channel
  *     y_t = B0 h_t-1 + B1 h_t + b              [dh, dh] in each of H + G heads
  *     q = rope(l2norm(y_q + m_q) sqrt(dh))     k_g = rope(l2norm(y_k + m_k) sqrt(dh) temp_g)
  *     v_g = [x_t W_v1 | x_t-1 W_v2]            cache row = [k_0 .. | v_0 ..]
  *
- * The state of a sequence after a token: its u, the one before, and its x W_v2. Both convolutions are computed
- * from these, so that u is 0 before the first token and h is what that gives. */
+ * The state of a sequence after a token: its u, the one before, and its x W_v2. Both convolutions are
+ * computed from these, so that u is 0 before the first token and h is what that gives. */
 #include "config.h"
 
 #include "engine/attention/family.h"
@@ -28,7 +30,8 @@ static const struct family_key keys[] = {
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
-/* Records, by plan.d: [row | u | both taps of h for each head | y | x W_v1 | x W_v2 | that of the token before] */
+/* Records, by plan.d: [row | u | both taps of h for each head | y | x W_v1 | x W_v2 | that of the token
+ * before] */
 enum { U_AT, TAPS_AT, Y_AT, NOW_AT, LATE_AT, BEFORE_AT };
 
 static void check(struct keys *k, struct family_layer *l)
@@ -85,7 +88,8 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->write_floats = p->d[BEFORE_AT] + late;
     p->out_at = -1;
     p->rope_dims[0] = l->n[ROTARY];
-    p->shape = (struct paged_shape){.n_heads = l->n[HEADS], .dk = dh, .dv = dh, .scale = 1.0f / sqrtf((float)dh)};
+    p->shape = (struct paged_shape){
+        .n_heads = l->n[HEADS], .dk = dh, .dv = dh, .scale = 1.0f / sqrtf((float)dh)};
     family_plan_vecs(p, l->n[HEADS] + g, 2 * dh, l->n[HEADS] + g);
     return family_plan_groups(p, g, 0, g * dh, dh);
 }
@@ -253,7 +257,8 @@ static void write_rows(struct family_call *c)
     family_project(c, c->all, V_NOW, 1, c->norm, family_vecs(w, at[NOW_AT], 0));
     family_project(c, c->all, V_LATE, 1, c->norm, family_vecs(w, at[LATE_AT], 0));
     family_spans(c, convolve_span);
-    family_project(c, c->all, CONV2, heads, family_vecs(w, at[TAPS_AT], 2 * dh), family_vecs(w, at[Y_AT], dh));
+    family_project(c, c->all, CONV2, heads, family_vecs(w, at[TAPS_AT], 2 * dh),
+                   family_vecs(w, at[Y_AT], dh));
     family_rows(c, c->all->n_rows, 4 * channels(l), finish_row);
 }
 

@@ -1,5 +1,5 @@
-/* engine/attention/family/eg_mla.c - embedding-gated latent attention (EG-MLA, arXiv 2509.16686): what a latent is
- * multiplied out to is gated by an embedding of the token, and normalised.
+/* engine/attention/family/eg_mla.c - embedding-gated latent attention (EG-MLA, arXiv 2509.16686): what a
+ * latent is multiplied out to is gated by an embedding of the token, and normalised.
  *
  *     c = norm(x W_kva)    r = rope(x W_kr)    e = E[token]
  *     kv = LayerNorm((c W_kvb) * (e W_ue))     over each head, or over all (gate_norm)
@@ -79,7 +79,8 @@ static void make_rows(void *arg, int head, const struct paged_rows *from, int th
     const struct matrix *up = &l->part[LATENT_UV].m[head], *gate = &l->part[GATE_UP].m[head];
     int each = s.nope + s.v, de = l->l.n[EMBED_DIM];
     float *latent = c->make_floats + (size_t)thread * (size_t)l->plan.make_floats;
-    float *kv = latent + TILE * s.width, *g = kv + TILE * each, *rope = g + TILE * each, *ones = rope + s.rope;
+    float *kv = latent + TILE * s.width, *g = kv + TILE * each, *rope = g + TILE * each,
+          *ones = rope + s.rope;
     const void *x[TILE], *e[TILE];
     float *y[TILE], *z[TILE];
     struct side side[TILE];
@@ -120,8 +121,8 @@ static void make_rows(void *arg, int head, const struct paged_rows *from, int th
     }
 }
 
-/* Records: written [row | latents as read back, all products, all gates, with SPAN_ALL]; of a query [queries, then
- * outputs]. */
+/* Records: written [row | latents as read back, all products, all gates, with SPAN_ALL]; of a query
+ * [queries, then outputs]. */
 static int plan(const struct family_layer *l, struct family_plan *p)
 {
     struct latent s = shape(l);

@@ -1,10 +1,12 @@
-/* engine/attention/family/mka.c - memory-keyed attention (MKA, arXiv 2603.20586), whole and fast: keys and values of
- * the token itself and of a running mean of the tokens so far, weighted by a router.
+/* engine/attention/family/mka.c - memory-keyed attention (MKA, arXiv 2603.20586), whole and fast: keys
+ * and values of the token itself and of a running mean of the tokens so far, weighted by a router.
  *
  *     L1_t = x_t    L2_t = decay L2_t-1 + (1 - decay) x_t      lambda = softmax(B act(A q_t + a) + b)
- *     mka:       out = sum over l of lambda_t,l attention(q_t, L_l W_k, L_l W_v)   lambda of the query's token
+ *     mka:       out = sum over l of lambda_t,l attention(q_t, L_l W_k, L_l W_v)   lambda of the query's
+ *     token
  *                cache row = [k1 .. | v1 .. | k2 .. | v2 ..]           act = gelu
- *     fast_mka:  f_t = sum over l of lambda_t,l L_l,t    attention(q, f W_k, f W_v)     lambda of the key's own
+ *     fast_mka:  f_t = sum over l of lambda_t,l L_l,t    attention(q, f W_k, f W_v)     lambda of the
+ *     key's own
  *                cache row = [k .. | v ..]                             act = silu
  *
  * The running mean is the state of a sequence: hidden_size values after the last token of each page. */

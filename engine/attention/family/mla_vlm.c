@@ -1,11 +1,13 @@
-/* engine/attention/family/mla_vlm.c - modality-split latents (MHA2MLA-VLM, arXiv 2601.11464): image tokens and text
- * tokens go through projections of their own, down and up, into one row of the same size.
+/* engine/attention/family/mla_vlm.c - modality-split latents (MHA2MLA-VLM, arXiv 2601.11464): image
+ * tokens and text tokens go through projections of their own, down and up, into one row of the same size.
  *
- *     c = x W_kva of the token's modality       r_g = rope(x W_kr,g)      k_h = [c W_UK of its modality | r_g(h)]
+ *     c = x W_kva of the token's modality       r_g = rope(x W_kr,g)      k_h = [c W_UK of its modality
+ *     | r_g(h)]
  *     cache row = [c | r_0 .. r_G-1], beside it a byte: which modality
  *
- * A query has two absorbed forms and meets each key in the form of its modality: rows are made when they are read
- * as [c or 0 | 0 or c | r_0 ..], so that one product does both and what was found comes apart by modality. */
+ * A query has two absorbed forms and meets each key in the form of its modality: rows are made when they
+ * are read as [c or 0 | 0 or c | r_0 ..], so that one product does both and what was found comes apart
+ * by modality. */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"
@@ -91,7 +93,8 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->rope_dims[0] = s.rope;
     p->make.rows = make_rows;
     p->make_elems = p->row_elems + s.width;
-    p->shape = (struct paged_shape){.n_heads = s.heads, .dk = p->make_elems, .dv = 2 * s.width, .scale = s.scale};
+    p->shape = (struct paged_shape){
+        .n_heads = s.heads, .dk = p->make_elems, .dv = 2 * s.width, .scale = s.scale};
     family_plan_vecs(p, s.heads, s.nope, s.heads);
     family_plan_vecs(p, s.heads, 2 * s.width, s.heads);
     return 0;
@@ -102,7 +105,8 @@ static void pack_head(struct family_pack *p, const struct latent *s, int head)
 {
     const struct tensor *from[N_MODALITIES] = {&p->from->t[LATENT_KV_B], &p->from->t[KV_B_IMAGE]};
     int each = s->nope + s->v, wide = 2 * s->width;
-    float *w = malloc((size_t)wide * (size_t)each * sizeof(float)), *row = malloc((size_t)s->width * sizeof(float));
+    float *w = malloc((size_t)wide * (size_t)each * sizeof(float)),
+          *row = malloc((size_t)s->width * sizeof(float));
     if (!w || !row)
         family_pack_nomem(p);
     for (int m = 0; p->r == 0 && m < N_MODALITIES; m++) {

@@ -1,11 +1,12 @@
-/* engine/attention/family/moas.c - a mixture of attention schemes (MoAS, arXiv 2512.20650): multi-head, grouped-query
- * and multi-query attention side by side, each with projections of its own, and a gate for each token.
+/* engine/attention/family/moas.c - a mixture of attention schemes (MoAS, arXiv 2512.20650): multi-head,
+ * grouped-query and multi-query attention side by side, each with projections of its own, and a gate for
+ * each token.
  *
  *     gate = softmax(B gelu(A x + a) + b)      y = sum over the three of gate_s attention_s(x) W_o,s
  *     cache row = [k | v] of all three: 2 dh (H + G + 1) values
  *
- * One call does all three: 3 H heads in H + G + 1 groups; the output projections are one matrix over what they
- * found times their gates. */
+ * One call does all three: 3 H heads in H + G + 1 groups; the output projections are one matrix over
+ * what they found times their gates. */
 #include "config.h"
 
 #include "engine/attention/family.h"
@@ -16,8 +17,17 @@
 
 enum { HEADS, GROUPS, DIM, ROTARY, GATE_DIM };
 enum { N_SCHEMES = 3 };
-enum { O = FAMILY_OUT, OUTS, Q = OUTS + N_SCHEMES, K = Q + N_SCHEMES, V = K + N_SCHEMES, A = V + N_SCHEMES, A_BIAS,
-       B, B_BIAS };
+enum {
+    O = FAMILY_OUT,
+    OUTS,
+    Q = OUTS + N_SCHEMES,
+    K = Q + N_SCHEMES,
+    V = K + N_SCHEMES,
+    A = V + N_SCHEMES,
+    A_BIAS,
+    B,
+    B_BIAS
+};
 
 static const struct family_key keys[] = {
     [HEADS] = {FAMILY_INT, "num_attention_heads", 1, MAX_HEADS, FAMILY_NEEDED, NULL},

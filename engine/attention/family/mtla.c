@@ -1,13 +1,15 @@
-/* engine/attention/family/mtla.c - multi-head temporal latent attention (MTLA, arXiv 2505.13544): s neighbouring
- * tokens share one row, the weighted sum of their latents and the rotary key of the last of them.
+/* engine/attention/family/mtla.c - multi-head temporal latent attention (MTLA, arXiv 2505.13544): s
+ * neighbouring tokens share one row, the weighted sum of their latents and the rotary key of the last of
+ * them.
  *
  *     c_i = LayerNorm(x W_kva)     w_i = sigmoid(P(PE_j) C(c_i))      j = i / s, PE_j sinusoidal in j
  *     row_j = [sum over the i of chunk j so far of w_i c_i | rope(r_i) of the latest]
  *     token i sees the rows of chunks before its own and its own as it was after i      cache row / s a token
  *
- * The row of a chunk is rewritten by each of its tokens, so what it was after token i goes along with i's query
- * (paged_call.own). Each sum is made from the row as the cache holds it: one rounding a token, whatever the
- * chunks of a prompt. A row is whole at multiples of s, which pages and copied beginnings of pages are. */
+ * The row of a chunk is rewritten by each of its tokens, so what it was after token i goes along with
+ * i's query (paged_call.own). Each sum is made from the row as the cache holds it: one rounding a token,
+ * whatever the chunks of a prompt. A row is whole at multiples of s, which pages and copied beginnings
+ * of pages are. */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"
@@ -96,7 +98,8 @@ static void prepare_row(struct family_call *c, int i)
 
 static float weight_of(const struct family_call *c, int i)
 {
-    const float *p = family_written(c, i) + c->l->plan.d[P_AT], *x = family_written(c, i) + c->l->plan.d[C_AT];
+    const float *p = family_written(c, i) + c->l->plan.d[P_AT],
+                *x = family_written(c, i) + c->l->plan.d[C_AT];
     const float *p_bias = c->l->part[PE_BIAS].v, *x_bias = c->l->part[C_BIAS].v;
     float sum = 0;
     for (int d = 0; d < c->l->l.n[LATENT_RANK] / 4; d++)
@@ -140,7 +143,8 @@ static void write_rows(struct family_call *c)
 static void own_row(struct family_call *c, int i)
 {
     size_t n = (size_t)c->l->plan.row_elems;
-    memcpy(c->own + (size_t)i * n, family_written(c, c->part.rows[i]) + c->l->plan.d[OWN_AT], n * sizeof(float));
+    memcpy(c->own + (size_t)i * n, family_written(c, c->part.rows[i]) + c->l->plan.d[OWN_AT],
+           n * sizeof(float));
 }
 
 static void query(struct family_call *c)
