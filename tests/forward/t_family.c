@@ -209,7 +209,8 @@ static void check_ways(int folder, enum cpu_level level, enum cache_type type)
     rig_close(&r);
 }
 
-/* Sequences that begin at different times, some tokens of each in one call; the second one a call in slices. */
+/* Sequences that begin at different times, some tokens of each in one call; the second one a call in
+ * slices. */
 static void check_batches(int folder, enum cpu_level level, enum cache_type type)
 {
     struct golden g;
@@ -273,8 +274,13 @@ static void check_narrow(int folder, enum cache_type type)
     struct checkpoint *ck = NULL;
     struct pool *pool = NULL;
     struct model *m = NULL;
-    struct model_options mo = {.level = cpu_detect(), .cache_type = type, .page_tokens = PAGE, .max_batch_tokens = 8,
-                               .max_logit_rows = 8, .max_seqs = 2, .max_position = MAX_LEN};
+    struct model_options mo = {.level = cpu_detect(),
+                               .cache_type = type,
+                               .page_tokens = PAGE,
+                               .max_batch_tokens = 8,
+                               .max_logit_rows = 8,
+                               .max_seqs = 2,
+                               .max_position = MAX_LEN};
     ck_assert_int_eq(checkpoint_open(folders[folder], &ck, &e), 0);
     ck_assert_int_eq(pool_new(1, 0, &pool, &e), 0);
     int refused = model_new(ck, &mo, pool, &m, &e);
@@ -294,8 +300,10 @@ static void check_narrow(int folder, enum cache_type type)
     float *whole = compute(&r, &g, a, MAX_LEN), *chunks = compute(&r, &g, b, 3);
     double off = error_of(&g, whole);
     printf("# %s: %s: %.2g\n", name_of(folder), cache_type_name(type), off);
-    ck_assert_msg(off < (type == CACHE_INT4 ? 0.9 : type == CACHE_FP8 ? 0.3 : 0.1), "%s: %s: off by %g", name_of(folder),
-                  cache_type_name(type), off);
+    ck_assert_msg(off < (type == CACHE_INT4  ? 0.9
+                         : type == CACHE_FP8 ? 0.3
+                                             : 0.1),
+                  "%s: %s: off by %g", name_of(folder), cache_type_name(type), off);
     same("narrow rows in chunks", folder, &g, whole, chunks, 0);
     free(whole);
     free(chunks);
