@@ -384,6 +384,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
         .page_tokens = opt->page_tokens,
         .row_type = m->row_type,
         .decompressed = opt->decompressed,
+        .product = (enum mla_product_kind)opt->mla_product,
         .scratch = &m->scratch,
         .ropes = &m->ropes,
     };
