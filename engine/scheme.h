@@ -25,7 +25,8 @@
 #include "engine/model/checkpoint.h"
 
 enum prompt_products { PRODUCTS_AUTO = 0, PRODUCTS_INT8, PRODUCTS_BF16 };
-/* reuse and recompute are absorbed, with the product of the two matrices of a query (mla_product in step.h). */
+/* reuse and recompute are absorbed, with the product of the two matrices of a query (mla_product in
+ * step.h). */
 enum mla_scheme { MLA_AUTO = 0, MLA_ABSORBED, MLA_DECOMPRESSED, MLA_REUSE, MLA_RECOMPUTE };
 
 /* Of a query, a key and a head, on one thread. */

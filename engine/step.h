@@ -63,8 +63,8 @@ static inline void scratch_need(struct scratch *s, size_t n_bytes)
     s->n_bytes = n_bytes > s->n_bytes ? n_bytes : s->n_bytes;
 }
 
-/* How absorbed queries of latent attention are made (arXiv 2506.02523): by the two factors in turn, or by their
- * product, kept as weights or made anew in every step. */
+/* How absorbed queries of latent attention are made (arXiv 2506.02523): by the two factors in turn, or
+ * by their product, kept as weights or made anew in every step. */
 enum mla_product_kind { MLA_FACTORS = 0, MLA_PRODUCT_KEPT, MLA_PRODUCT_MADE };
 
 /* Limits that work space is allocated for. */

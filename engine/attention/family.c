@@ -105,6 +105,16 @@ static void plan_done(struct family_plan *p)
     p->groups = NULL;
 }
 
+struct family_cost family_cost(const struct family_layer *l)
+{
+    struct family_plan p;
+    (void)!plan_of(l, TT_F32, &p);
+    double each = p.shape.tokens_per_row ? p.shape.tokens_per_row : 1;
+    struct family_cost c = {p.shape.n_heads * (double)(p.shape.dk + p.shape.dv) / each, p.make_macs};
+    plan_done(&p);
+    return c;
+}
+
 static int family_planes(const struct model_config *c, const struct layer_tensors *t,
                          enum tensor_type row_type, struct kv_plane *ret)
 {

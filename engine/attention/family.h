@@ -79,6 +79,7 @@ struct family_plan {
     struct paged_group *groups; /* [shape.n_groups], malloc'd; or NULL */
     struct paged_make make;   /* rows: NULL: none */
     int make_elems;           /* of a made row */
+    double make_macs;         /* multiply-adds that making a token's row takes, all groups */
     int row_elems, row_tail;  /* of the cache row; its last values, which 8 bits would blur */
     int row_planes;           /* so many such rows a token, each a stream of its own; 0: one */
     int side_bytes;           /* beside each cache row, or 0 */
@@ -228,7 +229,8 @@ void family_rms_all(struct family_call *c, struct family_vecs x, const float *w,
 /* x = softmax(x + bias) of a few values: of gates and routers. */
 void family_softmax(float *x, const float *bias, int n);
 /* Stores a row [key | value] of stream `plane`, put together at `row`. */
-void family_store_pair(const struct family_call *c, int i, int plane, const float *k, const float *v, float *row);
+void family_store_pair(const struct family_call *c, int i, int plane, const float *k, const float *v,
+                       float *row);
 /* Stores the cache row of row i of all; and where what lies beside it is. */
 void family_store(const struct family_call *c, int i, const float *row);
 /* The span of all that row i is in. */
@@ -271,6 +273,13 @@ struct family_mechanism {
 };
 /* The output projection is slot FAMILY_OUT of every mechanism. */
 #define FAMILY_OUT 0
+
+/* Multiply-adds in float of attention itself: of a query token and a row it sees, all heads; and of a
+ * row that is made when it is read. */
+struct family_cost {
+    double pair_macs, key_macs;
+};
+struct family_cost family_cost(const struct family_layer *l);
 
 const struct family_mechanism *family_find(const char *name);
 void family_names(char *dst, size_t dst_bytes); /* "gqa, mfa, .." */

@@ -326,7 +326,8 @@ static int row_planes(const struct family_call *c)
     return c->l->plan.row_planes ? c->l->plan.row_planes : 1;
 }
 
-void family_store_pair(const struct family_call *c, int i, int plane, const float *k, const float *v, float *row)
+void family_store_pair(const struct family_call *c, int i, int plane, const float *k, const float *v,
+                       float *row)
 {
     const struct paged_shape *s = &c->l->plan.shape;
     memcpy(row, k, (size_t)s->dk * sizeof(float));
@@ -355,7 +356,8 @@ const struct span *family_span(const struct family_call *c, int i)
 unsigned char *family_side(const struct family_call *c, const struct span *sp, int position)
 {
     uint32_t t = (uint32_t)position, page = c->st->page_tokens;
-    return sp->pages[t / page] + c->a->plane_offsets[row_planes(c)] + (size_t)(t % page) * (size_t)c->l->plan.side_bytes;
+    return sp->pages[t / page] + c->a->plane_offsets[row_planes(c)] +
+           (size_t)(t % page) * (size_t)c->l->plan.side_bytes;
 }
 
 float *family_state(const struct family_call *c, const struct span *sp, int position)

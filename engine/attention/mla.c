@@ -392,7 +392,8 @@ static uint64_t mla_work_bytes(const void *p)
 {
     const struct mla_work *w = p;
     return w->n_bytes + paged_work_bytes(w->paged) +
-           (w->decompressed ? decompressed__work_bytes(w->decompressed) : 0) + mla_product__work_bytes(w->making);
+           (w->decompressed ? decompressed__work_bytes(w->decompressed) : 0) +
+           mla_product__work_bytes(w->making);
 }
 
 static int mla_max_products(const struct model_config *c, const struct layer_tensors *t)

@@ -53,8 +53,8 @@ uint64_t mla_product__bytes(const struct mla_product *l)
 }
 
 /* W_UQ of a head with inputs as rows, [n_in][nope]; and [nope][kv_lora_rank] of W_UK. */
-static void read_factors(const struct model_config *c, const struct layer_tensors *t, int h, float *uq, float *uk,
-                         float *row)
+static void read_factors(const struct model_config *c, const struct layer_tensors *t, int h, float *uq,
+                         float *uk, float *row)
 {
     const struct tensor *q = c->q_lora_rank > 0 ? &t->q_b : &t->q_proj;
     int nope = c->qk_nope_head_dim, n_in = (int)q->ne[0], rank = c->kv_lora_rank;
@@ -102,7 +102,8 @@ static int pack_uk(struct mla_product *l, const struct model_config *c, const st
 static int fill(struct mla_product *l, const struct model_config *c, const struct layer_tensors *t, bool keep,
                 struct err *e)
 {
-    const struct tensor *q = c->q_lora_rank > 0 ? &t->q_b : &t->q_proj, *k = t->kv_b.data ? &t->kv_b : &t->k_b;
+    const struct tensor *q = c->q_lora_rank > 0 ? &t->q_b : &t->q_proj,
+                        *k = t->kv_b.data ? &t->kv_b : &t->k_b;
     size_t nope = (size_t)c->qk_nope_head_dim, rope = (size_t)c->qk_rope_head_dim, n_in = (size_t)q->ne[0];
     size_t rank = (size_t)c->kv_lora_rank, heads = (size_t)l->n_heads, f = sizeof(float);
     float *pe = malloc(heads * rope * n_in * f), *row = malloc((n_in > rank ? n_in : rank) * f + nope * f);
@@ -194,8 +195,8 @@ uint64_t mla_product__work_bytes(const struct mla_product_work *w)
     return w ? w->n_bytes : 0;
 }
 
-/* Group g of outputs in the packed form of float32 weights: for each input the 16 values that W_UK makes of its row
- * of W_UQ. */
+/* Group g of outputs in the packed form of float32 weights: for each input the 16 values that W_UK makes
+ * of its row of W_UQ. */
 static void make_group(void *arg, int g, int thread)
 {
     struct mla_product_work *w = arg;

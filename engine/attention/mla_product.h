@@ -1,10 +1,11 @@
-/* engine/attention/mla_product.h - absorbed queries of latent attention by one matrix a head, the product of the
- * query's up-projection and W_UK (arXiv 2506.02523): q'_h = cq (W_UQ,h W_UK,h^T). Without a latent for queries
- * it starts from the hidden row.
+/* engine/attention/mla_product.h - absorbed queries of latent attention by one matrix a head, the
+ * product of the query's up-projection and W_UK (arXiv 2506.02523): q'_h = cq (W_UQ,h W_UK,h^T). Without
+ * a latent for queries it starts from the hidden row.
  *
- * "reuse": the product is kept as weights, rq r of them a head instead of nope (rq + r). "recompute": only the
- * factors are kept, and each step makes the product of a head anew, by the kernels of products, in float32.
- * Both are here to be measured: the factors one after the other do with less of everything on these machines. */
+ * "reuse": the product is kept as weights, rq r of them a head instead of nope (rq + r). "recompute":
+ * only the factors are kept, and each step makes the product of a head anew, by the kernels of products,
+ * in float32. Both are here to be measured: the factors one after the other do with less of everything
+ * on these machines. */
 #ifndef LATENT_ENGINE_ATTENTION_MLA_PRODUCT_H
 #define LATENT_ENGINE_ATTENTION_MLA_PRODUCT_H
 

@@ -19,8 +19,9 @@
 
 #include "engine/step.h"
 
-/* Query heads first .. first + n of a shape, the stream that has their rows, and where keys and values begin in
- * a row of it. Rows that belong to a group alone do best as a stream of their own: then they are neighbours. */
+/* Query heads first .. first + n of a shape, the stream that has their rows, and where keys and values
+ * begin in a row of it. Rows that belong to a group alone do best as a stream of their own: then they
+ * are neighbours. */
 struct paged_group {
     int first, n;
     int plane;

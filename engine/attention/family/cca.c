@@ -30,8 +30,8 @@ static const struct family_key keys[] = {
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
-/* Records, by plan.d: [keys | values | u | both taps of h for each head | y | x W_v1 | x W_v2 | that of the token
- * before | a row] */
+/* Records, by plan.d: [keys | values | u | both taps of h for each head | y | x W_v1 | x W_v2 | that of
+ * the token before | a row] */
 enum { U_AT, TAPS_AT, Y_AT, NOW_AT, LATE_AT, BEFORE_AT };
 
 static void check(struct keys *k, struct family_layer *l)

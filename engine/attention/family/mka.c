@@ -138,7 +138,8 @@ static void store_keys(struct family_call *c, int i, int plane, float *k, float 
 
 /* --- mka --------------------------------------------------------------------------------------- */
 
-/* Records: written [keys, values of both | mean | a row]; of a query [queries, then outputs | router's hidden values | lambda] */
+/* Records: written [keys, values of both | mean | a row]; of a query [queries, then outputs | router's
+ * hidden values | lambda] */
 static int plan_whole(const struct family_layer *l, struct family_plan *p)
 {
     const int *n = l->n;
