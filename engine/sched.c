@@ -330,8 +330,10 @@ static void preempt(struct sched *s, struct seq *q, bool short_of_pages)
             take_from_plan(s, i);
             break;
         }
-    if (s->slice.q == q)
+    if (s->slice.q == q) { /* some layers have written rows that nobody will finish */
         s->slice.q = NULL;
+        (void)!kv_seq_truncate(s->c.kv, q->kv, kv_seq_length(q->kv)); /* takes no page for that */
+    }
     q->eats_step = false;
     bool parked = short_of_pages && park(s, q);
     kv_seq_free(s->c.kv, &q->kv);

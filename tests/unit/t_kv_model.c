@@ -309,10 +309,12 @@ static void op_truncate(struct run *r)
     uint32_t n = below(r, 8) ? below(r, s->n + 2) : s->n - s->n % r->shape->page_tokens;
     uint32_t available = kv_pages_available(r->kv);
     int got = kv_seq_truncate(r->kv, s->seq, n);
+    n = n < s->n ? n : s->n;
+    n -= n % r->shape->unit;
     if (n < s->n) {
         REQUIRE(got == 0 || (got == ERR_NOSPACE && available == 0));
         if (got == 0) {
-            s->n = n -= n % r->shape->unit;
+            s->n = n;
             s->reserved = kv_pages_for(r->kv, n) * r->shape->page_tokens;
         }
     } else {
