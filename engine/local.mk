@@ -5,5 +5,6 @@ libengine_a_SOURCES = %D%/engine.h %D%/profile.h
 include %D%/core.mk
 include %D%/model/local.mk
 include %D%/tokenizer/local.mk
+include %D%/grammar/local.mk
 include %D%/kernels/local.mk
 include %D%/attention/local.mk

@@ -28,3 +28,18 @@ TESTS += tests/t_samplers
 tests_t_samplers_SOURCES = %D%/unit/t_samplers.c %D%/unit/shipped_tokenizer.h
 tests_t_samplers_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_samplers_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+
+check_PROGRAMS += tests/t_grammar
+TESTS += tests/t_grammar
+tests_t_grammar_SOURCES = %D%/unit/t_grammar.c
+tests_t_grammar_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_grammar_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+
+## what masks cost at a large vocabulary
+EXTRA_PROGRAMS += tests/bench_grammar
+tests_bench_grammar_SOURCES = %D%/load/bench_grammar.c
+tests_bench_grammar_LDADD = $(LIBS_ENGINE)
+CLEANFILES += tests/bench_grammar$(EXEEXT)
+bench-grammar: tests/bench_grammar$(EXEEXT)
+	tests/bench_grammar
+.PHONY: bench-grammar

@@ -14,9 +14,10 @@ kvcache|base/|kvcache/
 engine/kernels|base/|engine/kernels/|engine/model/tensor\.h$
 engine/model|base/|engine/model/
 engine/tokenizer|base/|engine/tokenizer/|engine/model/(checkpoint|tensor|json|map)\.h$
+engine/grammar|base/|engine/grammar/|engine/tokenizer/tokenizer\.h$
 engine/attention|base/|kvcache/kvcache\.h$|engine/
 engine|base/|kvcache/kvcache\.h$|engine/
-api|base/|api/|engine/engine\.h$|engine/tokenizer/tokenizer\.h$
+api|base/|api/|engine/engine\.h$|engine/grammar/grammar\.h$|engine/tokenizer/tokenizer\.h$
 server|base/|server/|api/api\.h$|engine/engine\.h$
 tools|base/|tools/|kvcache/kvcache\.h$|engine/|server/conf\.def$
 EOF
@@ -29,8 +30,8 @@ uv\.h|server
 llhttp\.h|server
 openssl/|server
 systemd/|server
-cjson/|api engine/model engine/tokenizer
-cJSON|api engine/model engine/tokenizer
+cjson/|api engine/model engine/tokenizer engine/grammar
+cJSON|api engine/model engine/tokenizer engine/grammar
 pcre2\.h|engine/tokenizer
 xxhash\.h|base
 sys/socket\.h|server
@@ -39,7 +40,7 @@ check\.h|tests
 EOF
 }
 
-folders='base kvcache engine/kernels engine/model engine/tokenizer engine/attention engine api server tools'
+folders='base kvcache engine/kernels engine/model engine/tokenizer engine/grammar engine/attention engine api server tools'
 n=0
 failed=0
 found=$(mktemp)
