@@ -60,6 +60,7 @@ struct engine {
     struct model *model;
     struct kv *kv;
     struct tokenizer *tokenizer;
+    struct grammars *grammars;
     struct sched *sched;
     struct cache_desk *desk;
     struct scheme scheme;
@@ -214,6 +215,9 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
     if ((r = cache_open_disk(eng->kv, ck, c, &eng->scheme, poke, eng, e)) < 0 ||
         (r = sched_new(&sc, &eng->sched, e)) < 0)
         return r;
+    r = grammars_new(eng->tokenizer, sc.vocab_size, &c->grammar, &eng->grammars);
+    if (r < 0)
+        return err_set(e, r, "out of memory");
     const struct cache_desk_config dc = {eng->kv, eng->sched, eng->events, &eng->metrics, &eng->stopping,
                                          &eng->cache_sent};
     r = cache_desk_new(&dc, &eng->desk);
@@ -427,6 +431,7 @@ static void engine_destroy(struct engine *eng)
     if (eng->kv)
         kv_close(&eng->kv);
     model_free(&eng->model);
+    grammars_free(&eng->grammars);
     tokenizer_free(&eng->tokenizer);
     if (eng->pool)
         pool_free(&eng->pool);
@@ -582,6 +587,12 @@ static void send(struct engine *eng, uint64_t id, int kind)
     void *msg = (void *)(uintptr_t)(id << MSG_BITS | (uint64_t)kind);
     while (mailbox_push(eng->down, msg) < 0 && engine_state(eng) != ENGINE_STOPPED)
         nanosleep(&(struct timespec){0, 200000}, NULL);
+}
+
+int engine_grammar(struct engine *eng, enum grammar_kind kind, const char *source, size_t n_bytes,
+                   struct grammar **ret, struct err *e)
+{
+    return grammars_get(eng->grammars, kind, source, n_bytes, ret, e);
 }
 
 void engine_cancel(struct engine *eng, uint64_t request_id)

@@ -14,6 +14,7 @@
 #include "base/cpu.h"
 #include "base/err.h"
 #include "base/metrics.h"
+#include "engine/grammar/grammar.h"
 #include "engine/model/checkpoint.h"
 #include "engine/scheme.h"
 #include "engine/tokenizer/tokenizer.h"
@@ -56,6 +57,7 @@ struct engine_config {
     int64_t max_priority_wait_ns; /* after it priority and key count no more: arrival does */
     uint64_t park_bytes;        /* rows of preempted sequences kept outside the pool; 0: none */
     int max_fair_keys;          /* keys told apart by fairness */
+    struct grammar_limits grammar;
     struct metrics *metrics;    /* not owned; NULL: none */
     /* Called from the engine thread whenever events wait or the state changed. */
     void (*wake)(void *arg);
@@ -182,6 +184,8 @@ struct gen_request {
     bool include_stop;        /* the text ends with the stop string, not before it */
     struct repetition_detection repetition;
     struct thought_limit thought;
+    struct grammar *grammar;  /* what the text may be, or NULL; borrowed until engine_submit returns */
+    bool grammar_after_thought; /* ... behind thought.end only, where the answer begins with a thought */
     bool progress;            /* GEN_PROGRESS after each chunk of the prompt */
     struct sampling_params sampling;
     int n_stop;
@@ -209,7 +213,7 @@ struct token_logprob {
 /* One generated (or prompt) token with what was asked about it. */
 struct gen_token {
     int32_t id;
-    float logprob;                   /* of the model's own distribution, before penalties and
+    float logprob;                   /* of the model's own distribution, before grammar, penalties and
                                       * temperature; 0 when not asked, and for the first prompt token */
     int rank;
     int n_top;
@@ -264,6 +268,10 @@ struct gen_event {
  * ERR_LIMIT (prompt beyond max_model_len or beyond the whole cache). */
 int engine_submit(struct engine *eng, struct gen_request *req, uint64_t *ret_id, struct err *e)
     LATENT_MUST_CHECK;
+/* Compiles a grammar for gen_request.grammar, or finds it compiled; takes up to grammar.max_compile_ns. Any
+ * thread once the engine is ready; grammar_put gives it back, before engine_stop. Errors: grammars_get. */
+int engine_grammar(struct engine *eng, enum grammar_kind kind, const char *source, size_t n_bytes,
+                   struct grammar **ret, struct err *e) LATENT_MUST_CHECK;
 /* Ends all choices of a request with FINISH_ABORT within one step. Unknown ids are fine. */
 void engine_cancel(struct engine *eng, uint64_t request_id);
 /* Back-pressure: a paused request is not decoded until resumed (its pages may be preempted). */

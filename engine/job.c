@@ -114,6 +114,7 @@ static int seq_init(struct seq *q, struct job *j, int choice, const struct sched
     q->n_tokens = req->n_prompt;
     if ((r = sampler_new(&req->sampling, choice, c->vocab_size, q->tokens, req->n_prompt,
                          req->max_tokens, c->tokenizer, &q->sampler)) < 0 ||
+        (j->grammar && (r = matcher_new(j->grammar, &q->matcher)) < 0) ||
         (r = textout_init(&q->text, c->tokenizer, req->stop, req->n_stop,
                           req->skip_special_tokens, req->include_stop, has_no_text(c->tokenizer, req))) < 0)
         return r;
@@ -140,6 +141,7 @@ int job_new(const struct sched *s, struct gen_request *req, uint64_t id, struct 
     j->timeout_ns = req->timeout_ns > 0 ? j->submitted_ns + req->timeout_ns : INT64_MAX;
     j->queue_timeout_ns = req->max_queue_ns > 0 ? j->submitted_ns + req->max_queue_ns : INT64_MAX;
     j->n_seqs = j->n_live = req->n;
+    j->grammar = req->grammar ? grammar_ref(req->grammar) : NULL;
     r = collect_banned(j, c);
     for (int i = 0; i < req->n && r == 0; i++)
         r = seq_init(&j->seqs[i], j, i, c);
@@ -161,11 +163,13 @@ void job_free(struct job *j)
         free(q->pooled);
         kv_parked_free(&q->parked);
         sampler_free(&q->sampler);
+        matcher_free(&q->matcher);
         textout_done(&q->text);
         buf_done(&q->shown);
         events_put(j->events, q->last_event);
     }
     free(j->banned);
+    grammar_put(&j->grammar);
     if (j->req)
         arena_free(j->req->arena);
     free(j);
@@ -264,6 +268,41 @@ static void follow_thought(struct seq *q, int32_t token)
     q->thought_over |= token == t->end || (q->n_output == 1 && !t->begun && token != t->begin);
 }
 
+/* Does the grammar speak of the token that comes next? */
+static bool under_grammar(const struct seq *q)
+{
+    const struct gen_request *req = q->job->req;
+    return q->matcher && (!req->grammar_after_thought || q->thought_over ||
+                          (q->n_output == 0 && !req->thought.begun));
+}
+
+int seq_mask(struct seq *q, uint32_t *bits)
+{
+    const struct gen_request *req = q->job->req;
+    if (!under_grammar(q))
+        return 0;
+    int n = matcher_mask(q->matcher, !req->ignore_eos, bits);
+    if (n >= 0 && !q->thought_over && req->grammar_after_thought && req->thought.begin >= 0) {
+        bits[req->thought.begin / 32] |= 1u << (req->thought.begin % 32); /* it may think first */
+        n++;
+    }
+    return n > 0 ? 1 : n < 0 ? n : ERR_LIMIT;
+}
+
+int seq_pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret)
+{
+    const struct job *job = q->job;
+    int n_banned = q->n_output < job->req->min_tokens ? job->n_banned : 0;
+    uint32_t *mask = sampler_scratch_mask(scratch);
+    int r = seq_mask(q, mask);
+    if (r < 0)
+        return r;
+    if (r == 0)
+        return sampler_pick(q->sampler, scratch, row, job->banned, n_banned, q->n_output, ret);
+    r = sampler_pick_masked(q->sampler, scratch, row, mask, job->banned, n_banned, q->n_output, ret);
+    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* nothing is left of what the grammar allows */
+}
+
 bool seq_wants_rows(const struct seq *q)
 {
     const struct gen_request *req = q->job->req;
@@ -339,12 +378,20 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         metric_observe(env->metrics->old_tpot, (double)(now - q->last_token_ns) / 1e9);
     }
     q->last_token_ns = now;
+    bool structured = under_grammar(q); /* this token was */
     q->tokens[q->n_tokens++] = token;
     q->n_output++;
     metric_add(env->metrics->generation_tokens, 1);
     metric_add(env->metrics->lc_predicted, 1);
     sampler_accept(q->sampler, token);
     follow_thought(q, token);
+    if (structured && req->grammar_after_thought && !q->thought_over)
+        structured = false; /* a thought begins with it */
+    if (structured && matcher_accept(q->matcher, token) < 0) {
+        err_set(&e, ERR_LIMIT, "the text is too deep or too ambiguous for its grammar");
+        seq_end(q, env, FINISH_ERROR, &e);
+        return;
+    }
 
     bool may_stop = q->n_output > req->min_tokens;
     bool stop_id = is_stop_id(req, token);
@@ -356,7 +403,8 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         hit = textout_push(&q->text, token, may_stop, &q->shown);
     bool circles = req->repetition.max_pattern_size > 0 && may_stop &&
                    repeats(&req->repetition, q->tokens + req->n_prompt, q->n_output);
-    bool ends = stop_id || eog || hit >= 0 || circles || q->n_output >= req->max_tokens;
+    bool complete = structured && matcher_must_end(q->matcher);
+    bool ends = stop_id || eog || hit >= 0 || circles || complete || q->n_output >= req->max_tokens;
     if (ends && hit == -1 && textout_finish(&q->text, &q->shown) < 0)
         hit = ERR_NOMEM;
     if (hit < -1 || !send_token(q, env, token, raw, lse, offset)) {
@@ -373,7 +421,10 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         q->last_event->stop_string = copy;
     }
     q->last_event->stop_token_id = stop_id ? token : -1;
-    seq_end(q, env, hit >= 0 || stop_id || eog ? FINISH_STOP : circles ? FINISH_REPETITION : FINISH_LENGTH,
+    seq_end(q, env,
+            hit >= 0 || stop_id || eog || complete ? FINISH_STOP
+            : circles                              ? FINISH_REPETITION
+                                                   : FINISH_LENGTH,
             NULL);
 }
 

@@ -31,6 +31,7 @@ struct seq {
     struct kv_parked *parked; /* its rows while it waits after preemption, or NULL */
     uint64_t parked_bytes;
     struct sampler *sampler;
+    struct matcher *matcher; /* how far its grammar is, or NULL */
     struct textout text;
     struct buf shown;     /* text of the event being made */
     struct gen_event *last_event; /* made at admission, so that an end can always be told */
@@ -48,6 +49,7 @@ struct job {
     int n_seqs;              /* choices */
     int n_live;              /* of them not ended */
     bool paused;
+    struct grammar *grammar; /* a reference, or NULL */
     int n_banned;            /* ids that min_tokens bans */
     int32_t *banned;
     struct job *next, *prev;
@@ -77,6 +79,12 @@ void seq_prompt_logprobs(struct seq *q, const struct job_env *env, const float *
 void seq_progress(struct seq *q, const struct job_env *env, int computed);
 /* The token that comes next by force, or -1. */
 int32_t seq_forced(const struct seq *q);
+/* The tokens that may follow, for sampler_pick_masked, into `bits`. 0: any may; 1: those; an error:
+ * none may (ERR_LIMIT), or matcher_mask's. Any thread, one at a time for a sequence. */
+int seq_mask(struct seq *q, uint32_t *bits) LATENT_MUST_CHECK;
+/* The next token of q under its grammar, bans and sampling; errors are sampler_pick's, and ERR_LIMIT where
+ * nothing is left that all of them allow. */
+int seq_pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t *ret) LATENT_MUST_CHECK;
 /* Does it need all rows of its prompt: log-probabilities, or the mean? Such prompts are not taken from the
  * cache. */
 bool seq_wants_rows(const struct seq *q);

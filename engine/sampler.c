@@ -1,4 +1,4 @@
-/* engine/sampler.c - see sampler.h. Order: bias, penalties, DRY, bans, temperature, top_n_sigma, top_k,
+/* engine/sampler.c - see sampler.h. Order: mask, bias, penalties, DRY, bans, temperature, top_n_sigma, top_k,
  * typical_p, top_p, min_p, XTC, draw; or mirostat after the temperature. Engine thread and pool threads; a
  * sampler is used by one at a time.
  *
@@ -55,6 +55,8 @@ struct sampler_scratch {
     int32_t *ids;        /* [vocab_size] */
     struct candidate *c; /* [vocab_size] */
     struct sample_entry *list; /* [vocab_size] */
+    float *masked;             /* [vocab_size] */
+    uint32_t *mask;
     struct candidate *changed; /* logits as they were; grows */
     int n_changed, cap_changed;
 };
@@ -72,7 +74,9 @@ struct sampler_scratch *sampler_scratch_new(const struct kernels *kern, int voca
     s->ids = malloc(n * sizeof(*s->ids));
     s->c = malloc(n * sizeof(*s->c));
     s->list = malloc(n * sizeof(*s->list));
-    if (!s->maxima || !s->weights || !s->ids || !s->c || !s->list) {
+    s->masked = malloc(n * sizeof(*s->masked));
+    s->mask = malloc((n / 32 + 1) * sizeof(*s->mask));
+    if (!s->maxima || !s->weights || !s->ids || !s->c || !s->list || !s->masked || !s->mask) {
         sampler_scratch_free(s);
         return NULL;
     }
@@ -89,6 +93,8 @@ void sampler_scratch_free(struct sampler_scratch *s)
     free(s->ids);
     free(s->c);
     free(s->list);
+    free(s->masked);
+    free(s->mask);
     free(s->changed);
     free(s);
 }
@@ -560,11 +566,15 @@ static int choose(const struct sampler *s, struct sampler_scratch *sc, const flo
     return 0;
 }
 
-int sampler_pick(const struct sampler *s, struct sampler_scratch *sc, float *logits,
-                 const int32_t *banned, int n_banned, int index, int32_t *ret_token)
+uint32_t *sampler_scratch_mask(struct sampler_scratch *s)
 {
-    if (!sc->kern->lane_max(logits, sc->vocab_size, sc->maxima))
-        return ERR_INTERNAL;
+    return s->mask;
+}
+
+/* The maxima of lanes are those of logits. */
+static int pick(const struct sampler *s, struct sampler_scratch *sc, float *logits, const int32_t *banned,
+                int n_banned, int index, int32_t *ret_token)
+{
     int r = change_logits(s, sc, logits, banned, n_banned, index);
     if (r < 0)
         return r;
@@ -573,6 +583,44 @@ int sampler_pick(const struct sampler *s, struct sampler_scratch *sc, float *log
     r = choose(s, sc, logits, index, ret_token);
     restore_logits(sc, logits);
     return r;
+}
+
+int sampler_pick(const struct sampler *s, struct sampler_scratch *sc, float *logits,
+                 const int32_t *banned, int n_banned, int index, int32_t *ret_token)
+{
+    if (!sc->kern->lane_max(logits, sc->vocab_size, sc->maxima))
+        return ERR_INTERNAL;
+    return pick(s, sc, logits, banned, n_banned, index, ret_token);
+}
+
+/* Into sc->masked: most words of a mask are all or nothing. */
+static void apply_mask(struct sampler_scratch *sc, const float *logits, const uint32_t *mask)
+{
+    for (int i = 0; i < sc->vocab_size; i += 32) {
+        uint32_t w = mask[i / 32];
+        int n = sc->vocab_size - i < 32 ? sc->vocab_size - i : 32;
+        float *to = sc->masked + i;
+        if (w == UINT32_MAX) {
+            memcpy(to, logits + i, (size_t)n * sizeof(*to));
+            continue;
+        }
+        for (int k = 0; k < n; k++)
+            to[k] = -INFINITY;
+        for (; w; w &= w - 1)
+            if (i + __builtin_ctz(w) < sc->vocab_size)
+                to[__builtin_ctz(w)] = logits[i + __builtin_ctz(w)];
+    }
+}
+
+int sampler_pick_masked(const struct sampler *s, struct sampler_scratch *sc, const float *logits,
+                        const uint32_t *mask, const int32_t *banned, int n_banned, int index,
+                        int32_t *ret_token)
+{
+    if (!sc->kern->lane_max(logits, sc->vocab_size, sc->maxima))
+        return ERR_INTERNAL;
+    apply_mask(sc, logits, mask);
+    sc->kern->lane_max(sc->masked, sc->vocab_size, sc->maxima);
+    return pick(s, sc, sc->masked, banned, n_banned, index, ret_token);
 }
 
 int logprobs_top(struct sampler_scratch *sc, const float *logits, float logsumexp, int k,

@@ -29,6 +29,13 @@ void sampler_free(struct sampler **s);
 int sampler_pick(const struct sampler *s, struct sampler_scratch *scratch, float *logits,
                  const int32_t *banned, int n_banned, int index, int32_t *ret_token)
     LATENT_MUST_CHECK;
+/* The same of the tokens with a bit in mask only (id i: bit i % 32 of word i / 32), whatever else is asked
+ * for: the others are taken out before bias, penalties and all that follows. logits stay as they are. */
+int sampler_pick_masked(const struct sampler *s, struct sampler_scratch *scratch, const float *logits,
+                        const uint32_t *mask, const int32_t *banned, int n_banned, int index,
+                        int32_t *ret_token) LATENT_MUST_CHECK;
+/* Room for a mask in the work space. */
+uint32_t *sampler_scratch_mask(struct sampler_scratch *scratch);
 /* Tells the penalties about a token of the output. */
 void sampler_accept(struct sampler *s, int32_t token);
 

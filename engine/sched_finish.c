@@ -18,10 +18,8 @@ static void pick_item(void *arg, int item, int thread)
     int i = s->who[item];
     const struct planned *p = &s->plan[i];
     const struct job *job = p->q->job;
-    bool banned = p->q->n_output < job->req->min_tokens;
     float *row = last_row(s, p), max;
-    s->pick_error[i] = sampler_pick(p->q->sampler, s->scratch[thread], row, job->banned,
-                                    banned ? job->n_banned : 0, p->q->n_output, &s->picked[i]);
+    s->pick_error[i] = seq_pick(p->q, s->scratch[thread], row, &s->picked[i]);
     int32_t forced = seq_forced(p->q);
     if (forced >= 0)
         s->picked[i] = forced;
@@ -32,7 +30,10 @@ static void pick_item(void *arg, int item, int thread)
 void sched__fail_seq(struct sched *s, struct seq *q, int code)
 {
     struct err e = {0};
-    err_set(&e, code, code == ERR_INTERNAL ? "the model gave logits that are not finite" : "%s",
+    err_set(&e, code,
+            code == ERR_INTERNAL ? "the model gave logits that are not finite"
+            : code == ERR_LIMIT  ? "no token is left that the grammar and the other fields allow"
+                                 : "%s",
             err_name(code));
     sched__end_seq(s, q, FINISH_ERROR, &e);
 }
@@ -71,8 +72,7 @@ static void fork_choices(struct sched *s, struct seq *first, float *row, float l
             q->cached = j->req->n_prompt;
             engine_metrics_admitted(s->c.metrics, j->req->n_prompt, q->cached);
         }
-        int r = sampler_pick(q->sampler, s->scratch[0], row, j->banned,
-                             j->req->min_tokens > 0 ? j->n_banned : 0, 0, &token);
+        int r = seq_pick(q, s->scratch[0], row, &token);
         accept(s, q, r, token, j->req->logprobs >= 0 ? row : NULL, lse);
     }
 }
