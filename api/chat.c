@@ -263,7 +263,9 @@ static int set_assistant(struct api *a, struct api_exchange *x, const char *temp
     if (x->p.thought_budget > 0 && x->thinks && x->unthink_id < 0)
         return err_set_param(e, ERR_UNSUPPORTED, "thinking_token_budget",
                              "thinking_token_budget is not supported: </think> is no token of this model");
-    if (tools && strcmp(name, "none") != 0)
+    /* under a grammar what looks like a call is the answer, but in structural tags */
+    bool grammar = x->p.structure_field && x->p.structure_kind != GRAMMAR_TAG;
+    if (tools && strcmp(name, "none") != 0 && !grammar)
         x->calls = strcmp(name, "auto") ? call_format_find(name) : call_format_of(template);
     for (int i = 0; i < x->n_choices && x->ops->assistant; i++) {
         struct choice *c = &x->choices[i];

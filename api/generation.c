@@ -137,6 +137,7 @@ static void exchange_free(struct api_exchange *x)
     }
     free(x->prompts);
     free(x->choices);
+    grammar_put(&x->grammar);
     params_done(&x->p);
     jw_done(&x->out);
     free(x);
@@ -280,6 +281,8 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .skip_special_tokens =
             p->skip_special_tokens && !x->calls && !x->thinks, /* marks may be such tokens */
         .thought = {x->thinks ? p->thought_budget : 0, x->thought_begun, x->think_id, x->unthink_id},
+        .grammar = x->grammar,
+        .grammar_after_thought = x->thinks && x->unthink_id >= 0,
         .sampling =
             {
                 .temperature = (float)p->temperature,
@@ -419,6 +422,25 @@ static void tokenized(struct api_exchange *x)
         stream_begin(x);
 }
 
+/* The grammar that the request asks for, if any. */
+static int compile_structure(struct api_exchange *x, struct err *e)
+{
+    const struct params *p = &x->p;
+    struct err why = {0};
+    if (!p->structure_field)
+        return 0;
+    if (x->thinks && x->thought_begun && x->unthink_id < 0)
+        return err_set_param(
+            e, ERR_UNSUPPORTED, p->structure_field,
+            "%s: where this model's thoughts end is no token, so that no grammar can begin there",
+            p->structure_field);
+    int r = engine_grammar(x->a->cfg.engine, p->structure_kind, p->structure, p->n_structure, &x->grammar,
+                           &why);
+    if (r < 0)
+        return err_set_param(e, r, p->structure_field, "%s: %s", p->structure_field, why.text);
+    return 0;
+}
+
 static void tokenize_work(void *arg)
 {
     struct api_exchange *x = arg;
@@ -440,6 +462,7 @@ static void tokenize_work(void *arg)
         if (r < 0)
             return;
     }
+    (void)!compile_structure(x, &x->tokenize_error);
 }
 
 static void tokenize_done(void *arg)
@@ -465,7 +488,7 @@ struct api_exchange *exchange_start(struct api_exchange *x)
         exchange_free_if_over(x);
         return NULL;
     }
-    if (n_bytes > OFFLOAD_BYTES && cfg->offload) {
+    if ((n_bytes > OFFLOAD_BYTES || x->p.structure_field) && cfg->offload) {
         x->offloaded = true;
         cfg->offload(cfg->host, tokenize_work, tokenize_done, x);
         return x;

@@ -171,6 +171,7 @@ struct api_exchange {
     const struct call_format *calls; /* NULL: not looked for */
     void *extra; /* the endpoint's */
     struct beam_search *beam; /* NULL: none (beam.h) */
+    struct grammar *grammar; /* of the answer, or NULL */
     struct err tokenize_error;
     struct jw out;
     struct api_exchange *next, *prev;

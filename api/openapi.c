@@ -18,6 +18,14 @@
 #define OBJECT "{\"type\":[\"object\",\"null\"]}"
 #define SECONDS "{\"type\":[\"number\",\"null\"],\"exclusiveMinimum\":0}"
 
+#define SCHEMA "{\"type\":[\"object\",\"boolean\",\"string\",\"null\"]}"
+#define CHOICE                                                                                             \
+    "{\"type\":[\"array\",\"null\"],\"minItems\":1,\"items\":{\"type\":\"string\",\"minLength\":1}}"
+#define FORMAT                                                                                             \
+    "{\"type\":[\"object\",\"null\"],\"required\":[\"type\"],\"properties\":{\"type\":{\"enum\":["         \
+    "\"text\","                                                                                            \
+    "\"json_object\",\"json_schema\",\"structural_tag\"]}}}"
+
 static const struct schema {
     const char *reader, *json;
 } schemas[] = {
@@ -87,8 +95,17 @@ static const struct schema {
     {"read_previous", "{\"type\":[\"string\",\"null\"],\"minLength\":1}"},
     {"read_reasoning",
      "{\"type\":[\"object\",\"null\"],\"properties\":{\"effort\":{\"type\":[\"string\",\"null\"]}}}"},
-    {"read_text", "{\"type\":[\"object\",\"null\"],\"properties\":{\"format\":{\"type\":\"object\","
-                  "\"properties\":{\"type\":{\"const\":\"text\"}}}}}"},
+    {"read_text", "{\"type\":[\"object\",\"null\"],\"properties\":{\"format\":" FORMAT "}}"},
+    {"read_response_format", FORMAT},
+    {"read_structured_outputs",
+     "{\"type\":[\"object\",\"null\"],\"maxProperties\":1,\"additionalProperties\":false,\"properties\":{"
+     "\"json\":" SCHEMA ",\"regex\":{\"type\":\"string\"},\"choice\":" CHOICE ",\"grammar\":{\"type\":"
+     "\"string\"},\"json_object\":{\"type\":\"boolean\"},\"structural_tag\":" OBJECT "}}"},
+    {"read_structure_json", SCHEMA},
+    {"read_structure_regex", STRING},
+    {"read_structure_choice", CHOICE},
+    {"read_structure_grammar", STRING},
+    {"read_ollama_format", "{\"anyOf\":[{\"enum\":[\"json\",\"\",null]},{\"type\":\"object\"}]}"},
     {"read_truncation", "{\"enum\":[\"disabled\",null]}"},
     {"read_options", OBJECT},
     {"read_num_predict", "{\"type\":[\"integer\",\"null\"],\"minimum\":-2,\"not\":{\"const\":0}}"},

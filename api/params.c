@@ -455,6 +455,7 @@ static int check_beams(const struct params *p, struct err *e)
         {p->logprobs >= 0, "logprobs"},
         {p->prompt_logprobs >= 0, "prompt_logprobs"},
         {p->best_of > 1, "best_of"},
+        {p->structure_field != NULL, "structured output"},
         {p->n_stop > 0, "stop"},
         {p->max_tokens < 1, "max_tokens 0"},
         {cJSON_GetArraySize(p->prompt) > 1 && !cJSON_IsNumber(p->prompt->child), "several prompts"},

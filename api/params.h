@@ -73,6 +73,10 @@ struct params {
     int32_t *allowed; /* ascending */
     struct token_word *bad_words;
     struct repetition_detection repetition;
+    const char *structure_field,
+        *structure; /* which field says what the answer is (NULL: none), its source */
+    size_t n_structure;
+    enum grammar_kind structure_kind;
 };
 
 #define MAX_REQUEST_ID 64

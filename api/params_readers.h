@@ -32,6 +32,13 @@ int read_images(struct params *p, const cJSON *v, const char *name, struct err *
 int read_embed_input(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_encoding_format(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_pooling(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_response_format(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_structured_outputs(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_structure_json(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_structure_regex(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_structure_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_structure_grammar(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_ollama_format(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e);
 
 /* ERR_INVAL, "NAME must be EXPECTED"; ERR_NOMEM. Both return it. */

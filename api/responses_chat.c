@@ -186,13 +186,9 @@ int read_text(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     const cJSON *format = json_get(v, "format");
     const char *type = json_text(format, "type");
-    (void)p;
     if (!cJSON_IsObject(v) || (format && !type))
         return params_bad(e, name, "an object with format");
-    if (type && strcmp(type, "text") != 0)
-        return err_set_param(e, ERR_UNSUPPORTED, "text.format",
-                             "text.format can be {\"type\":\"text\"} here");
-    return 0;
+    return type ? read_response_format(p, format, "text.format", e) : 0;
 }
 
 int read_truncation(struct params *p, const cJSON *v, const char *name, struct err *e)

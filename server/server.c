@@ -346,6 +346,8 @@ static int start_engine(struct server *s, struct err *e)
         .max_priority_wait_ns = cfg->max_priority_wait * NS_PER_MS,
         .park_bytes = (uint64_t)cfg->park_size,
         .max_fair_keys = (int)cfg->max_fair_keys,
+        .grammar = {(size_t)cfg->grammar_max_size, (int)cfg->grammar_max_states,
+                    cfg->grammar_max_time * NS_PER_MS, (uint64_t)cfg->grammar_cache_size},
         .metrics = s->metrics,
         .wake = wake,
         .wake_arg = s,
