@@ -1,5 +1,5 @@
 ## fuzzers: the harnesses over their committed inputs in `make check`; `make fuzz`, `make fuzz-run` with clang
-FUZZ_HARNESSES = gguf safetensors tokenizer config template disk access http body
+FUZZ_HARNESSES = gguf safetensors tokenizer config template disk access http body grammar
 FUZZ_CC = clang
 FUZZ_SECONDS = 60
 
@@ -9,7 +9,7 @@ tests_libfuzz_a_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 
 FUZZ_REPLAYS = tests/replay_gguf tests/replay_safetensors tests/replay_tokenizer tests/replay_config \
 	tests/replay_template tests/replay_disk tests/replay_access tests/replay_http \
-	tests/replay_body
+	tests/replay_body tests/replay_grammar
 FUZZ_CPPFLAGS = $(AM_CPPFLAGS) $(CJSON_CFLAGS)
 FUZZ_LDADD = tests/libfuzz.a $(LIBS_API)
 check_PROGRAMS += $(FUZZ_REPLAYS)
@@ -41,11 +41,14 @@ tests_replay_http_LDADD = tests/libfuzz.a $(LIBS_SERVER)
 tests_replay_body_SOURCES = %D%/fuzz/fuzz_body.c
 tests_replay_body_CPPFLAGS = $(FUZZ_CPPFLAGS)
 tests_replay_body_LDADD = $(FUZZ_LDADD)
+tests_replay_grammar_SOURCES = %D%/fuzz/fuzz_grammar.c
+tests_replay_grammar_CPPFLAGS = $(FUZZ_CPPFLAGS)
+tests_replay_grammar_LDADD = $(FUZZ_LDADD)
 
 EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds.py \
 	%D%/fuzz/seeds %D%/fuzz/corpus %D%/fuzz/crashes %D%/fuzz/weights \
 	%D%/fuzz/gguf.dict %D%/fuzz/safetensors.dict %D%/fuzz/tokenizer.dict %D%/fuzz/config.dict \
-	%D%/fuzz/template.dict %D%/fuzz/disk.dict %D%/fuzz/access.dict %D%/fuzz/http.dict %D%/fuzz/body.dict
+	%D%/fuzz/template.dict %D%/fuzz/disk.dict %D%/fuzz/access.dict %D%/fuzz/http.dict %D%/fuzz/body.dict %D%/fuzz/grammar.dict
 
 fuzz: config.h
 	$(MAKE) -f $(srcdir)/tests/fuzz/build.mk top='$(srcdir)' FUZZ_CC='$(FUZZ_CC)' \

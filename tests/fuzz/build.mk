@@ -1,13 +1,13 @@
 # tests/fuzz/build.mk - the harnesses with libFuzzer, called by `make fuzz` with top, pkg_cflags, pkg_libs
 # and FUZZ_CC. Objects and programs are in fuzz/ of the build folder, apart from the ordinary ones.
 obj = fuzz
-harnesses = gguf safetensors tokenizer config template disk access http body
+harnesses = gguf safetensors tokenizer config template disk access http body grammar
 san = address,undefined
 flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=all \
 	-I$(top) -I. $(pkg_cflags) -DTPL_MAX_WORK=200000u
 
 # Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
-parts = base/ kvcache/ engine/model/ engine/tokenizer/ api/template api/json_ api/params api/messages api/anthropic_chat api/build \
+parts = base/ kvcache/ engine/model/ engine/tokenizer/ engine/grammar/ api/template api/json_ api/params api/structure api/messages api/anthropic_chat api/build \
 	api/ollama_chat api/responses_chat server/
 sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)*.c)) $(top)/engine/kernels/generic.c \
 	$(top)/engine/kernels/pack.c

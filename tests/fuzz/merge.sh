@@ -5,7 +5,7 @@ set -eu
 here=${top_srcdir:?}/tests/fuzz
 max_bytes=${MERGE_MAX_BYTES:-150000}
 export ASAN_OPTIONS="${ASAN_OPTIONS-allocator_may_return_null=1}"
-[ $# -gt 0 ] || set -- gguf safetensors tokenizer config template disk access http body
+[ $# -gt 0 ] || set -- gguf safetensors tokenizer config template disk access http body grammar
 for name in "$@"; do
     rm -rf fuzz/merged fuzz/known/"$name"
     mkdir -p "fuzz/work/$name" "fuzz/known/$name" "$here/crashes/$name" "$here/corpus" fuzz/merged

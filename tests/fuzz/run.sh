@@ -9,7 +9,7 @@ here=${top_srcdir:-.}/tests/fuzz
 failed=0
 # a report by the sanitizers ends the run; memory is limited so that a small file cannot ask for much
 export ASAN_OPTIONS="${ASAN_OPTIONS-allocator_may_return_null=1:detect_stack_use_after_return=0}"
-[ $# -gt 0 ] || set -- gguf safetensors tokenizer config template disk access http body
+[ $# -gt 0 ] || set -- gguf safetensors tokenizer config template disk access http body grammar
 for name in "$@"; do
     mkdir -p "fuzz/work/$name" "fuzz/known/$name" "$here/crashes/$name"
     "tests/replay_$name" --unpack "fuzz/known/$name" "$here/seeds/$name" "$here/corpus/$name"

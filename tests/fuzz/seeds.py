@@ -968,6 +968,33 @@ def body_seeds():
         put("body", "bad-" + name, b)
 
 
+# --- grammars ----------------------------------------------------------------------------------------
+
+def grammar_seeds():
+    kind = "grammar"
+    dump = json.dumps
+    ok = [("g", 'root ::= "a" b* | [0-9]{2,3}\nb ::= "x" | "y" # more\n'), ("g", 'root ::= "(" root ")" | ""'),
+          ("g", 'start: "a" word?\nword: /[b-d]+/ | \'q\'\n'), ("g", 'root ::= [^a-z\\n] . "\\x41\\u00e9"'),
+          ("r", "(foo|bar)+\\d{2}"), ("r", "^[^\\s\"]+?$"), ("r", "(?:a|b){0}c|\\u{1F600}|[\\w-]{2,}"), ("r", "(a|b)*a(a|b){40}"),
+          ("c", '["yes","no"]'), ("o", ""), ("s", "{}"), ("s", "true"),
+          ("s", dump({"type": "object", "properties": {"a": {"type": "integer", "minimum": -3, "maximum": 120}, "b": {"type": "string", "format": "date"}},
+                      "required": ["b"], "additionalProperties": {"type": "null"}, "maxProperties": 3})),
+          ("s", dump({"type": "array", "prefixItems": [{"const": 1}], "items": {"enum": ["a", None]}, "minItems": 1, "maxItems": 4})),
+          ("s", dump({"allOf": [{"type": "object", "properties": {"a": {"type": "number"}}}, {"required": ["a"]}], "title": "x"})),
+          ("s", dump({"$ref": "#/$defs/n", "$defs": {"n": {"type": "object", "properties": {"n": {"anyOf": [{"type": "null"}, {"$ref": "#/$defs/n"}]}}}}})),
+          ("s", dump({"oneOf": [{"type": "string", "pattern": "^a|b$", "description": ""}, {"type": "number", "exclusiveMinimum": 0, "maximum": 9}]})),
+          ("s", dump({"type": "integer", "multipleOf": 7})), ("s", dump({"patternProperties": {"^x": {"type": "boolean"}}, "minProperties": 1})),
+          ("t", dump({"structures": [{"begin": "<f=a>", "schema": {"type": "integer"}, "end": "</f>"}], "triggers": ["<f=", "<<"][:1]}))]
+    bad = [("g", "root ::= root"), ("g", 'root ::= ((("a"{900}){900}){900})'), ("g", 'root ::= "a'), ("g", "%import x\n"), ("g", "root ::= " + "(" * 500),
+           ("r", "(?=a)"), ("r", "(" * 500), ("r", "a{9,1}"), ("r", "((a{99}){99}){99}"), ("r", "\\"), ("c", "[]"), ("c", '{"a":1}'), ("s", "{"), ("s", "false"),
+           ("s", '{"not":{}}'), ("s", '{"$ref":"#"}'), ("s", '{"allOf":[{"$ref":"#"},{"$ref":"#"}]}'), ("s", '{"items":' * 300 + "{}" + "}" * 300),
+           ("s", '{"type":"string","pattern":"\\u0001("}'), ("s", '{"\\u0007\\u00e9":1}'), ("s", '{"minLength":1e9,"type":"string"}'), ("s", '{"properties":{"a":5}}'),
+           ("t", "{}"), ("t", dump({"structures": [{"begin": "a", "schema": {}, "end": ""}], "triggers": ["b"]}))]
+    for name, seeds in (("ok", ok), ("bad", bad)):
+        for i, (letter, source) in enumerate(seeds):
+            put(kind, f"{name}-{letter}{i}", letter + source)
+
+
 def main():
     p = argparse.ArgumentParser()
     p.add_argument("--folders")
@@ -982,6 +1009,7 @@ def main():
     access_seeds()
     http_seeds()
     body_seeds()
+    grammar_seeds()
     write_packs()
 
 

@@ -64,7 +64,7 @@ await test('chat fields name themselves', async () => {
 
 await test('what is not served says so, what asks for nothing passes', async () => {
     for (const [field, value] of Object.entries({
-        suffix: 'x', response_format: { type: 'json_object' }, guided_regex: 'a+',
+        suffix: 'x', samplers: ['top_k'], lora: [{ id: 1 }],
     })) {
         const e = await refused(C, { ...base, [field]: value }, field)
         assert.match(e.message, new RegExp(field))

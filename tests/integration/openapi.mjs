@@ -68,6 +68,8 @@ function edges(field) {
 const together = {
     top_logprobs: { logprobs: true }, min_tokens: null, max_tokens: null, max_output_tokens: null, n: { temperature: 1 }, best_of: { n: 1 },
     thinking_token_budget: null, logprobs: {}, model: null, prompt: null, dimensions: null, num_predict: {}, content: null, input: null,
+    grammar: null, guided_grammar: null, guided_regex: null, guided_json: null, json_schema: null, guided_choice: null, response_format: null,
+    structured_outputs: null, format: null, text: null,
     name: null, previous_response_id: null, timeout: null, max_queue_time: null, add_generation_prompt: {}, prompt_logprobs: {}, id: null,
 }
 

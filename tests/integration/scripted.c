@@ -54,6 +54,13 @@ int engine_start(const struct engine_config *cfg, struct engine **ret, struct er
     return 0;
 }
 
+int engine_grammar(struct engine *eng, enum grammar_kind kind, const char *source, size_t n_bytes,
+                   struct grammar **ret, struct err *e)
+{
+    (void)eng, (void)kind, (void)source, (void)n_bytes, (void)ret;
+    return err_set(e, ERR_UNSUPPORTED, "a script has no grammar");
+}
+
 static struct told *tell(struct engine *eng, const struct gen_request *g, enum gen_event_type type)
 {
     struct told *t = calloc(1, sizeof(*t));
