@@ -299,8 +299,7 @@ int seq_pick(struct seq *q, struct sampler_scratch *scratch, float *row, int32_t
         return r;
     if (r == 0)
         return sampler_pick(q->sampler, scratch, row, job->banned, n_banned, q->n_output, ret);
-    r = sampler_pick_masked(q->sampler, scratch, row, mask, job->banned, n_banned, q->n_output, ret);
-    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* nothing is left of what the grammar allows */
+    return sampler_pick_masked(q->sampler, scratch, row, mask, job->banned, n_banned, q->n_output, ret);
 }
 
 bool seq_wants_rows(const struct seq *q)

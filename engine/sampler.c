@@ -620,7 +620,8 @@ int sampler_pick_masked(const struct sampler *s, struct sampler_scratch *sc, con
         return ERR_INTERNAL;
     apply_mask(sc, logits, mask);
     sc->kern->lane_max(sc->masked, sc->vocab_size, sc->maxima);
-    return pick(s, sc, sc->masked, banned, n_banned, index, ret_token);
+    int r = pick(s, sc, sc->masked, banned, n_banned, index, ret_token);
+    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* the logits are finite: nothing is left of the mask */
 }
 
 int logprobs_top(struct sampler_scratch *sc, const float *logits, float logsumexp, int k,

@@ -30,7 +30,8 @@ int sampler_pick(const struct sampler *s, struct sampler_scratch *scratch, float
                  const int32_t *banned, int n_banned, int index, int32_t *ret_token)
     LATENT_MUST_CHECK;
 /* The same of the tokens with a bit in mask only (id i: bit i % 32 of word i / 32), whatever else is asked
- * for: the others are taken out before bias, penalties and all that follows. logits stay as they are. */
+ * for: the others are taken out before bias, penalties and all that follows. logits stay as they are. Errors:
+ * as above, but ERR_LIMIT where nothing may be chosen. */
 int sampler_pick_masked(const struct sampler *s, struct sampler_scratch *scratch, const float *logits,
                         const uint32_t *mask, const int32_t *banned, int n_banned, int index,
                         int32_t *ret_token) LATENT_MUST_CHECK;

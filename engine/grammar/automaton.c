@@ -239,10 +239,9 @@ static int32_t settle(struct automaton *a)
             leave(a, c.stack);
         for (int i = 0; i < n->n_calls && !a->failed; i++) {
             const struct node_call *call = &p->calls[n->call + i];
-            const struct node *to = &p->nodes[call->to];
             /* what only returns needs no return */
-            bool last = to->final && to->n_bytes == 0 && to->n_calls == 0;
-            int32_t stack = last ? c.stack : push_stack(a, call->to, c.stack);
+            int32_t stack =
+                program_returns(p, call->to) ? c.stack : push_stack(a, call->to, c.stack);
             if (stack >= 0)
                 reach(a, call->start, stack);
         }

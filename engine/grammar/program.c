@@ -31,7 +31,7 @@ struct maker {
     int32_t *slots; /* open addressing: nodes of the rule in hand by their sets */
     uint32_t n_slots;
     uint32_t *mark; /* of states, by the number of the closure that saw them */
-    uint32_t n_marks;
+    uint32_t n_marks, *node_mark; /* the same of nodes, while a message is made */
     int32_t *first; /* of rules; -1: not made */
     int32_t *from_call; /* of calls: the rule, until all are made */
     int cap_from;
@@ -230,7 +230,7 @@ static void edges_of_set(struct maker *m, int32_t rule_first, int32_t end, struc
             last = -1;
             continue;
         }
-        m->b->work += m->gather.n / 16;
+        rules_spend(m->b, m->gather.n / 16);
         close_over(m, to->v, to->n);
         int32_t t = intern(m, rule_first, end);
         if (t >= 0 && t == last)
@@ -296,6 +296,7 @@ static void make_rules(struct maker *m, int32_t root)
     for (int i = 0; i < todo.n && !m->b->failed; i++) {
         int32_t rule = todo.v[i], calls = m->p->n_node_calls, nodes = m->p->n_nodes, edges = m->p->n_edges;
         int pool = m->pool.n, most = 2 * count_states(m, m->b->rules[rule].start) + 256;
+        m->b->place = m->b->rules[rule].name;
         if (!make_rule(m, rule, false, most)) {
             m->p->n_node_calls = calls;
             m->p->n_nodes = nodes;
@@ -311,6 +312,7 @@ static void make_rules(struct maker *m, int32_t root)
             }
         }
     }
+    m->b->place = m->b->rules[root].name;
     if (!m->b->failed)
         room(m->b, &m->from_call, m->p->n_node_calls, &m->cap_from, sizeof(*m->from_call));
     for (int k = 0; k < m->p->n_node_calls && !m->b->failed; k++) {
@@ -335,23 +337,71 @@ static bool leads_on(const struct program *p, const struct node *n, const bool *
     return false;
 }
 
-/* Takes out what leads to no end. False: nothing leads there. */
-static bool trim(struct maker *m)
+/* The call without which nothing of a rule matches, as far as one can be named: one that leads on where it
+ * could match, else any. -1: none. */
+static int32_t blocking_call(struct maker *m, int32_t rule, const bool *good)
+{
+    const struct program *p = m->p;
+    struct ints *l = &m->closure;
+    int32_t any = -1;
+    l->n = 0;
+    m->n_marks++;
+    push(m, l, m->first[rule]);
+    for (int i = 0; i < l->n && rules_tick(m->b); i++) {
+        const struct node *n = &p->nodes[l->v[i]];
+        for (int k = 0; k < n->n_bytes + n->n_calls; k++) {
+            const struct node_call *c = k < n->n_bytes ? NULL : &p->calls[n->call + k - n->n_bytes];
+            int32_t to = c ? c->to : p->bytes[n->byte + k].to;
+            if (c && !good[c->start]) {
+                any = n->call + k - n->n_bytes;
+                if (good[to])
+                    return any;
+            } else if (m->node_mark[to] != m->n_marks) {
+                m->node_mark[to] = m->n_marks;
+                push(m, l, to);
+            }
+        }
+    }
+    return any;
+}
+
+/* Names the rule in which every way goes in circles. */
+static void fail_nothing(struct maker *m, int32_t rule, const bool *good)
+{
+    char *seen = calloc((size_t)m->b->n_rules + 1, 1);
+    int32_t call;
+    m->node_mark = calloc((size_t)m->p->n_nodes + 1, sizeof(*m->node_mark));
+    while (seen && m->node_mark && !seen[rule] && (call = blocking_call(m, rule, good)) >= 0) {
+        seen[rule] = 1;
+        if (seen[m->from_call[call]])
+            break;
+        rule = m->from_call[call];
+    }
+    m->b->place = m->b->rules[rule].name;
+    rules_fail(m->b, ERR_INVAL, "nothing matches it");
+    free(seen);
+    free(m->node_mark);
+}
+
+/* Takes out what leads to no end. */
+static void trim(struct maker *m, int32_t root)
 {
     struct program *p = m->p;
     bool *good = calloc((size_t)p->n_nodes + 1, sizeof(*good)), changed = true;
     if (!good) {
         rules_fail(m->b, ERR_NOMEM, "out of memory for the grammar");
-        return false;
+        return;
     }
     while (changed && rules_tick(m->b)) {
         changed = false;
         for (int i = p->n_nodes - 1; i >= 0; i--)
             if (!good[i] && leads_on(p, &p->nodes[i], good))
                 changed = good[i] = true;
-        m->b->work += p->n_nodes / 8;
+        rules_spend(m->b, p->n_nodes / 8);
     }
-    for (int i = 0; i < p->n_nodes; i++) {
+    if (!m->b->failed && !good[p->start])
+        fail_nothing(m, root, good);
+    for (int i = 0; i < p->n_nodes && !m->b->failed; i++) {
         struct node *n = &p->nodes[i];
         int bytes = n->n_bytes, calls = n->n_calls;
         n->n_bytes = n->n_calls = 0;
@@ -364,9 +414,7 @@ static bool trim(struct maker *m)
                 p->calls[n->call + n->n_calls++] = p->calls[n->call + k];
             }
     }
-    bool any = good[p->start];
     free(good);
-    return any;
 }
 
 /* --- rules that call themselves before any byte ---------------------------------------------------- */
@@ -386,60 +434,92 @@ static void find_empty(struct maker *m, bool *empty)
                 if (empty[c->start] && empty[c->to])
                     changed = empty[i] = true;
             }
-        m->b->work += p->n_nodes / 8;
+        rules_spend(m->b, p->n_nodes / 8);
     }
 }
 
-/* Without recursion: a walk with colours over nodes; a node leads to the starts of what it calls, and past
- * calls that may be empty. A circle through a start means that its rule begins with itself, and is closed
- * there: nodes of a rule are met after its start. */
-static void find_left_recursion(struct maker *m)
+bool program_returns(const struct program *p, int32_t node)
+{
+    const struct node *n = &p->nodes[node];
+    return n->final && n->n_bytes == 0 && n->n_calls == 0;
+}
+
+/* Where a node leads before any byte, by edge: the starts of what it calls, and past calls that may be empty.
+ * -1: nowhere; false: no more edges. */
+static bool before_bytes(const struct program *p, const bool *empty, int32_t node, int32_t edge, int32_t *ret)
+{
+    if (edge >= 2 * p->nodes[node].n_calls)
+        return false;
+    const struct node_call *c = &p->calls[p->nodes[node].call + edge / 2];
+    *ret = edge % 2 == 0 ? c->start : empty[c->start] ? c->to : -1;
+    return true;
+}
+
+/* Numbers the circles among nodes that lead to each other before any byte (Tarjan, without recursion). */
+static void find_circles(struct maker *m, const bool *empty, int32_t *order, int32_t *low, int32_t *circle)
 {
     const struct program *p = m->p;
-    struct ints at = {0}, edge = {0};
-    bool *empty = calloc((size_t)p->n_nodes + 1, sizeof(*empty));
-    char *colour = calloc((size_t)p->n_nodes + 1, 1);
-    if (!empty || !colour)
-        rules_fail(m->b, ERR_NOMEM, "out of memory for the grammar");
-    else
-        find_empty(m, empty);
+    struct ints at = {0}, edge = {0}, open = {0};
+    int32_t count = 0, n_circles = 0, next;
     for (int i = 0; i < p->n_nodes && !m->b->failed; i++) {
-        if (colour[i])
+        if (order[i])
             continue;
         push(m, &at, i);
         push(m, &edge, 0);
-        colour[i] = 1;
         while (at.n > 0 && rules_tick(m->b)) {
-            int32_t n = at.v[at.n - 1], k = edge.v[edge.n - 1]++, next = -1;
-            if (k >= 2 * p->nodes[n].n_calls) {
-                colour[n] = 2;
-                at.n--;
-                edge.n--;
+            int32_t n = at.v[at.n - 1];
+            if (edge.v[edge.n - 1] == 0) {
+                order[n] = low[n] = ++count;
+                push(m, &open, n);
+            }
+            if (before_bytes(p, empty, n, edge.v[edge.n - 1]++, &next)) {
+                if (next >= 0 && !order[next]) {
+                    push(m, &at, next);
+                    push(m, &edge, 0);
+                } else if (next >= 0 && !circle[next] && order[next] < low[n]) {
+                    low[n] = order[next];
+                }
                 continue;
             }
-            const struct node_call *c = &p->calls[p->nodes[n].call + k / 2];
-            bool past = k % 2;
-            if (!past)
-                next = c->start;
-            else if (empty[c->start])
-                next = c->to;
-            if (next < 0)
+            at.n--;
+            edge.n--;
+            if (at.n > 0 && low[n] < low[at.v[at.n - 1]])
+                low[at.v[at.n - 1]] = low[n];
+            if (low[n] != order[n])
                 continue;
-            if (colour[next] == 1 && !past) {
-                rules_fail(m->b, ERR_UNSUPPORTED,
-                           "rule \"%s\" begins with itself (left recursion); write it with repetition",
-                           m->b->rules[m->from_call[p->nodes[n].call + k / 2]].name);
-            } else if (colour[next] == 0) {
-                colour[next] = 1;
-                push(m, &at, next);
-                push(m, &edge, 0);
-            }
+            n_circles++;
+            do
+                circle[open.v[--open.n]] = n_circles;
+            while (open.v[open.n] != n);
         }
     }
     free(at.v);
     free(edge.v);
+    free(open.v);
+}
+
+/* A circle in which some call is returned to would nest without end. One of calls that only return is
+ * none: who goes round it is where he was. */
+static void find_left_recursion(struct maker *m)
+{
+    const struct program *p = m->p;
+    size_t n = (size_t)p->n_nodes + 1;
+    bool *empty = calloc(n, sizeof(*empty));
+    int32_t *list = calloc(3 * n, sizeof(*list)), *circle = list + 2 * n;
+    if (!empty || !list) {
+        rules_fail(m->b, ERR_NOMEM, "out of memory for the grammar");
+    } else {
+        find_empty(m, empty);
+        find_circles(m, empty, list, list + n, circle);
+    }
+    for (int i = 0; i < p->n_nodes && !m->b->failed; i++)
+        for (int k = p->nodes[i].call; k < p->nodes[i].call + p->nodes[i].n_calls; k++)
+            if (circle[i] == circle[p->calls[k].start] && !program_returns(p, p->calls[k].to))
+                rules_fail(m->b, ERR_UNSUPPORTED,
+                           "rule \"%s\" begins with itself (left recursion); write it with repetition",
+                           m->b->rules[m->from_call[k]].name);
     free(empty);
-    free(colour);
+    free(list);
 }
 
 static void find_classes(struct program *p)
@@ -532,8 +612,7 @@ int program_new(struct rules *b, int32_t root, struct program **ret)
         make_rules(&m, root);
     if (!b->failed) {
         m.p->start = m.first[root];
-        if (!trim(&m))
-            rules_fail(b, ERR_INVAL, "nothing matches it");
+        trim(&m, root);
     }
     if (!b->failed)
         find_left_recursion(&m);
@@ -552,6 +631,7 @@ int program_new(struct rules *b, int32_t root, struct program **ret)
     free(m.mark);
     free(m.first);
     free(m.from_call);
+    b->place = NULL;
     if (b->failed)
         program_free(&m.p);
     else

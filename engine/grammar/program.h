@@ -41,5 +41,7 @@ struct program {
  * matches, and at the limits. */
 int program_new(struct rules *b, int32_t root, struct program **ret) LATENT_MUST_CHECK;
 void program_free(struct program **p);
+/* Nothing is left to do at the node but to return. */
+bool program_returns(const struct program *p, int32_t node);
 
 #endif

@@ -42,8 +42,9 @@ int rules_fail(struct rules *b, int code, const char *fmt, ...)
     if (b->failed)
         return b->failed;
     va_list ap;
+    int n = b->place ? snprintf(b->err.text, sizeof(b->err.text), "%.200s: ", b->place) : 0;
     va_start(ap, fmt);
-    vsnprintf(b->err.text, sizeof(b->err.text), fmt, ap);
+    vsnprintf(b->err.text + n, sizeof(b->err.text) - (size_t)n, fmt, ap);
     va_end(ap);
     /* parts of the source: what a terminal would obey, or half a character, is not repeated */
     bool valid = utf8_valid(b->err.text, strlen(b->err.text));
@@ -56,11 +57,18 @@ int rules_fail(struct rules *b, int code, const char *fmt, ...)
 
 bool rules_tick(struct rules *b)
 {
+    return rules_spend(b, 1);
+}
+
+bool rules_spend(struct rules *b, int64_t units)
+{
     if (b->failed)
         return false;
-    if (++b->work > (int64_t)b->lim->max_states * WORK_A_STATE)
+    int64_t before = b->work;
+    b->work += units;
+    if (b->work > (int64_t)b->lim->max_states * WORK_A_STATE)
         rules_fail(b, ERR_LIMIT, "the grammar is too large: more than %d states", b->lim->max_states);
-    else if (b->work % CLOCK_EVERY == 0 && clock_now_ns() > b->deadline_ns)
+    else if (before / CLOCK_EVERY != b->work / CLOCK_EVERY && clock_now_ns() > b->deadline_ns)
         rules_fail(b, ERR_LIMIT, "the grammar takes longer than %g s to compile",
                    (double)b->lim->max_compile_ns / 1e9);
     return !b->failed;

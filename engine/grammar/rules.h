@@ -30,6 +30,7 @@ struct rules {
     struct rule *rules;
     int n_edges, cap_edges, n_states, cap_states, n_rules, cap_rules;
     int64_t deadline_ns, work;
+    const char *place; /* what is in hand, in front of messages: a path, a rule; or NULL */
     void *dead;    /* an expression for whoever asks after a failure */
     int failed;    /* ERR_* of the first error */
     struct err err;
@@ -43,8 +44,9 @@ void rules_done(struct rules *b);
 
 /* Keeps the first error; returns its code. */
 int rules_fail(struct rules *b, int code, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
-/* One unit of work. False: stop. */
+/* Units of work, one or several. False: stop. */
 bool rules_tick(struct rules *b);
+bool rules_spend(struct rules *b, int64_t units);
 void *rules_alloc(struct rules *b, size_t n_bytes); /* NULL: failed */
 
 int32_t rules_state(struct rules *b);

@@ -20,7 +20,10 @@ void schema_fail(struct schema *c, int code, const char *keyword, const char *fm
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    const char *place = c->b->place;
+    c->b->place = NULL;
     rules_fail(c->b, code, "%s%s%.60s: %s", c->path, keyword ? "/" : "", keyword ? keyword : "", text);
+    c->b->place = place;
 }
 
 size_t schema_enter(struct schema *c, const char *part)
@@ -271,6 +274,13 @@ static bool type_allows(unsigned types, const cJSON *v)
     return (types & t) || (t == TYPE_INTEGER && (types & TYPE_NUMBER));
 }
 
+static int32_t one_value(struct schema *c, int32_t from, const cJSON *v, const char *keyword)
+{
+    if (!schema_exact(v))
+        schema_fail(c, ERR_UNSUPPORTED, keyword, "numbers beyond 2^53 are not supported: digits would be lost");
+    return c->b->failed ? 0 : schema_json(c, from, v);
+}
+
 /* enum and const: the values, as far as the type allows them. */
 static int32_t listed(struct schema *c, int32_t from, const cJSON *s)
 {
@@ -287,19 +297,19 @@ static int32_t listed(struct schema *c, int32_t from, const cJSON *s)
     if (one && list) {
         bool in = false;
         cJSON_ArrayForEach(at, list)
-            in |= cJSON_Compare(at, one, 1);
+            in |= schema_same(c, at, one);
         list = NULL;
         one = in ? one : NULL;
     }
     if (one && type_allows(types, one)) {
-        rules_join(c->b, schema_json(c, from, one), end);
+        rules_join(c->b, one_value(c, from, one, "const"), end);
         n++;
     }
     cJSON_ArrayForEach(at, list)
     {
         if (!rules_tick(c->b) || !type_allows(types, at))
             continue;
-        rules_join(c->b, schema_json(c, from, at), end);
+        rules_join(c->b, one_value(c, from, at, "enum"), end);
         n++;
     }
     if (n == 0)
@@ -415,7 +425,7 @@ static int32_t value(struct schema *c, int32_t from, const cJSON *s)
         return 0;
     if (schema_get(s, "$ref") || schema_get(s, "allOf")) {
         const cJSON *flat = schema_flat(c, s);
-        return c->b->failed ? 0 : rules_use(c->b, from, schema_rule(c, flat, "(merged)"));
+        return c->b->failed ? 0 : rules_use(c->b, from, schema_rule(c, flat));
     }
     if (schema_get(s, "anyOf"))
         return branches(c, from, s, "anyOf");
@@ -439,12 +449,12 @@ int32_t schema_value(struct schema *c, int32_t from, const cJSON *s)
     return end;
 }
 
-int32_t schema_rule(struct schema *c, const cJSON *s, const char *name)
+int32_t schema_rule(struct schema *c, const cJSON *s)
 {
     for (int i = 0; i < c->n_rules; i++)
         if (c->rules[i].schema == s)
             return c->rules[i].rule;
-    int32_t rule = rules_rule(c->b, name, strlen(name));
+    int32_t rule = rules_rule(c->b, c->path, c->n_path);
     if (c->b->failed)
         return 0;
     if (c->n_rules == c->cap_rules) {
@@ -480,6 +490,7 @@ void schema_finish(struct schema *c)
     free(c->rules);
     free(c->flats);
     cJSON_Delete(c->root);
+    c->b->place = NULL;
 }
 
 /* cJSON's strings end at the first NUL: what stands behind it would be lost without a word. */
@@ -534,7 +545,10 @@ int32_t schema_read(struct rules *b, const char *s, size_t n_bytes)
     struct schema c;
     schema_begin(&c, b);
     c.root = schema_parse(b, s, n_bytes, "schema");
-    int32_t rule = c.root ? schema_rule(&c, c.root, "#") : 0;
+    b->place = c.path;
+    if (!b->failed)
+        schema_check_names(&c, c.root);
+    int32_t rule = b->failed ? 0 : schema_rule(&c, c.root);
     schema_finish(&c);
     return rule;
 }

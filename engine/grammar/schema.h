@@ -62,13 +62,21 @@ void schema_leave(struct schema *c, size_t before);
 const cJSON *schema_get(const cJSON *s, const char *keyword); /* NULL: absent */
 /* A value under the schema, written from a state on. */
 int32_t schema_value(struct schema *c, int32_t from, const cJSON *s);
-/* The rule of a schema, shared by all who use the same. */
-int32_t schema_rule(struct schema *c, const cJSON *s, const char *name);
+/* The rule of a schema, shared by all who use the same; its name is the path. */
+int32_t schema_rule(struct schema *c, const cJSON *s);
 int32_t schema_base(struct schema *c, enum base_rule r);
 int32_t schema_json(struct schema *c, int32_t from, const cJSON *value); /* as compact text */
 /* A whole number of at least 0 under a keyword. False: absent, or failed. */
 bool schema_count(struct schema *c, const cJSON *s, const char *keyword, int *ret);
 unsigned schema_types(struct schema *c, const cJSON *s); /* bits of json_type */
+
+/* --- schema_values.c */
+/* The same JSON value; false too once something failed. */
+bool schema_same(struct schema *c, const cJSON *a, const cJSON *b);
+/* Without whole numbers so large that their last digits were lost when they were read. */
+bool schema_exact(const cJSON *v);
+/* Fails with the path of a name that an object has twice. */
+void schema_check_names(struct schema *c, const cJSON *v);
 
 /* --- schema_merge.c */
 /* Without $ref and allOf at its top; cJSON_False where nothing matches. */
@@ -81,6 +89,7 @@ bool schema_apart(struct schema *c, const cJSON *a, const cJSON *b);
 
 /* --- schema_object.c, schema_scalar.c */
 int32_t schema_object(struct schema *c, int32_t from, const cJSON *s);
+bool schema_requires(struct schema *c, const cJSON *s, const char *name);
 int32_t schema_array(struct schema *c, int32_t from, const cJSON *s);
 int32_t schema_string(struct schema *c, int32_t from, const cJSON *s);
 int32_t schema_number(struct schema *c, int32_t from, const cJSON *s, bool whole);

@@ -167,9 +167,11 @@ static void put(cJSON *o, const char *key, cJSON *value)
     cJSON_AddItemToObject(o, key, value);
 }
 
-static void put_copy(cJSON *o, const char *key, const cJSON *value)
+/* Counted: what is copied at each of many merges may be much. */
+static void put_copy(struct schema *c, cJSON *o, const char *key, const cJSON *value)
 {
-    put(o, key, cJSON_Duplicate(value, 1));
+    if (rules_spend(c->b, count_items(value)))
+        put(o, key, cJSON_Duplicate(value, 1));
 }
 
 static cJSON *type_list(unsigned types)
@@ -208,13 +210,14 @@ static void limit_properties(struct schema *c, cJSON *out, const cJSON *one, con
     cJSON *props = cJSON_GetObjectItemCaseSensitive(out, "properties");
     if (!more || cJSON_IsTrue(more))
         return;
+    int n_named = 1 + cJSON_GetArraySize(named) + cJSON_GetArraySize(props); /* looked through */
     cJSON_ArrayForEach(at, schema_get(one, "properties"))
     {
-        if (c->b->failed || schema_get(named, at->string))
+        if (!rules_spend(c->b, n_named) || schema_get(named, at->string))
             continue;
         const cJSON *both = merge_any(c, at, more);
         if (!c->b->failed)
-            put_copy(props, at->string, both);
+            put_copy(c, props, at->string, both);
     }
 }
 
@@ -225,45 +228,46 @@ static void merge_properties(struct schema *c, cJSON *out, const cJSON *a, const
         return;
     cJSON *props = pa ? cJSON_Duplicate(pa, 1) : cJSON_CreateObject();
     put(out, "properties", props);
+    int n = 1 + cJSON_GetArraySize(pa) + cJSON_GetArraySize(pb); /* looked through for each */
     cJSON_ArrayForEach(at, pb)
     {
+        if (!rules_spend(c->b, n))
+            return;
         const cJSON *mine = schema_get(pa, at->string);
         const cJSON *both = mine && !c->b->failed ? merge_any(c, mine, at) : at;
         if (!c->b->failed)
-            put_copy(props, at->string, both);
+            put_copy(c, props, at->string, both);
     }
     limit_properties(c, out, a, b);
     limit_properties(c, out, b, a);
 }
 
-static cJSON *merge_required(const cJSON *a, const cJSON *b)
+static bool is_in(struct schema *c, const cJSON *v, const cJSON *list)
+{
+    const cJSON *at;
+    cJSON_ArrayForEach(at, list)
+        if (schema_same(c, v, at))
+            return true;
+    return false;
+}
+
+static cJSON *merge_required(struct schema *c, const cJSON *a, const cJSON *b)
 {
     cJSON *out = cJSON_Duplicate(a, 1);
-    const cJSON *x, *y;
+    const cJSON *x;
     cJSON_ArrayForEach(x, b)
-    {
-        bool in = false;
-        cJSON_ArrayForEach(y, a)
-            in |= cJSON_Compare(x, y, 1);
-        if (!in)
+        if (!c->b->failed && !is_in(c, x, a))
             cJSON_AddItemToArray(out, cJSON_Duplicate(x, 1));
-    }
     return out;
 }
 
 static cJSON *merge_values(struct schema *c, const cJSON *a, const cJSON *b)
 {
     cJSON *out = cJSON_CreateArray();
-    const cJSON *x, *y;
+    const cJSON *x;
     cJSON_ArrayForEach(x, a)
-    {
-        bool in = false;
-        cJSON_ArrayForEach(y, b)
-            in |= cJSON_Compare(x, y, 1);
-        c->b->work += 16;
-        if (in)
+        if (!c->b->failed && is_in(c, x, b))
             cJSON_AddItemToArray(out, cJSON_Duplicate(x, 1));
-    }
     return out;
 }
 
@@ -312,22 +316,22 @@ static bool merge_keyword(struct schema *c, cJSON *out, const cJSON *x, const cJ
             bool take =
                 !strcmp(k, larger[i]) ? y->valuedouble > x->valuedouble : y->valuedouble < x->valuedouble;
             if (take)
-                put_copy(out, k, y);
+                put_copy(c, out, k, y);
             return true;
         }
     if (!strcmp(k, "required")) {
-        put(out, k, merge_required(x, y));
+        put(out, k, merge_required(c, x, y));
     } else if (!strcmp(k, "items") || !strcmp(k, "additionalProperties")) {
         const cJSON *both = merge_any(c, x, y);
         if (!c->b->failed)
-            put_copy(out, k, both);
+            put_copy(c, out, k, both);
     } else if (!strcmp(k, "anyOf") || !strcmp(k, "oneOf")) {
         if (!strcmp(k, "oneOf"))
             schema_fail(c, ERR_UNSUPPORTED, k, "cannot be joined with another; use anyOf");
         const cJSON *list = c->b->failed ? NULL : merge_branches(c, x, y);
         if (!list)
             return false;
-        put_copy(out, k, list);
+        put_copy(c, out, k, list);
     } else {
         schema_fail(c, ERR_UNSUPPORTED, k, "cannot be joined with another");
     }
@@ -338,7 +342,7 @@ static bool merge_keyword(struct schema *c, cJSON *out, const cJSON *x, const cJ
 static void check_rest(struct schema *c, const cJSON *a, const cJSON *b)
 {
     const cJSON *mine = schema_get(a, "patternProperties"), *other = schema_get(b, "patternProperties");
-    if (mine && !(other && cJSON_Compare(mine, other, 1)) &&
+    if (mine && !(other && schema_same(c, mine, other)) &&
         (other || schema_get(b, "properties") || schema_get(b, "additionalProperties")))
         schema_fail(c, ERR_UNSUPPORTED, "patternProperties", "cannot be joined with other properties");
     mine = schema_get(a, "prefixItems");
@@ -378,7 +382,7 @@ const cJSON *schema_merge(struct schema *c, const cJSON *a, const cJSON *b)
         cJSON_DeleteItemFromObjectCaseSensitive(out, "const");
         put(out, "enum", both);
     } else if (vb && !c->b->failed) {
-        put_copy(out, "enum", vb);
+        put_copy(c, out, "enum", vb);
     }
     cJSON_ArrayForEach(at, b)
     {
@@ -391,8 +395,8 @@ const cJSON *schema_merge(struct schema *c, const cJSON *a, const cJSON *b)
             possible = types != 0;
             put(out, "type", type_list(types));
         } else if (!mine) {
-            put_copy(out, at->string, at);
-        } else if (!cJSON_Compare(mine, at, 1)) {
+            put_copy(c, out, at->string, at);
+        } else if (!schema_same(c, mine, at) && !c->b->failed) {
             possible = merge_keyword(c, out, mine, at);
         }
     }
@@ -405,24 +409,11 @@ const cJSON *schema_merge(struct schema *c, const cJSON *a, const cJSON *b)
 
 static bool values_apart(struct schema *c, const cJSON *a, const cJSON *b)
 {
-    const cJSON *x, *y;
+    const cJSON *x;
     cJSON_ArrayForEach(x, a)
-        cJSON_ArrayForEach(y, b)
-        {
-            c->b->work += 4;
-            if (cJSON_Compare(x, y, 1))
-                return false;
-        }
+        if (is_in(c, x, b) || c->b->failed)
+            return false;
     return true;
-}
-
-static bool requires(const cJSON *s, const char *name)
-{
-    const cJSON *at;
-    cJSON_ArrayForEach(at, schema_get(s, "required"))
-        if (cJSON_IsString(at) && !strcmp(at->valuestring, name))
-            return true;
-    return false;
 }
 
 bool schema_apart(struct schema *c, const cJSON *a, const cJSON *b)
@@ -444,7 +435,7 @@ bool schema_apart(struct schema *c, const cJSON *a, const cJSON *b)
     cJSON_ArrayForEach(p, schema_get(a, "properties"))
     {
         const cJSON *q = schema_get(schema_get(b, "properties"), p->string);
-        if (!q || !requires(a, p->string) || !requires(b, p->string))
+        if (!q || !schema_requires(c, a, p->string) || !schema_requires(c, b, p->string))
             continue;
         const cJSON *x = schema_flat(c, p), *y = schema_flat(c, q);
         const cJSON *vx = values_of(c, x), *vy = values_of(c, y);

@@ -27,11 +27,13 @@ struct object {
     const char *pattern;   /* that their names match; NULL: any name that is not listed */
 };
 
-static bool is_required(const cJSON *s, const char *name)
+bool schema_requires(struct schema *c, const cJSON *s, const char *name)
 {
     const cJSON *at;
     cJSON_ArrayForEach(at, schema_get(s, "required"))
-        if (cJSON_IsString(at) && !strcmp(at->valuestring, name))
+        if (!rules_tick(c->b))
+            return false;
+        else if (cJSON_IsString(at) && !strcmp(at->valuestring, name))
             return true;
     return false;
 }
@@ -61,7 +63,7 @@ static bool pattern_matches(struct schema *c, const char *pattern, const char *n
     }
     if (b.failed)
         schema_fail(c, b.failed, "patternProperties", "%.150s", b.err.text);
-    c->b->work += b.work;
+    rules_spend(c->b, b.work);
     rules_done(&b);
     return yes;
 }
@@ -119,7 +121,7 @@ static void read_properties(struct object *o, const cJSON *s)
         return;
     cJSON_ArrayForEach(at, props)
         if (rules_tick(c->b))
-            add_property(o, at->string, at, is_required(s, at->string));
+            add_property(o, at->string, at, schema_requires(c, s, at->string));
     cJSON_ArrayForEach(at, required)
     {
         bool again = false;
@@ -129,6 +131,8 @@ static void read_properties(struct object *o, const cJSON *s)
             schema_fail(c, ERR_INVAL, "required", "must be a list of names");
             return;
         }
+        if (!rules_spend(c->b, o->n)) /* and the look-up */
+            return;
         for (int i = 0; i < o->n; i++)
             again |= !strcmp(o->props[i].name, at->valuestring);
         if (again || schema_get(props, at->valuestring))
@@ -224,7 +228,7 @@ static int32_t member_value(struct schema *c, int32_t from, const cJSON *s, cons
     snprintf(path, sizeof(path), "%s%s%.80s", part, *name ? "/" : "", name);
     size_t before = schema_enter(c, path);
     from = rules_use(b, rules_text(b, from, ":", 1), schema_base(c, RULE_WS));
-    from = cJSON_IsObject(s) ? rules_use(b, from, schema_rule(c, s, path)) : schema_value(c, from, s);
+    from = cJSON_IsObject(s) ? rules_use(b, from, schema_rule(c, s)) : schema_value(c, from, s);
     schema_leave(c, before);
     return from;
 }
@@ -318,7 +322,7 @@ int32_t schema_object(struct schema *c, int32_t from, const cJSON *s)
 static int32_t item(struct schema *c, int32_t from, const cJSON *s, const char *part)
 {
     size_t before = schema_enter(c, part);
-    from = cJSON_IsObject(s) ? rules_use(c->b, from, schema_rule(c, s, part)) : schema_value(c, from, s);
+    from = cJSON_IsObject(s) ? rules_use(c->b, from, schema_rule(c, s)) : schema_value(c, from, s);
     schema_leave(c, before);
     return from;
 }

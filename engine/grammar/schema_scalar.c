@@ -106,7 +106,10 @@ int32_t schema_string(struct schema *c, int32_t from, const cJSON *s)
     if (pattern && !cJSON_IsString(pattern)) {
         schema_fail(c, ERR_INVAL, "pattern", "must be a string");
     } else if (pattern) {
+        const char *place = b->place;
+        b->place = NULL;
         x = regex_read(b, pattern->valuestring, strlen(pattern->valuestring), true);
+        b->place = place;
         if (b->failed) { /* with the path in front */
             char text[200];
             snprintf(text, sizeof(text), "%.199s", b->err.text);

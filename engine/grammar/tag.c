@@ -92,7 +92,9 @@ static void write_structures(struct tag *g, int32_t from, const char *trigger)
             return;
         }
         int32_t at = rules_text(b, from, open + strlen(trigger), strlen(open) - strlen(trigger));
-        at = rules_use(b, at, schema_rule(g->c, schema, path));
+        b->place = g->c->path;
+        at = rules_use(b, at, schema_rule(g->c, schema));
+        b->place = NULL;
         at = rules_text(b, at, close, strlen(close));
         rules_join(b, at, g->free_text);
     }
@@ -140,6 +142,8 @@ int32_t tag_read(struct rules *b, const char *s, size_t n_bytes)
     const cJSON *at;
     int32_t rule = rules_rule(b, "structural_tag", 14);
     int i = 0;
+    if (!b->failed)
+        schema_check_names(&c, root);
     g.max = 1;
     if (root && schema_get(root, "format"))
         rules_fail(b, ERR_UNSUPPORTED,

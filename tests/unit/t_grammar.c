@@ -207,6 +207,8 @@ static const struct example examples[] = {
      "root ::= a | b\na ::= \"x\" a \"y\" | \"y\"\nb ::= \"x\" b \"z\" | \"z\"",
      {"y", "xyy", "xxzzz", "xxxyyyy"},
      {"xyz", "xxyzz", "x"}},
+    /* in circles, but never deeper */
+    {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root | \"y\"", {"y", "xy", "xxxy"}, {"", "x", "yy", "yx"}},
     {GRAMMAR_GBNF, "start: \"a\" word?\nword: /[b-d]+/ | 'q'\n", {"a", "abcd", "aq"}, {"b", "abq"}},
     {GRAMMAR_GBNF, "root ::= a? a? a? \"b\"\na ::= \"a\"?", {"b", "ab", "aaab"}, {"aaaab", "a"}},
     {GRAMMAR_REGEX, "(foo|bar)+\\d{2}", {"foo12", "barfoo00"}, {"foo1", "12", "foo123"}},
@@ -365,6 +367,22 @@ static const struct example examples[] = {
      "{\"$ref\":\"#/$defs/t\"}}}}]}},\"$ref\":\"#/$defs/t\"}",
      {"{\"n\":1}", "{\"n\":1,\"kids\":[{\"n\":2,\"kids\":[]}]}"},
      {"{\"n\":1,\"kids\":[{}]}"}},
+    /* recursion through alternatives: at once, through others, inside items and properties */
+    {GRAMMAR_SCHEMA, "{\"anyOf\":[{\"type\":\"null\"},{\"$ref\":\"#\"}]}", {"null"}, {"1", "nullnull", ""}},
+    {GRAMMAR_SCHEMA,
+     "{\"$ref\":\"#/$defs/a\",\"$defs\":{\"a\":{\"anyOf\":[{\"$ref\":\"#/$defs/b\"},{\"type\":\"null\"}]},"
+     "\"b\":{\"anyOf\":[{\"$ref\":\"#/$defs/a\"},{\"type\":\"boolean\"}]}}}",
+     {"null", "true"},
+     {"1"}},
+    {GRAMMAR_SCHEMA,
+     "{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#\"}},{\"type\":\"object\","
+     "\"properties\":{\"k\":{\"$ref\":\"#\"}},\"additionalProperties\":{\"$ref\":\"#\"}},{\"$ref\":\"#\"}]}",
+     {"1", "[1,[2,[]]]", "{\"k\":[1],\"x\":{\"k\":{}}}"},
+     {"null", "[null]", "{\"k\":\"\"}"}},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"enum\":[9007199254740991,1,{\"a\":1,\"b\":2}]},{\"enum\":[9007199254740990,1,{\"b\":2,\"a\":1}]}]}",
+     {"1", "{\"a\":1,\"b\":2}"},
+     {"9007199254740991", "9007199254740990"}},
     {GRAMMAR_SCHEMA, "{\"type\":[\"string\",\"null\"],\"maxLength\":1}", {"\"a\"", "null"}, {"\"ab\"", "1"}},
     {GRAMMAR_TAG,
      "{\"structures\":[{\"begin\":\"<fn=a>\",\"schema\":{\"type\":\"integer\"},\"end\":\"</fn>\"},"
@@ -398,7 +416,8 @@ static const struct {
 } refusals[] = {
     {GRAMMAR_GBNF, "root ::= root \"a\" | \"b\"", ERR_UNSUPPORTED, "\"root\" begins with itself"},
     {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root", ERR_INVAL, "nothing matches"},
-    {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root | \"y\"", ERR_UNSUPPORTED, "begins with itself"},
+    {GRAMMAR_GBNF, "root ::= e a \"z\"\ne ::= \"x\"?\na ::= e root | \"y\"", ERR_UNSUPPORTED, "begins with itself"},
+    {GRAMMAR_GBNF, "root ::= \"x\" a\na ::= \"y\" b\nb ::= a \"z\" | \"u\" b", ERR_INVAL, "nothing matches"},
     {GRAMMAR_GBNF, "root ::= nope", ERR_INVAL, "\"nope\" is used and never defined"},
     {GRAMMAR_GBNF, "a ::= \"a\"", ERR_INVAL, "no rule \"root\""},
     {GRAMMAR_GBNF, "root ::= \"a\nb ::= \"c\"", ERR_INVAL, "line 1"},
@@ -438,7 +457,27 @@ static const struct {
     {GRAMMAR_SCHEMA, "{\"$ref\":\"#/$defs/x\"}", ERR_INVAL, "leads nowhere"},
     {GRAMMAR_SCHEMA, "{\"$ref\":\"other.json\"}", ERR_UNSUPPORTED, "$ref"},
     {GRAMMAR_SCHEMA, "{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}",
-     ERR_INVAL, "nothing matches"},
+     ERR_INVAL, "#/properties/a: nothing matches"},
+    /* the circle, not what leads there or what may be left out */
+    {GRAMMAR_SCHEMA,
+     "{\"properties\":{\"o\":{\"$ref\":\"#/$defs/n\"},\"r\":{\"items\":{\"$ref\":\"#/$defs/n\"},\"minItems\":1}},"
+     "\"required\":[\"r\"],\"$defs\":{\"n\":{\"properties\":{\"n\":{\"$ref\":\"#/$defs/n\"}},\"required\":[\"n\"]}}}",
+     ERR_INVAL, "#/properties/o/properties/n: nothing matches"},
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"pattern\":\"x[]\"}},\"required\":[\"a\"]}", ERR_INVAL,
+     "#/properties/a: nothing matches"},
+    {GRAMMAR_SCHEMA, "{\"items\":{\"anyOf\":[{\"allOf\":[{\"$ref\":\"#/items\"},{\"minLength\":1}]},{}]}}",
+     ERR_UNSUPPORTED, "#/items"},
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"items\":{\"minLength\":99999999}}}}", ERR_LIMIT,
+     "#/properties/a/items: the grammar is too large"},
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"pattern\":\"((a{900}){900}){900}\"}}}", ERR_LIMIT,
+     "#/properties/a"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"null\",\"type\":\"null\"}", ERR_INVAL, "#/type: stands twice"},
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"anyOf\":[{},{\"const\":{\"b\":1,\"c\":{},\"b\":1}}]}}}", ERR_INVAL,
+     "#/properties/a/anyOf/1/const/b: stands twice"},
+    {GRAMMAR_SCHEMA, "{\"items\":{\"enum\":[1,[9007199254740993]]}}", ERR_UNSUPPORTED, "#/items/enum: numbers beyond"},
+    {GRAMMAR_SCHEMA, "{\"const\":-9007199254740992}", ERR_UNSUPPORTED, "#/const: numbers beyond"},
+    {GRAMMAR_SCHEMA,
+     "{\"allOf\":[{\"enum\":[9007199254740991]},{\"enum\":[9007199254740990]}]}", ERR_INVAL, "#: nothing matches"},
     {GRAMMAR_SCHEMA, "{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"number\"}]}", ERR_UNSUPPORTED,
      "#/oneOf"},
     {GRAMMAR_SCHEMA, "{\"oneOf\":[{\"enum\":[\"a\"]},{\"minimum\":3}]}", ERR_UNSUPPORTED, "#/oneOf"},
@@ -465,6 +504,13 @@ static const struct {
     {GRAMMAR_TAG,
      "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"not\":{}},\"end\":\"\"}],\"triggers\":[\"a\"]}",
      ERR_UNSUPPORTED, "structures[0].schema#/not"},
+    {GRAMMAR_TAG,
+     "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"type\":\"null\",\"type\":\"null\"},\"end\":\"\"}],\"triggers\":"
+     "[\"a\"]}",
+     ERR_INVAL, "#/structures/0/schema/type: stands twice"},
+    {GRAMMAR_TAG,
+     "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"minLength\":99999999},\"end\":\"\"}],\"triggers\":[\"a\"]}",
+     ERR_LIMIT, "structures[0].schema#: the grammar is too large"},
 };
 
 START_TEST(refusing)
@@ -685,6 +731,56 @@ START_TEST(bounded)
 }
 END_TEST
 
+/* Schemas in which everything is compared or joined with everything: they end in time, one way or other. */
+START_TEST(merging)
+{
+    static const struct grammar_limits quick = {4 << 20, 10000000, NS_PER_SEC / 4, 64 << 20};
+    enum { N = 40000, CAP = 4 << 20 };
+    static const char *const shapes[] = { /* head, items of the first list, between, of the second, tail */
+        "{\"allOf\":[{\"enum\":[%s]},{\"enum\":[%s]}]}",
+        "{\"oneOf\":[{\"enum\":[%s]},{\"enum\":[%s]}]}",
+        "{\"allOf\":[{\"required\":[%s]},{\"required\":[%s]}]}",
+        "{\"const\":1,\"allOf\":[{\"enum\":[[%s]]},{\"enum\":[[%s]]}]}",
+    };
+    char *source = malloc(CAP), *list[2];
+    struct grammars *all = new_grammars(&quick);
+    for (int k = 0; k < 2; k++) {
+        size_t n = 0;
+        list[k] = malloc(CAP);
+        for (int i = 0; i < N; i++)
+            n += (size_t)snprintf(list[k] + n, CAP - n, "%s\"%c%d\"", i ? "," : "", 'a' + k, i);
+    }
+    for (size_t i = 0; i <= sizeof(shapes) / sizeof(*shapes); i++) {
+        struct grammar *g = NULL;
+        struct err e = {0};
+        int n = 0;
+        if (i < sizeof(shapes) / sizeof(*shapes)) {
+            n = snprintf(source, CAP, shapes[i], list[0], list[1]);
+        } else { /* properties, each of which the other schema limits */
+            n += snprintf(source, CAP, "{\"allOf\":[");
+            for (int k = 0; k < 2; k++) {
+                n += snprintf(source + n, CAP - (size_t)n, "%s{\"additionalProperties\":{\"type\":\"null\"},\"properties\":{",
+                              k ? "," : "");
+                for (int j = 0; j < N; j++)
+                    n += snprintf(source + n, CAP - (size_t)n, "%s\"%c%d\":{}", j ? "," : "", 'a' + k, j);
+                n += snprintf(source + n, CAP - (size_t)n, "}}");
+            }
+            n += snprintf(source + n, CAP - (size_t)n, "]}");
+        }
+        int64_t began = clock_now_ns();
+        int r = grammars_get(all, GRAMMAR_SCHEMA, source, (size_t)n, &g, &e);
+        int64_t took = clock_now_ns() - began;
+        ck_assert_msg(r < 0, "shape %zu", i);
+        /* cJSON's own reading and copying is linear */
+        ck_assert_msg(took < 2 * NS_PER_SEC, "shape %zu: %g s, %s", i, (double)took / 1e9, e.text);
+    }
+    grammars_free(&all);
+    free(list[0]);
+    free(list[1]);
+    free(source);
+}
+END_TEST
+
 START_TEST(found_again)
 {
     struct grammars *all = new_grammars(&limits);
@@ -714,6 +810,7 @@ int main(void)
     tcase_add_loop_test(t, random_grammars, 0, 8);
     tcase_add_test(t, forgetting);
     tcase_add_test(t, bounded);
+    tcase_add_test(t, merging);
     tcase_add_test(t, found_again);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
