@@ -5,7 +5,8 @@
  * other engines run the same requests twice each in random order beside requests that nobody asked about:
  * in batches of any size, with other chunks and pages, one to four threads, pools so small that sequences
  * give their pages back, prefixes found, prompts that go on from earlier answers, choices that fork,
- * pauses and cancels, rows that were parked, or that an engine before put on disk. Each result must be
+ * pauses and cancels, rows that were parked, or that an engine before put on disk, masks of grammars kept or
+ * made anew. Each result must be
  * those bytes.
  *
  * A failing run is repeated with LATENT_TEST_SEED and, to save time, CK_RUN_CASE; what the threads do in
@@ -59,6 +60,7 @@ struct spec {
     struct logit_bias bias[2];
     struct stop_string stop;
     int32_t stop_id;
+    int structure; /* of structures; -1: none */
     struct buf want[MAX_N];
     int32_t answer[MAX_PROMPT]; /* of choice 0 */
     int n_answer;
@@ -79,7 +81,7 @@ struct trial { /* a model and how it is served */
     struct spec specs[MAX_SPECS];
     int n_specs, longest; /* tokens of a sequence */
     /* what the runs came to */
-    int64_t cached, choices, preemptions, from_disk;
+    int64_t cached, choices, structured, preemptions, from_disk;
 };
 
 static struct trial t;
@@ -180,10 +182,28 @@ static void random_wishes(struct spec *s)
     }
 }
 
+/* Something may always follow in these, or they end: none is refused a token. */
+static const struct {
+    enum grammar_kind kind;
+    const char *source;
+} structures[] = {
+    {GRAMMAR_REGEX, "([a-f]{1,3} ?)*"},
+    {GRAMMAR_REGEX, "[^e]{0,40}"},
+    {GRAMMAR_GBNF, "root ::= \"(\" root \")\" root | [a-z ]*"},
+    {GRAMMAR_OBJECT, ""},
+    {GRAMMAR_CHOICE, "[\"the sea\",\"the town\",\"then\"]"},
+    {GRAMMAR_SCHEMA, "{\"type\":\"array\",\"items\":{\"anyOf\":[{\"type\":\"integer\",\"maximum\":99},"
+                     "{\"type\":\"string\",\"maxLength\":9},{\"$ref\":\"#\"}]},\"minItems\":2}"},
+    {GRAMMAR_TAG, "{\"structures\":[{\"begin\":\"a\",\"schema\":{\"enum\":[1,22]},\"end\":\";\"}],"
+                  "\"triggers\":[\"a\"]}"},
+};
+#define N_STRUCTURES ((int)(sizeof(structures) / sizeof(*structures)))
+
 static struct spec *new_spec(void)
 {
     struct spec *s = &t.specs[t.n_specs++];
     memset(s, 0, sizeof(*s));
+    s->structure = t.first_id > 0 && one_in(3) ? below(N_STRUCTURES) : -1;
     for (int i = 0; i < MAX_N; i++)
         buf_init(&s->want[i], (size_t)1 << 24);
     return s;
@@ -227,7 +247,7 @@ static struct gen_request *make_request(struct spec *s, void *user)
 
 struct way { /* how an engine is set up and asked */
     int threads, max_seqs, budget, chunk, page_tokens, window;
-    uint64_t cache_bytes, park_bytes;
+    uint64_t cache_bytes, park_bytes, grammar_bytes;
     int64_t max_step_ns;
     const char *disk;
     bool prefix_cache, noise;
@@ -279,7 +299,9 @@ static void rig_open(struct rig *r, const struct way *y)
                               .max_priority_wait_ns = NS_PER_SEC, .max_fair_keys = 3,
                               .max_step_ns = y->max_step_ns, .park_bytes = y->park_bytes,
                               .disk_path = y->disk, .disk_bytes = 64u << 20, .disk_always = true,
-                              .prefix_cache = y->prefix_cache, .wake = on_wake, .wake_arg = r};
+                              .prefix_cache = y->prefix_cache,
+                              .grammar = {65536, 200000, 60 * NS_PER_SEC, y->grammar_bytes},
+                              .wake = on_wake, .wake_arg = r};
     memset(r, 0, sizeof(*r));
     pthread_mutex_init(&r->lock, NULL);
     pthread_cond_init(&r->woken, NULL);
@@ -409,12 +431,21 @@ static void submit(struct rig *r, struct flight *f, struct spec *s, bool noise)
 {
     struct err e = {0};
     struct gen_request *q = make_request(s, f);
+    struct grammar *g = NULL;
+    if (s->structure >= 0) {
+        const char *source = structures[s->structure].source;
+        ck_assert_msg(engine_grammar(r->eng, structures[s->structure].kind, source, strlen(source), &g, &e) == 0,
+                      "%s", e.text);
+        t.structured++;
+    }
+    q->grammar = g;
     *f = (struct flight){.spec = s, .noise = noise, .live = q->n};
     for (int i = 0; i < MAX_N; i++) {
         buf_init(&f->tokens[i], (size_t)1 << 24);
         buf_init(&f->text[i], (size_t)1 << 24);
     }
     ck_assert_msg(engine_submit(r->eng, q, &f->id, &e) == 0, "%s (seed %llu)", e.text, seed);
+    grammar_put(&g);
 }
 
 static void disturb(struct rig *r, struct flight *f, int n)
@@ -470,7 +501,8 @@ static void run_all(struct rig *r, const struct way *y, const int *order, int n,
 /* --- trials ------------------------------------------------------------------------------------ */
 
 static const struct way alone = {.threads = 1, .max_seqs = MAX_N, .budget = 512, .chunk = 256,
-                                 .page_tokens = 32, .window = 1, .cache_bytes = 64u << 20};
+                                 .page_tokens = 32, .window = 1, .cache_bytes = 64u << 20,
+                                 .grammar_bytes = 64u << 20};
 
 /* Runs what is asked alone, keeping the results; then again as what comes next in the conversations. */
 static void reference(void)
@@ -512,6 +544,7 @@ static struct way random_way(int run)
     struct way y = {.threads = 1 + below(4), .max_seqs = MAX_N + below(16), .chunk = 1 + below(300),
                     .page_tokens = 8 << below(4), .prefix_cache = run == 0 || below(5),
                     .window = 1 + below(20), .noise = true};
+    y.grammar_bytes = (uint64_t)1 << (one_in(2) ? 0 : 26); /* masks are made anew, or kept */
     y.park_bytes = one_in(2) ? 0 : (uint64_t)1 << (16 + below(10));
     y.max_step_ns = one_in(2) ? 0 : 1 + below(20 * (int)NS_PER_MS);
     y.budget = y.max_seqs + below(one_in(2) ? 60 : 500);
@@ -550,14 +583,15 @@ static void run_trial(void)
     for (int i = 0; i < t.n_specs; i++)
         for (int k = 0; k < MAX_N; k++)
             buf_done(&t.specs[i].want[k]);
-    printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld tokens from the cache, %lld "
-           "rows from disk, %lld preemptions, %.1f s\n",
+    printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld requests with grammars, %lld tokens "
+           "from the cache, %lld rows from disk, %lld preemptions, %.1f s\n",
            cpu_level_name(t.level), (int)t.cache_type, t.n_specs, t.runs, (long long)t.choices,
-           (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions,
+           (long long)t.structured, (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions,
            (double)(clock_now_ns() - began) / 1e9);
     fflush(stdout);
     /* or nothing was put to the test */
     ck_assert(!t.thorough || (t.cached > 0 && t.preemptions > 0));
+    ck_assert(!t.first_id || t.n_base < 7 || t.structured > 0);
 }
 
 static const enum engine_cache_type cache_types[] = {ENGINE_CACHE_BF16, ENGINE_CACHE_F32, ENGINE_CACHE_INT8,

@@ -243,6 +243,45 @@ START_TEST(test_banned)
 }
 END_TEST
 
+/* A mask leaves the draw of what it allows as it is; nothing left and not finite are two errors. */
+START_TEST(test_masked)
+{
+    float x[N], y[N];
+    int32_t id, only, all[N];
+    uint32_t mask[N / 32 + 1];
+    for (int kind = 0; kind < 3; kind++) {
+        struct sampling_params p = neutral;
+        p.temperature = kind == 0 ? 0 : 0.8f;
+        p.top_k = kind == 2 ? 5 : 0;
+        struct sampler *s = make(&p);
+        for (int i = 0; i < 300; i++) {
+            random_logits(x);
+            memcpy(y, x, sizeof(x));
+            memset(mask, 0, sizeof(mask));
+            for (int k = 0; k < N; k++) {
+                all[k] = k;
+                if (k % 7 == i % 7)
+                    mask[k / 32] |= 1u << (k % 32);
+                else
+                    y[k] = -1e30f;
+            }
+            ck_assert_int_eq(sampler_pick_masked(s, scratch, x, mask, NULL, 0, i, &id), 0);
+            ck_assert_int_eq(id % 7, i % 7);
+            ck_assert_int_eq(sampler_pick(s, scratch, y, NULL, 0, i, &only), 0);
+            ck_assert_int_eq(id, only);
+        }
+        ck_assert_int_eq(sampler_pick_masked(s, scratch, x, mask, all, N, 0, &id), ERR_LIMIT);
+        memset(mask, 0, sizeof(mask));
+        ck_assert_int_eq(sampler_pick_masked(s, scratch, x, mask, NULL, 0, 0, &id), ERR_LIMIT);
+        x[5] = NAN; /* allowed or not */
+        ck_assert_int_eq(sampler_pick_masked(s, scratch, x, mask, NULL, 0, 0, &id), ERR_INTERNAL);
+        x[5] = INFINITY;
+        ck_assert_int_eq(sampler_pick_masked(s, scratch, x, mask, NULL, 0, 0, &id), ERR_INTERNAL);
+        sampler_free(&s);
+    }
+}
+END_TEST
+
 /* --- a large vocabulary ----------------------------------------------------------------------------- */
 
 enum { LARGE = 20011, DRAWS = 200 };
@@ -502,6 +541,7 @@ int main(void)
     tcase_add_test(tc, test_seed);
     tcase_add_test(tc, test_penalties);
     tcase_add_test(tc, test_banned);
+    tcase_add_test(tc, test_masked);
     tcase_add_loop_test(tc, test_large, 0, 4 * N_SHAPES);
     tcase_add_test(tc, test_large_equal);
     tcase_add_test(tc, test_large_logprobs);
