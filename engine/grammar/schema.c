@@ -277,7 +277,8 @@ static bool type_allows(unsigned types, const cJSON *v)
 static int32_t one_value(struct schema *c, int32_t from, const cJSON *v, const char *keyword)
 {
     if (!schema_exact(v))
-        schema_fail(c, ERR_UNSUPPORTED, keyword, "numbers beyond 2^53 are not supported: digits would be lost");
+        schema_fail(c, ERR_UNSUPPORTED, keyword,
+                    "numbers beyond 2^53 are not supported: digits would be lost");
     return c->b->failed ? 0 : schema_json(c, from, v);
 }
 
