@@ -174,6 +174,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
         .max_seqs = c->max_num_seqs,
         .max_position = c->max_model_len,
         .decompressed = eng->scheme.block > 0,
+        .mla_product = eng->scheme.product,
         .progress = on_progress,
         .progress_arg = eng};
     if (opt.max_logit_rows > opt.max_batch_tokens)

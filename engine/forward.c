@@ -43,7 +43,7 @@ struct layer {
     bool ends_group;            /* the last of attentions_per_layer */
     uint32_t first_plane, n_planes;
     int rows_from;              /* as in layer_tensors */
-    size_t plane_offsets[ATTENTION_MAX_PLANES]; /* in a page; set by model_bind_cache */
+    size_t *plane_offsets;      /* in a page; set by model_bind_cache */
 };
 
 /* What a call keeps from layer to layer. */
@@ -190,9 +190,9 @@ static int plan_layers(struct model *m, const struct checkpoint *ck, struct err 
 {
     const struct model_config *c = &m->config;
     int n = c->num_hidden_layers, group = c->attentions_per_layer > 1 ? c->attentions_per_layer : 1;
+    struct kv_plane planes[ATTENTION_MAX_PLANES];
     m->layers = calloc((size_t)n, sizeof(*m->layers));
-    m->planes = calloc((size_t)n * ATTENTION_MAX_PLANES, sizeof(*m->planes));
-    if (!m->layers || !m->planes)
+    if (!m->layers)
         return err_set(e, ERR_NOMEM, "out of memory while loading the model");
     for (int i = 0; i < n; i++) {
         struct layer *l = &m->layers[i];
@@ -200,15 +200,23 @@ static int plan_layers(struct model *m, const struct checkpoint *ck, struct err 
         int r = find_mechanism(m, name ? name : "mla", &l->mechanism, e);
         if (r < 0)
             return r;
-        l->first_plane = m->n_planes;
-        l->n_planes =
-            (uint32_t)l->mechanism->ops->planes(c, &ck->layers[i], m->row_type, m->planes + m->n_planes);
+        uint32_t k = (uint32_t)l->mechanism->ops->planes(c, &ck->layers[i], m->row_type, planes);
+        struct kv_plane *all = realloc(m->planes, ((size_t)m->n_planes + k + 1) * sizeof(*all));
         l->rows_from = ck->layers[i].rows_from;
-        for (uint32_t p = 0; p < l->n_planes; p++)
-            if (m->planes[m->n_planes + p].tokens_per_row == ATTENTION_WHOLE_PAGE)
-                m->planes[m->n_planes + p].tokens_per_row = m->limits.page_tokens;
+        size_t visible = l->rows_from ? m->layers[l->rows_from - 1].n_planes : k;
+        l->plane_offsets = calloc(visible + 1, sizeof(*l->plane_offsets));
+        m->planes = all ? all : m->planes;
+        if (!all || !l->plane_offsets)
+            return err_set(e, ERR_NOMEM, "out of memory while loading the model");
+        for (uint32_t p = 0; p < k; p++) {
+            if (planes[p].tokens_per_row == ATTENTION_WHOLE_PAGE)
+                planes[p].tokens_per_row = m->limits.page_tokens;
+            m->planes[m->n_planes + p] = planes[p];
+        }
+        l->first_plane = m->n_planes;
+        l->n_planes = k;
         l->ends_group = i % group == group - 1;
-        m->n_planes += l->n_planes;
+        m->n_planes += k;
     }
     return 0;
 }
@@ -376,6 +384,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
         .page_tokens = opt->page_tokens,
         .row_type = m->row_type,
         .decompressed = opt->decompressed,
+        .product = (enum mla_product_kind)opt->mla_product,
         .scratch = &m->scratch,
         .ropes = &m->ropes,
     };
@@ -406,6 +415,7 @@ void model_free(struct model **mp)
     for (int i = 0; m->layers && i < m->config.num_hidden_layers; i++) {
         struct layer *l = &m->layers[i];
         free(l->attn_norm);
+        free(l->plane_offsets);
         if (l->mechanism)
             l->mechanism->ops->layer_free(l->attention);
         ffn_layer_free(l->ffn);

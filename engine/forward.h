@@ -33,6 +33,7 @@ struct model_options {
     int max_seqs;         /* sequences of one forward call */
     int max_position;     /* positions served; at most the model's max_position_embeddings */
     bool decompressed;    /* sequences may be marked so in a batch; costs memory for weights */
+    int mla_product;      /* enum mla_product_kind (step.h): how absorbed queries are made */
     /* Called now and then while weights are packed; fraction 0..1. May be NULL. Returning non-zero
      * stops the load with ERR_CANCELED. */
     int (*progress)(void *arg, float fraction);

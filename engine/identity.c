@@ -70,7 +70,8 @@ int engine_identity(const struct checkpoint *ck, const struct engine_config *cfg
         return err_set(e, ERR_NOMEM, "out of memory");
     /* Long contexts may turn positions differently (longrope). */
     int positions = ck->config.rope_scaling.type == ROPE_SCALING_LONGROPE ? cfg->max_model_len : 0;
-    const int64_t facts[] = {ROWS_VERSION, cfg->level, cfg->cache_type, scheme->block, positions};
+    const int64_t facts[] = {ROWS_VERSION, cfg->level, cfg->cache_type, scheme->block, positions,
+                             scheme->product};
     hash64_stream_add(h, facts, sizeof(facts));
     r = add_program(h, e);
     if (r == 0) {

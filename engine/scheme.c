@@ -96,6 +96,9 @@ struct scheme scheme_choose(enum mla_scheme wanted, int block, enum cpu_level le
     if (!shape_of(ck, &s))
         return r;
     r.expected = scheme_expected(kern_table(level)->level, &s); /* of the kernels there are */
+    r.product = wanted == MLA_REUSE       ? MLA_PRODUCT_KEPT
+                : wanted == MLA_RECOMPUTE ? MLA_PRODUCT_MADE
+                                          : MLA_FACTORS;
     if (wanted == MLA_DECOMPRESSED || (wanted == MLA_AUTO && scheme_favours_decompressed(&r.expected)))
         r.block = block;
     return r;

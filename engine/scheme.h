@@ -25,7 +25,9 @@
 #include "engine/model/checkpoint.h"
 
 enum prompt_products { PRODUCTS_AUTO = 0, PRODUCTS_INT8, PRODUCTS_BF16 };
-enum mla_scheme { MLA_AUTO = 0, MLA_ABSORBED, MLA_DECOMPRESSED };
+/* reuse and recompute are absorbed, with the product of the two matrices of a query (mla_product in
+ * step.h). */
+enum mla_scheme { MLA_AUTO = 0, MLA_ABSORBED, MLA_DECOMPRESSED, MLA_REUSE, MLA_RECOMPUTE };
 
 /* Of a query, a key and a head, on one thread. */
 struct scheme_cost {
@@ -42,6 +44,7 @@ struct scheme {
     int block;                   /* positions; 0: all prompts go absorbed */
     struct scheme_cost expected; /* by the table; both 0: the model has no such attention */
     struct scheme_cost measured; /* by scheme_measure; both 0: it was not */
+    int product;                 /* enum mla_product_kind */
     bool rounded;                /* products of prompts go by mul_rounded */
 };
 

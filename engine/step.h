@@ -63,6 +63,10 @@ static inline void scratch_need(struct scratch *s, size_t n_bytes)
     s->n_bytes = n_bytes > s->n_bytes ? n_bytes : s->n_bytes;
 }
 
+/* How absorbed queries of latent attention are made (arXiv 2506.02523): by the two factors in turn, or
+ * by their product, kept as weights or made anew in every step. */
+enum mla_product_kind { MLA_FACTORS = 0, MLA_PRODUCT_KEPT, MLA_PRODUCT_MADE };
+
 /* Limits that work space is allocated for. */
 struct step_limits {
     int max_rows, max_seqs, n_threads;
@@ -70,6 +74,7 @@ struct step_limits {
     uint32_t page_tokens;
     enum tensor_type row_type;
     bool decompressed; /* spans may say so */
+    enum mla_product_kind product;
     struct scratch *scratch;
     struct rope_tables *ropes;
 };

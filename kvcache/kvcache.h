@@ -114,7 +114,8 @@ int kv_seq_reserve(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens) LATENT_
  * become full are sealed and enter the prefix index; when an equal sealed page is already there the
  * sequence switches to that one and its own copy becomes free at kv_step_end. */
 void kv_seq_commit(struct kv *kv, struct kv_seq *seq, const int32_t *tokens, uint32_t n_tokens);
-/* Cuts to n_tokens (at most the length). An open tail page that came from a sealed one is copied, so
+/* Cuts to n_tokens (at most the length), or fewer: to a multiple of every plane's tokens_per_row, since a row of
+ * several tokens stands for its last one and cannot go back; kv_seq_length tells. An open tail page that came from a sealed one is copied, so
  * that sealed pages never change; that copy may fail with ERR_NOSPACE (nothing changed). */
 int kv_seq_truncate(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens) LATENT_MUST_CHECK;
 /* A new sequence with the same contents: sealed pages shared, the open page copied. ERR_NOSPACE,

@@ -149,9 +149,10 @@ void kv_seq_commit(struct kv *kv, struct kv_seq *s, const int32_t *tokens, uint3
 
 int kv_seq_truncate(struct kv *kv, struct kv_seq *s, uint32_t n_tokens)
 {
-    uint32_t p = kv->page_tokens, keep = kv_pages_for(kv, n_tokens);
     if (n_tokens >= s->n_tokens)
         return 0;
+    n_tokens -= n_tokens % kv->tail_unit;
+    uint32_t p = kv->page_tokens, keep = kv_pages_for(kv, n_tokens);
     if (n_tokens % p) {
         uint32_t id = s->page_ids[keep - 1];
         if (kv->pages[id].state == PAGE_SEALED) {

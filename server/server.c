@@ -286,6 +286,8 @@ static enum mla_scheme mla_scheme(const char *name)
 {
     return !strcmp(name, "absorbed")       ? MLA_ABSORBED
            : !strcmp(name, "decompressed") ? MLA_DECOMPRESSED
+           : !strcmp(name, "reuse")        ? MLA_REUSE
+           : !strcmp(name, "recompute")    ? MLA_RECOMPUTE
                                            : MLA_AUTO;
 }
 

@@ -28,6 +28,7 @@ struct bench_options {
     int cache_type; /* index into the choices of cache_type (server/conf.def) */
     const char *kernel; /* mode kernels: only this kernel or weight type; NULL: all */
     bool json, profile;
+    int scheme; /* mode schemes: enum mla_scheme in hand */
 };
 
 /* --- the machine ------------------------------------------------------------------------------- */
@@ -52,6 +53,7 @@ double bench_float_peak(const struct bench_machine *m);
  * `shared` are common to all; n_logits of the new tokens of each are answered. */
 struct bench_step {
     int n_seqs, n_tokens, context, shared, n_logits;
+    int scheme; /* enum mla_scheme of latent attention; MLA_AUTO: the cheaper of absorbed and decompressed */
 };
 
 struct bench_cost {
@@ -101,11 +103,13 @@ void bench_row_values(struct bench_row *row, double *v, int n);
 
 /* --- modes ------------------------------------------------------------------------------------- */
 
-enum bench_mode { MODE_KERNELS, MODE_DECODE, MODE_BATCH, MODE_SHARED, MODE_PREFILL, MODE_SERVE };
+enum bench_mode { MODE_KERNELS, MODE_DECODE, MODE_BATCH, MODE_SHARED, MODE_PREFILL, MODE_SERVE, MODE_SCHEMES };
 
 /* Each reports its rows; errors through e. */
 int bench_model_run(const struct bench_options *o, enum bench_mode mode, const char *name,
                     const struct bench_machine *m, struct err *e) LATENT_MUST_CHECK;
+int bench_schemes_run(const struct bench_options *o, const struct bench_machine *m,
+                      struct err *e) LATENT_MUST_CHECK;
 int bench_serve_run(const struct bench_options *o, const struct bench_machine *m,
                     struct err *e) LATENT_MUST_CHECK;
 int bench_kernels_run(const struct bench_options *o, const struct bench_machine *m,

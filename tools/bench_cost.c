@@ -7,6 +7,8 @@
 
 #include <math.h>
 
+#include "engine/attention/family.h"
+#include "engine/scheme.h"
 #include "tools/bench.h"
 
 
@@ -23,6 +25,43 @@ static void add(struct bench_cost *c, const struct tensor *t, double bytes, doub
 static double values(const struct tensor *t)
 {
     return (double)t->ne[0] * (double)t->ne[1] * (double)(t->ne[2] > 0 ? t->ne[2] : 1);
+}
+
+/* What queries by a product cost beside absorbed ones, with q_b (or q_proj) counted already: the product's
+ * multiply-adds a row instead of those of its factors; kept, its bytes instead of theirs; made, what making it
+ * takes in every step. */
+static void add_product(struct bench_cost *c, const struct model_config *mc, const struct layer_tensors *l,
+                        double rows, bool made, double kv_bytes)
+{
+    const struct tensor *q = mc->q_lora_rank > 0 ? &l->q_b : &l->q_proj;
+    double heads = mc->num_attention_heads, rank = mc->kv_lora_rank, nope = mc->qk_nope_head_dim;
+    double rope = mc->qk_rope_head_dim, v = mc->v_head_dim, n_in = (double)q->ne[0];
+    double factors = nope * (n_in + rank), *macs = kern_act_is_q8(q->type) ? &c->integer_macs : &c->float_macs;
+    *macs -= rows * heads * factors;
+    c->float_macs += rows * heads * rank * n_in;
+    if (made)
+        c->float_macs += heads * rank * nope * n_in;
+    else
+        c->bytes += heads * rank * n_in * (kern_act_is_q8(q->type) ? 2.0 : (double)q->n_bytes / values(q)) -
+                    (double)q->n_bytes * nope / (nope + rope) - kv_bytes * nope / (nope + v);
+}
+
+/* A layer of the attention family: its own weights, and what a query and a key cost it. */
+static struct bench_cost family(const struct model_config *mc, const struct layer_tensors *l,
+                                const struct bench_step *s, double wanted, double row_bytes)
+{
+    struct bench_cost c = {0};
+    struct family_cost each = family_cost(l->family);
+    double longest = (double)s->context + s->n_tokens, n = s->n_seqs;
+    double keys = wanted > 0 ? n * (longest - s->shared) + s->shared : 0;
+    for (int i = 0; i < FAMILY_MAX_TENSORS; i++) {
+        const struct tensor *t = &l->family->t[i];
+        if (i != FAMILY_OUT && t->data && t->ne[1] != mc->vocab_size) /* of a table some rows are read */
+            add(&c, t, (double)t->n_bytes, n * s->n_tokens * values(t));
+    }
+    c.bytes += keys * row_bytes;
+    c.float_macs += n * wanted * (longest - (wanted - 1) / 2) * each.pair_macs + keys * each.key_macs;
+    return c;
 }
 
 static void add_all(struct bench_cost *c, const struct tensor *const *list, int n, double rows)
@@ -51,6 +90,8 @@ static struct bench_cost attention(const struct checkpoint *ck, const struct lay
                                    const struct bench_machine *m)
 {
     const struct model_config *c = &ck->config;
+    if (l->family)
+        return family(c, l, s, wanted, row_bytes);
     double heads = c->num_attention_heads, rank = c->kv_lora_rank, rope = c->qk_rope_head_dim;
     double nope = c->qk_nope_head_dim, v = c->v_head_dim, n = s->n_seqs;
     double longest = (double)s->context + s->n_tokens;
@@ -75,6 +116,10 @@ static struct bench_cost attention(const struct checkpoint *ck, const struct lay
     add(&absorbed, kv, kv_bytes, n * wanted * heads * rank * (nope + v));
     expanded.float_macs += seen * heads * (nope + rope + v);
     add(&expanded, kv, kv_bytes, read * heads * rank * (nope + v));
+    if (s->scheme == MLA_REUSE || s->scheme == MLA_RECOMPUTE)
+        add_product(&absorbed, c, l, n * wanted, s->scheme == MLA_RECOMPUTE, kv_bytes);
+    if (s->scheme != MLA_AUTO)
+        return s->scheme == MLA_DECOMPRESSED ? expanded : absorbed;
     return bench_cost_seconds(&absorbed, m, NULL) <= bench_cost_seconds(&expanded, m, NULL)
                ? absorbed
                : expanded;
@@ -134,7 +179,7 @@ double bench_prefill_seconds(const struct checkpoint *ck, double token_bytes, in
     for (int at = 0; at < n_tokens; at += chunk) {
         const char *limit;
         int n = n_tokens - at < chunk ? n_tokens - at : chunk;
-        struct bench_step s = {1, n, context + at, 0, at + n == n_tokens};
+        struct bench_step s = {1, n, context + at, 0, at + n == n_tokens, 0};
         struct bench_cost c = bench_cost_of(ck, token_bytes, &s, m);
         double t = bench_cost_seconds(&c, m, &limit);
         if (t > longest && ret_limit)

@@ -13,9 +13,15 @@
 #include "base/clock.h"
 #include "engine/pool.h"
 #include "engine/scheme.h"
+#include "engine/step.h"
 #include "tools/bench.h"
 
 #define REAL 256 /* a multiple of any page */
+
+static const char *const schemes[] = {
+    [MLA_AUTO] = NULL, [MLA_ABSORBED] = "absorbed", [MLA_DECOMPRESSED] = "decompressed", [MLA_REUSE] = "reuse",
+    [MLA_RECOMPUTE] = "recompute",
+};
 
 struct rig {
     const struct bench_options *o;
@@ -64,7 +70,10 @@ static int rig_open(struct rig *r, int max_batch, int max_len, struct err *e)
                                .page_tokens = (uint32_t)r->page_tokens,
                                .max_batch_tokens = rows > REAL ? rows : REAL,
                                .max_logit_rows = max_batch, .max_seqs = max_batch,
-                               .max_position = max_len};
+                               .max_position = max_len, .decompressed = o->scheme == MLA_DECOMPRESSED,
+                               .mla_product = o->scheme == MLA_REUSE       ? MLA_PRODUCT_KEPT
+                                              : o->scheme == MLA_RECOMPUTE ? MLA_PRODUCT_MADE
+                                                                           : MLA_FACTORS};
     if ((err = model_new(r->ck, &mo, r->pool, &r->model, e)) < 0)
         return err;
     struct kv_config kc = {.page_tokens = mo.page_tokens, .max_seqs = (uint32_t)max_batch + 2,
@@ -166,7 +175,7 @@ static void decode_steps(struct rig *r, struct group *g, int n, int steps, int s
             g->tok[i] = token_of(r, (uint64_t)(i * 7919 + t + salt * 31));
             g->fs[i] = (struct forward_seq){kv_seq_pages(g->seq[i], NULL),
                                             (int32_t)kv_seq_length(g->seq[i]), 1, &g->tok[i], 1,
-                                            false, false};
+                                            r->o->scheme == MLA_DECOMPRESSED, false};
         }
         struct forward_batch b = {n, g->fs, r->logits};
         kv_step_begin(r->kv);
@@ -206,7 +215,7 @@ static void decode_row(struct rig *r, struct group *g, int n, int context, int s
         for (int i = 0; i < n; i++)
             must(kv_seq_truncate(r->kv, g->seq[i], (uint32_t)context), "cache");
     }
-    struct bench_step s = {n, 1, context + tokens / 2, shared, 1};
+    struct bench_step s = {n, 1, context + tokens / 2, shared, 1, r->o->scheme};
     struct bench_cost c = bench_cost_of(r->ck, r->token_bytes, &s, r->machine);
     double bound = n / bench_cost_seconds(&c, r->machine, &limit);
     struct bench_row row = {
@@ -214,7 +223,10 @@ static void decode_row(struct rig *r, struct group *g, int n, int context, int s
                    {"tokens", NULL, tokens},
                    {"cache_type", bench_cache_type_name(r->o->cache_type), 0},
                    {"cpu", cpu_level_name(r->machine->level), 0},
-                   {"threads", NULL, r->machine->threads}},
+                   {"threads", NULL, r->machine->threads},
+                   {r->o->scheme ? "scheme" : NULL, schemes[r->o->scheme], 0},
+                   {r->o->scheme ? "mmacs" : NULL, NULL, (int64_t)((c.float_macs + c.integer_macs) / 1e6)},
+                   {r->o->scheme ? "read_mb" : NULL, NULL, (int64_t)(c.bytes / 1e6)}},
         .profile_seconds = seconds};
     report(r, &row, rate, bound, limit);
 }
@@ -283,6 +295,18 @@ static void prefill_row(struct rig *r, int tokens, int context)
                    {"threads", NULL, r->machine->threads}},
         .profile_seconds = seconds};
     report(r, &row, rate, tokens / least, limit);
+}
+
+/* Decode steps in each of the four schemes of latent attention. */
+int bench_schemes_run(const struct bench_options *o, const struct bench_machine *m, struct err *e)
+{
+    int r = 0;
+    for (int scheme = MLA_ABSORBED; r == 0 && scheme <= MLA_RECOMPUTE; scheme++) {
+        struct bench_options one = *o;
+        one.scheme = scheme;
+        r = bench_model_run(&one, MODE_DECODE, "schemes", m, e);
+    }
+    return r;
 }
 
 int bench_model_run(const struct bench_options *o, enum bench_mode mode, const char *name,

@@ -81,7 +81,7 @@ void bench_report_machine(const struct bench_machine *m)
 void bench_report_model(const struct checkpoint *ck, double token_bytes)
 {
     struct bench_machine none = {0};
-    struct bench_step one = {1, 1, 0, 0, 1};
+    struct bench_step one = {1, 1, 0, 0, 1, 0};
     double active = bench_cost_of(ck, 0, &one, &none).bytes;
     if (out.has_model)
         return;

@@ -134,7 +134,7 @@ static int row_run(struct rig *r, int n, int n_prompt, int n_out, struct err *e)
         const char *prefill_limit = "memory", *limit;
         double prefill = bench_prefill_seconds(r->ck, token_bytes, n_prompt, 0, r->o->chunk, r->machine,
                                                &prefill_limit);
-        struct bench_step s = {n, 1, n_prompt + n_out / 2, 0, 1};
+        struct bench_step s = {n, 1, n_prompt + n_out / 2, 0, 1, 0};
         struct bench_cost c = bench_cost_of(r->ck, token_bytes, &s, r->machine);
         double step = bench_cost_seconds(&c, r->machine, &limit), whole = n * prefill + (n_out - 1) * step;
         report(r, n, n_prompt, n_out, "output", "tokens/s", t.rate, t.n_rates, n * n_out / whole,

@@ -23,6 +23,8 @@ static const struct {
     [MODE_PREFILL] = {"prefill", "--tokens prompt tokens behind --context tokens"},
     [MODE_SERVE] = {"serve", "--batch requests at once through scheduler and sampling: --context\n"
                              "            prompt tokens and --tokens out each"},
+    [MODE_SCHEMES] = {"schemes", "decode in each scheme of latent attention (mla_scheme), with the\n"
+                                 "            multiply-adds and bytes that each should take a step"},
 };
 enum { N_MODES = sizeof(modes) / sizeof(modes[0]) };
 
@@ -219,6 +221,7 @@ static int run_all(const struct bench_options *o, enum bench_mode mode, struct e
             bench_report_machine(&m);
             r = mode == MODE_KERNELS ? bench_kernels_run(o, &m, e)
                 : mode == MODE_SERVE ? bench_serve_run(o, &m, e)
+                : mode == MODE_SCHEMES ? bench_schemes_run(o, &m, e)
                                      : bench_model_run(o, mode, modes[mode].name, &m, e);
         }
     return r;

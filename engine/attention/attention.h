@@ -17,7 +17,7 @@
 /* tokens_per_row of a stream with one row for each page: the state after its last token so far. */
 #define ATTENTION_WHOLE_PAGE 0
 /* Streams that one layer may keep. */
-#define ATTENTION_MAX_PLANES 4
+#define ATTENTION_MAX_PLANES (2 * 1024 + 4)
 
 struct attention_args {
     const struct step *step;

@@ -64,7 +64,18 @@ int family_plan_groups(struct family_plan *p, int n, int k_off, int v_off, int s
     int each = p->shape.n_heads / n;
     p->shape.n_groups = n;
     for (int g = 0; g < n; g++)
-        p->groups[g] = (struct paged_group){g * each, each, k_off + g * step, v_off + g * step};
+        p->groups[g] = (struct paged_group){g * each, each, 0, k_off + g * step, v_off + g * step};
+    return 0;
+}
+
+int family_plan_streams(struct family_plan *p, int n)
+{
+    if (family_plan_groups(p, n, 0, p->shape.dk, 0) < 0)
+        return ERR_NOMEM;
+    p->row_elems = p->shape.dk + p->shape.dv;
+    p->row_planes = n;
+    for (int g = 0; g < n; g++)
+        p->groups[g].plane = g;
     return 0;
 }
 
@@ -94,6 +105,16 @@ static void plan_done(struct family_plan *p)
     p->groups = NULL;
 }
 
+struct family_cost family_cost(const struct family_layer *l)
+{
+    struct family_plan p;
+    (void)!plan_of(l, TT_F32, &p);
+    double each = p.shape.tokens_per_row ? p.shape.tokens_per_row : 1;
+    struct family_cost c = {p.shape.n_heads * (double)(p.shape.dk + p.shape.dv) / each, p.make_macs};
+    plan_done(&p);
+    return c;
+}
+
 static int family_planes(const struct model_config *c, const struct layer_tensors *t,
                          enum tensor_type row_type, struct kv_plane *ret)
 {
@@ -104,7 +125,8 @@ static int family_planes(const struct model_config *c, const struct layer_tensor
         return 0;
     (void)!plan_of(t->family, row_type, &p); /* the sizes of rows need no memory */
     uint32_t each = (uint32_t)(p.shape.tokens_per_row ? p.shape.tokens_per_row : 1);
-    ret[n++] = (struct kv_plane){(uint32_t)p.shape.format.row_bytes, each, 64};
+    while (n == 0 || n < p.row_planes)
+        ret[n++] = (struct kv_plane){(uint32_t)p.shape.format.row_bytes, each, 64};
     if (p.side_bytes)
         ret[n++] = (struct kv_plane){(uint32_t)p.side_bytes, 1, 64};
     if (p.state_floats)
@@ -369,7 +391,7 @@ static void run_part(struct family_call *c)
     const struct family_plan *p = &c->l->plan;
     size_t found = (size_t)p->shape.n_heads * (size_t)p->shape.dv, hidden = (size_t)c->l->l.hidden;
     m->query(c);
-    struct paged_call pc = {&p->shape, &c->part, c->a->plane_offsets[0], NULL, c->q, c->z, c->own, c};
+    struct paged_call pc = {&p->shape, &c->part, c->a->plane_offsets, NULL, c->q, c->z, c->own, c};
     paged_attend(c->w->paged, c->st, &pc);
     if (m->output)
         m->output(c);

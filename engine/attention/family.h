@@ -79,7 +79,9 @@ struct family_plan {
     struct paged_group *groups; /* [shape.n_groups], malloc'd; or NULL */
     struct paged_make make;   /* rows: NULL: none */
     int make_elems;           /* of a made row */
+    double make_macs;         /* multiply-adds that making a token's row takes, all groups */
     int row_elems, row_tail;  /* of the cache row; its last values, which 8 bits would blur */
+    int row_planes;           /* so many such rows a token, each a stream of its own; 0: one */
     int side_bytes;           /* beside each cache row, or 0 */
     int state_floats;         /* of a sequence, after its last token of each page, or 0 */
     int write_floats, query_floats;
@@ -94,6 +96,8 @@ struct family_plan {
 };
 /* Counts one family_project: n vectors of a row of that width, by that many matrices. */
 void family_plan_vecs(struct family_plan *p, int n, int width, int n_matrices);
+/* Groups of equal size over all heads, each with a stream of its own whose rows are [key | value]. */
+int family_plan_streams(struct family_plan *p, int n);
 /* Groups of equal size over all heads, keys and values of group g at k_off + g * step and v_off + g *
  * step. */
 int family_plan_groups(struct family_plan *p, int n, int k_off, int v_off, int step);
@@ -224,6 +228,9 @@ void family_rms(const struct family_call *c, const float *x, const float *w, int
 void family_rms_all(struct family_call *c, struct family_vecs x, const float *w, int n);
 /* x = softmax(x + bias) of a few values: of gates and routers. */
 void family_softmax(float *x, const float *bias, int n);
+/* Stores a row [key | value] of stream `plane`, put together at `row`. */
+void family_store_pair(const struct family_call *c, int i, int plane, const float *k, const float *v,
+                       float *row);
 /* Stores the cache row of row i of all; and where what lies beside it is. */
 void family_store(const struct family_call *c, int i, const float *row);
 /* The span of all that row i is in. */
@@ -266,6 +273,13 @@ struct family_mechanism {
 };
 /* The output projection is slot FAMILY_OUT of every mechanism. */
 #define FAMILY_OUT 0
+
+/* Multiply-adds in float of attention itself: of a query token and a row it sees, all heads; and of a
+ * row that is made when it is read. */
+struct family_cost {
+    double pair_macs, key_macs;
+};
+struct family_cost family_cost(const struct family_layer *l);
 
 const struct family_mechanism *family_find(const char *name);
 void family_names(char *dst, size_t dst_bytes); /* "gqa, mfa, .." */

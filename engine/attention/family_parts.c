@@ -321,6 +321,20 @@ void family_softmax(float *x, const float *bias, int n)
         x[i] /= sum;
 }
 
+static int row_planes(const struct family_call *c)
+{
+    return c->l->plan.row_planes ? c->l->plan.row_planes : 1;
+}
+
+void family_store_pair(const struct family_call *c, int i, int plane, const float *k, const float *v,
+                       float *row)
+{
+    const struct paged_shape *s = &c->l->plan.shape;
+    memcpy(row, k, (size_t)s->dk * sizeof(float));
+    memcpy(row + s->dk, v, (size_t)s->dv * sizeof(float));
+    paged_store(c->st, c->all, i, c->a->plane_offsets[plane], &s->format, row);
+}
+
 void family_store(const struct family_call *c, int i, const float *row)
 {
     paged_store(c->st, c->all, i, c->a->plane_offsets[0], &c->l->plan.shape.format, row);
@@ -342,14 +356,15 @@ const struct span *family_span(const struct family_call *c, int i)
 unsigned char *family_side(const struct family_call *c, const struct span *sp, int position)
 {
     uint32_t t = (uint32_t)position, page = c->st->page_tokens;
-    return sp->pages[t / page] + c->a->plane_offsets[1] + (size_t)(t % page) * (size_t)c->l->plan.side_bytes;
+    return sp->pages[t / page] + c->a->plane_offsets[row_planes(c)] +
+           (size_t)(t % page) * (size_t)c->l->plan.side_bytes;
 }
 
 float *family_state(const struct family_call *c, const struct span *sp, int position)
 {
     if (position < 0)
         return NULL;
-    int plane = c->l->plan.side_bytes ? 2 : 1;
+    int plane = row_planes(c) + (c->l->plan.side_bytes > 0);
     return (float *)(void *)(sp->pages[(uint32_t)position / c->st->page_tokens] + c->a->plane_offsets[plane]);
 }
 

@@ -8,7 +8,7 @@ libengine_a_SOURCES += \
 	%D%/family/gla.c %D%/family/mla.c %D%/family/mla_kvr.c %D%/family/mla_vlm.c %D%/family/mlra.c \
 	%D%/family/cca.c %D%/family/eg_mla.c %D%/family/mtla.c %D%/family/lrkv.c %D%/family/mka.c %D%/family/moas.c %D%/family/tucker.c \
 	%D%/dsa.c %D%/topk.c %D%/topk.h \
-	%D%/mla.c %D%/mla.h \
+	%D%/mla.c %D%/mla.h %D%/mla_product.c %D%/mla_product.h \
 	%D%/mla_decompressed.c %D%/mla_decompressed.h \
 	%D%/paged.c %D%/paged.h \
 	%D%/stack.c %D%/stack.h \

@@ -8,6 +8,7 @@
  *
  * Key = whole row, value = its first kv_lora_rank elements: this is the absorbed scheme. Spans that say so
  * go by the other one, in which the rows are multiplied out (mla_decompressed.h) and attended by q_h itself.
+ * Absorbed queries may also be made by the product of W_qb and W_UK (mla_product.h).
  * W_UK^T and W_UV are kept per head, W_UK only where the second scheme may be asked for. Factors of the
  * latents (mla_scale_q_lora, mla_scale_kv_lora) are folded into the weights of their norms.
  *
@@ -17,6 +18,7 @@
 
 #include "engine/attention/mla.h"
 #include "engine/attention/mla_decompressed.h"
+#include "engine/attention/mla_product.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -28,6 +30,7 @@ struct mla_layer {
     struct matrix kv_a, o;
     struct matrix *w_uk, *w_uv; /* [heads]: nope -> kv_lora_rank, kv_lora_rank -> v_head_dim */
     struct matrix *w_k;         /* [heads]: kv_lora_rank -> nope; NULL: absorbed only */
+    struct mla_product *product; /* of absorbed queries, or NULL: by the factors */
     float *q_a_norm, *kv_a_norm;
     int n_heads;
 };
@@ -56,6 +59,7 @@ struct mla_work {
     float *q_abs;              /* [rows][heads][kv_lora_rank + rope] */
     unsigned char *head_act;   /* prepared q_nope, then prepared z, per row and head */
     float *z;                  /* [rows][heads][kv_lora_rank] */
+    struct mla_product_work *making; /* NULL: no layer makes products */
     unsigned char *packed;     /* queries of the decompressed scheme */
     unsigned char *out_act;
     float *y;                  /* [rows][hidden] */
@@ -102,6 +106,7 @@ static void mla_layer_free(void *p)
     matrix_done(&l->q_b);
     matrix_done(&l->kv_a);
     matrix_done(&l->o);
+    mla_product__free(l->product);
     for (int h = 0; h < l->n_heads; h++) {
         if (l->w_uk)
             matrix_done(&l->w_uk[h]);
@@ -122,6 +127,7 @@ static uint64_t mla_layer_bytes(const void *p)
 {
     const struct mla_layer *l = p;
     uint64_t n = l->q_proj.n_bytes + l->q_a.n_bytes + l->q_b.n_bytes + l->kv_a.n_bytes + l->o.n_bytes;
+    n += mla_product__bytes(l->product);
     for (int h = 0; h < l->n_heads; h++)
         n += l->w_uk[h].n_bytes + l->w_uv[h].n_bytes + (l->w_k ? l->w_k[h].n_bytes : 0);
     return n;
@@ -223,7 +229,8 @@ static int mla_layer_new(const struct model_config *c, const struct layer_tensor
     }
     if ((r = matrix_pack(&l->kv_a, &t->kv_a, pool, lp, e)) < 0 ||
         (r = matrix_pack(&l->o, &t->o, pool, lp, e)) < 0 ||
-        (r = pack_heads(l, c, t, pool, lp, e)) < 0)
+        (r = pack_heads(l, c, t, pool, lp, e)) < 0 ||
+        (lim->product != MLA_FACTORS && (r = mla_product__new(c, t, lim->product, &l->product, e)) < 0))
         goto out;
     *ret = l;
     return 0;
@@ -254,6 +261,7 @@ static void mla_work_free(void *p)
     free(w->px);
     free(w->py);
     free(w->list);
+    mla_product__work_free(w->making);
     free(w);
 }
 
@@ -370,6 +378,7 @@ static int mla_work_new(const struct model_config *c, const struct layer_tensors
     w->py = bytes_new(w, n_ptr * sizeof(*w->py));
     w->list = bytes_new(w, (heads + 2) * sizeof(*w->list));
     if (!w->spans || !w->px || !w->py || !w->list || paged_work_new(&s, &part, &w->paged) < 0 ||
+        (lim->product == MLA_PRODUCT_MADE && mla_product__work_new(c, lim, &w->making) < 0) ||
         (lim->decompressed &&
          decompressed__work_new(&w->shape, lim, w->part_rows[1], &w->decompressed) < 0)) {
         mla_work_free(w);
@@ -383,7 +392,8 @@ static uint64_t mla_work_bytes(const void *p)
 {
     const struct mla_work *w = p;
     return w->n_bytes + paged_work_bytes(w->paged) +
-           (w->decompressed ? decompressed__work_bytes(w->decompressed) : 0);
+           (w->decompressed ? decompressed__work_bytes(w->decompressed) : 0) +
+           mla_product__work_bytes(w->making);
 }
 
 static int mla_max_products(const struct model_config *c, const struct layer_tensors *t)
@@ -619,6 +629,68 @@ static void project_queries(struct mla_work *w)
     products_run(w->args->step->products, w->list, 1);
 }
 
+/* --- queries by a product of their matrices ------------------------------------------------------ */
+
+/* The input of the products: the query's latent, or the hidden row. */
+static const void *product_input(const struct mla_work *w, const struct matrix *m, int i)
+{
+    size_t at = (size_t)(w->part_first + i), n = (size_t)w->config->q_lora_rank;
+    return n > 0 ? act_view(m->type, w->q_lora + at * n, w->q_act + at * act_room((int)n))
+                 : normed_act(w, m, w->part.rows[i]);
+}
+
+static void project_rope(struct mla_work *w)
+{
+    const struct matrix *m = mla_product__rope(w->layer->product);
+    for (int i = 0; i < w->part.n_rows; i++) {
+        w->px[i] = product_input(w, m, i);
+        w->py[i] = w->q + (size_t)i * (size_t)m->n_out;
+    }
+    w->list[0] = (struct product){m, w->px, w->py, w->part.n_rows, 0};
+    products_run(w->args->step->products, w->list, 1);
+}
+
+static void rope_rows(void *arg, int r0, int r1, int thread)
+{
+    struct mla_work *w = arg;
+    const struct step *st = w->args->step;
+    const struct model_config *c = st->config;
+    int heads = c->num_attention_heads, rope = c->qk_rope_head_dim, elems = mla_row_elems(c);
+    (void)thread;
+    for (int i = r0; i < r1; i++) {
+        int row = w->part.rows[i];
+        for (int h = 0; h < heads; h++) {
+            float *abs = w->q_abs + ((size_t)i * (size_t)heads + (size_t)h) * (size_t)elems;
+            memcpy(abs + c->kv_lora_rank, w->q + ((size_t)i * (size_t)heads + (size_t)h) * (size_t)rope,
+                   (size_t)rope * sizeof(float));
+            rope_apply(st->kern, st->rope, angles(st->rope_cos, st, row), angles(st->rope_sin, st, row),
+                       abs + c->kv_lora_rank);
+        }
+    }
+}
+
+static void project_by_products(struct mla_work *w)
+{
+    const struct mla_layer *l = w->layer;
+    const struct step *st = w->args->step;
+    int heads = l->n_heads, n = w->part.n_rows, elems = mla_row_elems(w->config);
+    bool kept = mla_product__kept(l->product);
+    project_rope(w);
+    rows_run(st->pool, n, rope_rows, w);
+    for (int h = 0; h < heads; h++) {
+        const struct matrix *m = mla_product__of(l->product, w->making, st, h);
+        for (int i = 0; i < n; i++) {
+            w->px[h * n + i] = product_input(w, m, i);
+            w->py[h * n + i] = w->q_abs + ((size_t)i * (size_t)heads + (size_t)h) * (size_t)elems;
+        }
+        w->list[h] = (struct product){m, w->px + h * n, w->py + h * n, n, 0};
+        if (!kept)
+            products_run(st->products, &w->list[h], 1);
+    }
+    if (kept)
+        products_run(st->products, w->list, heads);
+}
+
 /* The part's rows from queries to the residual stream. */
 static void run_part(struct mla_work *w, bool decompressed, const struct paged_choice *choices)
 {
@@ -630,14 +702,20 @@ static void run_part(struct mla_work *w, bool decompressed, const struct paged_c
     struct place p = {w->scratch->base, 0};
     place_all(w, &p);
     place_part(w, &p, decompressed, n, w->part.n_spans);
-    project_queries(w);
+    bool by_product = !decompressed && l->product;
+    if (by_product)
+        project_by_products(w);
+    else
+        project_queries(w);
     if (decompressed) {
         struct decompressed_args a = {st, &w->part, plane, l->w_k, l->w_uv, w->q, w->packed, w->q};
         rows_run_light(st->pool, n, 3 * c->num_attention_heads * c->qk_rope_head_dim, q_rotate_rows, w);
         decompressed__attend(w->decompressed, &a);
     } else {
-        rows_run(st->pool, n, q_head_rows, w);
-        head_products(w, l->w_uk);
+        if (!by_product) {
+            rows_run(st->pool, n, q_head_rows, w);
+            head_products(w, l->w_uk);
+        }
         paged_attention(w->paged, st, &w->part, plane, choices, w->q_abs, w->z);
         rows_run_light(st->pool, n, 2 * c->num_attention_heads * c->kv_lora_rank, z_head_rows, w);
         head_products(w, l->w_uv);

@@ -336,15 +336,15 @@ static void own_rows(void *arg, int r0, int r1, int thread)
 /* --- a piece ----------------------------------------------------------------------------------- */
 
 /* Copies n chosen rows side by side. */
-static void gather(const struct paged_work *w, const struct span *sp, const int32_t *positions, int n,
-                   unsigned char *dst)
+static void gather(const struct paged_work *w, const struct span *sp, size_t offset,
+                   const int32_t *positions, int n, unsigned char *dst)
 {
     uint32_t page_tokens = w->step->page_tokens;
     size_t row_bytes = w->shape.format.row_bytes;
     for (int i = 0; i < n; i++) {
         uint32_t t = (uint32_t)positions[i];
         memcpy(dst + (size_t)i * row_bytes,
-               sp->pages[t / page_tokens] + w->call->plane_offset + (size_t)(t % page_tokens) * row_bytes,
+               sp->pages[t / page_tokens] + offset + (size_t)(t % page_tokens) * row_bytes,
                row_bytes);
     }
 }
@@ -356,6 +356,7 @@ static bool run_piece(const struct paged_work *w, int thread, const struct item 
     const struct paged_shape *s = &w->shape;
     const struct thread_scratch *ts = &w->threads[thread];
     const struct paged_group *group = group_of(w, it->group);
+    size_t offset = w->call->plane_offsets[group->plane];
     int span = w->stack.order[w->stack.segments[it->segment].first], t0 = piece * ATTN_PIECE;
     const struct span *sp = &w->call->set->spans[span];
     const struct paged_choice *chosen = stack__choice(&w->stack, span);
@@ -372,22 +373,24 @@ static bool run_piece(const struct paged_work *w, int thread, const struct item 
     int n_rows = most < ATTN_PIECE ? most : ATTN_PIECE;
     /* The item's next piece, which the kernel may fetch meanwhile. */
     bool copied = chosen || s->make;
-    int n_ahead = copied || piece + 1 == it->p1 ? 0 : most - n_rows;
+    /* rows are fetched whole: not where a group reads a part of them */
+    bool parts = copied || s->dk + s->dv < s->format.elems;
+    int n_ahead = parts || piece + 1 == it->p1 ? 0 : most - n_rows;
     if (chosen) {
-        gather(w, sp, chosen->positions + t0, n_rows, ts->gathered);
+        gather(w, sp, offset, chosen->positions + t0, n_rows, ts->gathered);
     } else if (s->make) {
-        struct paged_rows from = {sp->pages, w->call->plane_offset, s->format.row_bytes, w->page_rows, t0,
+        struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0,
                                   n_rows};
         s->make->rows(w->call->make_arg, it->group, &from, thread, ts->gathered);
     }
     struct attn_piece p = {
         .pages = copied ? &gathered : (const unsigned char *const *)sp->pages,
-        .offset = copied ? 0 : w->call->plane_offset,
+        .offset = copied ? 0 : offset,
         .page_tokens = copied ? ATTN_PIECE : (int)w->page_rows,
         .first = copied ? 0 : t0,
         .n_rows = n_rows,
         .n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE,
-        .fetched = copied || piece > it->p0,
+        .fetched = parts || piece > it->p0,
         .format = s->make ? s->make->format : s->format,
         .dk = s->dk,
         .dv = s->dv,
@@ -587,7 +590,7 @@ void paged_attend(struct paged_work *w, const struct step *step, const struct pa
     w->step = step;
     w->call = call;
     w->shape = *call->shape;
-    w->whole = (struct paged_group){0, w->shape.n_heads, w->shape.k_off, w->shape.v_off};
+    w->whole = (struct paged_group){0, w->shape.n_heads, 0, w->shape.k_off, w->shape.v_off};
     w->page_rows = step->page_tokens / (uint32_t)(w->shape.tokens_per_row ? w->shape.tokens_per_row : 1);
     for (int t = 0; t < w->n_threads; t++)
         w->threads[t].q_lanes = 0;
@@ -608,6 +611,6 @@ void paged_attention(struct paged_work *w, const struct step *step, const struct
                      size_t plane_offset, const struct paged_choice *choices, const float *q,
                      float *out)
 {
-    struct paged_call call = {&w->first, set, plane_offset, choices, q, out, NULL, NULL};
+    struct paged_call call = {&w->first, set, &plane_offset, choices, q, out, NULL, NULL};
     paged_attend(w, step, &call);
 }

@@ -19,9 +19,12 @@
 
 #include "engine/step.h"
 
-/* Query heads first .. first + n of a shape and where their keys and values begin in a row. */
+/* Query heads first .. first + n of a shape, the stream that has their rows, and where keys and values
+ * begin in a row of it. Rows that belong to a group alone do best as a stream of their own: then they
+ * are neighbours. */
 struct paged_group {
     int first, n;
+    int plane;
     int k_off, v_off;
 };
 
@@ -90,7 +93,7 @@ uint64_t paged_work_bytes(const struct paged_work *w);
 struct paged_call {
     const struct paged_shape *shape;
     const struct row_set *set;
-    size_t plane_offset;
+    const size_t *plane_offsets; /* of the layer's streams; all have the shape's format */
     const struct paged_choice *choices; /* [set->n_spans], or NULL */
     const float *q;                     /* [set->n_rows][n_heads][dk] */
     float *out;                         /* [set->n_rows][n_heads][dv] */

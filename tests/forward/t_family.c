@@ -180,9 +180,11 @@ static void check_ways(int folder, enum cpu_level level, enum cache_type type)
         free(got);
     }
     kv_seq_free(r.kv, &f);
-    /* cut back to a page's end, and parked */
-    n = g.n_tokens / 2 / PAGE * PAGE;
+    /* cut inside a page, by as much more as rows of several tokens ask for; and parked */
+    n = g.n_tokens / 2 / PAGE * PAGE + 5;
     ck_assert_int_eq(kv_seq_truncate(r.kv, s, (uint32_t)n), 0);
+    ck_assert(kv_seq_length(s) <= (uint32_t)n && kv_seq_length(s) + PAGE > (uint32_t)n);
+    n = (int)kv_seq_length(s);
     got = compute(&r, &g, s, 7);
     same("after it was cut", folder, &g, want, got, n);
     free(got);
@@ -208,6 +210,126 @@ static void check_ways(int folder, enum cpu_level level, enum cache_type type)
     free(g.logits);
     rig_close(&r);
 }
+
+/* Sequences that begin at different times, some tokens of each in one call; the second one a call in
+ * slices. */
+static void check_batches(int folder, enum cpu_level level, enum cache_type type)
+{
+    struct golden g;
+    struct rig r;
+    struct kv_seq *seqs[3];
+    int at[3] = {0}, turn = 0;
+    golden_read(folders[folder], &g);
+    open_rig(&r, folder, level, type);
+    struct kv_seq *alone = new_seq(&r, 1);
+    float *want = compute(&r, &g, alone, MAX_LEN);
+    for (int i = 0; i < 3; i++)
+        seqs[i] = new_seq(&r, 2 + (uint64_t)i);
+    for (; at[0] < g.n_tokens || at[1] < g.n_tokens || at[2] < g.n_tokens; turn++) {
+        struct forward_seq list[3];
+        int n = 0, of[3], row = 0;
+        for (int i = 0; i < 3; i++) {
+            int tokens = 1 + (turn * 3 + i * 5) % 11, left = g.n_tokens - at[i];
+            if (turn < 2 * i || left == 0)
+                continue;
+            tokens = tokens < left ? tokens : left;
+            ck_assert_int_eq(kv_seq_reserve(r.kv, seqs[i], (uint32_t)tokens), 0);
+            list[n] = (struct forward_seq){kv_seq_pages(seqs[i], NULL), at[i], tokens, g.tokens + at[i], 1,
+                                           false, false};
+            of[n++] = i;
+        }
+        if (n == 0)
+            continue;
+        struct forward_batch b = {n, list, r.logits};
+        kv_step_begin(r.kv);
+        if (turn % 2) {
+            ck_assert_int_eq(model_begin(r.model, &b), 0);
+            while (model_continue(r.model, 1) > 0)
+                ;
+        } else {
+            ck_assert_int_eq(model_forward(r.model, &b), 0);
+        }
+        for (int k = 0; k < n; k++, row++) {
+            int i = of[k];
+            kv_seq_commit(r.kv, seqs[i], list[k].tokens, (uint32_t)list[k].n_tokens);
+            at[i] += list[k].n_tokens;
+            ck_assert_msg(!memcmp(want + (size_t)(at[i] - 1) * (size_t)g.vocab,
+                                  r.logits + (size_t)row * (size_t)g.vocab, (size_t)g.vocab * sizeof(float)),
+                          "%s: in a batch: logits of token %d have other bits", name_of(folder), at[i] - 1);
+        }
+        kv_step_end(r.kv);
+    }
+    for (int i = 0; i < 3; i++)
+        kv_seq_free(r.kv, &seqs[i]);
+    kv_seq_free(r.kv, &alone);
+    free(want);
+    free(g.logits);
+    rig_close(&r);
+}
+
+/* Rows of 8 and 4 bits: refused by name, or near the truth and the same bits in chunks. */
+static void check_narrow(int folder, enum cache_type type)
+{
+    struct golden g;
+    struct rig r;
+    struct err e = {0};
+    struct checkpoint *ck = NULL;
+    struct pool *pool = NULL;
+    struct model *m = NULL;
+    struct model_options mo = {.level = cpu_detect(),
+                               .cache_type = type,
+                               .page_tokens = PAGE,
+                               .max_batch_tokens = 8,
+                               .max_logit_rows = 8,
+                               .max_seqs = 2,
+                               .max_position = MAX_LEN};
+    ck_assert_int_eq(checkpoint_open(folders[folder], &ck, &e), 0);
+    ck_assert_int_eq(pool_new(1, 0, &pool, &e), 0);
+    int refused = model_new(ck, &mo, pool, &m, &e);
+    model_free(&m);
+    pool_free(&pool);
+    checkpoint_close(&ck);
+    if (refused < 0) {
+        ck_assert_int_eq(refused, ERR_UNSUPPORTED);
+        ck_assert_str_eq(e.param, "cache_type");
+        ck_assert_ptr_nonnull(strstr(e.text, "bf16 and f32 are accepted"));
+        printf("# %s: %s is refused\n", name_of(folder), cache_type_name(type));
+        return;
+    }
+    golden_read(folders[folder], &g);
+    open_rig(&r, folder, cpu_detect(), type);
+    struct kv_seq *a = new_seq(&r, 1), *b = new_seq(&r, 2);
+    float *whole = compute(&r, &g, a, MAX_LEN), *chunks = compute(&r, &g, b, 3);
+    double off = error_of(&g, whole);
+    printf("# %s: %s: %.2g\n", name_of(folder), cache_type_name(type), off);
+    ck_assert_msg(off < (type == CACHE_INT4  ? 0.9
+                         : type == CACHE_FP8 ? 0.3
+                                             : 0.1),
+                  "%s: %s: off by %g", name_of(folder), cache_type_name(type), off);
+    same("narrow rows in chunks", folder, &g, whole, chunks, 0);
+    free(whole);
+    free(chunks);
+    free(g.logits);
+    kv_seq_free(r.kv, &a);
+    kv_seq_free(r.kv, &b);
+    rig_close(&r);
+}
+
+START_TEST(test_batches)
+{
+    check_batches(_i, CPU_GENERIC, CACHE_BF16);
+    check_batches(_i, cpu_detect(), CACHE_F32);
+}
+END_TEST
+
+START_TEST(test_narrow)
+{
+    check_narrow(_i, CACHE_INT8);
+    check_narrow(_i, CACHE_FP8);
+    check_narrow(_i, CACHE_INT4);
+    fflush(stdout);
+}
+END_TEST
 
 START_TEST(test_ways)
 {
@@ -236,6 +358,8 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, test_golden, 0, n_folders);
     tcase_add_loop_test(t, test_ways, 0, n_folders);
+    tcase_add_loop_test(t, test_batches, 0, n_folders);
+    tcase_add_loop_test(t, test_narrow, 0, n_folders);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -80,6 +80,7 @@ struct trial { /* a model and how it is served */
     int32_t stems[3][MAX_PROMPT];
     struct spec specs[MAX_SPECS];
     int n_specs, longest; /* tokens of a sequence */
+    int max_len;          /* positions of the model in hand */
     /* what the runs came to */
     int64_t cached, choices, structured, preemptions, from_disk;
 };
@@ -293,7 +294,7 @@ static void rig_open(struct rig *r, const struct way *y)
     struct engine_config c = {.model_path = t.path, .level = t.level, .n_threads = y->threads,
                               .cache_type = t.cache_type, .mla_scheme = t.scheme, .mla_block = BLOCK,
                               .cache_bytes = y->cache_bytes, .page_tokens = (uint32_t)y->page_tokens,
-                              .max_model_len = 1024, .max_num_seqs = y->max_seqs,
+                              .max_model_len = t.max_len, .max_num_seqs = y->max_seqs,
                               .max_num_batched_tokens = y->budget, .prefill_chunk = y->chunk,
                               .max_queue_requests = 1000, .max_queue_tokens = 1 << 30,
                               .max_priority_wait_ns = NS_PER_SEC, .max_fair_keys = 3,
@@ -605,6 +606,7 @@ static void begin(int i, const char *path)
     srand((unsigned)seed + 7919u * (unsigned)i);
     t.path = path;
     t.most_n = MAX_N;
+    t.max_len = 1024;
     t.level = i % 2 ? CPU_GENERIC : cpu_detect();
     t.scheme = below(3) ? MLA_DECOMPRESSED : MLA_ABSORBED;
     t.cache_type = cache_types[i / 2 % N_CACHE_TYPES];
@@ -682,6 +684,31 @@ START_TEST(test_folders)
 }
 END_TEST
 
+/* Mechanisms whose sequences have a state, whose rows stand for several tokens or are made anew when read, or whose
+ * layers share rows. */
+static const char *const family[] = {"cca", "fast_mka", "mtla", "mtla_4", "eg_mla", "cla", "mla_vlm", "mka"};
+
+START_TEST(test_family)
+{
+    const char *src = getenv("top_srcdir");
+    char path[4096], folder[] = "/tmp/latentd-repeat-disk-XXXXXX";
+    begin(_i, path);
+    t.cache_type = below(2) ? ENGINE_CACHE_BF16 : ENGINE_CACHE_F32; /* others not every mechanism takes */
+    snprintf(path, sizeof(path), "%s/tests/data/family/%s", src ? src : ".", family[_i]);
+    t.n_base = t.level == CPU_GENERIC ? 6 : 12;
+    t.max_len = 128;
+    t.longest_prompt = 60;
+    t.longest_answer = 16;
+    t.runs = 4;
+    if (_i % 4 == 0) /* states go to disk with their pages */
+        t.disk = mkdtemp(folder);
+    run_trial();
+    ck_assert_int_gt(t.cached, 0);
+    if (t.disk)
+        remove_folder(t.disk);
+}
+END_TEST
+
 START_TEST(test_mini)
 {
     begin(_i, mini_path);
@@ -706,14 +733,16 @@ int main(void)
     fflush(stdout);
     snprintf(mini_path, sizeof(mini_path), "%s/models/latent-mini.q8_0.gguf", src ? src : ".");
     Suite *suite = suite_create("repeat");
-    static const char *const cases[] = {"tiny", "folders", "mini"};
-    for (int i = 0; i < 3; i++) {
+    static const char *const cases[] = {"tiny", "folders", "mini", "family"};
+    for (int i = 0; i < 4; i++) {
         TCase *tc = tcase_create(cases[i]);
         tcase_set_timeout(tc, 900);
         if (i == 0)
             tcase_add_loop_test(tc, test_tiny, 0, 2 * N_CACHE_TYPES);
         else if (i == 1)
             tcase_add_loop_test(tc, test_folders, 0, 4);
+        else if (i == 3)
+            tcase_add_loop_test(tc, test_family, 0, (int)(sizeof(family) / sizeof(*family)));
         else /* with sanitizers the generic level takes very long; random tiny models still run it */
             tcase_add_loop_test(tc, test_mini, 0, getenv("LATENT_SLOW") ? 1 : 2);
         suite_add_tcase(suite, tc);

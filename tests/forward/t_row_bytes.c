@@ -4,11 +4,13 @@
  * to the same.
  *
  * tests/data/checkpoints.json has the sizes of config.json, and beside them what the formula is made from.
+ * The attention family's layers must take what their formulas say, to the byte a row.
  * Those without a config are of families that are not served: their streams are laid out by hand. */
 #include "config.h"
 
 #include <cjson/cJSON.h>
 #include <check.h>
+#include <dirent.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,12 +190,125 @@ START_TEST(test_checkpoints)
 }
 END_TEST
 
+/* --- the attention family ---------------------------------------------------------------------- */
+
+/* A number of layer i: the value of a key, or item i of its list. */
+static double of_layer(const cJSON *config, const char *key, int i, double absent)
+{
+    const cJSON *v = cJSON_GetObjectItemCaseSensitive(config, key);
+    if (cJSON_IsArray(v))
+        v = cJSON_GetArrayItem(v, i);
+    return cJSON_IsNumber(v) ? cJSON_GetNumberValue(v) : absent;
+}
+
+/* What a layer's tokens take, as the papers count: values of a row, and bytes besides; a state once a page. */
+struct family_row {
+    double values, bytes, state;
+};
+
+static struct family_row family_formula(const cJSON *config, int i, const char *name)
+{
+    double h = of_layer(config, "num_attention_heads", i, 0), g = of_layer(config, "num_key_value_heads", i, h);
+    double dh = of_layer(config, "head_dim", i, 0), d = of_layer(config, "hidden_size", i, 0);
+    double r = of_layer(config, "kv_lora_rank", i, 0), rope = of_layer(config, "qk_rope_head_dim", i, 0);
+    const cJSON *all = cJSON_GetObjectItemCaseSensitive(config, "gate_norm");
+    if (!strcmp(name, "gqa"))
+        return (struct family_row){2 * g * dh, 0, 0};
+    if (!strcmp(name, "mfa"))
+        return (struct family_row){2 * dh, 0, 0};
+    if (!strcmp(name, "mfa_kr"))
+        return (struct family_row){dh, 0, 0};
+    if (!strcmp(name, "gta"))
+        return (struct family_row){g * dh + dh / 2, 0, 0};
+    if (!strcmp(name, "mla") || !strcmp(name, "mlra"))
+        return (struct family_row){r + rope, 0, 0};
+    if (!strcmp(name, "mtla"))
+        return (struct family_row){(r + rope) / of_layer(config, "temporal_stride", i, 2), 0, 0};
+    if (!strcmp(name, "mla_kvr"))
+        return (struct family_row){r + g * rope, 0, 0};
+    if (!strcmp(name, "mla_vlm"))
+        return (struct family_row){r + g * rope, 1, 0};
+    if (!strcmp(name, "gla"))
+        return (struct family_row){of_layer(config, "latent_groups", i, 2) * r + rope, 0, 0};
+    if (!strcmp(name, "lrkv"))
+        return (struct family_row){2 * (dh + h * of_layer(config, "kv_residual_rank", i, 0)), 0, 0};
+    if (!strcmp(name, "tucker"))
+        return (struct family_row){of_layer(config, "tucker_rank_k", i, 0) + of_layer(config, "tucker_rank_v", i, 0),
+                                   0, 0};
+    if (!strcmp(name, "eg_mla")) /* the token; mean and deviation where the norm is over all heads */
+        return (struct family_row){r + rope, all && !strcmp(all->valuestring, "all") ? 12 : 4, 0};
+    if (!strcmp(name, "moas"))
+        return (struct family_row){2 * dh * (h + g + 1), 0, 0};
+    if (!strcmp(name, "mka"))
+        return (struct family_row){4 * g * dh, 0, 4 * d};
+    if (!strcmp(name, "fast_mka"))
+        return (struct family_row){2 * g * dh, 0, 4 * d};
+    if (!strcmp(name, "cca")) /* two columns before the convolutions, one late value */
+        return (struct family_row){2 * g * dh, 0, 4 * (2 * (h + g) * dh + g * dh / 2)};
+    ck_abort_msg("no formula for %s", name);
+}
+
+static void measure_family(const char *folder, const char *name)
+{
+    struct checkpoint *ck = NULL;
+    struct err e = {0};
+    char path[512];
+    snprintf(path, sizeof(path), "tests/data/family/%s/config.json", name);
+    char *text = read_text(path);
+    cJSON *config = cJSON_Parse(text);
+    const cJSON *mechanism = cJSON_GetObjectItemCaseSensitive(config, "attention_mechanism");
+    ck_assert_msg(checkpoint_open(folder, &ck, &e) == 0, "%s", e.text);
+    for (int type = 0; type < 2; type++) {
+        for (int i = 0; i < ck->config.num_hidden_layers; i++) {
+            struct kv_plane planes[ATTENTION_MAX_PLANES];
+            double token = 0, state = 0, size = type ? 4 : 2;
+            const char *of = cJSON_GetStringValue(cJSON_IsArray(mechanism) ? cJSON_GetArrayItem(mechanism, i)
+                                                                           : mechanism);
+            struct family_row want = family_formula(config, i, of);
+            int n = attention_find("family")->planes(&ck->config, &ck->layers[i], type ? TT_F32 : TT_BF16, planes);
+            for (int p = 0; p < n; p++) {
+                if (planes[p].tokens_per_row == ATTENTION_WHOLE_PAGE)
+                    state += planes[p].row_bytes;
+                else
+                    token += (double)planes[p].row_bytes / planes[p].tokens_per_row;
+            }
+            if (ck->layers[i].rows_from) /* rows of another layer: none of its own */
+                want = (struct family_row){0, 0, 0};
+            ck_assert_msg(token == want.values * size + want.bytes && state == want.state,
+                          "%s, layer %d: %g bytes a token and %g a page, %g and %g by the formula", name, i, token,
+                          state, want.values * size + want.bytes, want.state);
+        }
+    }
+    checkpoint_close(&ck);
+    cJSON_Delete(config);
+    free(text);
+}
+
+START_TEST(test_family)
+{
+    char path[512];
+    struct dirent **list;
+    snprintf(path, sizeof(path), "%s/tests/data/family", getenv("top_srcdir"));
+    int n = scandir(path, &list, NULL, alphasort);
+    ck_assert_int_ge(n, 30);
+    for (int i = 0; i < n; i++) {
+        char folder[800];
+        snprintf(folder, sizeof(folder), "%s/%s", path, list[i]->d_name);
+        if (list[i]->d_name[0] != '.')
+            measure_family(folder, list[i]->d_name);
+        free(list[i]);
+    }
+    free(list);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("row_bytes");
     TCase *t = tcase_create("row_bytes");
     tcase_set_timeout(t, 120);
     tcase_add_test(t, test_checkpoints);
+    tcase_add_test(t, test_family);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

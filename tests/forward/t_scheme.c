@@ -46,12 +46,12 @@ struct rig {
 };
 
 static void rig_open(struct rig *r, const struct checkpoint *ck, enum cpu_level level, int threads,
-                     enum cache_type type, int max_rows)
+                     enum cache_type type, int max_rows, int product)
 {
     struct err e = {0};
     struct model_options o = {.level = level, .cache_type = type, .page_tokens = PAGE_TOKENS,
                               .max_batch_tokens = max_rows, .max_logit_rows = max_rows, .max_seqs = 4,
-                              .max_position = MAX_LEN, .decompressed = true};
+                              .max_position = MAX_LEN, .decompressed = true, .mla_product = product};
     r->max_rows = max_rows;
     ck_assert_int_eq(pool_new(threads, 0, &r->pool, &e), 0);
     ck_assert_msg(model_new(ck, &o, r->pool, &r->model, &e) == 0, "%s", e.text);
@@ -98,7 +98,7 @@ static void feed(struct rig *r, struct kv_seq *seq, const int32_t *tokens, int n
 struct way {
     enum cpu_level level;
     enum cache_type type;
-    int threads, max_rows, chunk, marked;
+    int threads, max_rows, chunk, marked, product;
 };
 
 static float *run_prompt(const struct checkpoint *ck, const struct way *y, const int32_t *tokens, int n)
@@ -106,7 +106,7 @@ static float *run_prompt(const struct checkpoint *ck, const struct way *y, const
     struct rig r;
     struct kv_seq *seq = NULL;
     float *logits = malloc((size_t)n * (size_t)ck->config.vocab_size * sizeof(float));
-    rig_open(&r, ck, y->level, y->threads, y->type, y->max_rows);
+    rig_open(&r, ck, y->level, y->threads, y->type, y->max_rows, y->product);
     ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq), 0);
     feed(&r, seq, tokens, n, y->chunk, y->marked, logits);
     kv_seq_free(r.kv, &seq);
@@ -173,13 +173,26 @@ START_TEST(test_reference)
     for (int level = 0; level < CPU_LEVEL_MAX; level++) {
         if (!kern_level_built((enum cpu_level)level))
             continue;
-        struct way y = {(enum cpu_level)level, CACHE_F32, 2, 100, 0, MARKED};
+        struct way y = {(enum cpu_level)level, CACHE_F32, 2, 100, 0, MARKED, 0};
         float *got = run_prompt(&t.ck, &y, tokens, N);
         double worst = worst_of(got, want, 0, N, c.vocab_size);
         double most = kern_table((enum cpu_level)level)->attn_bf16 ? 0.2 : 2e-4; /* bfloat16 operands */
         ck_assert_msg(worst < most, "level %s: worst logit error %g of the deviation (seed %llu)",
                       cpu_level_name((enum cpu_level)level), worst, seed);
         free(got);
+        /* queries by a product of their matrices: near the same, whole or in pieces */
+        for (int product = MLA_PRODUCT_KEPT; product <= MLA_PRODUCT_MADE; product++) {
+            struct way whole = {(enum cpu_level)level, CACHE_F32, 2, 100, 0, 0, product};
+            struct way pieces = {(enum cpu_level)level, CACHE_F32, 1, 7, 3, 0, product};
+            got = run_prompt(&t.ck, &whole, tokens, 150);
+            float *again = run_prompt(&t.ck, &pieces, tokens, 150);
+            worst = worst_of(got, want, 0, 150, c.vocab_size);
+            ck_assert_msg(worst < most, "level %s, product %d: worst logit error %g (seed %llu)",
+                          cpu_level_name((enum cpu_level)level), product, worst, seed);
+            ck_assert(!memcmp(got, again, 150 * (size_t)c.vocab_size * sizeof(float)));
+            free(got);
+            free(again);
+        }
     }
     free(want);
     tiny_free(&t);
@@ -207,7 +220,7 @@ START_TEST(test_types)
     for (int level = 0; level < CPU_LEVEL_MAX; level++) {
         if (!kern_level_built((enum cpu_level)level))
             continue;
-        struct way y = {(enum cpu_level)level, type, 2, 100, 100, MARKED};
+        struct way y = {(enum cpu_level)level, type, 2, 100, 100, MARKED, 0};
         float *got = run_prompt(&mixed, &y, tokens, N);
         y.marked = 0;
         float *absorbed = run_prompt(&mixed, &y, tokens, N);
@@ -238,7 +251,7 @@ START_TEST(test_bit_for_bit)
     size_t bytes = (size_t)N * (size_t)c.vocab_size * sizeof(float);
     tiny_new(&t, &c, 1, seed);
     fill_tokens(tokens, N, c.vocab_size);
-    struct way y = {level, CACHE_BF16, 1, 400, 400, MARKED};
+    struct way y = {level, CACHE_BF16, 1, 400, 400, MARKED, 0};
     float *a = run_prompt(&t.ck, &y, tokens, N);
     const int chunks[] = {0, 7, 33, 300};
     for (int k = 0; k < 4; k++) {
@@ -280,7 +293,7 @@ START_TEST(test_parts)
     tiny_new(&t, &c, 0, seed);
     fill_tokens(tokens, N, c.vocab_size);
     for (int marked = 0; marked <= N; marked += N) {
-        struct way y = {level, CACHE_BF16, 2, N, N, marked};
+        struct way y = {level, CACHE_BF16, 2, N, N, marked, 0};
         float *a = run_prompt(&t.ck, &y, tokens, N);
         y.chunk = 75;
         float *b = run_prompt(&t.ck, &y, tokens, N);
@@ -348,10 +361,10 @@ START_TEST(test_batched)
     tiny_new(&t, &c, 0, seed);
     for (int s = 0; s < SEQS; s++) {
         fill_tokens(tokens[s], N, c.vocab_size);
-        struct way y = {level, CACHE_BF16, 2, 256, 256, marked[s]};
+        struct way y = {level, CACHE_BF16, 2, 256, 256, marked[s], 0};
         alone[s] = run_prompt(&t.ck, &y, tokens[s], N);
     }
-    rig_open(&r, &t.ck, level, 3, CACHE_BF16, 256);
+    rig_open(&r, &t.ck, level, 3, CACHE_BF16, 256, 0);
     float *logits = malloc(256 * vocab * sizeof(float));
     for (int s = 0; s < SEQS; s++)
         ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq[s]), 0);
@@ -414,11 +427,11 @@ START_TEST(test_shared_pages)
     size_t vocab = (size_t)c.vocab_size;
     tiny_new(&t, &c, 0, seed);
     fill_tokens(tokens, N, c.vocab_size);
-    rig_open(&r, &t.ck, CPU_GENERIC, 2, CACHE_BF16, 128);
+    rig_open(&r, &t.ck, CPU_GENERIC, 2, CACHE_BF16, 128, 0);
     float *got = malloc(N * vocab * sizeof(float));
     for (size_t i = 0; i < sizeof(prompts) / sizeof(*prompts); i++) {
         int n = prompts[i].n, marked = n / BLOCK * BLOCK;
-        struct way y = {CPU_GENERIC, CACHE_BF16, 1, 100, 100, marked};
+        struct way y = {CPU_GENERIC, CACHE_BF16, 1, 100, 100, marked, 0};
         float *cold = run_prompt(&t.ck, &y, tokens, n);
         ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq), 0);
         kv_seq_set_ways(r.kv, seq, (uint32_t[KV_WAYS]){(uint32_t)marked});

@@ -50,6 +50,15 @@ await test('decode: every combination of the lists, contexts ascending', () => {
     }
 })
 
+await test('schemes: each of the four beside what it should take', () => {
+    const all = rows('schemes', ...of_model, '--context', '600')
+    const by = Object.fromEntries(all.rows.map((r) => [r.scheme, r]))
+    assert.deepEqual(Object.keys(by), ['absorbed', 'decompressed', 'reuse', 'recompute'])
+    assert.ok(by.decompressed.mmacs > 5 * by.absorbed.mmacs, 'keys and values are made anew')
+    assert.ok(by.recompute.mmacs > by.reuse.mmacs, 'so is the product')
+    assert.ok(by.reuse.read_mb >= by.absorbed.read_mb, 'a product is larger than its factors')
+})
+
 await test('batch: powers of two up to the size', () => {
     const all = rows('batch', ...of_model, '--batch', '5')
     assert.deepEqual(pick(all.rows, 'batch'), [[1], [2], [4], [5]])

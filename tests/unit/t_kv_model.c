@@ -312,7 +312,7 @@ static void op_truncate(struct run *r)
     if (n < s->n) {
         REQUIRE(got == 0 || (got == ERR_NOSPACE && available == 0));
         if (got == 0) {
-            s->n = n;
+            s->n = n -= n % r->shape->unit;
             s->reserved = kv_pages_for(r->kv, n) * r->shape->page_tokens;
         }
     } else {

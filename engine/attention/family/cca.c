@@ -7,7 +7,7 @@
  *     h_t = a0 u_t-1 + a1 u_t + a              by channel
  *     y_t = B0 h_t-1 + B1 h_t + b              [dh, dh] in each of H + G heads
  *     q = rope(l2norm(y_q + m_q) sqrt(dh))     k_g = rope(l2norm(y_k + m_k) sqrt(dh) temp_g)
- *     v_g = [x_t W_v1 | x_t-1 W_v2]            cache row = [k_0 .. | v_0 ..]
+ *     v_g = [x_t W_v1 | x_t-1 W_v2]            cache row = [k_g | v_g] a group
  *
  * The state of a sequence after a token: its u, the one before, and its x W_v2. Both convolutions are
  * computed from these, so that u is 0 before the first token and h is what that gives. */
@@ -30,8 +30,8 @@ static const struct family_key keys[] = {
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
-/* Records, by plan.d: [row | u | both taps of h for each head | y | x W_v1 | x W_v2 | that of the token
- * before] */
+/* Records, by plan.d: [keys | values | u | both taps of h for each head | y | x W_v1 | x W_v2 | that of
+ * the token before | a row] */
 enum { U_AT, TAPS_AT, Y_AT, NOW_AT, LATE_AT, BEFORE_AT };
 
 static void check(struct keys *k, struct family_layer *l)
@@ -77,21 +77,20 @@ static void bind(struct family_bind *b)
 static int plan(const struct family_layer *l, struct family_plan *p)
 {
     int dh = l->n[DIM], g = l->n[GROUPS], c = channels(l), late = late_dim(l);
-    p->row_elems = 2 * g * dh;
     p->state_floats = 2 * c + late;
-    p->d[U_AT] = p->row_elems;
+    p->d[U_AT] = 2 * g * dh;
     p->d[TAPS_AT] = p->d[U_AT] + c;
     p->d[Y_AT] = p->d[TAPS_AT] + 2 * c;
     p->d[NOW_AT] = p->d[Y_AT] + c;
     p->d[LATE_AT] = p->d[NOW_AT] + late;
     p->d[BEFORE_AT] = p->d[LATE_AT] + late;
-    p->write_floats = p->d[BEFORE_AT] + late;
+    p->write_floats = p->d[BEFORE_AT] + late + 2 * dh;
     p->out_at = -1;
     p->rope_dims[0] = l->n[ROTARY];
     p->shape = (struct paged_shape){
         .n_heads = l->n[HEADS], .dk = dh, .dv = dh, .scale = 1.0f / sqrtf((float)dh)};
     family_plan_vecs(p, l->n[HEADS] + g, 2 * dh, l->n[HEADS] + g);
-    return family_plan_groups(p, g, 0, g * dh, dh);
+    return family_plan_streams(p, g);
 }
 
 /* Taps of a convolution stand together in the file; here each tap is a row of all channels. */
@@ -242,8 +241,8 @@ static void finish_row(struct family_call *c, int i)
         float *v = row + (groups + g) * dh;
         memcpy(v, row + at[NOW_AT] + g * half, (size_t)half * sizeof(float));
         memcpy(v + half, row + at[BEFORE_AT] + g * half, (size_t)half * sizeof(float));
+        family_store_pair(c, i, g, row + g * dh, v, row + at[BEFORE_AT] + late_dim(l));
     }
-    family_store(c, i, row);
 }
 
 static void write_rows(struct family_call *c)

@@ -136,6 +136,7 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->out_at = -1;
     p->rope_dims[0] = s.rope;
     p->make.rows = make_rows;
+    p->make_macs = (double)wide * (s.width + l->n[EMBED_DIM]);
     p->make_elems = s.nope + s.rope + s.v;
     p->make_floats = tile_floats(&s);
     p->shape = (struct paged_shape){.n_heads = s.heads, .dk = s.nope + s.rope, .dv = s.v, .scale = s.scale};

@@ -4,7 +4,7 @@
  *
  *     q_h = rope(x W_q,h)   k_g = rope(x W_k,g)   v_g = x W_v,g     o_h = softmax(q_h k_g(h) / sqrt(dh))
  *     v_g(h)
- *     cache row = [k_0 .. k_G-1 | v_0 ..]
+ *     cache row = [k_g | v_g] for each group, a stream of its own
  *
  * g(h) is h G / H or listed (kv_head_map). With more groups than heads (reverse SQA) queries are
  * repeated: group g meets query g H / G. Heads of a group stand together in the queries that attention
@@ -109,7 +109,7 @@ static int head_of(const struct family_layer *l, int lane)
     return 0;
 }
 
-/* Records: [k and v as the cache row has them | keys before the basis | values before their mlp, up, gate] */
+/* Records: [keys | values | keys before the basis | values before their mlp, up, gate | a row] */
 static int raw_keys_at(const struct family_layer *l)
 {
     return 2 * l->n[GROUPS] * l->n[DIM];
@@ -120,12 +120,19 @@ static int raw_values_at(const struct family_layer *l)
     return raw_keys_at(l) + l->n[HEADS_BEFORE] * l->n[DIM];
 }
 
+static int pair_at(const struct family_layer *l)
+{
+    const int *n = l->n;
+    return raw_values_at(l) + (n[KNOCK] == KNOCK_MLP ? n[GROUPS] * (n[DIM] + 2 * n[KNOCK_DIM]) : 0);
+}
+
 static int plan(const struct family_layer *l, struct family_plan *p)
 {
     const int *n = l->n;
     int dh = n[DIM], g = n[GROUPS], lanes = n[HEADS] > g ? n[HEADS] : g, at = 0, used = 0;
-    p->row_elems = 2 * g * dh;
-    p->write_floats = raw_values_at(l) + (n[KNOCK] == KNOCK_MLP ? g * (dh + 2 * n[KNOCK_DIM]) : 0);
+    p->row_elems = 2 * dh;
+    p->row_planes = g;
+    p->write_floats = pair_at(l) + 2 * dh;
     p->query_floats = n[HEADS] * dh;
     p->out_at = l->n_list ? 0 : -1;
     p->n_out = lanes * dh;
@@ -147,7 +154,7 @@ static int plan(const struct family_layer *l, struct family_plan *p)
         for (int h = 0; n[HEADS] >= g && h < n[HEADS]; h++)
             heads += group_of(l, h) == i;
         if (heads) /* groups that nobody is in have keys, but no queries */
-            p->groups[used++] = (struct paged_group){at, heads, i * dh, (g + i) * dh};
+            p->groups[used++] = (struct paged_group){at, heads, i, 0, dh};
         at += heads;
     }
     p->shape.n_groups = used;
@@ -228,6 +235,15 @@ static void knock_row(struct family_call *c, int i)
         up[d] *= 2.0f / (1.0f + gate[d]);
 }
 
+static void store_row(struct family_call *c, int i)
+{
+    const struct family_layer *l = &c->l->l;
+    int dh = l->n[DIM], n = l->n[GROUPS];
+    float *k = family_written(c, i);
+    for (int g = 0; g < n; g++)
+        family_store_pair(c, i, g, k + g * dh, k + (n + g) * dh, k + pair_at(l));
+}
+
 static void rotate_row(struct family_call *c, int i)
 {
     const struct family_layer *l = &c->l->l;
@@ -236,12 +252,7 @@ static void rotate_row(struct family_call *c, int i)
     for (int g = 0; g < n && l->n[ROTARY]; g++)
         family_rotate(c, 0, i, k + (size_t)g * (size_t)l->n[DIM]);
     if (!before)
-        family_store(c, i, family_written(c, i));
-}
-
-static void store_row(struct family_call *c, int i)
-{
-    family_store(c, i, family_written(c, i));
+        store_row(c, i);
 }
 
 static void write_rows(struct family_call *c)

@@ -121,6 +121,7 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->rope_dims[0] = full ? 0 : dh;
     p->rope_dims[1] = full ? 0 : r;
     p->make.rows = full ? make_full : make_latent;
+    p->make_macs = full ? (double)n[HEADS] * dh * r : 0;
     p->make_elems = dk + dh + r;
     p->make_floats = full ? TILE * (r + dh) + 2 * dh : 0;
     p->shape = (struct paged_shape){

@@ -4,10 +4,10 @@
  *     L1_t = x_t    L2_t = decay L2_t-1 + (1 - decay) x_t      lambda = softmax(B act(A q_t + a) + b)
  *     mka:       out = sum over l of lambda_t,l attention(q_t, L_l W_k, L_l W_v)   lambda of the query's
  *     token
- *                cache row = [k1 .. | v1 .. | k2 .. | v2 ..]           act = gelu
+ *                cache rows = [k | v] for each group and level        act = gelu
  *     fast_mka:  f_t = sum over l of lambda_t,l L_l,t    attention(q, f W_k, f W_v)     lambda of the
  *     key's own
- *                cache row = [k .. | v ..]                             act = silu
+ *                cache rows = [k | v] for each group                  act = silu
  *
  * The running mean is the state of a sequence: hidden_size values after the last token of each page. */
 #include "config.h"
@@ -126,41 +126,40 @@ static void rotated_queries(struct family_call *c, int i, const float *q)
     }
 }
 
-static void rotate_keys(struct family_call *c, int i, float *k)
+/* Keys and values of all groups, to streams from `plane` on; row: room for one. */
+static void store_keys(struct family_call *c, int i, int plane, float *k, float *row)
 {
-    for (int g = 0; g < c->l->l.n[GROUPS]; g++)
-        family_rotate(c, 0, i, k + g * c->l->l.n[DIM]);
+    int dh = c->l->l.n[DIM], n = c->l->l.n[GROUPS];
+    for (int g = 0; g < n; g++) {
+        family_rotate(c, 0, i, k + g * dh);
+        family_store_pair(c, i, plane + g, k + g * dh, k + (n + g) * dh, row);
+    }
 }
 
 /* --- mka --------------------------------------------------------------------------------------- */
 
-/* Records: written [row | mean]; of a query [queries, then outputs | router's hidden values | lambda] */
+/* Records: written [keys, values of both | mean | a row]; of a query [queries, then outputs | router's
+ * hidden values | lambda] */
 static int plan_whole(const struct family_layer *l, struct family_plan *p)
 {
     const int *n = l->n;
     int kv = n[GROUPS] * n[DIM];
     plan_common(l, p);
     p->shape.n_heads = 2 * n[HEADS];
-    p->row_elems = 4 * kv;
-    p->d[MEAN_AT] = p->row_elems;
+    p->d[MEAN_AT] = 4 * kv;
     p->d[QUERY_AT] = 0;
     p->d[ROUTER_AT] = p->n_out;
-    p->write_floats = p->row_elems + l->hidden;
+    p->write_floats = 4 * kv + l->hidden + 2 * n[DIM];
     p->query_floats = p->n_out + router_dim(l) + 2;
-    if (family_plan_groups(p, 2 * n[GROUPS], 0, kv, n[DIM]) < 0)
-        return ERR_NOMEM;
-    for (int g = n[GROUPS]; g < 2 * n[GROUPS]; g++) {
-        p->groups[g].k_off += kv;
-        p->groups[g].v_off += kv;
-    }
-    return 0;
+    return family_plan_streams(p, 2 * n[GROUPS]);
 }
 
 static void store_whole(struct family_call *c, int i)
 {
-    rotate_keys(c, i, family_written(c, i));
-    rotate_keys(c, i, family_written(c, i) + 2 * c->l->l.n[GROUPS] * c->l->l.n[DIM]);
-    family_store(c, i, family_written(c, i));
+    int n = c->l->l.n[GROUPS];
+    float *all = family_written(c, i), *row = all + c->l->plan.write_floats - 2 * c->l->l.n[DIM];
+    store_keys(c, i, 0, all, row);
+    store_keys(c, i, n, all + 2 * n * c->l->l.n[DIM], row);
 }
 
 static void write_whole(struct family_call *c)
@@ -172,7 +171,7 @@ static void write_whole(struct family_call *c)
         family_project(c, c->all, K, 1, x, family_vecs(c->written, 2 * level * kv, 0));
         family_project(c, c->all, V, 1, x, family_vecs(c->written, (2 * level + 1) * kv, 0));
     }
-    family_rows(c, c->all->n_rows, 3 * c->l->plan.row_elems, store_whole);
+    family_rows(c, c->all->n_rows, 12 * kv, store_whole);
 }
 
 static void gelu_row(struct family_call *c, int i)
@@ -220,18 +219,18 @@ const struct family_mechanism family_mka = {
 
 /* --- fast_mka ---------------------------------------------------------------------------------- */
 
-/* Records: written [row | mean, then the mixture | queries | router's hidden values | lambda] */
+/* Records: written [keys, values | mean, then the mixture | queries | router's hidden values | lambda |
+ * a row] */
 static int plan_fast(const struct family_layer *l, struct family_plan *p)
 {
     int kv = l->n[GROUPS] * l->n[DIM];
     plan_common(l, p);
-    p->row_elems = 2 * kv;
-    p->d[MEAN_AT] = p->row_elems;
+    p->d[MEAN_AT] = 2 * kv;
     p->d[QUERY_AT] = p->d[MEAN_AT] + l->hidden;
     p->d[ROUTER_AT] = p->d[QUERY_AT] + p->n_out;
-    p->write_floats = p->d[ROUTER_AT] + router_dim(l) + 2;
+    p->write_floats = p->d[ROUTER_AT] + router_dim(l) + 2 + 2 * l->n[DIM];
     p->out_at = -1;
-    return family_plan_groups(p, l->n[GROUPS], 0, kv, l->n[DIM]);
+    return family_plan_streams(p, l->n[GROUPS]);
 }
 
 static void silu_row(struct family_call *c, int i)
@@ -255,8 +254,8 @@ static void mix_row(struct family_call *c, int i)
 
 static void store_fast(struct family_call *c, int i)
 {
-    rotate_keys(c, i, family_written(c, i));
-    family_store(c, i, family_written(c, i));
+    float *all = family_written(c, i);
+    store_keys(c, i, 0, all, all + c->l->plan.write_floats - 2 * c->l->l.n[DIM]);
 }
 
 static void write_fast(struct family_call *c)

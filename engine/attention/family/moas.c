@@ -3,7 +3,7 @@
  * each token.
  *
  *     gate = softmax(B gelu(A x + a) + b)      y = sum over the three of gate_s attention_s(x) W_o,s
- *     cache row = [k | v] of all three: 2 dh (H + G + 1) values
+ *     cache rows = [k | v] for each of the H + G + 1 groups
  *
  * One call does all three: 3 H heads in H + G + 1 groups; the output projections are one matrix over
  * what they found times their gates. */
@@ -90,19 +90,19 @@ static void bind(struct family_bind *b)
 static int plan(const struct family_layer *l, struct family_plan *p)
 {
     int dh = l->n[DIM], heads = l->n[HEADS], at = 0;
-    p->row_elems = p->write_floats = row_at(l, N_SCHEMES);
+    p->write_floats = row_at(l, N_SCHEMES) + 2 * dh;
     p->n_out = N_SCHEMES * heads * dh;
     p->query_floats = p->n_out + l->n[GATE_DIM] + N_SCHEMES;
     p->rope_dims[0] = l->n[ROTARY];
     p->shape = (struct paged_shape){.n_heads = N_SCHEMES * heads, .dk = dh, .dv = dh,
                                     .scale = 1.0f / sqrtf((float)dh)};
     family_plan_vecs(p, 1, l->n[GATE_DIM], 1);
-    if (family_plan_groups(p, heads + l->n[GROUPS] + 1, 0, 0, 0) < 0)
+    if (family_plan_streams(p, heads + l->n[GROUPS] + 1) < 0)
         return ERR_NOMEM;
     for (int s = 0; s < N_SCHEMES; s++) {
-        int n = groups_of(l, s), each = heads / n, k = row_at(l, s);
-        for (int g = 0; g < n; g++)
-            p->groups[at++] = (struct paged_group){s * heads + g * each, each, k + g * dh, k + (n + g) * dh};
+        int n = groups_of(l, s), each = heads / n;
+        for (int g = 0; g < n; g++, at++)
+            p->groups[at] = (struct paged_group){s * heads + g * each, each, at, 0, dh};
     }
     return 0;
 }
@@ -136,10 +136,16 @@ static void pack(struct family_pack *p)
 static void store_row(struct family_call *c, int i)
 {
     const struct family_layer *l = &c->l->l;
-    for (int s = 0; s < N_SCHEMES && l->n[ROTARY]; s++)
-        for (int g = 0; g < groups_of(l, s); g++)
-            family_rotate(c, 0, i, family_written(c, i) + row_at(l, s) + g * l->n[DIM]);
-    family_store(c, i, family_written(c, i));
+    float *all = family_written(c, i);
+    int dh = l->n[DIM], plane = 0;
+    for (int s = 0; s < N_SCHEMES; s++) {
+        float *k = all + row_at(l, s), *v = k + groups_of(l, s) * dh;
+        for (int g = 0; g < groups_of(l, s); g++, k += dh, v += dh) {
+            if (l->n[ROTARY])
+                family_rotate(c, 0, i, k);
+            family_store_pair(c, i, plane++, k, v, all + row_at(l, N_SCHEMES));
+        }
+    }
 }
 
 static void write_rows(struct family_call *c)
@@ -150,7 +156,7 @@ static void write_rows(struct family_call *c)
         family_project(c, c->all, K + s, 1, c->norm, family_vecs(c->written, k, 0));
         family_project(c, c->all, V + s, 1, c->norm, family_vecs(c->written, v, 0));
     }
-    family_rows(c, c->all->n_rows, 3 * c->l->plan.row_elems, store_row);
+    family_rows(c, c->all->n_rows, 3 * c->l->plan.write_floats, store_row);
 }
 
 static void query_row(struct family_call *c, int i)
