@@ -1,0 +1,275 @@
+// tests/faults/faults.mjs - each allocation fails in turn (and threads, reads, writes, accepts) while the daemon starts and
+// answers. It must not end but with an exit status and a sentence at the start, a request gets its right answer, or an
+// error of the server's own (never the client's), or no answer; the next request gets the right one; nothing leaks.
+//
+// FAULTS=all tries every call (`make check-faults`, minutes); else every so-many-th, another one each time it is run.
+import { execFileSync } from 'node:child_process'
+import {
+    assert, done, fs, model, note, path, scratch, skip_all, slow, spawn, start, test, top_builddir, top_srcdir, until,
+} from '../integration/harness.mjs'
+import { ask } from '../load/client.mjs'
+
+const all = process.env.FAULTS === 'all'
+const seed = Number(process.env.LATENT_TEST_SEED || Date.now() % 1000)
+const per_scene = all ? Infinity : 40
+const KIND = { alloc: 1, thread: 2, read: 4, write: 8, open: 16, accept: 32 }
+
+if (slow) skip_all('a sanitizer has its own allocator')
+const library = path.join(scratch, `faults.${process.pid}.so`)
+const control_file = path.join(scratch, `faults.${process.pid}.ctl`)
+try {
+    execFileSync('sh', ['-c', `${process.env.CC || 'cc'} -shared -fPIC -O2 -o '${library}' '${top_srcdir}/tests/faults/preload.c'`], { stdio: 'pipe' })
+} catch (e) {
+    skip_all(`tests/faults/preload.c does not compile here: ${String(e.stderr).split('\n')[0]}`)
+}
+fs.writeFileSync(control_file, Buffer.alloc(4096))
+process.on('exit', () => [library, control_file].forEach((f) => fs.rmSync(f, { force: true })))
+
+/** The page that the daemon has mapped: numbers of 64 bits. */
+const fd = fs.openSync(control_file, 'r+')
+const WORD = { countdown: 0, kinds: 1, sticky: 2, seen: 3, failed: 4, blocks: 5 }
+const put = (name, value) => {
+    const b = Buffer.alloc(8)
+    b.writeBigInt64LE(BigInt(value))
+    fs.writeSync(fd, b, 0, 8, 8 * WORD[name])
+}
+const get = (name) => {
+    const b = Buffer.alloc(8)
+    fs.readSync(fd, b, 0, 8, 8 * WORD[name])
+    return Number(b.readBigInt64LE())
+}
+function arm(kind, n, sticky = 0) {
+    put('countdown', 0)
+    put('seen', 0)
+    put('failed', 0)
+    put('sticky', sticky)
+    put('kinds', KIND[kind])
+    put('countdown', n)
+}
+const disarm = () => put('countdown', 0)
+const env = { LD_PRELOAD: library, FAULT_CONTROL: control_file }
+
+/** At most `per_scene` numbers of 1 .. n, evenly, beginning anywhere. */
+function turns(n) {
+    const step = Math.max(1, Math.ceil(n / per_scene))
+    const list = []
+    for (let i = 1 + (seed % step); i <= n; i += step) list.push(i)
+    return list
+}
+
+/** What of an answer does not depend on when it was asked. */
+const same = (text) => text.replace(/"(id|item_id|response_id|created|created_at|completed_at|[a-z_]*duration|timings?|modified_at|cached_tokens|request_id|expires_at)":("[^"]*"|[\d.]+|null)/g, '"$1":0')
+    .replace(/"(prompt|predicted)_[a-z_]*(ms|second)":[\d.]+/g, '""')
+
+// --- while it answers ------------------------------------------------------------------------------------
+
+const words = 'The old lighthouse keeper wrote a long letter about ships and the weather of that winter. '
+const common = { temperature: 0, seed: 3 }
+const requests = [
+    ['completion', 'POST', '/v1/completions', { ...common, prompt: words, max_tokens: 6, logprobs: 2, n: 2, stop: ['zzz'], logit_bias: { 300: -1 } }],
+    ['stream', 'POST', '/v1/completions', { ...common, prompt: words, max_tokens: 6, stream: true, stream_options: { include_usage: true } }],
+    ['chat', 'POST', '/v1/chat/completions', { ...common, messages: [{ role: 'system', content: 'Be brief.' }, { role: 'user', content: words }], max_tokens: 6, logprobs: true, top_logprobs: 2 }],
+    ['chat stream', 'POST', '/v1/chat/completions', { ...common, messages: [{ role: 'user', content: words }], max_tokens: 6, stream: true }],
+    ['structured', 'POST', '/v1/chat/completions', { ...common, messages: [{ role: 'user', content: words }], max_tokens: 40, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', properties: { a: { enum: ['b', 'c'] } }, required: ['a'], additionalProperties: false } } } }],
+    ['responses', 'POST', '/v1/responses', { ...common, input: words, max_output_tokens: 6 }],
+    ['messages', 'POST', '/v1/messages', { temperature: 0, model: 'x', messages: [{ role: 'user', content: words }], max_tokens: 6, stream: true }],
+    ['embeddings', 'POST', '/v1/embeddings', { input: [words, 'b'] }],
+    ['ollama', 'POST', '/api/chat', { model: 'x', messages: [{ role: 'user', content: words }], stream: true, options: { num_predict: 6, temperature: 0 } }],
+    ['tokenize', 'POST', '/tokenize', { prompt: words }],
+    ['long text', 'POST', '/v1/completions', { ...common, prompt: words.repeat(60), max_tokens: 2 }],
+    ['mistake', 'POST', '/v1/completions', { prompt: words, max_tokens: -1 }],
+    ['metrics', 'GET', '/metrics'],
+    ['models', 'GET', '/v1/models'],
+    ['openapi', 'GET', '/openapi.json'],
+    ['page', 'GET', '/'],
+]
+
+async function settled(d) {
+    await d.idle()
+    return get('blocks')
+}
+
+/** d is right about it, without faults. */
+async function right(d, r, oracle) {
+    const a = await ask(d.port, r[1], r[2], r[3])
+    assert.equal(a.status, oracle.status, `${a.status} ${a.error} ${a.text.slice(0, 300)}`)
+    if (r[0] !== 'metrics') assert.equal(same(a.text), same(oracle.text))
+}
+
+async function scene(d, r) {
+    const [name, method, url, body] = r
+    disarm()
+    for (let i = 0; i < 3; i++) await ask(d.port, method, url, body)
+    const oracle = await ask(d.port, method, url, body)
+    assert.ok([200, 400].includes(oracle.status), `${oracle.status} ${oracle.text}`)
+    arm('alloc', 0)
+    await right(d, r, oracle)
+    const n = get('seen')
+    const before = await settled(d)
+    const seen = { right: 0, error: 0, none: 0 }
+    const suspects = []
+    const list = turns(n)
+    const check = async (at) => {
+        arm('alloc', at)
+        const a = await ask(d.port, method, url, body)
+        disarm()
+        assert.equal(d.exit, undefined, `allocation ${at} of ${n}: the daemon ended: ${JSON.stringify(d.exit)}`)
+        if (a.status === 0) seen.none++
+        else if (a.status >= 500) {
+            seen.error++
+            assert.ok(a.json?.error || a.json?.status || a.text === '', `allocation ${at}: ${a.status} ${a.text}`)
+        } else {
+            assert.equal(a.status, oracle.status, `allocation ${at} of ${n}: ${a.status} ${a.text.slice(0, 300)}`)
+            // a stream that had begun tells its error as an event
+            const broken = /"error":\s*[{"]|event: error|"type":"response.failed"/.test(a.text) && oracle.status === 200
+            if (!broken && name !== 'metrics') assert.equal(same(a.text), same(oracle.text), `allocation ${at} of ${n}`)
+            broken ? seen.error++ : seen.right++
+        }
+        await right(d, r, oracle)
+    }
+    let blocks = before
+    for (const at of list) {
+        await check(at)
+        const now = await settled(d)
+        if (now > blocks) suspects.push([at, now - blocks])
+        blocks = now
+    }
+    // one block more may be a table that grew; what grows at each try is a leak
+    const leaks = []
+    for (const [at] of suspects.slice(0, 60)) {
+        const from = await settled(d)
+        for (let i = 0; i < 4; i++) await check(at)
+        const grown = await settled(d) - from
+        if (grown >= 4) leaks.push(`allocation ${at}: ${grown} blocks in 4 tries`)
+    }
+    note(`${name}: ${n} allocations, ${list.length} failed in turn: ${seen.right} right, ${seen.error} errors, ${seen.none} without an answer; blocks ${before} to ${blocks}`)
+    assert.deepEqual(leaks, [])
+}
+
+const only = process.env.FAULTS_ONLY
+const d = await start({ env, set: { access_log: false, response_store_entries: 8, threads: 1 } })
+for (const r of requests)
+    if (!only || only === r[0]) await test(`allocations fail: ${r[0]}`, () => scene(d, r))
+
+await test('accept fails: others are served, and all when it works again', async () => {
+    arm('accept', 1, 1)
+    const cpu = () => Number(fs.readFileSync(`/proc/${d.child.pid}/stat`, 'utf8').split(') ')[1].split(' ').slice(11, 13).reduce((a, b) => Number(a) + Number(b)))
+    const began = cpu()
+    const refused = ask(d.port, 'GET', '/v1/models')
+    await new Promise((resolve) => setTimeout(resolve, 1500))
+    const used = cpu() - began
+    assert.equal((await d.get('/livez')).status, 200, 'a connection that stands')
+    disarm()
+    assert.equal((await ask(d.port, 'GET', '/v1/models')).status, 200)
+    await refused
+    note(`${get('failed')} accepts failed, ${used} ticks of processor time`)
+    assert.ok(used < 75, `${used} ticks in 1.5 s: it spins`)
+})
+await test('a clean end, after all that', async () => {
+    disarm()
+    assert.deepEqual(await d.stop(), { code: 0, signal: null })
+})
+
+// --- while it starts ---------------------------------------------------------------------------------------
+
+const oracle = await (async () => {
+    const clean = await start({ set: { threads: 2 } })
+    const a = await ask(clean.port, ...requests[0].slice(1))
+    await clean.kill()
+    return a
+})()
+
+/** Starts with the nth call failing. It serves rightly, or ends with status 1 and a sentence. */
+async function begin(kind, at, sticky, set) {
+    arm(kind, at, sticky)
+    const log = path.join(scratch, `faults-start.${process.pid}.log`)
+    const out = fs.openSync(log, 'w')
+    const child = spawn(path.join(top_builddir, 'latentd'), ['--model', model, '--listen', '127.0.0.1:0',
+        ...Object.entries({ threads: 2, access_log: false, ...set }).flatMap(([k, v]) => ['--set', `${k}=${v}`])],
+    { stdio: ['ignore', out, out], env: { ...process.env, ...env } })
+    fs.closeSync(out)
+    let end
+    child.on('exit', (code, signal) => (end = { code, signal }))
+    const text = () => fs.readFileSync(log, 'utf8')
+    const what = `${kind} ${at}`
+    try {
+        await until(`${what}: it starts or ends`, () => end || /server: ready after/.test(text()), 30000)
+        if (!end) {
+            disarm()
+            const port = Number(/listening on 127\.0\.0\.1:(\d+)/.exec(text())[1])
+            const a = await ask(port, ...requests[0].slice(1))
+            assert.equal(a.status, 200, `${what}: ${a.status} ${a.text}`)
+            assert.equal(same(a.text), same(oracle.text), what)
+            child.kill('SIGTERM')
+            await until(`${what}: it ends`, () => end)
+            assert.deepEqual(end, { code: 0, signal: null }, `${what}\n${text()}`)
+            return 'served'
+        }
+        assert.deepEqual(end, { code: 1, signal: null }, `${what}: ${JSON.stringify(end)}\n${text().slice(-600)}`)
+        assert.match(text(), /memory|thread|cannot|failed|error|No such|Input\/output|open files/i, `${what}: no sentence`)
+        return 'told'
+    } finally {
+        disarm()
+        if (!end) child.kill('SIGKILL')
+    }
+}
+
+async function starts(kind, set = {}) {
+    arm(kind, 0)
+    put('seen', 0)
+    const clean = await start({ env, set: { threads: 2, ...set } })
+    const n = get('seen')
+    await clean.kill()
+    const told = { served: 0, told: 0 }
+    const list = turns(n)
+    for (const at of list) told[await begin(kind, at, 0, set)]++
+    note(`start, ${kind}: ${n} calls, ${list.length} failed in turn: served ${told.served}, ended with a sentence ${told.told}`)
+    assert.ok(n > 0)
+}
+
+const folder = path.join(scratch, `faults-cache.${process.pid}`)
+process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }))
+const disk = { cache_disk_path: folder, cache_disk_read: 'always', cache_disk_rate: 0, page_tokens: 16 }
+if (!only) {
+    await test('start: allocations fail', () => starts('alloc', disk))
+    await test('start: threads cannot be made', () => starts('thread', disk))
+    await test('start: reads fail', () => starts('read', disk))
+    await test('start: files cannot be opened', () => starts('open', disk))
+}
+
+// --- the disk tier -------------------------------------------------------------------------------------------
+
+if (!only) await test('disk: reads, writes and opens fail, once and for good; answers stay right, and it comes back', async () => {
+    fs.rmSync(folder, { recursive: true, force: true })
+    const t = await start({ env, set: { ...disk, access_log: false, cache_size: '4M' } })
+    const texts = Array.from({ length: 6 }, (_, i) => `${i} ` + words.repeat(12 + i))
+    const body = (text) => ({ ...common, prompt: text, max_tokens: 4 })
+    const want = []
+    for (const text of texts) want.push((await t.post('/v1/completions', body(text))).choices[0].text)
+    const round = async (what) => {
+        for (const [i, text] of texts.entries()) {
+            const a = await ask(t.port, 'POST', '/v1/completions', body(text))
+            assert.equal(t.exit, undefined, `${what}: the daemon ended`)
+            assert.equal(a.status, 200, `${what}: ${a.status} ${a.text}`)
+            assert.equal(a.json.choices[0].text, want[i], what)
+        }
+    }
+    let failed = 0
+    for (const kind of ['write', 'read', 'open'])
+        for (const sticky of [0, 1])
+            for (const at of all ? [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 24, 32] : [1 + (seed % 4), 5 + (seed % 7)]) {
+                await ask(t.port, 'DELETE', '/v1/cache', {})
+                arm(kind, at, sticky)
+                await round(`${kind} ${at}${sticky ? ' and all after' : ''}`)
+                failed += get('failed')
+                disarm()
+            }
+    note(`${failed} calls failed`)
+    assert.ok(failed > 0)
+    await until('the disk tier is on again', async () => {
+        await round('afterwards')
+        return (await t.get('/v1/cache')).json.disk.state === 'on'
+    }, 120000)
+    assert.deepEqual(await t.stop(), { code: 0, signal: null })
+})
+await done()
