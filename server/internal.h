@@ -30,6 +30,14 @@ struct listener {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } u;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } spare;        /* takes a connection for which there is no memory, to close it */
+    bool spare_used, spare_asked;
+    int64_t told_ns; /* when a failure was logged */
     char path[108]; /* of a Unix socket: unlinked at the end */
     bool open, tls, proxy; /* proxy: the PROXY protocol is spoken */
     bool waits;            /* connections are taken from listeners_start on */

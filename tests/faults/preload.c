@@ -1,7 +1,7 @@
 /* tests/faults/preload.c - loaded before the daemon (LD_PRELOAD): the nth allocation, thread, read or write fails.
  *
  * The test arms it through a file that both have mapped (FAULT_CONTROL): `countdown` n lets n - 1 calls of the
- * kinds in `kinds` pass and fails the nth, or with `sticky` all from the nth on. Calls are counted on all threads.
+ * kinds in `kinds` pass and fails the nth, and `sticky` more after it. Calls are counted on all threads.
  * It also counts the blocks that live, so that a leak shows. Allocations of this machine's C library by its own
  * names; nothing of it is in the product. */
 #define _GNU_SOURCE
@@ -58,8 +58,10 @@ static int fails(enum kind kind)
     int64_t left = atomic_fetch_sub(&control->countdown, 1);
     if (left > 1 || left < 1)
         return 0;
-    if (atomic_load(&control->sticky))
+    if (atomic_load(&control->sticky) > 0) {
+        atomic_fetch_sub(&control->sticky, 1);
         atomic_store(&control->countdown, 1);
+    }
     atomic_fetch_add(&control->failed, 1);
     return 1;
 }
