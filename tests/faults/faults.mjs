@@ -61,6 +61,7 @@ function turns(n) {
 
 /** What of an answer does not depend on when it was asked. */
 const same = (text) => text.replace(/"(id|item_id|response_id|created|created_at|completed_at|[a-z_]*duration|timings?|modified_at|cached_tokens|request_id|expires_at)":("[^"]*"|[\d.]+|null)/g, '"$1":0')
+    .replace(/nonce="[0-9a-f]*"/g, '')
     .replace(/"(prompt|predicted)_[a-z_]*(ms|second)":[\d.]+/g, '""')
 
 // --- while it answers ------------------------------------------------------------------------------------
@@ -72,11 +73,10 @@ const requests = [
     ['stream', 'POST', '/v1/completions', { ...common, prompt: words, max_tokens: 6, stream: true, stream_options: { include_usage: true } }],
     ['chat', 'POST', '/v1/chat/completions', { ...common, messages: [{ role: 'system', content: 'Be brief.' }, { role: 'user', content: words }], max_tokens: 6, logprobs: true, top_logprobs: 2 }],
     ['chat stream', 'POST', '/v1/chat/completions', { ...common, messages: [{ role: 'user', content: words }], max_tokens: 6, stream: true }],
-    ['structured', 'POST', '/v1/chat/completions', { ...common, messages: [{ role: 'user', content: words }], max_tokens: 40, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: { type: 'object', properties: { a: { enum: ['b', 'c'] } }, required: ['a'], additionalProperties: false } } } }],
     ['responses', 'POST', '/v1/responses', { ...common, input: words, max_output_tokens: 6 }],
-    ['messages', 'POST', '/v1/messages', { temperature: 0, model: 'x', messages: [{ role: 'user', content: words }], max_tokens: 6, stream: true }],
+    ['messages', 'POST', '/v1/messages', { temperature: 0, model: 'latent-mini', messages: [{ role: 'user', content: words }], max_tokens: 6, stream: true }],
     ['embeddings', 'POST', '/v1/embeddings', { input: [words, 'b'] }],
-    ['ollama', 'POST', '/api/chat', { model: 'x', messages: [{ role: 'user', content: words }], stream: true, options: { num_predict: 6, temperature: 0 } }],
+    ['ollama', 'POST', '/api/chat', { model: 'latent-mini', messages: [{ role: 'user', content: words }], stream: true, options: { num_predict: 6, temperature: 0 } }],
     ['tokenize', 'POST', '/tokenize', { prompt: words }],
     ['long text', 'POST', '/v1/completions', { ...common, prompt: words.repeat(60), max_tokens: 2 }],
     ['mistake', 'POST', '/v1/completions', { prompt: words, max_tokens: -1 }],
@@ -210,7 +210,7 @@ async function begin(kind, at, sticky, set) {
             return 'served'
         }
         assert.deepEqual(end, { code: 1, signal: null }, `${what}: ${JSON.stringify(end)}\n${text().slice(-600)}`)
-        assert.match(text(), /memory|thread|cannot|failed|error|No such|Input\/output|open files/i, `${what}: no sentence`)
+        assert.match(text(), /memory|thread|cannot|failed|error|No such|Input\/output|open files/i, `${what}: no sentence in: ${text()}`)
         return 'told'
     } finally {
         disarm()
@@ -228,7 +228,7 @@ async function starts(kind, set = {}) {
     const list = turns(n)
     for (const at of list) told[await begin(kind, at, 0, set)]++
     note(`start, ${kind}: ${n} calls, ${list.length} failed in turn: served ${told.served}, ended with a sentence ${told.told}`)
-    assert.ok(n > 0)
+    assert.ok(n > 0 || kind === 'read', 'weights are mapped, not read')
 }
 
 const folder = path.join(scratch, `faults-cache.${process.pid}`)
