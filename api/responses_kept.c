@@ -113,7 +113,8 @@ static void list_items(const struct api_request *req, const struct reply *r, cJS
             continue;
         }
         bool whole = own || cJSON_AddStringToObject(item, "id", name);
-        whole = whole && (cJSON_HasObjectItem(item, "type") || cJSON_AddStringToObject(item, "type", "message"));
+        if (whole && !cJSON_HasObjectItem(item, "type"))
+            whole = cJSON_AddStringToObject(item, "type", "message") != NULL;
         char *text = whole ? cJSON_PrintUnformatted(item) : NULL;
         if (!text && !w.err)
             w.err = ERR_NOMEM;

@@ -784,8 +784,9 @@ void conn_start(struct conn *c, const struct listener *l)
     struct server *s = c->s;
     c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     reset_request(c);
-    bool full = s->n_conns - s->n_closing > s->cfg->max_connections && !crowd_make_room(s);
-    if (full && (c->state != CONN_IDLE || s->n_conns - s->n_closing > s->cfg->max_connections + REFUSED_MAX)) {
+    long long over = s->n_conns - s->n_closing - s->cfg->max_connections;
+    bool full = over > 0 && !crowd_make_room(s);
+    if (full && (c->state != CONN_IDLE || over > REFUSED_MAX)) {
         metric_add(s->m_rejected, 1);
         conn_close(c); /* a flood gets no answer, nor does who would first have to be understood */
         return;

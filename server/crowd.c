@@ -1,9 +1,10 @@
 /* server/crowd.c - who gives way when max_connections are open.
  *
- * A connection that waits for a request costs its holder nothing, so whoever opens many of them could keep all
- * others out. So the one that has waited longest is closed for a new one: since it came or got its last answer,
- * or since its header was complete, whatever trickled in meanwhile. Connections that are being answered stay.
- * The list is in the order of waiting; each change of it takes the same time however many there are. */
+ * A connection that waits for a request costs its holder nothing, so whoever opens many of them could keep
+ * all others out. So the one that has waited longest is closed for a new one: since it came or got its last
+ * answer, or since its header was complete, whatever trickled in meanwhile. Connections that are being
+ * answered stay. The list is in the order of waiting; each change of it takes the same time however many
+ * there are. */
 #include "config.h"
 
 #include "server/internal.h"

@@ -252,8 +252,8 @@ static void did_nothing(uv_work_t *req, int status)
     (void)status;
 }
 
-/* libuv makes its threads with the first work, and ends the process when it cannot: that shall be now, not when
- * the first long text comes. */
+/* libuv makes its threads with the first work, and ends the process when it cannot: that shall be now, not
+ * when the first long text comes. */
 static void start_helpers(struct server *s)
 {
     static uv_work_t first;

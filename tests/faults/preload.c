@@ -1,9 +1,10 @@
-/* tests/faults/preload.c - loaded before the daemon (LD_PRELOAD): the nth allocation, thread, read or write fails.
+/* tests/faults/preload.c - loaded before the daemon (LD_PRELOAD): the nth allocation, thread, read or write
+ * fails.
  *
- * The test arms it through a file that both have mapped (FAULT_CONTROL): `countdown` n lets n - 1 calls of the
- * kinds in `kinds` pass and fails the nth, and `sticky` more after it. Calls are counted on all threads.
- * It also counts the blocks that live, so that a leak shows. Allocations of this machine's C library by its own
- * names; nothing of it is in the product. */
+ * The test arms it through a file that both have mapped (FAULT_CONTROL): `countdown` n lets n - 1 calls of
+ * the kinds in `kinds` pass and fails the nth, and `sticky` more after it. Calls are counted on all threads.
+ * It also counts the blocks that live, so that a leak shows. Allocations of the C library by its own names;
+ * nothing of this is in the product. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,7 +21,14 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum kind { KIND_ALLOC = 1, KIND_THREAD = 2, KIND_READ = 4, KIND_WRITE = 8, KIND_OPEN = 16, KIND_ACCEPT = 32 };
+enum kind {
+    KIND_ALLOC = 1,
+    KIND_THREAD = 2,
+    KIND_READ = 4,
+    KIND_WRITE = 8,
+    KIND_OPEN = 16,
+    KIND_ACCEPT = 32,
+};
 
 struct control {
     _Atomic int64_t countdown; /* 0: nothing fails */
@@ -41,7 +49,9 @@ __attribute__((constructor)) static void map_control(void)
 {
     const char *path = getenv("FAULT_CONTROL");
     int fd = path ? open(path, O_RDWR | O_CLOEXEC) : -1;
-    void *p = fd >= 0 ? mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0) : MAP_FAILED;
+    void *p = MAP_FAILED;
+    if (fd >= 0)
+        p = mmap(NULL, sizeof(struct control), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (fd >= 0)
         close(fd);
     if (p != MAP_FAILED)
