@@ -8,7 +8,7 @@ import net from 'node:net'
 import {
     assert, done, fs, model, note, path, scratch, skip_all, slow, spawn, start, test, top_builddir, top_srcdir, until,
 } from '../integration/harness.mjs'
-import { ask, set_patience } from '../load/client.mjs'
+import { ask, set_patience, set_tls } from '../load/client.mjs'
 
 set_patience(15000)
 const all = process.env.FAULTS === 'all'
@@ -52,8 +52,8 @@ const disarm = () => put('countdown', 0)
 const env = { LD_PRELOAD: library, FAULT_CONTROL: control_file }
 
 /** At most `per_scene` numbers of 1 .. n, evenly, beginning anywhere. */
-function turns(n) {
-    const step = Math.max(1, Math.ceil(n / per_scene))
+function turns(n, most = Infinity) {
+    const step = Math.max(1, Math.ceil(n / Math.min(most, per_scene)))
     const list = []
     for (let i = 1 + (seed % step); i <= n; i += step) list.push(i)
     return list
@@ -179,6 +179,119 @@ await test('accept fails for want of descriptors: room is made, it is told once 
 await test('a clean end, after all that', async () => {
     disarm()
     assert.deepEqual(await d.stop(), { code: 0, signal: null })
+})
+
+// --- TLS, keys and a reload ------------------------------------------------------------------------------
+
+const own = (name) => path.join(scratch, `faults.${process.pid}.${name}`)
+const made = ['conf', 'keys', 'cert', 'key', 'audit'].map(own)
+process.on('exit', () => made.forEach((f) => fs.rmSync(f, { force: true })))
+if (!only || only === 'reload') await test('allocations fail: TLS with keys and an audit log', async () => {
+    execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-subj', '/CN=x', '-days', '2',
+        '-keyout', own('key'), '-out', own('cert')], { stdio: 'pipe' })
+    const secret = 'a-key-of-the-faults-0123456789'
+    const hashed = execFileSync(path.join(top_builddir, 'latentd'), ['--hash-key'], { input: secret, encoding: 'utf8' }).trim()
+    fs.writeFileSync(own('keys'), `one ${hashed} concurrent=8 requests_per_minute=1000000\n`)
+    let n = 0
+    const conf = () => fs.writeFileSync(own('conf'), `model_aliases = alias-${++n}\ncors_origins = http://a${n}.example\n`)
+    conf()
+    const t = await start({ env, args: ['--config', own('conf'), '--listen', 'tls:127.0.0.1:0'],
+        set: { tls_cert: own('cert'), tls_key: own('key'), api_keys_file: own('keys'), metrics_open: true, audit_log_file: own('audit'), access_log: false } })
+    const port = Number(/listening on 127\.0\.0\.1:(\d+) with TLS/.exec(fs.readFileSync(t.log_path, 'utf8'))[1])
+    const headers = { Authorization: `Bearer ${secret}` }
+    const body = { prompt: words, max_tokens: 4, temperature: 0 }
+    const over_tls = async () => {
+        set_tls(true)
+        try {
+            return await ask(port, 'POST', '/v1/completions', body, headers)
+        } finally {
+            set_tls(false)
+        }
+    }
+    const want = await over_tls()
+    assert.equal(want.status, 200, want.text)
+    arm('alloc', 0)
+    await over_tls()
+    const count = get('seen'), list = turns(count), seen = { right: 0, error: 0, none: 0 }
+    const before = await settled(t)
+    for (const at of list) {
+        arm('alloc', at)
+        const a = await over_tls()
+        disarm()
+        assert.equal(t.exit, undefined, `allocation ${at} of ${count}: the daemon ended: ${JSON.stringify(t.exit)}`)
+        assert.notEqual(a.status, -1, `allocation ${at}: no answer and no end`)
+        if (a.status === 200) equal(a.text, want.text, `allocation ${at} of ${count}`)
+        assert.ok(a.status === 200 || a.status === 0 || a.status >= 500, `allocation ${at}: ${a.status} ${a.text}`)
+        seen[a.status === 200 ? 'right' : a.status ? 'error' : 'none']++
+        equal((await over_tls()).text, want.text, 'afterwards')
+    }
+    const after = await settled(t)
+    note(`TLS: ${count} allocations, ${list.length} failed in turn: ${seen.right} right, ${seen.error} errors, ${seen.none} without an answer; blocks ${before} to ${after}`)
+    assert.ok(after - before < 0.5 * list.length + 40, `${after - before} blocks more`)
+
+    const reload = async () => {
+        const from = fs.readFileSync(t.log_path, 'utf8').length
+        t.child.kill('SIGHUP')
+        return until('it reloads', () => /reload: (done|.*stays|.*stay)/.test(fs.readFileSync(t.log_path, 'utf8').slice(from)) || t.exit)
+    }
+    const served = async (name) => (await ask(t.port, 'POST', '/v1/completions', { ...body, model: name }, headers)).status
+    conf()
+    arm('alloc', 0)
+    await reload()
+    const in_reload = get('seen')
+    const reloads = turns(in_reload, 600)
+    const blocks = await settled(t)
+    for (const at of reloads) {
+        conf()
+        arm('alloc', at)
+        await reload()
+        disarm()
+        assert.equal(t.exit, undefined, `reload, allocation ${at} of ${in_reload}: ${JSON.stringify(t.exit)}`)
+        // all of the old or all of the new
+        const got = [await served(`alias-${n - 1}`), await served(`alias-${n}`)]
+        assert.ok(got.includes(200) && got.includes(404), `reload, allocation ${at}: ${got}`)
+        await reload()
+        assert.equal(await served(`alias-${n}`), 200, `after allocation ${at}`)
+    }
+    const now = await settled(t)
+    note(`reload: ${in_reload} allocations, ${reloads.length} failed in turn; blocks ${blocks} to ${now}`)
+    assert.ok(now - blocks < 0.5 * reloads.length + 20, `${now - blocks} blocks more`)
+    assert.deepEqual(await t.stop(), { code: 0, signal: null })
+})
+
+// --- many at once, in a cache that is too small -------------------------------------------------------------
+
+if (!only || only === 'many') await test('allocations fail: twelve requests at once, preempted, in a small cache', async () => {
+    const t = await start({ env, set: { cache_size: '2560K', page_tokens: 16, max_num_seqs: 12, park_size: '256K', access_log: false } })
+    const bodies = Array.from({ length: 12 }, (_, i) => ({ prompt: words.repeat(2 + i % 3) + i, max_tokens: 60 + 5 * i, temperature: i % 2, seed: i, ignore_eos: true, stream: i % 3 === 0, priority: -i }))
+    const want = []
+    for (const b of bodies) want.push(await ask(t.port, 'POST', '/v1/completions', b))
+    const round = () => Promise.all(bodies.map((b) => ask(t.port, 'POST', '/v1/completions', b)))
+    arm('alloc', 0)
+    await round()
+    const count = get('seen'), list = turns(count).filter((_, i) => all ? i % 8 === 0 : i % 2 === 0)
+    const told = { right: 0, error: 0, none: 0 }
+    let before = 0
+    for (const [i, at] of list.entries()) {
+        arm('alloc', at)
+        const got = await round()
+        disarm()
+        assert.equal(t.exit, undefined, `allocation ${at} of ${count}: the daemon ended: ${JSON.stringify(t.exit)}`)
+        for (const [k, a] of got.entries()) {
+            assert.ok(a.status === 200 || a.status === 0 || a.status >= 500, `allocation ${at}, request ${k}: ${a.status} ${a.text}`)
+            const broken = a.status !== 200 || /"error":\s*[{"]/.test(a.text)
+            if (!broken) equal(a.text, want[k].text, `allocation ${at} of ${count}, request ${k}`)
+            told[a.status === 0 ? 'none' : broken ? 'error' : 'right']++
+        }
+        const blocks = await settled(t)
+        if (i === 0) before = blocks
+        if (i === list.length - 1) assert.ok(blocks - before < 0.5 * list.length + 60, `${blocks - before} blocks more`)
+    }
+    for (const [k, a] of (await round()).entries()) equal(a.text, want[k].text, `afterwards, request ${k}`)
+    note(`many: ${count} allocations, ${list.length} failed in turn: ${told.right} right, ${told.error} errors, ${told.none} without an answer; ` +
+        `${await t.metric('latentd_preemptions_total', 'recompute')} preemptions, ${await t.metric('latentd_preemptions_total', 'park')} parked`)
+    assert.ok(await t.metric('vllm:num_preemptions_total') > 0)
+    assert.deepEqual(await t.stop(), { code: 0, signal: null })
 })
 
 // --- while it starts ---------------------------------------------------------------------------------------
