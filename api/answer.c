@@ -1,6 +1,7 @@
 /* api/answer.c - the parts that completions and chats write alike. */
 #include "config.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -38,9 +39,12 @@ void write_arguments(const struct part *p, struct jw *w)
     jw_raw(&quoted, "\"");
     jw_join(&quoted, &p->text);
     jw_raw(&quoted, "\"");
+    errno = 0;
     cJSON *string = quoted.err ? NULL : cJSON_Parse(quoted.b.data);
     const char *text = cJSON_GetStringValue(string);
     cJSON *value = text ? cJSON_Parse(text) : NULL;
+    if (!value && !w->err) /* what the model wrote may be no JSON; that is not this */
+        w->err = quoted.err ? quoted.err : errno == ENOMEM ? ERR_NOMEM : 0;
     jw_raw(w, cJSON_IsObject(value) ? text : "{}");
     cJSON_Delete(value);
     cJSON_Delete(string);

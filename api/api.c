@@ -155,16 +155,27 @@ int api_error_body(int status, const char *param, const char *message, struct bu
 
 /* --- replies -------------------------------------------------------------------------------------- */
 
+/* In the shapes of OpenAI and of Anthropic at once, without memory. */
+static const char lost_answer[] =
+    "{\"type\":\"error\",\"error\":{\"message\":\"out of memory\",\"type\":\"overloaded_error\","
+    "\"param\":null,\"code\":null}}";
+
 static void reply_bytes(const struct reply *r, int status, const struct api_header *more, int n_more,
                         const struct jw *body, const struct api_log_facts *facts)
 {
     struct api_header headers[4] = {{"Content-Type", "application/json"}};
     for (int i = 0; i < n_more; i++)
         headers[1 + i] = more[i];
-    size_t n = body->err ? 0 : body->b.n_bytes;
+    const char *data = body->b.data;
+    size_t n = body->b.n_bytes;
+    if (body->err) { /* half an answer, or none, must not look like one */
+        status = 503;
+        data = r->dialect == DIALECT_OLLAMA ? "{\"error\":\"out of memory\"}" : lost_answer;
+        n = strlen(data);
+    }
     r->ops->begin(r->host, status, headers, 1 + n_more, (int64_t)n);
     if (n)
-        r->ops->write(r->host, body->b.data, n);
+        r->ops->write(r->host, data, n);
     r->ops->end(r->host, facts);
 }
 

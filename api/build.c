@@ -39,8 +39,10 @@ static void add_object(struct build *b, cJSON *list, cJSON *object)
 cJSON *build_message(struct build *b, const char *role)
 {
     cJSON *m = b->err ? NULL : cJSON_CreateObject();
-    if (m)
-        check(b, cJSON_AddStringToObject(m, "role", role));
+    if (m && !cJSON_AddStringToObject(m, "role", role)) {
+        cJSON_Delete(m);
+        m = NULL;
+    }
     if (!b->err)
         add_object(b, b->messages, m);
     return b->err ? NULL : m;
@@ -99,8 +101,10 @@ void build_tool(struct build *b, cJSON *tools, const char *name, const char *des
     if (description)
         build_text(b, f, "description", description);
     cJSON *copy = b->err || !schema ? NULL : cJSON_Duplicate(schema, true);
-    if (schema && !b->err && (!copy || !cJSON_AddItemToObject(f, "parameters", copy)))
+    if (schema && !b->err && (!copy || !cJSON_AddItemToObject(f, "parameters", copy))) {
+        cJSON_Delete(copy);
         b->err = ERR_NOMEM;
+    }
 }
 
 int build_done(const struct build *b, struct err *e)

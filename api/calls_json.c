@@ -2,6 +2,7 @@
  * before its name and the beginning of its arguments are there; from then on arguments pass through. */
 #include "config.h"
 
+#include <errno.h>
 #include <string.h>
 
 #include "api/calls.h"
@@ -125,9 +126,12 @@ enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool
             return CALL_MORE;
         call_begin(t, t->in.data + name[0], name[1] - name[0], NULL, 0);
         if (f == FOUND_NONE) { /* no arguments, or they came first */
+            errno = 0;
             cJSON *o = cJSON_ParseWithLength(t->in.data + mark, args + 1 - mark);
             const cJSON *a = cJSON_GetObjectItemCaseSensitive(o, "arguments");
             char *text = cJSON_PrintUnformatted(a ? a : cJSON_GetObjectItemCaseSensitive(o, "parameters"));
+            if (!text && errno == ENOMEM)
+                t->out->err = ERR_NOMEM;
             call_args(t, text ? text : "{}", text ? strlen(text) : 2);
             cJSON_free(text);
             cJSON_Delete(o);
@@ -143,7 +147,10 @@ enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool
             long n = string_end(&t->in, 0);
             if (n < 0 && !end)
                 return CALL_MORE;
+            errno = 0;
             cJSON *s = n < 0 ? NULL : cJSON_ParseWithLength(t->in.data, (size_t)n);
+            if (!s && errno == ENOMEM)
+                t->out->err = ERR_NOMEM;
             const char *text = cJSON_GetStringValue(s);
             call_args(t, text ? text : "{}", text ? strlen(text) : 2);
             cJSON_Delete(s);

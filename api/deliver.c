@@ -15,7 +15,9 @@
 
 void stream_write(struct api_exchange *x, struct jw *w)
 {
-    if (w->err == 0 && w->b.n_bytes) {
+    if (w->err)
+        x->lost = w->err;
+    else if (w->b.n_bytes && !x->lost) { /* nothing comes behind a gap */
         x->reply.ops->write(x->reply.host, w->b.data, w->b.n_bytes);
         x->written_ns = clock_now_ns();
     }
@@ -39,6 +41,14 @@ void stream_begin(struct api_exchange *x)
     }
 }
 
+/* When there is no memory for more. The first is that of Anthropic's and of OpenAI's events at once. */
+static const char failed_event[] =
+    "event: error\ndata: {\"type\":\"error\",\"code\":\"server_error\",\"message\":\"out of memory\","
+    "\"param\":null,\"error\":{\"type\":\"api_error\",\"message\":\"out of memory\"}}\n\n";
+static const char failed_data[] =
+    "data: {\"error\":{\"message\":\"out of memory\",\"type\":\"server_error\",\"param\":null,"
+    "\"code\":null}}\n\ndata: [DONE]\n\n";
+
 void stream_fail(struct api_exchange *x, const struct err *e)
 {
     struct jw w;
@@ -50,8 +60,15 @@ void stream_fail(struct api_exchange *x, const struct err *e)
         error_json(&w, x->reply.dialect, error_status(e), error_code(e), e->param, e->text);
         jw_raw(&w, "\n\ndata: [DONE]\n\n");
     }
+    x->lost = 0;
     stream_write(x, &w);
     jw_done(&w);
+    if (x->lost) {
+        const char *text = x->ops->stream_type ? "{\"error\":\"out of memory\"}\n"
+                           : x->ops->failed    ? failed_event
+                                               : failed_data;
+        x->reply.ops->write(x->reply.host, text, strlen(text));
+    }
     exchange_end(x);
 }
 
@@ -60,6 +77,10 @@ static void send_chunk(struct api_exchange *x, struct choice *c, bool final)
     struct jw *w = &x->out;
     jw_reset(w);
     x->ops->chunk(x, c, final, w);
+    int lost = c->text.err ? c->text.err : c->ids.err;
+    for (int k = 0; k < 4; k++)
+        lost = lost ? lost : c->lp[k].err;
+    w->err = w->err ? w->err : lost;
     jw_reset(&c->text);
     parts_told(&c->parts, x->ops->keeps_parts);
     jw_reset(&c->ids);
@@ -70,12 +91,23 @@ static void send_chunk(struct api_exchange *x, struct choice *c, bool final)
     stream_write(x, w);
 }
 
+/* Part of the answer could not be kept or written: the client is told, and gets no more of it. */
+static bool fail_if_lost(struct api_exchange *x, int lost)
+{
+    struct err e = {0};
+    lost = lost ? lost : x->lost;
+    if (lost)
+        exchange_fail(x, (err_set(&e, lost, "the answer does not fit into memory"), &e));
+    return lost != 0;
+}
+
 static void send_end(struct api_exchange *x)
 {
     jw_reset(&x->out);
     x->ops->closing(x, &x->out);
     stream_write(x, &x->out);
-    exchange_end(x);
+    if (!fail_if_lost(x, 0))
+        exchange_end(x);
 }
 
 void sse_closing(struct api_exchange *x, struct jw *w)
@@ -165,6 +197,8 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
     c->finish = ev->finish_reason;
     c->stop_token_id = ev->stop_token_id;
     c->stop_string = ev->stop_string ? strdup(ev->stop_string) : NULL;
+    if (ev->stop_string && !c->stop_string)
+        c->parts.err = ERR_NOMEM;
     if (ev->embedding) {
         c->n_vector = engine_info(x->a->cfg.engine)->config.hidden_size;
         c->vector = malloc((size_t)c->n_vector * sizeof(*c->vector));
@@ -219,11 +253,8 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
     if (stream && (c->done || c->text.b.n_bytes || parts_pending(&c->parts) || c->ids.b.n_bytes ||
                    c->n_lp || !c->started))
         send_chunk(x, c, c->done);
-    if (c->parts.err) {
-        struct err e = {0};
-        exchange_fail(x, (err_set(&e, c->parts.err, "the answer does not fit into memory"), &e));
+    if (fail_if_lost(x, c->parts.err))
         return;
-    }
     if (x->n_done < x->n_choices)
         return;
     if (x->ops->generated) {

@@ -156,6 +156,7 @@ struct api_exchange {
     const struct answer_ops *ops;
     enum exchange_state state;
     bool gone, offloaded, paused, begun;
+    int lost; /* a piece of the stream could not be written: ERR_NOMEM, ERR_LIMIT */
     struct params p;
     struct prompt *prompts;
     int n_prompts;

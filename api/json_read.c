@@ -3,6 +3,7 @@
 
 #include "api/json_read.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -47,7 +48,10 @@ int json_read(const char *text, size_t n_bytes, cJSON **ret, struct err *e)
         return err_set(e, ERR_LIMIT, "the body holds more than %u values", JSON_MAX_ITEMS);
     if (nul || memchr(text, 0, n_bytes))
         return err_set(e, ERR_INVAL, "the body has a NUL character, which is not accepted");
+    errno = 0; /* the parser does not tell a mistake from a lack of memory; malloc does */
     cJSON *o = cJSON_ParseWithLengthOpts(text, n_bytes, &end, 0);
+    if (!o && errno == ENOMEM)
+        return err_set(e, ERR_NOMEM, "out of memory");
     if (!o) {
         size_t at = end && end >= text && end <= text + n_bytes ? (size_t)(end - text) : 0;
         return err_set(e, ERR_INVAL, "the body is not valid JSON at byte %zu", at);

@@ -9,7 +9,7 @@
 /* A tree costs about 64 bytes a value. */
 #define JSON_MAX_ITEMS 1000000u
 
-/* Parses one JSON object. ERR_INVAL with the byte where the text goes wrong, ERR_LIMIT. Free with
+/* Parses one JSON object. ERR_INVAL with the byte where the text goes wrong, ERR_LIMIT, ERR_NOMEM. Free with
  * cJSON_Delete. */
 int json_read(const char *text, size_t n_bytes, cJSON **ret, struct err *e) LATENT_MUST_CHECK;
 

@@ -22,6 +22,8 @@ static int add_calls(struct build *b, cJSON *m, const cJSON *calls, int i, struc
         if (!name || (args && !cJSON_IsObject(args)))
             return params_bad(e, field, "an object with function.name and function.arguments, an object");
         char *text = args ? cJSON_PrintUnformatted(args) : NULL;
+        if (args && !text)
+            b->err = ERR_NOMEM;
         snprintf(id, sizeof(id), "call_%d_%d", i, k++);
         build_call(b, m, id, name, text ? text : "{}");
         cJSON_free(text);

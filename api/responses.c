@@ -12,6 +12,8 @@
 static void write_json(const cJSON *v, const char *otherwise, struct jw *w)
 {
     char *text = v ? cJSON_PrintUnformatted(v) : NULL;
+    if (v && !text && !w->err)
+        w->err = ERR_NOMEM;
     jw_raw(w, text ? text : otherwise);
     cJSON_free(text);
 }
@@ -334,13 +336,14 @@ static int previous_items(struct api *a, struct params *p, uint64_t client, cJSO
     if (r < 0)
         return err_set(e, r, "the store of responses cannot be read");
     cJSON *list = cJSON_Parse(before), *response = cJSON_Parse(body);
+    r = list && response ? 0 : err_set(e, ERR_NOMEM, "out of memory for the request"); /* we wrote them */
     move_items(items, list);
     move_items(items, cJSON_GetObjectItemCaseSensitive(response, "output"));
     cJSON_Delete(list);
     cJSON_Delete(response);
     free(body);
     free(before);
-    return 0;
+    return r;
 }
 
 static int gather(struct api *a, struct params *p, uint64_t client, struct response *own, struct err *e)

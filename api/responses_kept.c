@@ -30,6 +30,16 @@ static void no_such(const struct reply *r, const char *id)
     reply_error_full(r, 404, "not_found", "response_id", text, 0, NULL);
 }
 
+/* store_get has failed with `got`. */
+static void not_got(const struct api *a, const struct reply *r, const char *id, int got)
+{
+    struct err e = {0};
+    if (got == ERR_NOTFOUND)
+        no_such(r, id);
+    else
+        reply_error(r, a, (err_set(&e, got, "the store of responses cannot be read"), &e));
+}
+
 static struct api_exchange *running(const struct api *a, const char *id, uint64_t client)
 {
     for (struct api_exchange *x = a->exchanges; x; x = x->next)
@@ -73,7 +83,7 @@ static const char *query_value(const struct api_request *req, const char *name)
     return NULL;
 }
 
-/* Takes the list over. NULL is an empty one. */
+/* Takes the list over. NULL: there was no memory for it. */
 static void list_items(const struct api_request *req, const struct reply *r, cJSON *list)
 {
     int n = cJSON_GetArraySize(list), limit = 20, shown = 0;
@@ -90,6 +100,7 @@ static void list_items(const struct api_request *req, const struct reply *r, cJS
     }
     struct jw w;
     jw_init(&w, API_MAX_ANSWER_BYTES);
+    w.err = list ? 0 : ERR_NOMEM;
     jw_raw(&w, "{\"object\":\"list\",\"data\":[");
     int i = 0;
     for (; i < n && shown < limit; i++) {
@@ -101,11 +112,12 @@ static void list_items(const struct api_request *req, const struct reply *r, cJS
             skipping = strcmp(after, own ? own : name) != 0;
             continue;
         }
-        if (!own)
-            cJSON_AddStringToObject(item, "id", name);
-        if (!cJSON_HasObjectItem(item, "type"))
-            cJSON_AddStringToObject(item, "type", "message");
-        char *text = cJSON_PrintUnformatted(item);
+        bool whole = own || cJSON_AddStringToObject(item, "id", name);
+        if (whole && !cJSON_HasObjectItem(item, "type"))
+            whole = cJSON_AddStringToObject(item, "type", "message") != NULL;
+        char *text = whole ? cJSON_PrintUnformatted(item) : NULL;
+        if (!text && !w.err)
+            w.err = ERR_NOMEM;
         jw_raw(&w, shown ? "," : "");
         jw_raw(&w, text ? text : "null");
         cJSON_free(text);
@@ -144,8 +156,9 @@ struct api_exchange *handle_response_get(struct api *a, const struct api_request
             reply_running(x, r, "in_progress");
         return NULL;
     }
-    if (store_get(a->store, id, req->client, &body, &items) < 0)
-        no_such(r, id);
+    int got = store_get(a->store, id, req->client, &body, &items);
+    if (got < 0)
+        not_got(a, r, id, got);
     else if (input)
         list_items(req, r, cJSON_Parse(items));
     else
@@ -188,8 +201,9 @@ struct api_exchange *handle_response_cancel(struct api *a, const struct api_requ
         reply_running(x, r, "cancelled");
         return NULL;
     }
-    if (store_get(a->store, id, req->client, &body, NULL) < 0)
-        no_such(r, id);
+    int got = store_get(a->store, id, req->client, &body, NULL);
+    if (got < 0)
+        not_got(a, r, id, got);
     else
         reply_error_full(r, 400, NULL, "response_id", "the response is over: it cannot be cancelled", 0,
                          NULL);

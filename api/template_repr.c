@@ -3,6 +3,7 @@
  * that the client sent is the client's too. */
 #include "config.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -397,7 +398,10 @@ struct value tpl__from_json(struct run *x, const cJSON *j)
 struct value tpl__parse_json(struct run *x, const struct str *s)
 {
     struct value v = tpl__undefined(NULL);
+    errno = 0;
     cJSON *j = x->r || !tpl__charge(x, s->n / 8) ? NULL : cJSON_ParseWithLength(s->s, s->n);
+    if (!j && !x->r && errno == ENOMEM)
+        tpl__fail(x, ERR_NOMEM, "out of memory");
     if (j)
         v = from_json(x, j, true, 0);
     cJSON_Delete(j);

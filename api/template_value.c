@@ -43,7 +43,9 @@ bool tpl__charge(struct run *x, size_t units)
 void *tpl__alloc(struct run *x, size_t n, size_t elem_bytes)
 {
     void *p = x->r ? NULL : arena_array(x->arena, n ? n : 1, elem_bytes);
-    if (!p)
+    if (!p && arena_starved(x->arena))
+        tpl__fail(x, ERR_NOMEM, "out of memory");
+    else if (!p)
         tpl__fail(x, ERR_LIMIT, "the rendering needs too much memory");
     return p;
 }

@@ -19,6 +19,7 @@ struct chunk {
 struct arena {
     struct chunk *chunks;
     size_t total_bytes, max_bytes;
+    bool starved;
 };
 
 struct arena *arena_new(size_t max_bytes)
@@ -56,8 +57,10 @@ void *arena_alloc(struct arena *a, size_t n_bytes)
         if (cap > SIZE_MAX - sizeof(*c))
             return NULL;
         c = malloc(sizeof(*c) + cap);
-        if (!c)
+        if (!c) {
+            a->starved = true;
             return NULL;
+        }
         c->used = 0;
         c->cap = cap;
         /* A chunk made to measure is full at once: the one with room stays in front. */
@@ -73,6 +76,11 @@ void *arena_alloc(struct arena *a, size_t n_bytes)
     c->used += n_bytes;
     a->total_bytes += n_bytes;
     return memset(p, 0, n_bytes);
+}
+
+bool arena_starved(const struct arena *a)
+{
+    return a->starved;
 }
 
 void *arena_array(struct arena *a, size_t n, size_t elem_bytes)

@@ -73,6 +73,7 @@ static void on_handle_closed(uv_handle_t *h)
     if (--c->n_handles > 0)
         return;
     struct server *s = c->s;
+    s->n_closing--;
     if (c->prev)
         c->prev->next = c->next;
     else
@@ -121,6 +122,8 @@ void conn_close(struct conn *c)
         conn_flush(c);
     }
     c->state = CONN_CLOSED;
+    crowd_leave(c);
+    c->s->n_closing++;
     c->exchange = NULL;
     if (x)
         api_exchange_gone(x);
@@ -335,6 +338,7 @@ static int on_headers_complete(llhttp_t *p)
         conn_flush(c);
     }
     c->state = CONN_BODY;
+    crowd_wait(c);
     set_timer(c, cfg->body_timeout);
     return 0;
 }
@@ -401,6 +405,7 @@ static void begin_answer(struct conn *c)
 {
     struct server *s = c->s;
     uv_timer_stop(&c->timer);
+    crowd_leave(c);
     c->state = CONN_ANSWERING;
     c->log.begin_ns = c->log.begin_ns ? c->log.begin_ns : clock_now_ns();
     if (!c->request_id[0])
@@ -653,6 +658,8 @@ static void next(struct conn *c)
     if (c->close_after)
         return; /* conn_on_flushed comes back */
     set_timer(c, c->s->cfg->idle_timeout); /* also when only empty lines wait: process skips them */
+    if (conn_queued(c) == 0)
+        crowd_wait(c);
     process(c);
     update_reading(c);
 }
@@ -777,13 +784,14 @@ void conn_start(struct conn *c, const struct listener *l)
     struct server *s = c->s;
     c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     reset_request(c);
-    if (s->n_conns > s->cfg->max_connections + REFUSED_MAX ||
-        (c->state != CONN_IDLE && s->n_conns > s->cfg->max_connections)) {
+    long long over = s->n_conns - s->n_closing - s->cfg->max_connections;
+    bool full = over > 0 && !crowd_make_room(s);
+    if (full && (c->state != CONN_IDLE || over > REFUSED_MAX)) {
         metric_add(s->m_rejected, 1);
         conn_close(c); /* a flood gets no answer, nor does who would first have to be understood */
         return;
     }
-    if (s->n_conns > s->cfg->max_connections) {
+    if (full) {
         metric_add(s->m_rejected, 1);
         refuse_now(c, 503, "too many connections");
         update_reading(c);
@@ -793,6 +801,7 @@ void conn_start(struct conn *c, const struct listener *l)
         conn_close(c);
         return;
     }
+    crowd_wait(c);
     if (l->proxy)
         set_timer(c, s->cfg->header_timeout);
     else

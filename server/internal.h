@@ -30,6 +30,14 @@ struct listener {
         uv_tcp_t tcp;
         uv_pipe_t pipe;
     } u;
+    union {
+        uv_handle_t handle;
+        uv_stream_t stream;
+        uv_tcp_t tcp;
+        uv_pipe_t pipe;
+    } spare;        /* takes a connection for which there is no memory, to close it */
+    bool spare_used, spare_asked;
+    int64_t told_ns; /* when a failure was logged */
     char path[108]; /* of a Unix socket: unlinked at the end */
     bool open, tls, proxy; /* proxy: the PROXY protocol is spoken */
     bool waits;            /* connections are taken from listeners_start on */
@@ -83,11 +91,13 @@ struct conn {
     uv_timer_t timer, write_timer;
     int n_handles; /* to be closed before the connection is freed */
     struct conn *next, *prev;
+    struct conn *waits_next, *waits_prev; /* crowd.c */
     enum conn_state state;
     bool reading, eof, in_process, close_after;
     bool served; /* a request was answered */
     bool broken; /* no memory for output: closed at the next turn of the loop */
     bool kicked; /* the timer runs for conn_kick */
+    bool waits;  /* for a request: may be closed in favour of a new connection */
     char peer[PEER_TEXT];
 
     /* the request */
@@ -140,6 +150,13 @@ bool conn_may_ask(const struct conn *c);
 /* Ends idle connections; busy ones end after their answer. grace: those that may ask are left alone. */
 void conn_drain(struct conn *c, bool grace);
 extern const struct api_reply_ops conn_reply_ops; /* reply.c; `reply` is the conn */
+
+/* --- crowd.c: when max_connections are open --------------------------------------------------------- */
+
+void crowd_wait(struct conn *c);  /* it waits for a request, from now on */
+void crowd_leave(struct conn *c); /* it has one, or ends */
+/* Closes the connection that has waited longest. False: none waits. */
+bool crowd_make_room(struct server *s);
 
 /* --- reply.c -------------------------------------------------------------------------------------- */
 
@@ -237,12 +254,13 @@ struct server {
     struct listener listeners[MAX_LISTENERS];
     int n_listeners;
     struct conn *conns;
-    int n_conns;
+    int n_conns, n_closing; /* of them */
+    struct conn *waits_first, *waits_last;
     size_t body_bytes; /* of all requests being received */
     struct engine *engine;
     struct api *api;
     struct metrics *metrics;
-    struct metric *m_connections, *m_rejected, *m_handshakes, *m_handshakes_failed;
+    struct metric *m_connections, *m_rejected, *m_displaced, *m_handshakes, *m_handshakes_failed;
     struct process_metrics process;
     struct access_log *access_log;
     struct audit *audit;

@@ -11,6 +11,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "server/internal.h"
 
@@ -39,16 +40,60 @@ static bool is_loopback(const struct sockaddr *sa)
     return sa->sa_family == AF_INET && ntohl(in->sin_addr.s_addr) >> 24 == 127;
 }
 
+static void on_connection(uv_stream_t *st, int status);
+
+/* libuv asks again at once, and does nothing else before the queue is empty: so descriptors must be found. */
+static void refused(struct listener *l, int status)
+{
+    int64_t now = clock_now_ns();
+    if (status == UV_EMFILE || status == UV_ENFILE)
+        (void)crowd_make_room(l->s);
+    metric_add(l->s->m_rejected, 1);
+    if (now - l->told_ns < NS_PER_SEC)
+        return;
+    l->told_ns = now;
+    LOG_WARN("http", "accept: %s", uv_strerror(status));
+}
+
+static void on_spare_closed(uv_handle_t *h)
+{
+    struct listener *l = h->data;
+    bool asked = l->spare_asked;
+    l->spare_used = l->spare_asked = false;
+    if (asked && l->open)
+        on_connection(&l->u.stream, 0);
+}
+
+/* libuv accepts nothing more before this one is taken. */
+static void turn_away(struct listener *l)
+{
+    if (l->spare_used) {
+        l->spare_asked = true;
+        return;
+    }
+    l->spare_used = true;
+    if (l->u.handle.type == UV_TCP)
+        uv_tcp_init(&l->s->loop, &l->spare.tcp);
+    else
+        uv_pipe_init(&l->s->loop, &l->spare.pipe, 0);
+    l->spare.handle.data = l;
+    if (uv_accept(&l->u.stream, &l->spare.stream) == 0)
+        metric_add(l->s->m_rejected, 1);
+    uv_close(&l->spare.handle, on_spare_closed);
+}
+
 static void on_connection(uv_stream_t *st, int status)
 {
     struct listener *l = st->data;
     if (status < 0) {
-        LOG_WARN("http", "accept: %s", uv_strerror(status));
+        refused(l, status);
         return;
     }
     struct conn *c = conn_new(l->s, st->type);
-    if (!c)
-        return; /* libuv asks again */
+    if (!c) {
+        turn_away(l);
+        return;
+    }
     if (uv_accept(st, &c->u.stream) < 0) {
         conn_close(c);
         return;

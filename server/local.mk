@@ -7,6 +7,7 @@ libserver_a_SOURCES = \
 	%D%/conf.c %D%/conf.def %D%/conf.h \
 	%D%/conn.c \
 	%D%/cors.c \
+	%D%/crowd.c \
 	%D%/internal.h \
 	%D%/keys.c %D%/keys.h \
 	%D%/limits.c %D%/limits.h \

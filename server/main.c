@@ -90,7 +90,7 @@ static int read_command(int argc, char **argv, struct command *cmd)
             break;
         case OPT_LISTEN:
             if (buf_printf(&cmd->listen, "%s%s", cmd->listen.n_bytes ? "," : "", optarg) < 0)
-                return usage_error("too many addresses", "");
+                return usage_error("too many addresses, or no memory for them", "");
             break;
         case OPT_CONFIG:
             cmd->config_file = optarg;

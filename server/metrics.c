@@ -52,6 +52,9 @@ int metrics_start(struct server *s, struct err *e)
     s->m_connections = metrics_gauge(s->metrics, "http_connections", "Open connections.", NULL);
     s->m_rejected = metrics_counter(s->metrics, "http_connections_rejected_total",
                                     "Connections refused because of max_connections.", NULL);
+    s->m_displaced = metrics_counter(s->metrics, "latentd_connections_displaced_total",
+                                     "Waiting connections closed for new ones because of max_connections.",
+                                     NULL);
     s->m_handshakes = metrics_counter(s->metrics, "latentd_tls_handshakes_total", "TLS handshakes.",
                                       "result=\"ok\"");
     s->m_handshakes_failed =

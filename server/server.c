@@ -241,6 +241,25 @@ static void offload(void *host, void (*work)(void *arg), void (*done)(void *arg)
     done(arg);
 }
 
+static void do_nothing(uv_work_t *req)
+{
+    (void)req;
+}
+
+static void did_nothing(uv_work_t *req, int status)
+{
+    (void)req;
+    (void)status;
+}
+
+/* libuv makes its threads with the first work, and ends the process when it cannot: that shall be now, not
+ * when the first long text comes. */
+static void start_helpers(struct server *s)
+{
+    static uv_work_t first;
+    (void)uv_queue_work(&s->loop, &first, do_nothing, did_nothing);
+}
+
 /* --- the start ------------------------------------------------------------------------------------ */
 
 /* Every connection is a descriptor; the usual soft limit of 1024 is too few for max_connections. */
@@ -457,6 +476,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
         free(s);
         return 1;
     }
+    start_helpers(s);
     s->cfg = cfg;
     s->reread = reread;
     s->reread_arg = reread_arg;

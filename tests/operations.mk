@@ -11,3 +11,25 @@ check-proxy: latentd$(EXEEXT)
 	$(AM_TESTS_ENVIRONMENT) LATENT_TEST_TIMEOUT=900 $(SHELL) $(srcdir)/tests/integration/run.sh $(srcdir)/tests/load/proxy.mjs
 .PHONY: check-proxy
 EXTRA_DIST += %D%/load/proxy.mjs %D%/load/client.mjs
+
+## what SECURITY.md says that the daemon stands, measured; four minutes
+check-load: latentd$(EXEEXT)
+	ulimit -n `ulimit -Hn`; $(AM_TESTS_ENVIRONMENT) LATENT_TEST_TIMEOUT=1800 \
+	$(SHELL) $(srcdir)/tests/integration/run.sh $(srcdir)/tests/load/abuse.mjs
+.PHONY: check-load
+EXTRA_DIST += %D%/load/abuse.mjs %D%/load/abuser.mjs
+
+## each allocation, thread, read, write and accept fails in turn; a part of it, another one each time, in `make check`
+TESTS += %D%/faults/faults.mjs
+check-faults: latentd$(EXEEXT)
+	$(AM_TESTS_ENVIRONMENT) FAULTS=all LATENT_TEST_TIMEOUT=1800 \
+	$(SHELL) $(srcdir)/tests/integration/run.sh $(srcdir)/tests/faults/faults.mjs
+.PHONY: check-faults
+EXTRA_DIST += %D%/faults/faults.mjs %D%/faults/preload.c
+
+## two hours of kills, reloads, cancels and full disks at 80 % load, every answer compared
+check-chaos: latentd$(EXEEXT)
+	$(AM_TESTS_ENVIRONMENT) LATENT_TEST_TIMEOUT=$$(( $${CHAOS_SECONDS:-7200} + 900 )) \
+	$(SHELL) $(srcdir)/tests/integration/run.sh $(srcdir)/tests/load/chaos.mjs
+.PHONY: check-chaos
+EXTRA_DIST += %D%/load/chaos.mjs

@@ -3,6 +3,7 @@
 
 #include "engine/model/json.h"
 
+#include <errno.h>
 #include <cjson/cJSON.h>
 #include <stdbool.h>
 #include <string.h>
@@ -43,10 +44,13 @@ int json__parse(const char *text, size_t n_bytes, size_t max_items, const char *
     if (n_items > max_items)
         return err_set(e, ERR_LIMIT, "%s: about %zu values; at most %zu are accepted", what, n_items,
                        max_items);
+    errno = 0; /* the parser does not tell a mistake from a lack of memory; malloc does */
     cJSON *o = n_bytes ? cJSON_ParseWithLengthOpts(text, n_bytes, &end, 0) : NULL;
+    if (!o && errno == ENOMEM)
+        return err_set(e, ERR_NOMEM, "%s: out of memory", what);
     if (!o) {
         size_t at = end && end >= text && end <= text + n_bytes ? (size_t)(end - text) : 0;
-        return err_set(e, ERR_FORMAT, "%s is not JSON (or memory ran out) at byte %zu", what, at);
+        return err_set(e, ERR_FORMAT, "%s is not JSON at byte %zu", what, at);
     }
     if (!cJSON_IsObject(o) || !only_space(end, text + n_bytes)) {
         bool object = cJSON_IsObject(o);

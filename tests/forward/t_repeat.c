@@ -435,8 +435,8 @@ static void submit(struct rig *r, struct flight *f, struct spec *s, bool noise)
     struct grammar *g = NULL;
     if (s->structure >= 0) {
         const char *source = structures[s->structure].source;
-        ck_assert_msg(engine_grammar(r->eng, structures[s->structure].kind, source, strlen(source), &g, &e) == 0,
-                      "%s", e.text);
+        int code = engine_grammar(r->eng, structures[s->structure].kind, source, strlen(source), &g, &e);
+        ck_assert_msg(code == 0, "%s", e.text);
         t.structured++;
     }
     q->grammar = g;
@@ -584,8 +584,8 @@ static void run_trial(void)
     for (int i = 0; i < t.n_specs; i++)
         for (int k = 0; k < MAX_N; k++)
             buf_done(&t.specs[i].want[k]);
-    printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld requests with grammars, %lld tokens "
-           "from the cache, %lld rows from disk, %lld preemptions, %.1f s\n",
+    printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld requests with grammars, "
+           "%lld tokens from the cache, %lld rows from disk, %lld preemptions, %.1f s\n",
            cpu_level_name(t.level), (int)t.cache_type, t.n_specs, t.runs, (long long)t.choices,
            (long long)t.structured, (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions,
            (double)(clock_now_ns() - began) / 1e9);

@@ -201,21 +201,46 @@ await test('a client that does not read is closed, and memory stays bounded', as
     await raw.close()
 })
 
-await test('one connection too many gets 503', async () => {
-    const open = Array.from({ length: 40 }, () => new Raw())
-    await Promise.all(open.map((raw) => until('a connection', () => raw.closed || raw.socket.readyState === 'open')))
+await test('one connection too many gets 503 where all are being answered', async () => {
+    const open = Array.from({ length: 40 }, () => d.stream('/v1/completions', { prompt: 'x', max_tokens: 1500, ignore_eos: true }))
+    await until('all are answered', () => open.every((s) => s.status === 200))
     const more = await new Raw().all()
     assert.deepEqual(statuses(more), [503])
     assert.match(more, /Retry-After/)
-    await Promise.all(open.map((raw) => raw.close()))
+    for (const s of open) s.req.destroy()
     await until('connections fall', async () => (await d.metric('http_connections')) <= 1)
+})
+
+await test('else the one that has waited longest for a request gives way, however it waits', async () => {
+    const few = await start({ set: { max_connections: 40 } })
+    const connect = () => new Raw({ port: few.port, host: '127.0.0.1' })
+    const displaced = () => few.metric('latentd_connections_displaced_total')
+    assert.equal(await displaced(), 0)
+    const open = []
+    for (let i = 0; i < 39; i++) { // beside that of the metrics
+        open.push(connect())
+        await until('a connection', () => open.at(-1).socket.readyState === 'open')
+        if (i === 1) open[1].send('GET /livez HTTP/1.1\r\nHost: x\r\nX-Slow: ')
+        if (i === 2) open[2].send(`POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{`)
+    }
+    await open[0].send(get('/livez')).see(/200 OK/) // it was used last
+    await displaced() // and this connection too
+    const more = [connect(), connect()]
+    for (const raw of more) await raw.send(get('/livez')).see(/200 OK/)
+    await until('tricklers are gone', () => open[1].closed && open[2].closed)
+    assert.equal(open.filter((raw) => raw.closed).length, 2)
+    for (let i = 0; i < 3; i++) await connect().send(get('/livez', CLOSE)).see(/200 OK/)
+    assert.equal(open[0].closed, false)
+    assert.ok(await displaced() >= 3)
+    assert.equal(await few.metric('http_connections_rejected_total'), 0)
+    await few.kill()
 })
 
 await test('the access log tells of each request', async () => {
     await new Raw().send(post(json, `X-Request-Id: look-here\r\n${CLOSE}`)).all()
     const line = fs.readFileSync(d.log_path, 'utf8').split('\n').find((text) => text.includes('id=look-here'))
     assert.match(line, /^time=\S+ peer=127\.0\.0\.1:\d+ method=POST path="\/v1\/completions" status=200 bytes=\d+ ms=[\d.]+ /)
-    assert.match(line, / prompt=3 cached=0 completion=2 ttft_ms=[\d.]+ finish=length$/)
+    assert.match(line, / prompt=3 cached=[01] completion=2 ttft_ms=[\d.]+ finish=length$/)
     const m = await d.metrics()
     assert.ok(m.get('http_requests_total{handler="completions",method="POST",status="200"}') > 0)
 })

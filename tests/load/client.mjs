@@ -1,11 +1,25 @@
 // tests/load/client.mjs - requests to any port, a fresh connection each; nothing is thrown: what came is told.
 import http from 'node:http'
+import https from 'node:https'
+
+/** After this long without a byte a request is given up with status -1. */
+let patience_ms = 60000
+export const set_patience = (ms) => (patience_ms = ms)
+
+/** From now on over TLS, to whoever is there; false: plain. */
+let secure = false
+export const set_tls = (on) => (secure = on)
 
 function open(port, method, url_path, body, headers, on_response, resolve) {
     const data = body === undefined ? undefined : JSON.stringify(body)
-    const req = http.request({ host: '127.0.0.1', port, method, path: url_path, agent: false,
+    const req = (secure ? https : http).request({ host: '127.0.0.1', rejectUnauthorized: false, port, method, path: url_path, agent: false,
         headers: { ...(data === undefined ? {} : { 'Content-Type': 'application/json', 'Content-Length': Buffer.byteLength(data) }), ...headers } },
     on_response)
+    // silence is told as such: who waits for ever finds nothing
+    req.setTimeout(patience_ms, () => {
+        resolve({ status: -1, error: 'silence', headers: {}, text: '' })
+        req.destroy()
+    })
     req.on('error', (e) => resolve({ status: 0, error: e.code ?? e.message, headers: {}, text: '' }))
     req.end(data)
     return req

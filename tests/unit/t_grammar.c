@@ -208,7 +208,8 @@ static const struct example examples[] = {
      {"y", "xyy", "xxzzz", "xxxyyyy"},
      {"xyz", "xxyzz", "x"}},
     /* in circles, but never deeper */
-    {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root | \"y\"", {"y", "xy", "xxxy"}, {"", "x", "yy", "yx"}},
+    {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root | \"y\"", {"y", "xy", "xxxy"},
+     {"", "x", "yy", "yx"}},
     {GRAMMAR_GBNF, "start: \"a\" word?\nword: /[b-d]+/ | 'q'\n", {"a", "abcd", "aq"}, {"b", "abq"}},
     {GRAMMAR_GBNF, "root ::= a? a? a? \"b\"\na ::= \"a\"?", {"b", "ab", "aaab"}, {"aaaab", "a"}},
     {GRAMMAR_REGEX, "(foo|bar)+\\d{2}", {"foo12", "barfoo00"}, {"foo1", "12", "foo123"}},
@@ -218,7 +219,8 @@ static const struct example examples[] = {
      {"abc", "a\xe4\xb8\xad"
              "c"},
      {"a\nc", "ac"}},
-    {GRAMMAR_REGEX, "(?:a|b){0}c|\\u{1F600}|[\\w-]{2,}", {"c", "\xf0\x9f\x98\x80", "a-_9"}, {"ac ", "-", ""}},
+    {GRAMMAR_REGEX, "(?:a|b){0}c|\\u{1F600}|[\\w-]{2,}", {"c", "\xf0\x9f\x98\x80", "a-_9"},
+     {"ac ", "-", ""}},
     {GRAMMAR_REGEX, "(?<y>[0-9]{4})-(?P<m>0[1-9])", {"2024-01"}, {"2024-00"}},
     {GRAMMAR_REGEX, "a{,2}|[]", {"a{,2}"}, {"a", "aa"}},
     {GRAMMAR_REGEX,
@@ -322,7 +324,8 @@ static const struct example examples[] = {
      "{\"type\":\"number\",\"exclusiveMinimum\":0}",
      {"0.001", "1", "12.5", "100000"},
      {"0", "0.0", "-1"}},
-    {GRAMMAR_SCHEMA, "{\"type\":\"integer\",\"multipleOf\":7}", {"0", "7", "-14", "1001"}, {"1", "15", "07"}},
+    {GRAMMAR_SCHEMA, "{\"type\":\"integer\",\"multipleOf\":7}", {"0", "7", "-14", "1001"},
+     {"1", "15", "07"}},
     {GRAMMAR_SCHEMA,
      "{\"type\":\"number\",\"multipleOf\":5,\"minimum\":1,\"maximum\":20}",
      {"5", "20"},
@@ -330,7 +333,8 @@ static const struct example examples[] = {
     {GRAMMAR_SCHEMA, "{\"anyOf\":[{\"type\":\"null\"},{\"type\":\"integer\"}]}", {"null", "3"}, {"\"\""}},
     {GRAMMAR_SCHEMA,
      "{\"oneOf\":[{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"a\"},\"v\":{\"type\":\"null\"}},"
-     "\"required\":[\"k\",\"v\"]},{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"b\"}},\"required\":"
+     "\"required\":[\"k\",\"v\"]},{\"type\":\"object\",\"properties\":{\"k\":{\"const\":\"b\"}},"
+     "\"required\":"
      "[\"k\"]}]}",
      {"{\"k\":\"a\",\"v\":null}", "{\"k\":\"b\"}"},
      {"{\"k\":\"a\"}", "{\"k\":\"c\"}"}},
@@ -375,15 +379,19 @@ static const struct example examples[] = {
      {"null", "true"},
      {"1"}},
     {GRAMMAR_SCHEMA,
-     "{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"array\",\"items\":{\"$ref\":\"#\"}},{\"type\":\"object\","
-     "\"properties\":{\"k\":{\"$ref\":\"#\"}},\"additionalProperties\":{\"$ref\":\"#\"}},{\"$ref\":\"#\"}]}",
+     "{\"anyOf\":[{\"type\":\"integer\"},{\"type\":\"array\",\"items\":"
+     "{\"$ref\":\"#\"}},{\"type\":\"object\","
+     "\"properties\":{\"k\":{\"$ref\":\"#\"}},\"additionalProperties\":"
+     "{\"$ref\":\"#\"}},{\"$ref\":\"#\"}]}",
      {"1", "[1,[2,[]]]", "{\"k\":[1],\"x\":{\"k\":{}}}"},
      {"null", "[null]", "{\"k\":\"\"}"}},
     {GRAMMAR_SCHEMA,
-     "{\"allOf\":[{\"enum\":[9007199254740991,1,{\"a\":1,\"b\":2}]},{\"enum\":[9007199254740990,1,{\"b\":2,\"a\":1}]}]}",
+     "{\"allOf\":[{\"enum\":[9007199254740991,1,{\"a\":1,"
+     "\"b\":2}]},{\"enum\":[9007199254740990,1,{\"b\":2,\"a\":1}]}]}",
      {"1", "{\"a\":1,\"b\":2}"},
      {"9007199254740991", "9007199254740990"}},
-    {GRAMMAR_SCHEMA, "{\"type\":[\"string\",\"null\"],\"maxLength\":1}", {"\"a\"", "null"}, {"\"ab\"", "1"}},
+    {GRAMMAR_SCHEMA, "{\"type\":[\"string\",\"null\"],\"maxLength\":1}", {"\"a\"", "null"},
+     {"\"ab\"", "1"}},
     {GRAMMAR_TAG,
      "{\"structures\":[{\"begin\":\"<fn=a>\",\"schema\":{\"type\":\"integer\"},\"end\":\"</fn>\"},"
      "{\"begin\":\"<fn=b>\",\"schema\":{\"const\":\"x\"},\"end\":\"</fn>\"}],\"triggers\":[\"<fn=\"]}",
@@ -416,8 +424,10 @@ static const struct {
 } refusals[] = {
     {GRAMMAR_GBNF, "root ::= root \"a\" | \"b\"", ERR_UNSUPPORTED, "\"root\" begins with itself"},
     {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root", ERR_INVAL, "nothing matches"},
-    {GRAMMAR_GBNF, "root ::= e a \"z\"\ne ::= \"x\"?\na ::= e root | \"y\"", ERR_UNSUPPORTED, "begins with itself"},
-    {GRAMMAR_GBNF, "root ::= \"x\" a\na ::= \"y\" b\nb ::= a \"z\" | \"u\" b", ERR_INVAL, "nothing matches"},
+    {GRAMMAR_GBNF, "root ::= e a \"z\"\ne ::= \"x\"?\na ::= e root | \"y\"",
+     ERR_UNSUPPORTED, "begins with itself"},
+    {GRAMMAR_GBNF, "root ::= \"x\" a\na ::= \"y\" b\nb ::= a \"z\" | \"u\" b",
+     ERR_INVAL, "nothing matches"},
     {GRAMMAR_GBNF, "root ::= nope", ERR_INVAL, "\"nope\" is used and never defined"},
     {GRAMMAR_GBNF, "a ::= \"a\"", ERR_INVAL, "no rule \"root\""},
     {GRAMMAR_GBNF, "root ::= \"a\nb ::= \"c\"", ERR_INVAL, "line 1"},
@@ -460,8 +470,10 @@ static const struct {
      ERR_INVAL, "#/properties/a: nothing matches"},
     /* the circle, not what leads there or what may be left out */
     {GRAMMAR_SCHEMA,
-     "{\"properties\":{\"o\":{\"$ref\":\"#/$defs/n\"},\"r\":{\"items\":{\"$ref\":\"#/$defs/n\"},\"minItems\":1}},"
-     "\"required\":[\"r\"],\"$defs\":{\"n\":{\"properties\":{\"n\":{\"$ref\":\"#/$defs/n\"}},\"required\":[\"n\"]}}}",
+     "{\"properties\":{\"o\":{\"$ref\":\"#/$defs/n\"},\"r\":{\"items\":{\"$ref\":\"#/$defs/n\"},"
+     "\"minItems\":1}},"
+     "\"required\":[\"r\"],\"$defs\":{\"n\":{\"properties\":{\"n\":{\"$ref\":\"#/$defs/n\"}},"
+     "\"required\":[\"n\"]}}}",
      ERR_INVAL, "#/properties/o/properties/n: nothing matches"},
     {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"pattern\":\"x[]\"}},\"required\":[\"a\"]}", ERR_INVAL,
      "#/properties/a: nothing matches"},
@@ -472,12 +484,15 @@ static const struct {
     {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"pattern\":\"((a{900}){900}){900}\"}}}", ERR_LIMIT,
      "#/properties/a"},
     {GRAMMAR_SCHEMA, "{\"type\":\"null\",\"type\":\"null\"}", ERR_INVAL, "#/type: stands twice"},
-    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"anyOf\":[{},{\"const\":{\"b\":1,\"c\":{},\"b\":1}}]}}}", ERR_INVAL,
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":{\"anyOf\":[{},{\"const\":{\"b\":1,\"c\":{},"
+     "\"b\":1}}]}}}", ERR_INVAL,
      "#/properties/a/anyOf/1/const/b: stands twice"},
-    {GRAMMAR_SCHEMA, "{\"items\":{\"enum\":[1,[9007199254740993]]}}", ERR_UNSUPPORTED, "#/items/enum: numbers beyond"},
+    {GRAMMAR_SCHEMA, "{\"items\":{\"enum\":[1,[9007199254740993]]}}",
+     ERR_UNSUPPORTED, "#/items/enum: numbers beyond"},
     {GRAMMAR_SCHEMA, "{\"const\":-9007199254740992}", ERR_UNSUPPORTED, "#/const: numbers beyond"},
     {GRAMMAR_SCHEMA,
-     "{\"allOf\":[{\"enum\":[9007199254740991]},{\"enum\":[9007199254740990]}]}", ERR_INVAL, "#: nothing matches"},
+     "{\"allOf\":[{\"enum\":[9007199254740991]},{\"enum\":[9007199254740990]}]}",
+     ERR_INVAL, "#: nothing matches"},
     {GRAMMAR_SCHEMA, "{\"oneOf\":[{\"type\":\"integer\"},{\"type\":\"number\"}]}", ERR_UNSUPPORTED,
      "#/oneOf"},
     {GRAMMAR_SCHEMA, "{\"oneOf\":[{\"enum\":[\"a\"]},{\"minimum\":3}]}", ERR_UNSUPPORTED, "#/oneOf"},
@@ -505,11 +520,13 @@ static const struct {
      "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"not\":{}},\"end\":\"\"}],\"triggers\":[\"a\"]}",
      ERR_UNSUPPORTED, "structures[0].schema#/not"},
     {GRAMMAR_TAG,
-     "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"type\":\"null\",\"type\":\"null\"},\"end\":\"\"}],\"triggers\":"
+     "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"type\":\"null\",\"type\":\"null\"},"
+     "\"end\":\"\"}],\"triggers\":"
      "[\"a\"]}",
      ERR_INVAL, "#/structures/0/schema/type: stands twice"},
     {GRAMMAR_TAG,
-     "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"minLength\":99999999},\"end\":\"\"}],\"triggers\":[\"a\"]}",
+     "{\"structures\":[{\"begin\":\"ab\",\"schema\":{\"minLength\":99999999},\"end\":\"\"}],"
+     "\"triggers\":[\"a\"]}",
      ERR_LIMIT, "structures[0].schema#: the grammar is too large"},
 };
 
@@ -759,7 +776,8 @@ START_TEST(merging)
         } else { /* properties, each of which the other schema limits */
             n += snprintf(source, CAP, "{\"allOf\":[");
             for (int k = 0; k < 2; k++) {
-                n += snprintf(source + n, CAP - (size_t)n, "%s{\"additionalProperties\":{\"type\":\"null\"},\"properties\":{",
+                n += snprintf(source + n, CAP - (size_t)n, "%s{\"additionalProperties\":"
+     "{\"type\":\"null\"},\"properties\":{",
                               k ? "," : "");
                 for (int j = 0; j < N; j++)
                     n += snprintf(source + n, CAP - (size_t)n, "%s\"%c%d\":{}", j ? "," : "", 'a' + k, j);
