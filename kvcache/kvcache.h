@@ -114,10 +114,11 @@ int kv_seq_reserve(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens) LATENT_
  * become full are sealed and enter the prefix index; when an equal sealed page is already there the
  * sequence switches to that one and its own copy becomes free at kv_step_end. */
 void kv_seq_commit(struct kv *kv, struct kv_seq *seq, const int32_t *tokens, uint32_t n_tokens);
-/* Cuts to n_tokens, or the length where that is less, and then to a multiple of every plane's tokens_per_row: a
- * row of several tokens stands for the last one that was written, committed or not, and cannot go back.
- * kv_seq_length tells. Also for rows that were written and are given up. An open tail page that came from a sealed one is copied, so
- * that sealed pages never change; that copy may fail with ERR_NOSPACE (nothing changed). */
+/* Cuts to n_tokens, or the length where that is less, and then to a multiple of every plane's
+ * tokens_per_row: a row of several tokens stands for the last one that was written, committed or not,
+ * and cannot go back. kv_seq_length tells. Also for rows that were written and are given up. An open
+ * tail page that came from a sealed one is copied, so that sealed pages never change; that copy may fail
+ * with ERR_NOSPACE (nothing changed). */
 int kv_seq_truncate(struct kv *kv, struct kv_seq *seq, uint32_t n_tokens) LATENT_MUST_CHECK;
 /* A new sequence with the same contents: sealed pages shared, the open page copied. ERR_NOSPACE,
  * ERR_LIMIT, ERR_NOMEM; on failure nothing changed. */

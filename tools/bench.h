@@ -103,7 +103,15 @@ void bench_row_values(struct bench_row *row, double *v, int n);
 
 /* --- modes ------------------------------------------------------------------------------------- */
 
-enum bench_mode { MODE_KERNELS, MODE_DECODE, MODE_BATCH, MODE_SHARED, MODE_PREFILL, MODE_SERVE, MODE_SCHEMES };
+enum bench_mode {
+    MODE_KERNELS,
+    MODE_DECODE,
+    MODE_BATCH,
+    MODE_SHARED,
+    MODE_PREFILL,
+    MODE_SERVE,
+    MODE_SCHEMES
+};
 
 /* Each reports its rows; errors through e. */
 int bench_model_run(const struct bench_options *o, enum bench_mode mode, const char *name,

@@ -28,15 +28,16 @@ static double values(const struct tensor *t)
 }
 
 /* What queries by a product cost beside absorbed ones, with q_b (or q_proj) counted already: the product's
- * multiply-adds a row instead of those of its factors; kept, its bytes instead of theirs; made, what making it
- * takes in every step. */
+ * multiply-adds a row instead of those of its factors; kept, its bytes instead of theirs; made, what
+ * making it takes in every step. */
 static void add_product(struct bench_cost *c, const struct model_config *mc, const struct layer_tensors *l,
                         double rows, bool made, double kv_bytes)
 {
     const struct tensor *q = mc->q_lora_rank > 0 ? &l->q_b : &l->q_proj;
     double heads = mc->num_attention_heads, rank = mc->kv_lora_rank, nope = mc->qk_nope_head_dim;
     double rope = mc->qk_rope_head_dim, v = mc->v_head_dim, n_in = (double)q->ne[0];
-    double factors = nope * (n_in + rank), *macs = kern_act_is_q8(q->type) ? &c->integer_macs : &c->float_macs;
+    double factors = nope * (n_in + rank),
+           *macs = kern_act_is_q8(q->type) ? &c->integer_macs : &c->float_macs;
     *macs -= rows * heads * factors;
     c->float_macs += rows * heads * rank * n_in;
     if (made)

@@ -19,8 +19,8 @@
 #define REAL 256 /* a multiple of any page */
 
 static const char *const schemes[] = {
-    [MLA_AUTO] = NULL, [MLA_ABSORBED] = "absorbed", [MLA_DECOMPRESSED] = "decompressed", [MLA_REUSE] = "reuse",
-    [MLA_RECOMPUTE] = "recompute",
+    [MLA_AUTO] = NULL,     [MLA_ABSORBED] = "absorbed",   [MLA_DECOMPRESSED] = "decompressed",
+    [MLA_REUSE] = "reuse", [MLA_RECOMPUTE] = "recompute",
 };
 
 struct rig {

@@ -684,8 +684,8 @@ START_TEST(test_folders)
 }
 END_TEST
 
-/* Mechanisms whose sequences have a state, whose rows stand for several tokens or are made anew when read, or whose
- * layers share rows. */
+/* Mechanisms whose sequences have a state, whose rows stand for several tokens or are made anew when
+ * read, or whose layers share rows. */
 static const char *const family[] = {"cca", "fast_mka", "mtla", "mtla_4", "eg_mla", "cla", "mla_vlm", "mka"};
 
 START_TEST(test_family)

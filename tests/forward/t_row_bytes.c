@@ -201,14 +201,16 @@ static double of_layer(const cJSON *config, const char *key, int i, double absen
     return cJSON_IsNumber(v) ? cJSON_GetNumberValue(v) : absent;
 }
 
-/* What a layer's tokens take, as the papers count: values of a row, and bytes besides; a state once a page. */
+/* What a layer's tokens take, as the papers count: values of a row, and bytes besides; a state once a
+ * page. */
 struct family_row {
     double values, bytes, state;
 };
 
 static struct family_row family_formula(const cJSON *config, int i, const char *name)
 {
-    double h = of_layer(config, "num_attention_heads", i, 0), g = of_layer(config, "num_key_value_heads", i, h);
+    double h = of_layer(config, "num_attention_heads", i, 0),
+           g = of_layer(config, "num_key_value_heads", i, h);
     double dh = of_layer(config, "head_dim", i, 0), d = of_layer(config, "hidden_size", i, 0);
     double r = of_layer(config, "kv_lora_rank", i, 0), rope = of_layer(config, "qk_rope_head_dim", i, 0);
     const cJSON *all = cJSON_GetObjectItemCaseSensitive(config, "gate_norm");
@@ -233,8 +235,8 @@ static struct family_row family_formula(const cJSON *config, int i, const char *
     if (!strcmp(name, "lrkv"))
         return (struct family_row){2 * (dh + h * of_layer(config, "kv_residual_rank", i, 0)), 0, 0};
     if (!strcmp(name, "tucker"))
-        return (struct family_row){of_layer(config, "tucker_rank_k", i, 0) + of_layer(config, "tucker_rank_v", i, 0),
-                                   0, 0};
+        return (struct family_row){
+            of_layer(config, "tucker_rank_k", i, 0) + of_layer(config, "tucker_rank_v", i, 0), 0, 0};
     if (!strcmp(name, "eg_mla")) /* the token; mean and deviation where the norm is over all heads */
         return (struct family_row){r + rope, all && !strcmp(all->valuestring, "all") ? 12 : 4, 0};
     if (!strcmp(name, "moas"))
@@ -265,7 +267,8 @@ static void measure_family(const char *folder, const char *name)
             const char *of = cJSON_GetStringValue(cJSON_IsArray(mechanism) ? cJSON_GetArrayItem(mechanism, i)
                                                                            : mechanism);
             struct family_row want = family_formula(config, i, of);
-            int n = attention_find("family")->planes(&ck->config, &ck->layers[i], type ? TT_F32 : TT_BF16, planes);
+            int n = attention_find("family")->planes(&ck->config, &ck->layers[i], type ? TT_F32 : TT_BF16,
+                                                     planes);
             for (int p = 0; p < n; p++) {
                 if (planes[p].tokens_per_row == ATTENTION_WHOLE_PAGE)
                     state += planes[p].row_bytes;
@@ -275,8 +278,8 @@ static void measure_family(const char *folder, const char *name)
             if (ck->layers[i].rows_from) /* rows of another layer: none of its own */
                 want = (struct family_row){0, 0, 0};
             ck_assert_msg(token == want.values * size + want.bytes && state == want.state,
-                          "%s, layer %d: %g bytes a token and %g a page, %g and %g by the formula", name, i, token,
-                          state, want.values * size + want.bytes, want.state);
+                          "%s, layer %d: %g bytes a token and %g a page, %g and %g by the formula", name,
+                          i, token, state, want.values * size + want.bytes, want.state);
         }
     }
     checkpoint_close(&ck);
