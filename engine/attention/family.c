@@ -15,14 +15,21 @@
 
 #include "engine/attention/family_work.h"
 
+#define FAMILY(row) &row,
+static const struct family_mechanism *const table[] = {
+#include "engine/attention/family.def"
+};
+#undef FAMILY
+#define N_ROWS ((int)(sizeof(table) / sizeof(table[0])))
+
+const struct family_mechanism *family_at_row(int i)
+{
+    return i < N_ROWS ? table[i] : NULL;
+}
+
 const struct family_mechanism *family_find(const char *name)
 {
-#define FAMILY(row) &row,
-    static const struct family_mechanism *const table[] = {
-#include "engine/attention/family.def"
-    };
-#undef FAMILY
-    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
+    for (int i = 0; i < N_ROWS; i++)
         if (!strcmp(table[i]->name, name))
             return table[i];
     return NULL;
@@ -32,11 +39,8 @@ void family_names(char *dst, size_t dst_bytes)
 {
     size_t n = 0;
     dst[0] = 0;
-#define FAMILY(row)                                                                                    \
-    if (n < dst_bytes)                                                                                 \
-        n += (size_t)snprintf(dst + n, dst_bytes - n, "%s%s", n ? ", " : "", row.name);
-#include "engine/attention/family.def"
-#undef FAMILY
+    for (int i = 0; i < N_ROWS && n < dst_bytes; i++)
+        n += (size_t)snprintf(dst + n, dst_bytes - n, "%s%s", i ? ", " : "", table[i]->name);
 }
 
 uint64_t family_hash(const struct family_layer *l)

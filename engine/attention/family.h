@@ -281,6 +281,7 @@ struct family_cost {
 };
 struct family_cost family_cost(const struct family_layer *l);
 
+const struct family_mechanism *family_at_row(int i); /* NULL: there are no more */
 const struct family_mechanism *family_find(const char *name);
 void family_names(char *dst, size_t dst_bytes); /* "gqa, mfa, .." */
 

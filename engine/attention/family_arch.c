@@ -114,6 +114,33 @@ static void read_sharing(struct keys *k, struct checkpoint *c, int n)
     }
 }
 
+static bool has_key(const struct family_mechanism *m, const char *name)
+{
+    for (int i = 0; m->keys[i].kind; i++)
+        if (!strcmp(m->keys[i].name, name))
+            return true;
+    return false;
+}
+
+/* A key that only mechanisms have which no layer has would be left out in silence. */
+static void refuse_strangers(struct keys *k, const struct family_layer *layers, int n)
+{
+    static const char *const known[] = {"attention_mechanism", "attention_bias", "attention_dropout", NULL};
+    keys__refuse_others(k, "attention_", known);
+    for (int m = 0; family_at_row(m) && k->r == 0; m++) {
+        for (int i = 0; family_at_row(m)->keys[i].kind && k->r == 0; i++) {
+            const char *name = family_at_row(m)->keys[i].name;
+            /* these two stand in configurations of every kind */
+            bool used = !keys__has(k, name) || !strcmp(name, "head_dim") || !strcmp(name, "num_key_value_heads");
+            for (int l = 0; l < n && !used; l++)
+                used = has_key(layers[l].mechanism, name);
+            if (!used)
+                keys__fail(k, ERR_FORMAT, name, "is a key of %s attention, which no layer has",
+                           family_at_row(m)->name);
+        }
+    }
+}
+
 static void layers_hf(struct keys *k, struct arena *arena, struct checkpoint *c)
 {
     const struct model_config *mc = &c->config;
@@ -151,6 +178,8 @@ static void layers_hf(struct keys *k, struct arena *arena, struct checkpoint *c)
         if (k->r == 0 && l->mechanism->check)
             l->mechanism->check(k, l);
     }
+    if (k->r == 0)
+        refuse_strangers(k, layers, n);
     if (k->r == 0)
         read_sharing(k, c, n);
     for (int i = 0; i < n && k->r == 0; i++)

@@ -364,3 +364,16 @@ int keys__layer_kinds(struct keys *k, const char *key, int n, const char *head, 
     }
     return n_head;
 }
+
+void keys__refuse_others(struct keys *k, const char *prefix, const char *const *known)
+{
+    const cJSON *at;
+    cJSON_ArrayForEach(at, k->json)
+    {
+        bool found = strncmp(at->string, prefix, strlen(prefix)) != 0;
+        for (int i = 0; !found && known[i]; i++)
+            found = !strcmp(known[i], at->string);
+        if (!found)
+            keys__fail(k, ERR_UNSUPPORTED, at->string, "is not known");
+    }
+}

@@ -56,6 +56,8 @@ void keys__layer_string(struct keys *k, const char *key, struct keys_layer at, c
 /* A list of integers for all layers, or a list of n lists. Returns how many there are, at most max. */
 int keys__layer_list(struct keys *k, const char *key, struct keys_layer at, double lo, double hi, int max,
                      int32_t *dst);
+/* Refuses JSON keys that begin so and are none of `known` (up to NULL). */
+void keys__refuse_others(struct keys *k, const char *prefix, const char *const *known);
 /* Sets the error, unless there is one already. */
 void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "engine/kernels/kern.h"
 #include "tests/forward/rig.h"
@@ -347,6 +348,83 @@ START_TEST(test_ways)
 }
 END_TEST
 
+/* --- folders that are refused -------------------------------------------------------------------- */
+
+static const struct {
+    const char *folder, *patch, *param, *text;
+} refusals[] = {
+    {"gqa", "{\"attention_mechanism\": \"nope\"}", "attention_mechanism", "served are gqa"},
+    {"gqa", "{\"attention_mechanism\": [\"gqa\"]}", "attention_mechanism", "list of 1"},
+    {"gqa", "{\"attention_sink\": 4}", "attention_sink", "not known"},
+    {"gqa", "{\"temporal_stride\": 2}", "temporal_stride", "mtla"},
+    {"gqa", "{\"rotary_dim\": 7}", "rotary_dim", "even"},
+    {"gqa", "{\"head_dim\": 0}", "head_dim", "2..16384"},
+    {"gqa", "{\"num_attention_heads\": \"four\"}", "num_attention_heads", "integer"},
+    {"gqa", "{\"knocking_heads\": \"cubic\"}", "knocking_heads", "none|linear|mlp"},
+    {"qcqa", "{\"kv_head_map\": [[0, 1], [0, 1]]}", "kv_head_map", "one group for each"},
+    {"qcqa", "{\"kv_head_map\": [0, 1, 99, 0, 1, 1]}", "kv_head_map", "99"},
+    {"cla", "{\"kv_layer\": [1, 1, 2, 2]}", "kv_layer", "0..0"},
+    {"mfa", "{\"kv_share_factor\": 2}", "kv_share_factor", "cannot share"},
+    {"mtla", "{\"temporal_stride\": 3}", "temporal_stride", "1, 2, 4"},
+    {"mlra_4", "{\"latent_branches\": 3}", "latent_branches", "2 and 4"},
+    {"gla", "{\"latent_groups\": 3}", "latent_groups", "does not divide"},
+    {"tucker", "{\"tucker_rank_k\": 9}", "tucker_rank_k", "even"},
+    {"eg_mla", "{\"gate_norm\": \"none\"}", "gate_norm", "head|all"},
+    {"mka", "{\"memory_decay\": 2}", "memory_decay", "0..1"},
+    {"cca", "{\"rope_scaling\": {\"type\": \"yarn\"}}", "rope_scaling", "null"},
+    {"mha", "{\"head_dim\": 8}", "", "shapes other"},
+};
+
+static void copy_file(const char *from, const char *to)
+{
+    char text[1 << 16];
+    size_t n;
+    FILE *in = fopen(from, "re"), *out = fopen(to, "we");
+    ck_assert(in && out);
+    while ((n = fread(text, 1, sizeof(text), in)) > 0)
+        ck_assert_uint_eq(fwrite(text, 1, n, out), n);
+    fclose(in);
+    fclose(out);
+}
+
+START_TEST(test_refused)
+{
+    char dir[] = "/tmp/latentd-family-XXXXXX", from[900], to[100], path[100];
+    struct checkpoint *ck = NULL;
+    struct err e = {0};
+    int at = 0;
+    while (at < n_folders && strcmp(name_of(at), refusals[_i].folder))
+        at++;
+    ck_assert_msg(at < n_folders, "there is no folder %s", refusals[_i].folder);
+    ck_assert_ptr_nonnull(mkdtemp(dir));
+    snprintf(from, sizeof(from), "%s/model.safetensors", folders[at]);
+    snprintf(to, sizeof(to), "%s/model.safetensors", dir);
+    copy_file(from, to);
+    snprintf(from, sizeof(from), "%s/config.json", folders[at]);
+    char *text = read_text(from);
+    cJSON *config = cJSON_Parse(text), *patch = cJSON_Parse(refusals[_i].patch), *item = patch->child;
+    cJSON_DeleteItemFromObject(config, item->string);
+    cJSON_AddItemToObject(config, item->string, cJSON_Duplicate(item, 1));
+    char *out = cJSON_Print(config);
+    snprintf(path, sizeof(path), "%s/config.json", dir);
+    FILE *f = fopen(path, "we");
+    ck_assert(f && fputs(out, f) >= 0);
+    fclose(f);
+    int r = checkpoint_open(dir, &ck, &e);
+    unlink(path);
+    unlink(to);
+    rmdir(dir);
+    ck_assert_msg(r < 0, "%s with %s was opened", refusals[_i].folder, refusals[_i].patch);
+    if (*refusals[_i].param)
+        ck_assert_str_eq(e.param, refusals[_i].param);
+    ck_assert_msg(strstr(e.text, refusals[_i].text) != NULL, "%s: %s", refusals[_i].patch, e.text);
+    cJSON_free(out);
+    cJSON_Delete(config);
+    cJSON_Delete(patch);
+    free(text);
+}
+END_TEST
+
 int main(void)
 {
     const char *src = getenv("top_srcdir");
@@ -369,6 +447,8 @@ int main(void)
     tcase_add_loop_test(t, test_ways, 0, n_folders);
     tcase_add_loop_test(t, test_batches, 0, n_folders);
     tcase_add_loop_test(t, test_narrow, 0, n_folders);
+    if (!at)
+        tcase_add_loop_test(t, test_refused, 0, (int)(sizeof(refusals) / sizeof(*refusals)));
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
