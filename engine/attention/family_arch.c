@@ -131,7 +131,8 @@ static void refuse_strangers(struct keys *k, const struct family_layer *layers, 
         for (int i = 0; family_at_row(m)->keys[i].kind && k->r == 0; i++) {
             const char *name = family_at_row(m)->keys[i].name;
             /* these two stand in configurations of every kind */
-            bool used = !keys__has(k, name) || !strcmp(name, "head_dim") || !strcmp(name, "num_key_value_heads");
+            bool used = !keys__has(k, name) || !strcmp(name, "head_dim") ||
+                        !strcmp(name, "num_key_value_heads");
             for (int l = 0; l < n && !used; l++)
                 used = has_key(layers[l].mechanism, name);
             if (!used)
