@@ -250,7 +250,11 @@ static inline int family_page_end(const struct family_call *c, const struct span
 void family_spans(struct family_call *c, void (*fn)(struct family_call *c, const struct span *sp));
 /* Elements [at, at + n) of a float32 or bf16 row, and back. */
 void family_row_read(const struct row_format *f, const unsigned char *row, int at, int n, float *dst);
-void family_row_write(const struct row_format *f, const float *x, int at, int n, unsigned char *row);
+void family_row_write(const struct kernels *k, const struct row_format *f, const float *x, int at, int n,
+                      unsigned char *row);
+/* y *= x; y = (y - mean) factor. */
+void family_times(float *y, const float *x, int n);
+void family_centre(float *y, float mean, float factor, int n);
 static inline size_t family_row_size(const struct row_format *f) /* of an element, in such rows */
 {
     return f->type == TT_F32 ? 4 : 2;

@@ -11,6 +11,10 @@
 
 #define NAME_BYTES 128
 
+typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
+typedef uint16_t halves __attribute__((vector_size(8), aligned(2), may_alias));
+typedef uint32_t words __attribute__((vector_size(16), aligned(4), may_alias));
+
 /* --- tensors ----------------------------------------------------------------------------------- */
 
 static const char *full_name(const struct family_bind *b, const char *name, char dst[NAME_BYTES])
@@ -160,10 +164,16 @@ void family_pack_angles(struct family_pack *p, int i, int dim)
 
 void family_angles(const struct family_packed *l, int part, int dim, int position, float *cos, float *sin)
 {
-    int half = dim / 2;
+    int half = dim / 2, d = 0;
     const float *a = l->part[part].v + (size_t)(position % ANGLES) * (size_t)dim;
     const float *b = l->part[part].v + (size_t)(ANGLES + position / ANGLES) * (size_t)dim;
-    for (int d = 0; d < half; d++) {
+    for (; d + 4 <= half; d += 4) {
+        four ac = *(const four *)(a + d), as = *(const four *)(a + half + d);
+        four bc = *(const four *)(b + d), bs = *(const four *)(b + half + d);
+        *(four *)(cos + d) = ac * bc - as * bs;
+        *(four *)(sin + d) = as * bc + ac * bs;
+    }
+    for (; d < half; d++) {
         cos[d] = a[d] * b[d] - a[half + d] * b[half + d];
         sin[d] = a[half + d] * b[d] + a[d] * b[half + d];
     }
@@ -370,29 +380,46 @@ float *family_state(const struct family_call *c, const struct span *sp, int posi
 
 void family_row_read(const struct row_format *f, const unsigned char *row, int at, int n, float *dst)
 {
+    int i = 0;
     if (f->type == TT_F32) {
         memcpy(dst, row + 4 * (size_t)at, (size_t)n * sizeof(float));
         return;
     }
-    for (int i = 0; i < n; i++) {
+    const unsigned char *from = row + 2 * (size_t)at;
+    for (; i + 4 <= n; i += 4)
+        *(words *)(void *)(dst + i) =
+            __builtin_convertvector(*(const halves *)(const void *)(from + 2 * i), words) << 16;
+    for (; i < n; i++) {
         uint16_t h;
-        memcpy(&h, row + 2 * (size_t)(at + i), 2);
+        memcpy(&h, from + 2 * i, 2);
         uint32_t u = (uint32_t)h << 16;
         memcpy(dst + i, &u, 4);
     }
 }
 
-void family_row_write(const struct row_format *f, const float *x, int at, int n, unsigned char *row)
+void family_row_write(const struct kernels *k, const struct row_format *f, const float *x, int at, int n,
+                      unsigned char *row)
 {
-    if (f->type == TT_F32) {
+    if (f->type == TT_F32)
         memcpy(row + 4 * (size_t)at, x, (size_t)n * sizeof(float));
-        return;
-    }
-    for (int i = 0; i < n; i++) {
-        uint32_t u;
-        memcpy(&u, x + i, 4);
-        u += 0x7fff + (u >> 16 & 1);
-        uint16_t h = (uint16_t)(u >> 16);
-        memcpy(row + 2 * (size_t)(at + i), &h, 2);
-    }
+    else
+        k->f32_to_bf16(x, n, row + 2 * (size_t)at);
+}
+
+void family_times(float *y, const float *x, int n)
+{
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        *(four *)(y + i) *= *(const four *)(x + i);
+    for (; i < n; i++)
+        y[i] *= x[i];
+}
+
+void family_centre(float *y, float mean, float factor, int n)
+{
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        *(four *)(y + i) = (*(four *)(y + i) - mean) * factor;
+    for (; i < n; i++)
+        y[i] = (y[i] - mean) * factor;
 }

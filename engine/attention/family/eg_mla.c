@@ -102,21 +102,18 @@ static void make_rows(void *arg, int head, const struct paged_rows *from, int th
         kern_mul(k, up->type)(up->packed, each, s.width, 0, matrix_groups(up), x, y, n);
         kern_mul(k, gate->type)(gate->packed, each, de, 0, matrix_groups(gate), e, z, n);
         for (int i = 0; i < n; i++, dst += out->row_bytes) {
-            for (int d = 0; d < each; d++)
-                y[i][d] *= z[i][d];
+            family_times(y[i], z[i], each);
             if (l->l.n[SPAN] == SPAN_HEAD) {
                 float mean = k->sum_from(y[i], each, -INFINITY, &count) / (float)each;
-                for (int d = 0; d < each; d++)
-                    y[i][d] -= mean;
+                family_centre(y[i], mean, 1.0f, each);
                 k->rms_norm(y[i], ones, each, l->l.eps, y[i]);
             } else {
-                for (int d = 0; d < each; d++)
-                    y[i][d] = (y[i][d] - side[i].mean) * side[i].inverse;
+                family_centre(y[i], side[i].mean, side[i].inverse, each);
             }
             family_row_read(in, paged_row(from, t + i), s.width, s.rope, rope);
-            family_row_write(out, y[i], 0, s.nope, dst);
-            family_row_write(out, rope, s.nope, s.rope, dst);
-            family_row_write(out, y[i] + s.nope, s.nope + s.rope, s.v, dst);
+            family_row_write(k, out, y[i], 0, s.nope, dst);
+            family_row_write(k, out, rope, s.nope, s.rope, dst);
+            family_row_write(k, out, y[i] + s.nope, s.nope + s.rope, s.v, dst);
         }
     }
 }

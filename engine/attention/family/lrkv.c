@@ -84,7 +84,7 @@ static void make_full(void *arg, int head, const struct paged_rows *from, int th
             c->st->kern->rotate(cos, sin, half, l->l.interleave, y[i]);
             family_row_read(f, row, 0, dh, k);
             c->st->kern->axpy(1.0f, k, dh, y[i]);
-            family_row_write(f, y[i], 0, dh, dst);
+            family_row_write(c->st->kern, f, y[i], 0, dh, dst);
             memcpy(dst + (size_t)dh * size, row + (size_t)dh * size, (size_t)dh * size);
             memcpy(dst + (size_t)(2 * dh) * size, row + (size_t)(2 * dh + (heads + head) * r) * size,
                    (size_t)r * size);

@@ -60,7 +60,7 @@ static void rotate_keys(void *arg, int group, const struct paged_rows *from, int
         family_row_read(f, row, 0, dh, k);
         family_angles(c->l, ANGLES, dh, from->t0 + i, cos, sin);
         c->st->kern->rotate(cos, sin, half, c->l->l.interleave, k);
-        family_row_write(f, k, 0, dh, dst);
+        family_row_write(c->st->kern, f, k, 0, dh, dst);
         memcpy(dst + plain, row, plain);
     }
 }
