@@ -10,6 +10,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 static void config_hf(struct keys *k, const struct tix *tix, struct model_config *c)
@@ -59,17 +60,12 @@ static void read_word(struct keys *k, const struct family_key *key, struct keys_
 static void read_list(struct keys *k, const struct family_key *key, struct keys_layer at, struct arena *arena,
                       struct family_layer *l)
 {
-    static int32_t list[FAMILY_MAX_LIST];
-    int n = keys__layer_list(k, key->name, at, key->lo, key->hi, FAMILY_MAX_LIST, list);
-    int32_t *kept = n ? arena_alloc(arena, (size_t)n * sizeof(*kept)) : NULL;
-    if (n && !kept) {
+    int32_t *list = keys__has(k, key->name) ? malloc(FAMILY_MAX_LIST * sizeof(*list)) : NULL;
+    int n = list ? keys__layer_list(k, key->name, at, key->lo, key->hi, FAMILY_MAX_LIST, list) : 0;
+    if (n > 0 && !(l->list = arena_memdup(arena, list, (size_t)n * sizeof(*list))))
         keys__fail(k, ERR_NOMEM, key->name, "needs memory that is not there");
-        return;
-    }
-    if (n)
-        memcpy(kept, list, (size_t)n * sizeof(*kept));
-    l->list = kept;
-    l->n_list = n;
+    l->n_list = l->list ? n : 0;
+    free(list);
 }
 
 static void read_keys(struct keys *k, struct keys_layer at, struct arena *arena, struct family_layer *l)
