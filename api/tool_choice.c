@@ -1,5 +1,6 @@
-/* api/tool_choice.c - answers that must be calls: tool_choice "required", a named function and Anthropic's "any"
- * and "tool". The tools, and how the model's format writes them, become a grammar (engine/grammar/calls.c). */
+/* api/tool_choice.c - answers that must be calls: tool_choice "required", a named function and Anthropic's
+ * "any" and "tool". The tools, and how the model's format writes them, become a grammar
+ * (engine/grammar/calls.c). */
 #include "config.h"
 
 #include <stdio.h>
@@ -26,7 +27,8 @@ int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct 
         return named(p, json_text(f ? f : v, "name"), name, e);
     }
     if (type)
-        return err_set_param(e, ERR_UNSUPPORTED, name, "%s of the type \"%.40s\" is not supported", name, type);
+        return err_set_param(e, ERR_UNSUPPORTED, name, "%s of the type \"%.40s\" is not supported", name,
+                             type);
     if (strcmp(s, "auto") != 0 && strcmp(s, "none") != 0 && strcmp(s, "required") != 0)
         return named(p, NULL, name, e);
     p->no_tools = !strcmp(s, "none");
@@ -90,8 +92,8 @@ int call_source(const struct call_format *format, const char *template, const cJ
 {
     const struct call_syntax *s = format->syntax(template);
     jw_printf(w, "{\"many\":%s,\"numbered\":%s,\"lead\":%s",
-              p->parallel_tool_calls && !p->must_call_name ? "true" : "false", s->numbered ? "true" : "false",
-              format->at_beginning ? "false" : "true");
+              p->parallel_tool_calls && !p->must_call_name ? "true" : "false",
+              s->numbered ? "true" : "false", format->at_beginning ? "false" : "true");
     member(w, "section", s->section);
     member(w, "section_end", s->section_end);
     member(w, "between", s->between);
@@ -111,7 +113,8 @@ int call_source(const struct call_format *format, const char *template, const cJ
     return write_tools(p, tools, w);
 }
 
-int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *template, bool read, struct err *e)
+int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *template, bool read,
+                    struct err *e)
 {
     struct params *p = &x->p;
     const char *field = p->must_call;
@@ -122,7 +125,8 @@ int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *temp
         return err_set_param(e, ERR_INVAL, field, "%s asks for a call, and tools is empty", field);
     if (!read)
         return err_set_param(e, ERR_UNSUPPORTED, field,
-                             "%s cannot ask for a call: this server reads none (tool_parser = none)", field);
+                             "%s cannot ask for a call: this server reads none (tool_parser = none)",
+                             field);
     if (p->structure_field)
         return err_set_param(e, ERR_INVAL, field,
                              "%s cannot be combined with %s: one of them says what the answer is", field,
@@ -132,7 +136,8 @@ int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *temp
     jw_init(&w, API_MAX_ANSWER_BYTES);
     int n = call_source(x->calls, template, tools, p, &w), r = w.err;
     if (r == 0 && n == 0)
-        r = err_set_param(e, ERR_INVAL, field, "%s: there is no tool \"%.60s\"", field, p->must_call_name);
+        r = err_set_param(e, ERR_INVAL, field, "%s: there is no tool \"%.60s\"", field,
+                          p->must_call_name);
     if (r == 0) {
         p->n_structure = w.b.n_bytes;
         p->structure = arena_strndup(p->arena, w.b.data, w.b.n_bytes);

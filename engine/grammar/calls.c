@@ -1,12 +1,13 @@
-/* engine/grammar/calls.c - calls of tools as a model's format writes them: marks, a name, arguments under the
- * tool's schema. The source is JSON that the API makes:
+/* engine/grammar/calls.c - calls of tools as a model's format writes them: marks, a name, arguments under
+ * the tool's schema. The source is JSON that the API makes:
  *
  *     {"section", "between", "section_end": around and between calls,
  *      "open", "name_end", "close": of one call, around its name and its arguments,
  *      "numbered": true where ":" and a number follow the name,
- *      "argument": {"begin", "text", "json", "before", "end", "after"}, where each has a tag of its own: begin,
- *          name, text or json, value, before, end, after; strings stand there as they are,
- *      "lead": true where empty lines may come first, "many": true for several calls, "tools": [{"name", "schema", "path" (for messages)}]}
+ *      "argument": {"begin", "text", "json", "before", "end", "after"}, where each has a tag of its own:
+ *          begin, name, text or json, value, before, end, after; strings stand there as they are,
+ *      "lead": true where empty lines may come first, "many": true for several calls,
+ *      "tools": [{"name", "schema", "path" (for messages)}]}
  *
  * Where the vocabulary has a control token for a part of these texts, the part is that token. */
 #include "config.h"
@@ -144,7 +145,8 @@ static int32_t plain_string(struct schema *c, int32_t from, const cJSON *s, cons
             if (!cJSON_IsString(at) || (one && list && !schema_has(c, list, one)))
                 continue;
             if (strstr(at->valuestring, text(tag, "end")))
-                schema_fail(c, ERR_UNSUPPORTED, one ? "const" : "enum", "a value has a mark of the format in it");
+                schema_fail(c, ERR_UNSUPPORTED, one ? "const" : "enum",
+                            "a value has a mark of the format in it");
             int32_t to = rules_text(b, from, at->valuestring, strlen(at->valuestring));
             rules_join(b, mark_text(b, mark_text(b, to, text(tag, "before")), text(tag, "end")), end);
             n++;
@@ -170,8 +172,8 @@ static bool is_string(const cJSON *root, const char *name)
     return !strcmp(text(p, "type"), "string");
 }
 
-static int32_t argument(struct schema *c, int32_t from, const char *name, const cJSON *s, const cJSON *tag,
-                        bool string)
+static int32_t argument(struct schema *c, int32_t from, const char *name, const cJSON *s,
+                        const cJSON *tag, bool string)
 {
     struct rules *b = c->b;
     if (!*name || strpbrk(name, "<>\"\r\n"))
@@ -183,8 +185,9 @@ static int32_t argument(struct schema *c, int32_t from, const char *name, const 
         const cJSON *flat = schema_flat(c, s);
         schema_check_keywords(c, flat);
         if (schema_get(flat, "anyOf") || schema_get(flat, "oneOf"))
-            schema_fail(c, ERR_UNSUPPORTED, NULL, "alternatives beside type string are not supported in this "
-                                                  "format of calls");
+            schema_fail(c, ERR_UNSUPPORTED, NULL,
+                        "alternatives beside type string are not supported in this "
+                        "format of calls");
         at = b->failed ? 0 : plain_string(c, at, flat, tag);
     } else {
         at = cJSON_IsObject(s) ? rules_use(b, at, schema_rule(c, s)) : schema_value(c, at, s);
@@ -208,7 +211,8 @@ static int32_t arguments(struct schema *c, int32_t at, const cJSON *root, const 
         schema_fail(c, ERR_INVAL, "type", "arguments are an object");
     for (size_t i = 0; i < sizeof(no) / sizeof(*no); i++)
         if (schema_get(s, no[i]))
-            schema_fail(c, ERR_UNSUPPORTED, no[i], "is not supported for arguments in this format of calls");
+            schema_fail(c, ERR_UNSUPPORTED, no[i],
+                        "is not supported for arguments in this format of calls");
     more = schema_get(s, "additionalProperties");
     cJSON_ArrayForEach(p, schema_get(s, "properties"))
     {
@@ -240,7 +244,8 @@ static int32_t arguments(struct schema *c, int32_t at, const cJSON *root, const 
     }
     if ((schema_count(c, s, "minProperties", &least) && least > n_required) ||
         (schema_count(c, s, "maxProperties", &most) && most < n))
-        schema_fail(c, ERR_UNSUPPORTED, "properties", "their number is not supported in this format of calls");
+        schema_fail(c, ERR_UNSUPPORTED, "properties",
+                    "their number is not supported in this format of calls");
     return at;
 }
 
@@ -281,14 +286,16 @@ int32_t calls_read(struct rules *b, const char *s, size_t n_bytes)
     const cJSON *at;
     if (!b->failed) {
         schema_check_names(&c, root);
-        int32_t first = b->rules[rule].start, calls = rules_state(b), one = rules_state(b), end = rules_state(b);
+        int32_t first = b->rules[rule].start, calls = rules_state(b), one = rules_state(b),
+                end = rules_state(b);
         const char *lines = cJSON_IsTrue(schema_get(root, "lead")) ? "\n\n" : "";
         for (; lines; lines = *lines ? lines + 1 : NULL) /* templates differ */
-            rules_join(b, mark_text(b, rules_text(b, first, lines, strlen(lines)), text(root, "section")), calls);
+            rules_join(b,
+                       mark_text(b, rules_text(b, first, lines, strlen(lines)), text(root, "section")),
+                       calls);
         rules_join(b, calls, one);
-        cJSON_ArrayForEach(at, schema_get(root, "tools"))
-            if (!b->failed)
-                rules_join(b, one_call(&c, one, root, at), end);
+        cJSON_ArrayForEach(at, schema_get(root, "tools")) if (!b->failed)
+            rules_join(b, one_call(&c, one, root, at), end);
         if (cJSON_IsTrue(schema_get(root, "many")))
             rules_join(b, mark_text(b, end, text(root, "between")), one);
         rules_join(b, mark_text(b, end, text(root, "section_end")), b->rules[rule].end);

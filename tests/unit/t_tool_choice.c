@@ -1,6 +1,6 @@
-/* t_tool_choice - answers that must be calls: for every format, whatever its grammar allows is read back as calls
- * of the tools that were given, with arguments that their schemas allow. Walks are random over masks, so over
- * single bytes, pieces and control tokens alike. */
+/* t_tool_choice - answers that must be calls: for every format, whatever its grammar allows is read back as
+ * calls of the tools that were given, with arguments that their schemas allow. Walks are random over masks,
+ * so over single bytes, pieces and control tokens alike. */
 #include "config.h"
 
 #include <check.h>
@@ -15,10 +15,14 @@
 
 /* --- a vocabulary: bytes, pieces, and the marks of some formats as control tokens ---------------------- */
 
-static const char *const pieces[] = {"<tool_call>", "</tool_call>", "{\"", "\"}", "</", "<", "null", "12", "\":", "a", "ab",
-                                     "\n", "</arg_value>", "</parameter>", "\n</parameter>\n", "the", "\xc3\xa9"};
+static const char *const pieces[] = {
+    "<tool_call>", "</tool_call>", "{\"",          "\"}",          "</",
+    "<",           "null",         "12",           "\":",          "a",
+    "ab",          "\n",           "</arg_value>", "</parameter>", "\n</parameter>\n",
+    "the",         "\xc3\xa9"};
 static const char *const controls[] = {
-    "<unk>", "<s>", "</s>", "<|tool_calls_section_begin|>", "<|tool_call_begin|>", "｜DSML｜", "<|other|>"};
+    "<unk>",    "<s>",      "</s>", "<|tool_calls_section_begin|>", "<|tool_call_begin|>",
+    "｜DSML｜", "<|other|>"};
 #define N_PIECES ((int)(sizeof(pieces) / sizeof(*pieces)))
 #define N_CONTROLS ((int)(sizeof(controls) / sizeof(*controls)))
 #define N_VOCAB (N_CONTROLS + 256 + N_PIECES)
@@ -47,9 +51,19 @@ static void make_vocab(void)
         types[n] = 1;
         scores[n] = -(float)i;
     }
-    struct tokenizer_source src = {.model = "llama", .pre = "", .n_tokens = n, .tokens = tokens, .token_types = types,
-                                   .scores = scores, .bos_token_id = 1, .eos_token_id = 2, .eot_token_id = -1,
-                                   .eom_token_id = -1, .pad_token_id = -1, .unk_token_id = 0, .add_bos_token = -1,
+    struct tokenizer_source src = {.model = "llama",
+                                   .pre = "",
+                                   .n_tokens = n,
+                                   .tokens = tokens,
+                                   .token_types = types,
+                                   .scores = scores,
+                                   .bos_token_id = 1,
+                                   .eos_token_id = 2,
+                                   .eot_token_id = -1,
+                                   .eom_token_id = -1,
+                                   .pad_token_id = -1,
+                                   .unk_token_id = 0,
+                                   .add_bos_token = -1,
                                    .add_eos_token = -1};
     if (tokenizer_new(&src, n, &tokenizer, &e) < 0) {
         printf("Bail out! %s\n", e.text);
@@ -68,16 +82,21 @@ static unsigned below(unsigned n)
 /* --- tools -------------------------------------------------------------------------------------------- */
 
 static const char *const schemas[][2] = {
-    {"get", "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\",\"maximum\":99,"
-            "\"minimum\":0},\"unit\":{\"type\":\"string\",\"enum\":[\"c\",\"f k\"]}},\"required\":[\"city\"]}"},
-    {"set_it", "{\"type\":\"object\",\"properties\":{\"on\":{\"type\":\"boolean\"},\"p\":{\"type\":\"string\",\"pattern\":"
-               "\"^[^a]{0,5}$\"},\"l\":{\"items\":{\"$ref\":\"#/$defs/x\"},\"maxItems\":2},\"m\":{\"const\":\"7\"}},"
+    {"get",
+     "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\","
+     "\"maximum\":99,"
+     "\"minimum\":0},\"unit\":{\"type\":\"string\",\"enum\":[\"c\",\"f k\"]}},\"required\":[\"city\"]}"},
+    {"set_it", "{\"type\":\"object\",\"properties\":{\"on\":{\"type\":\"boolean\"},\"p\":{\"type\":"
+               "\"string\",\"pattern\":"
+               "\"^[^a]{0,5}$\"},\"l\":{\"items\":{\"$ref\":\"#/$defs/"
+               "x\"},\"maxItems\":2},\"m\":{\"const\":\"7\"}},"
                "\"required\":[\"l\",\"m\",\"p\"],\"$defs\":{\"x\":{\"enum\":[\"u\",5]}}}"},
     {"none-here", "{\"type\":\"object\",\"properties\":{}}"},
 };
 #define N_TOOLS 3
 
-static const char *const formats[] = {"hermes", "llama", "kimi", "glm", "qwen_coder", "dsml", "deepseek", "deepseek ```json"};
+static const char *const formats[] = {"hermes",     "llama", "kimi",     "glm",
+                                      "qwen_coder", "dsml",  "deepseek", "deepseek ```json"};
 static const struct grammar_limits limits = {65536, 200000, 5 * NS_PER_SEC, 64 << 20};
 static cJSON *tools;
 
@@ -141,10 +160,11 @@ static void check_call(struct grammars *all, const struct part *p, const char *t
     char *compact = cJSON_PrintUnformatted(args);
     struct grammar *g;
     struct matcher *m;
-    ck_assert_int_eq(grammars_get(all, GRAMMAR_SCHEMA, schemas[i][1], strlen(schemas[i][1]), &g, NULL), 0);
+    ck_assert_int_eq(grammars_get(all, GRAMMAR_SCHEMA, schemas[i][1], strlen(schemas[i][1]), &g, NULL),
+                     0);
     ck_assert_int_eq(matcher_new(g, &m), 0);
-    ck_assert_msg(matcher_bytes(m, compact, strlen(compact)) == 0 && matcher_may_end(m), "%s: arguments %s", text,
-                  compact);
+    ck_assert_msg(matcher_bytes(m, compact, strlen(compact)) == 0 && matcher_may_end(m),
+                  "%s: arguments %s", text, compact);
     matcher_free(&m);
     grammar_put(&g);
     free(compact);
@@ -153,8 +173,8 @@ static void check_call(struct grammars *all, const struct part *p, const char *t
     buf_done(&quoted);
 }
 
-static struct grammar *compile(struct grammars *all, const char *format, const char *template, const char *only,
-                               bool many)
+static struct grammar *compile(struct grammars *all, const char *format, const char *template,
+                               const char *only, bool many)
 {
     struct params p = {.parallel_tool_calls = many, .must_call = "tool_choice", .must_call_name = only};
     struct grammar *g = NULL;
@@ -175,7 +195,8 @@ static int read_back(struct grammars *all, const char *format, const struct buf 
     struct parts parts;
     struct assistant a;
     char shown[400];
-    snprintf(shown, sizeof(shown), "%s: %.*s", format, (int)(text->n_bytes < 300 ? text->n_bytes : 300), text->data);
+    snprintf(shown, sizeof(shown), "%s: %.*s", format, (int)(text->n_bytes < 300 ? text->n_bytes : 300),
+             text->data);
     parts_init(&parts, 1 << 20, "call_", 1);
     assistant_init(&a, &parts, false, false, call_format_find(format), tools, false, 1 << 20);
     for (size_t at = 0, n; at < text->n_bytes; at += n) { /* in pieces of any size */
