@@ -159,20 +159,6 @@ int anthropic_to_chat(struct params *p, struct err *e)
     return 0;
 }
 
-int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e)
-{
-    const char *type = json_text(v, "type");
-    const cJSON *one = json_get(v, "disable_parallel_tool_use");
-    if (type && (!strcmp(type, "any") || !strcmp(type, "tool")))
-        return err_set_param(e, ERR_UNSUPPORTED, name,
-                             "%s can be {\"type\":\"auto\"} or {\"type\":\"none\"} on this server", name);
-    if (!type || (strcmp(type, "auto") != 0 && strcmp(type, "none") != 0) || (one && !cJSON_IsBool(one)))
-        return params_bad(e, name, "{\"type\":\"auto\"} or {\"type\":\"none\"}");
-    p->no_tools = !strcmp(type, "none");
-    p->parallel_tool_calls = !cJSON_IsTrue(one);
-    return 0;
-}
-
 int read_thinking(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     const char *type = json_text(v, "type");

@@ -28,12 +28,23 @@ struct call_text {
     char name[128];     /* of the call, for argument types */
 };
 
+/* How calls are written when they must come: texts around them. Parts may be NULL: nothing. */
+struct call_syntax {
+    const char *section, *section_end, *between; /* around all, between two */
+    const char *open, *name_end, *close;         /* of a call: NAME between the first, arguments the others */
+    bool numbered;                               /* a colon and a number behind NAME */
+    /* Arguments are JSON; or, where arg_end is said, each is arg KEY (arg_text | arg_json) VALUE arg_before
+     * arg_end arg_after. */
+    const char *arg, *arg_text, *arg_json, *arg_before, *arg_end, *arg_after;
+};
+
 struct call_format {
     const char *name;             /* tool_parser = ... */
     const char *const *of_template; /* a template with all of these is of this format; NULL ends */
     const char *const *begin;     /* marks that begin calls; NULL ends */
     bool at_beginning;            /* marks count at the beginning of the text only */
     enum call_step (*step)(struct call_text *t, bool end);
+    const struct call_syntax *(*syntax)(const char *chat_template);
 };
 
 /* By name, or NULL. */

@@ -13,6 +13,25 @@ static enum call_step step(struct call_text *t, bool end)
     return call_tagged_step(t, &tags, end);
 }
 
+static const struct call_syntax *syntax(const char *chat_template)
+{
+    static const struct call_syntax s = {
+        .section = "<｜DSML｜function_calls>\n",
+        .section_end = "\n</｜DSML｜function_calls>",
+        .between = "\n",
+        .open = "<｜DSML｜invoke name=\"",
+        .name_end = "\">\n",
+        .close = "</｜DSML｜invoke>",
+        .arg = "<｜DSML｜parameter name=\"",
+        .arg_text = "\" string=\"true\">",
+        .arg_json = "\" string=\"false\">",
+        .arg_end = "</｜DSML｜parameter>",
+        .arg_after = "\n",
+    };
+    (void)chat_template;
+    return &s;
+}
+
 static const char *const of_template[] = {"DSML", NULL};
 static const char *const begin[] = {"<｜DSML｜function_calls>", NULL};
-const struct call_format call_format_dsml = {"dsml", of_template, begin, false, step};
+const struct call_format call_format_dsml = {"dsml", of_template, begin, false, step, syntax};

@@ -54,6 +54,23 @@ static enum call_step step(struct call_text *t, bool end)
     return call_args_wait(t, end);
 }
 
+static const struct call_syntax *syntax(const char *chat_template)
+{
+    static const struct call_syntax s = {
+        .between = "\n",
+        .open = "<tool_call>",
+        .name_end = "\n",
+        .close = "</tool_call>",
+        .arg = "<arg_key>",
+        .arg_text = "</arg_key>\n<arg_value>",
+        .arg_json = "</arg_key>\n<arg_value>",
+        .arg_end = "</arg_value>",
+        .arg_after = "\n",
+    };
+    (void)chat_template;
+    return &s;
+}
+
 static const char *const of_template[] = {"<tool_call>", "<arg_key>", NULL};
 static const char *const begin[] = {"<tool_call>", NULL};
-const struct call_format call_format_glm = {"glm", of_template, begin, false, step};
+const struct call_format call_format_glm = {"glm", of_template, begin, false, step, syntax};

@@ -25,6 +25,18 @@ static enum call_step step(struct call_text *t, bool end)
     return CALL_OUT;
 }
 
+static const struct call_syntax *syntax(const char *chat_template)
+{
+    static const struct call_syntax s = {
+        .between = "\n",
+        .open = "<tool_call>\n{\"name\": \"",
+        .name_end = "\", \"arguments\": ",
+        .close = "}\n</tool_call>",
+    };
+    (void)chat_template;
+    return &s;
+}
+
 static const char *const of_template[] = {"<tool_call>", NULL};
 static const char *const begin[] = {"<tool_call>", NULL};
-const struct call_format call_format_hermes = {"hermes", of_template, begin, false, step};
+const struct call_format call_format_hermes = {"hermes", of_template, begin, false, step, syntax};

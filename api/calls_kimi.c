@@ -29,6 +29,20 @@ static enum call_step step(struct call_text *t, bool end)
     return call_marked_step(t, &marks, end);
 }
 
+static const struct call_syntax *syntax(const char *chat_template)
+{
+    static const struct call_syntax s = {
+        .section = "<|tool_calls_section_begin|>",
+        .section_end = "<|tool_calls_section_end|>",
+        .open = "<|tool_call_begin|>functions.",
+        .numbered = true,
+        .name_end = "<|tool_call_argument_begin|>",
+        .close = "<|tool_call_end|>",
+    };
+    (void)chat_template;
+    return &s;
+}
+
 static const char *const of_template[] = {"<|tool_calls_section_begin|>", NULL};
 static const char *const begin[] = {"<|tool_calls_section_begin|>", "<|tool_call_begin|>", NULL};
-const struct call_format call_format_kimi = {"kimi", of_template, begin, false, step};
+const struct call_format call_format_kimi = {"kimi", of_template, begin, false, step, syntax};

@@ -31,6 +31,18 @@ static enum call_step step(struct call_text *t, bool end)
     return t->in.data[0] == '{' ? CALL_AGAIN : text_is_plain(t);
 }
 
+static const struct call_syntax *syntax(const char *chat_template)
+{
+    static const struct call_syntax s = {
+        .between = "; ",
+        .open = "{\"name\": \"",
+        .name_end = "\", \"parameters\": ",
+        .close = "}",
+    };
+    (void)chat_template;
+    return &s;
+}
+
 static const char *const of_template[] = {"<|python_tag|>", NULL};
 static const char *const begin[] = {"<|python_tag|>", "{", NULL};
-const struct call_format call_format_llama = {"llama", of_template, begin, true, step};
+const struct call_format call_format_llama = {"llama", of_template, begin, true, step, syntax};

@@ -11,6 +11,24 @@ static enum call_step step(struct call_text *t, bool end)
     return call_tagged_step(t, &tags, end);
 }
 
+static const struct call_syntax *syntax(const char *chat_template)
+{
+    static const struct call_syntax s = {
+        .between = "\n",
+        .open = "<tool_call>\n<function=",
+        .name_end = ">\n",
+        .close = "</function>\n</tool_call>",
+        .arg = "<parameter=",
+        .arg_text = ">\n",
+        .arg_json = ">\n",
+        .arg_before = "\n",
+        .arg_end = "</parameter>",
+        .arg_after = "\n",
+    };
+    (void)chat_template;
+    return &s;
+}
+
 static const char *const of_template[] = {"<tool_call>", "<function=", NULL};
 static const char *const begin[] = {"<tool_call>", "<function=", NULL};
-const struct call_format call_format_qwen_coder = {"qwen_coder", of_template, begin, false, step};
+const struct call_format call_format_qwen_coder = {"qwen_coder", of_template, begin, false, step, syntax};

@@ -267,12 +267,13 @@ static int set_assistant(struct api *a, struct api_exchange *x, const char *temp
     bool grammar = x->p.structure_field && x->p.structure_kind != GRAMMAR_TAG;
     if (tools && strcmp(name, "none") != 0 && !grammar)
         x->calls = strcmp(name, "auto") ? call_format_find(name) : call_format_of(template);
-    for (int i = 0; i < x->n_choices && x->ops->assistant; i++) {
+    int r = tool_choice_set(x, tools, template, strcmp(name, "none") != 0, e);
+    for (int i = 0; r == 0 && i < x->n_choices && x->ops->assistant; i++) {
         struct choice *c = &x->choices[i];
         assistant_init(&c->assistant, &c->parts, x->thinks, x->thought_begun, x->calls, tools,
                        !x->p.parallel_tool_calls, API_MAX_ANSWER_BYTES);
     }
-    return 0;
+    return r;
 }
 
 int chat_prompt(struct api *a, struct api_exchange *x, struct err *e)

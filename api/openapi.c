@@ -38,9 +38,12 @@ static const struct schema {
                       "{\"role\":{\"type\":\"string\"},\"content\":" TEXT_OR_PARTS "}}}"},
     {"read_tools", OBJECTS},
     {"read_documents", OBJECTS},
-    {"read_tool_choice", "{\"type\":[\"string\",\"object\",\"null\"],\"enum\":[\"auto\",\"none\",null]}"},
+    {"read_tool_choice",
+     "{\"anyOf\":[{\"enum\":[\"auto\",\"none\",\"required\",null]},{\"type\":\"object\",\"required\":["
+     "\"type\"],\"properties\":{\"type\":{\"const\":\"function\"}}}]}"},
     {"read_anthropic_tool_choice",
-     "{\"type\":[\"object\",\"null\"],\"properties\":{\"type\":{\"enum\":[\"auto\",\"none\"]}}}"},
+     "{\"type\":[\"object\",\"null\"],\"properties\":{\"type\":{\"enum\":[\"auto\",\"none\",\"any\","
+     "\"tool\"]}}}"},
     {"read_template_kwargs", OBJECT},
     {"read_tokens", IDS},
     {"read_n", "{\"type\":[\"integer\",\"null\"],\"minimum\":1,\"maximum\":%max_n%}"},

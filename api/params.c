@@ -104,18 +104,6 @@ static int read_documents(struct params *p, const cJSON *v, const char *name, st
     return read_list(v, name, &p->documents, e);
 }
 
-static int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e)
-{
-    const char *s = cJSON_IsString(v) ? v->valuestring : "";
-    if (cJSON_IsObject(v) || !strcmp(s, "required"))
-        return err_set_param(e, ERR_UNSUPPORTED, name, "%s can be \"auto\" or \"none\" on this server",
-                             name);
-    if (strcmp(s, "auto") != 0 && strcmp(s, "none") != 0)
-        return params_bad(e, name, "\"auto\" or \"none\"");
-    p->no_tools = !strcmp(s, "none");
-    return 0;
-}
-
 /* More variables for the template. What the request says elsewhere, and the model's own, stay theirs. */
 static int read_template_kwargs(struct params *p, const cJSON *v, const char *name, struct err *e)
 {

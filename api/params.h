@@ -27,6 +27,7 @@ struct params {
     const cJSON *prompt, *messages, *tokens; /* not looked into yet */
     const cJSON *system; /* Anthropic's; NULL: none */
     const cJSON *tools, *documents, *template_kwargs; /* the first two are checked by messages.c */
+    const char *must_call, *must_call_name; /* the field that asks for a call (NULL: none), and for which */
     bool no_tools;                                    /* tool_choice: "none" */
     const char *model;                       /* NULL: not said */
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;

@@ -15,6 +15,7 @@ int read_truncate(struct params *p, const cJSON *v, const char *name, struct err
 int read_repetition_detection(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_reasoning_effort(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_reasoning_format(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_thinking(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_system(struct params *p, const cJSON *v, const char *name, struct err *e);

@@ -32,6 +32,12 @@ tests_t_assistant_SOURCES = %D%/unit/t_assistant.c
 tests_t_assistant_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_assistant_LDADD = $(LIBS_API) $(CHECK_LIBS)
 
+check_PROGRAMS += tests/t_tool_choice
+TESTS += tests/t_tool_choice
+tests_t_tool_choice_SOURCES = %D%/unit/t_tool_choice.c
+tests_t_tool_choice_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_tool_choice_LDADD = $(LIBS_API) $(CHECK_LIBS)
+
 check_PROGRAMS += tests/t_kept
 TESTS += tests/t_kept
 tests_t_kept_SOURCES = %D%/unit/t_kept.c

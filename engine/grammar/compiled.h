@@ -51,6 +51,7 @@ struct expr *regex_read(struct rules *b, const char *s, size_t n_bytes, bool any
 int32_t schema_read(struct rules *b, const char *s, size_t n_bytes);
 int32_t object_read(struct rules *b);
 int32_t choice_read(struct rules *b, const char *s, size_t n_bytes);
+int32_t calls_read(struct rules *b, const char *s, size_t n_bytes);
 int32_t tag_read(struct rules *b, const char *s, size_t n_bytes);
 
 #endif

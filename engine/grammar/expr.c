@@ -229,6 +229,25 @@ static bool must_escape(uint32_t c)
     return c < 0x20 || c == '"' || c == '\\';
 }
 
+void expr_without(struct rules *b, struct expr *x, uint32_t c)
+{
+    if (x->kind == EXPR_SET) {
+        struct charset out = {0};
+        for (int i = 0; i < x->set.n; i++) {
+            struct range r = x->set.r[i];
+            if (r.lo < c && r.hi >= c)
+                charset_add(b, &out, r.lo, c - 1);
+            if (r.hi > c && r.lo <= c)
+                charset_add(b, &out, c + 1, r.hi);
+            if (r.hi < c || r.lo > c)
+                charset_add(b, &out, r.lo, r.hi);
+        }
+        x->set = out;
+    }
+    for (struct expr *at = x->first; at && rules_tick(b); at = at->next)
+        expr_without(b, at, c);
+}
+
 int32_t charset_write(struct rules *b, int32_t from, const struct charset *s, enum spelling spelling)
 {
     struct writer w = {b, from, rules_state(b), {-1, -1, -1, -1}};

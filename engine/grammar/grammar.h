@@ -25,6 +25,7 @@ enum grammar_kind {
     GRAMMAR_SCHEMA,   /* JSON schema; {} is any value */
     GRAMMAR_OBJECT,   /* any JSON object; the source is empty */
     GRAMMAR_TAG,      /* free text with structures after triggers, as JSON */
+    GRAMMAR_CALLS,    /* calls of tools in a model's format (calls.c): control tokens may be part of it */
 };
 
 struct grammar_limits {

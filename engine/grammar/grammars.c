@@ -152,6 +152,8 @@ static int32_t read_source(struct rules *b, enum grammar_kind kind, const char *
         return object_read(b);
     case GRAMMAR_TAG:
         return tag_read(b, s, n);
+    case GRAMMAR_CALLS:
+        return calls_read(b, s, n);
     }
     return 0;
 }
@@ -161,6 +163,7 @@ static int compile(struct grammars *g, enum grammar_kind kind, const char *sourc
 {
     struct rules b;
     if (rules_init(&b, &g->lim) == 0) {
+        b.tokenizer = g->tokenizer;
         int32_t root = read_source(&b, kind, source, n);
         if (!b.failed)
             (void)!program_new(&b, root, ret);

@@ -154,7 +154,7 @@ static int settle_doubts(struct grammar *g, int32_t state, const int32_t *list, 
     g->path[0] = state;
     for (int i = 0; i < n; i++) {
         size_t n_bytes, k = 0;
-        const char *s = tokenizer_token_bytes(v->tokenizer, v->nodes[list[i]].token, &n_bytes);
+        const char *s = vocab_text(v, v->nodes[list[i]].token, &n_bytes);
         while (k < n_before && k < n_bytes && k < known && s[k] == before[k])
             k++;
         int32_t q = g->path[k];
@@ -378,8 +378,8 @@ int matcher_accept(struct matcher *m, int32_t token)
     const struct tokenizer *t = m->g->vocab->tokenizer;
     if (tokenizer_is_eog(t, token))
         return m->may_end ? 0 : ERR_INVAL;
-    const char *s = tokenizer_token_bytes(t, token, &n);
-    if (n == 0 || tokenizer_is_special(t, token))
+    const char *s = vocab_text(m->g->vocab, token, &n);
+    if (n == 0)
         return ERR_INVAL;
     return matcher_bytes(m, s, n);
 }

@@ -24,6 +24,7 @@ struct rule {
 
 struct rules {
     const struct grammar_limits *lim;
+    const struct tokenizer *tokenizer; /* borrowed; for control tokens */
     struct arena *arena;
     struct edge *edges;
     int32_t *head; /* first edge of a state, or -1 */
@@ -93,6 +94,9 @@ void expr_add(struct expr *parent, struct expr *child);
 struct expr *expr_char(struct rules *b, uint32_t c);
 /* Bounds on the number of characters; *ret_max -1: none. Calls count as anything. */
 void expr_length(const struct expr *x, int64_t *ret_min, int64_t *ret_max);
+
+/* Takes a character out of all its classes. */
+void expr_without(struct rules *b, struct expr *x, uint32_t c);
 
 /* How characters are written: as UTF-8, or as inside a JSON string. */
 enum spelling { SPELL_PLAIN = 0, SPELL_JSON };

@@ -177,7 +177,7 @@ bool schema_only_notes(const char *keyword)
     return in_list(notes, sizeof(notes) / sizeof(*notes), keyword);
 }
 
-static void check_keywords(struct schema *c, const cJSON *s)
+void schema_check_keywords(struct schema *c, const cJSON *s)
 {
     const cJSON *at;
     cJSON_ArrayForEach(at, s)
@@ -421,7 +421,7 @@ static int32_t value(struct schema *c, int32_t from, const cJSON *s)
         schema_fail(c, ERR_INVAL, NULL, "a schema must be an object or a boolean");
         return 0;
     }
-    check_keywords(c, s);
+    schema_check_keywords(c, s);
     if (c->b->failed)
         return 0;
     if (schema_get(s, "$ref") || schema_get(s, "allOf")) {

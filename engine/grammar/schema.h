@@ -68,11 +68,13 @@ int32_t schema_base(struct schema *c, enum base_rule r);
 int32_t schema_json(struct schema *c, int32_t from, const cJSON *value); /* as compact text */
 /* A whole number of at least 0 under a keyword. False: absent, or failed. */
 bool schema_count(struct schema *c, const cJSON *s, const char *keyword, int *ret);
+void schema_check_keywords(struct schema *c, const cJSON *s); /* those that are not known fail */
 unsigned schema_types(struct schema *c, const cJSON *s); /* bits of json_type */
 
 /* --- schema_values.c */
 /* The same JSON value; false too once something failed. */
 bool schema_same(struct schema *c, const cJSON *a, const cJSON *b);
+bool schema_has(struct schema *c, const cJSON *list, const cJSON *v);
 /* Without whole numbers so large that their last digits were lost when they were read. */
 bool schema_exact(const cJSON *v);
 /* Fails with the path of a name that an object has twice. */
@@ -91,6 +93,8 @@ bool schema_apart(struct schema *c, const cJSON *a, const cJSON *b);
 int32_t schema_object(struct schema *c, int32_t from, const cJSON *s);
 bool schema_requires(struct schema *c, const cJSON *s, const char *name);
 int32_t schema_array(struct schema *c, int32_t from, const cJSON *s);
+/* What pattern, format and lengths say of the characters; NULL: nothing, or a failure. */
+struct expr *schema_string_expr(struct schema *c, const cJSON *s);
 int32_t schema_string(struct schema *c, int32_t from, const cJSON *s);
 int32_t schema_number(struct schema *c, int32_t from, const cJSON *s, bool whole);
 

@@ -242,21 +242,12 @@ static void merge_properties(struct schema *c, cJSON *out, const cJSON *a, const
     limit_properties(c, out, b, a);
 }
 
-static bool is_in(struct schema *c, const cJSON *v, const cJSON *list)
-{
-    const cJSON *at;
-    cJSON_ArrayForEach(at, list)
-        if (schema_same(c, v, at))
-            return true;
-    return false;
-}
-
 static cJSON *merge_required(struct schema *c, const cJSON *a, const cJSON *b)
 {
     cJSON *out = cJSON_Duplicate(a, 1);
     const cJSON *x;
     cJSON_ArrayForEach(x, b)
-        if (!c->b->failed && !is_in(c, x, a))
+        if (!c->b->failed && !schema_has(c, a, x))
             cJSON_AddItemToArray(out, cJSON_Duplicate(x, 1));
     return out;
 }
@@ -266,7 +257,7 @@ static cJSON *merge_values(struct schema *c, const cJSON *a, const cJSON *b)
     cJSON *out = cJSON_CreateArray();
     const cJSON *x;
     cJSON_ArrayForEach(x, a)
-        if (!c->b->failed && is_in(c, x, b))
+        if (!c->b->failed && schema_has(c, b, x))
             cJSON_AddItemToArray(out, cJSON_Duplicate(x, 1));
     return out;
 }
@@ -411,7 +402,7 @@ static bool values_apart(struct schema *c, const cJSON *a, const cJSON *b)
 {
     const cJSON *x;
     cJSON_ArrayForEach(x, a)
-        if (is_in(c, x, b) || c->b->failed)
+        if (schema_has(c, b, x) || c->b->failed)
             return false;
     return true;
 }

@@ -89,7 +89,7 @@ static struct expr *characters(struct rules *b, int min, int max)
     return x;
 }
 
-int32_t schema_string(struct schema *c, int32_t from, const cJSON *s)
+struct expr *schema_string_expr(struct schema *c, const cJSON *s)
 {
     struct rules *b = c->b;
     const cJSON *pattern = schema_get(s, "pattern"), *format = schema_get(s, "format");
@@ -102,7 +102,7 @@ int32_t schema_string(struct schema *c, int32_t from, const cJSON *s)
     if (pattern && format)
         schema_fail(c, ERR_UNSUPPORTED, "format", "is not supported beside pattern");
     if (b->failed)
-        return 0;
+        return NULL;
     if (pattern && !cJSON_IsString(pattern)) {
         schema_fail(c, ERR_INVAL, "pattern", "must be a string");
     } else if (pattern) {
@@ -121,12 +121,21 @@ int32_t schema_string(struct schema *c, int32_t from, const cJSON *s)
         x = format_expr(c, format);
     }
     if (b->failed)
-        return 0;
+        return NULL;
     if (x)
         bound(c, x, min, max);
     else if (some)
         x = characters(b, min, max);
-    else
+    return x;
+}
+
+int32_t schema_string(struct schema *c, int32_t from, const cJSON *s)
+{
+    struct rules *b = c->b;
+    struct expr *x = schema_string_expr(c, s);
+    if (b->failed)
+        return 0;
+    if (!x)
         return rules_use(b, from, schema_base(c, RULE_STRING));
     return rules_text(b, expr_write(b, rules_text(b, from, "\"", 1), x, SPELL_JSON), "\"", 1);
 }

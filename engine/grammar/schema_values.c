@@ -50,6 +50,15 @@ bool schema_same(struct schema *c, const cJSON *a, const cJSON *b)
     return true;
 }
 
+bool schema_has(struct schema *c, const cJSON *list, const cJSON *v)
+{
+    const cJSON *at;
+    cJSON_ArrayForEach(at, list)
+        if (schema_same(c, v, at))
+            return true;
+    return false;
+}
+
 bool schema_exact(const cJSON *v)
 {
     if (cJSON_IsNumber(v) && fabs(v->valuedouble) > MAX_EXACT)

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "engine/grammar/schema.h"
+#include "engine/grammar/vocab.h"
 
 #define MAX_TRIGGERS 513 /* bytes of all together, and one */
 
@@ -123,9 +124,9 @@ static void write_tag(struct tag *g, int32_t end)
             continue;
         }
         rules_join(b, g->t[i].state, end);
-        for (int from = 0, to; from < 256 && rules_tick(b); from = to) {
+        for (int from = 0, to; from < VOCAB_CONTROL && rules_tick(b); from = to) {
             int next = go(g, i, (uint8_t)from);
-            for (to = from + 1; to < 256 && go(g, i, (uint8_t)to) == next;)
+            for (to = from + 1; to < VOCAB_CONTROL && go(g, i, (uint8_t)to) == next;)
                 to++;
             rules_bytes(b, g->t[i].state, g->t[next].state, (uint8_t)from, (uint8_t)(to - 1));
         }

@@ -54,19 +54,76 @@ static void build(struct vocab *v, const struct text *t, int n, int32_t *open)
         v->nodes[open[--depth]].end = v->n_nodes;
 }
 
+static bool is_control(const struct tokenizer *t, int32_t id)
+{
+    size_t n;
+    (void)tokenizer_token_bytes(t, id, &n);
+    return n > 0 && tokenizer_is_special(t, id) && !tokenizer_is_eog(t, id);
+}
+
+static int find_controls(struct vocab *v, int n_known)
+{
+    size_t n_bytes = 1, n;
+    for (int32_t id = 0; id < n_known; id++)
+        if (is_control(v->tokenizer, id)) {
+            (void)tokenizer_token_bytes(v->tokenizer, id, &n);
+            n_bytes += n + 1;
+            v->n_control++;
+        }
+    v->control = malloc(((size_t)v->n_control + 1) * sizeof(*v->control));
+    v->control_text = malloc(((size_t)v->n_control + 1) * sizeof(*v->control_text));
+    char *at = v->control_bytes = malloc(n_bytes);
+    if (!v->control || !v->control_text || !at)
+        return ERR_NOMEM;
+    v->n_control = 0;
+    for (int32_t id = 0; id < n_known; id++)
+        if (is_control(v->tokenizer, id)) {
+            const char *s = tokenizer_token_bytes(v->tokenizer, id, &n);
+            v->control[v->n_control] = id;
+            v->control_text[v->n_control++] = at;
+            *at++ = (char)VOCAB_CONTROL;
+            memcpy(at, s, n);
+            at += n;
+        }
+    return 0;
+}
+
+const char *vocab_text(const struct vocab *v, int32_t id, size_t *ret_n_bytes)
+{
+    const char *s = tokenizer_token_bytes(v->tokenizer, id, ret_n_bytes);
+    if (!tokenizer_is_special(v->tokenizer, id)) {
+        if (memchr(s, VOCAB_CONTROL, *ret_n_bytes))
+            *ret_n_bytes = 0;
+        return s;
+    }
+    int lo = 0, hi = v->n_control;
+    while (lo < hi) {
+        int mid = (lo + hi) / 2;
+        if (v->control[mid] < id)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    bool found = lo < v->n_control && v->control[lo] == id;
+    *ret_n_bytes = found ? *ret_n_bytes + 1 : 0;
+    return found ? v->control_text[lo] : "";
+}
+
 static int fill(struct vocab *v, struct text *t)
 {
     int n = 0, n_known = tokenizer_vocab_size(v->tokenizer);
     size_t most = 1, longest = 1;
+    if (find_controls(v, n_known < v->n_ids ? n_known : v->n_ids) < 0)
+        return ERR_NOMEM;
     for (int32_t id = 0; id < v->n_ids; id++) {
         v->same[id] = -1;
         if (id >= n_known)
             continue;
         if (tokenizer_is_eog(v->tokenizer, id))
             v->end[v->n_end++] = id;
-        if (tokenizer_is_special(v->tokenizer, id) || tokenizer_is_eog(v->tokenizer, id))
+        if (tokenizer_is_eog(v->tokenizer, id))
             continue;
-        t[n].s = tokenizer_token_bytes(v->tokenizer, id, &t[n].n);
+        t[n].s = vocab_text(v, id, &t[n].n);
         t[n].id = id;
         if (t[n].n > UINT16_MAX)
             return ERR_LIMIT;
@@ -128,5 +185,8 @@ void vocab_free(struct vocab **vp)
     free(v->same);
     free(v->end);
     free(v->longer);
+    free(v->control);
+    free(v->control_text);
+    free(v->control_bytes);
     free(v);
 }

@@ -1,0 +1,150 @@
+/* api/tool_choice.c - answers that must be calls: tool_choice "required", a named function and Anthropic's
+ * "any" and "tool". The tools, and how the model's format writes them, become a grammar
+ * (engine/grammar/calls.c). */
+#include "config.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "api/internal.h"
+#include "api/json_read.h"
+#include "api/params_readers.h"
+
+static int named(struct params *p, const char *function, const char *name, struct err *e)
+{
+    if (!function || !*function)
+        return params_bad(e, name, "\"auto\", \"none\", \"required\" or a function by its name");
+    p->must_call_name = function;
+    p->must_call = name;
+    return 0;
+}
+
+int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *s = cJSON_IsString(v) ? v->valuestring : "", *type = json_text(v, "type");
+    if (type && !strcmp(type, "function")) { /* chats have it inside, Responses beside the type */
+        const cJSON *f = json_get(v, "function");
+        return named(p, json_text(f ? f : v, "name"), name, e);
+    }
+    if (type)
+        return err_set_param(e, ERR_UNSUPPORTED, name, "%s of the type \"%.40s\" is not supported", name,
+                             type);
+    if (strcmp(s, "auto") != 0 && strcmp(s, "none") != 0 && strcmp(s, "required") != 0)
+        return named(p, NULL, name, e);
+    p->no_tools = !strcmp(s, "none");
+    p->must_call = !strcmp(s, "required") ? name : NULL;
+    return 0;
+}
+
+int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const char *type = json_text(v, "type");
+    const cJSON *one = json_get(v, "disable_parallel_tool_use");
+    bool known = type && (!strcmp(type, "auto") || !strcmp(type, "none") || !strcmp(type, "any") ||
+                          !strcmp(type, "tool"));
+    if (!known || (one && !cJSON_IsBool(one)))
+        return params_bad(e, name, "{\"type\":\"auto\"}, \"none\", \"any\" or \"tool\" with a name");
+    p->no_tools = !strcmp(type, "none");
+    p->parallel_tool_calls = !cJSON_IsTrue(one);
+    if (!strcmp(type, "tool"))
+        return named(p, json_text(v, "name"), name, e);
+    p->must_call = !strcmp(type, "any") ? name : NULL;
+    return 0;
+}
+
+static void member(struct jw *w, const char *name, const char *s)
+{
+    jw_printf(w, ",\"%s\":", name);
+    jw_cstring(w, s ? s : "");
+}
+
+static int write_tools(const struct params *p, const cJSON *tools, struct jw *w)
+{
+    const cJSON *at;
+    int i = 0, n = 0;
+    jw_raw(w, ",\"tools\":[");
+    cJSON_ArrayForEach(at, tools)
+    {
+        const cJSON *f = json_get(at, "function"), *schema = json_get(f, "parameters");
+        const char *name = json_text(f, "name");
+        int index = i++;
+        if (p->must_call_name && strcmp(name, p->must_call_name) != 0)
+            continue;
+        jw_raw(w, n++ ? ",{\"name\":" : "{\"name\":");
+        jw_cstring(w, name);
+        jw_printf(w, ",\"path\":\"tools[%d].function.parameters\"", index);
+        char *text = schema ? cJSON_PrintUnformatted(schema) : NULL;
+        if (schema && !text)
+            w->err = ERR_NOMEM;
+        if (text) {
+            jw_raw(w, ",\"schema\":");
+            jw_raw(w, text);
+        }
+        cJSON_free(text);
+        jw_raw(w, "}");
+    }
+    jw_raw(w, "]}");
+    return n;
+}
+
+int call_source(const struct call_format *format, const char *template, const cJSON *tools,
+                const struct params *p, struct jw *w)
+{
+    const struct call_syntax *s = format->syntax(template);
+    jw_printf(w, "{\"many\":%s,\"numbered\":%s,\"lead\":%s",
+              p->parallel_tool_calls && !p->must_call_name ? "true" : "false",
+              s->numbered ? "true" : "false", format->at_beginning ? "false" : "true");
+    member(w, "section", s->section);
+    member(w, "section_end", s->section_end);
+    member(w, "between", s->between);
+    member(w, "open", s->open);
+    member(w, "name_end", s->name_end);
+    member(w, "close", s->close);
+    if (s->arg_end) {
+        jw_raw(w, ",\"argument\":{\"is\":\"tag\"");
+        member(w, "begin", s->arg);
+        member(w, "text", s->arg_text);
+        member(w, "json", s->arg_json);
+        member(w, "before", s->arg_before);
+        member(w, "end", s->arg_end);
+        member(w, "after", s->arg_after);
+        jw_raw(w, "}");
+    }
+    return write_tools(p, tools, w);
+}
+
+int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *template, bool read,
+                    struct err *e)
+{
+    struct params *p = &x->p;
+    const char *field = p->must_call;
+    struct jw w;
+    if (!field || !x->ops->assistant)
+        return 0;
+    if (!tools || !tools->child)
+        return err_set_param(e, ERR_INVAL, field, "%s asks for a call, and tools is empty", field);
+    if (!read)
+        return err_set_param(e, ERR_UNSUPPORTED, field,
+                             "%s cannot ask for a call: this server reads none (tool_parser = none)",
+                             field);
+    if (p->structure_field)
+        return err_set_param(e, ERR_INVAL, field,
+                             "%s cannot be combined with %s: one of them says what the answer is", field,
+                             p->structure_field);
+    if (!x->calls) /* what the grammar makes it write is read, whatever it was trained for */
+        x->calls = call_format_find("hermes");
+    jw_init(&w, API_MAX_ANSWER_BYTES);
+    int n = call_source(x->calls, template, tools, p, &w), r = w.err;
+    if (r == 0 && n == 0)
+        r = err_set_param(e, ERR_INVAL, field, "%s: there is no tool \"%.60s\"", field,
+                          p->must_call_name);
+    if (r == 0) {
+        p->n_structure = w.b.n_bytes;
+        p->structure = arena_strndup(p->arena, w.b.data, w.b.n_bytes);
+        p->structure_kind = GRAMMAR_CALLS;
+        p->structure_field = field;
+        r = p->structure ? 0 : ERR_NOMEM;
+    }
+    jw_done(&w);
+    return r < 0 && !e->code ? err_set(e, r, "out of memory for the request") : r;
+}

@@ -1,0 +1,293 @@
+/* t_tool_choice - answers that must be calls: for every format, whatever its grammar allows is read back as
+ * calls of the tools that were given, with arguments that their schemas allow. Walks are random over masks,
+ * so over single bytes, pieces and control tokens alike. */
+#include "config.h"
+
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "api/assistant.h"
+#include "api/internal.h"
+#include "base/clock.h"
+#include "engine/grammar/grammar.h"
+
+/* --- a vocabulary: bytes, pieces, and the marks of some formats as control tokens ---------------------- */
+
+static const char *const pieces[] = {
+    "<tool_call>", "</tool_call>", "{\"",          "\"}",          "</",
+    "<",           "null",         "12",           "\":",          "a",
+    "ab",          "\n",           "</arg_value>", "</parameter>", "\n</parameter>\n",
+    "the",         "\xc3\xa9"};
+static const char *const controls[] = {
+    "<unk>",    "<s>",      "</s>", "<|tool_calls_section_begin|>", "<|tool_call_begin|>",
+    "｜DSML｜", "<|other|>"};
+#define N_PIECES ((int)(sizeof(pieces) / sizeof(*pieces)))
+#define N_CONTROLS ((int)(sizeof(controls) / sizeof(*controls)))
+#define N_VOCAB (N_CONTROLS + 256 + N_PIECES)
+
+static struct tokenizer *tokenizer;
+
+static void make_vocab(void)
+{
+    static struct str_view tokens[N_VOCAB];
+    static int32_t types[N_VOCAB];
+    static float scores[N_VOCAB];
+    static char bytes[256][8];
+    struct err e = {0};
+    int n = 0;
+    for (int i = 0; i < N_CONTROLS; i++, n++) {
+        tokens[n] = (struct str_view){controls[i], strlen(controls[i])};
+        types[n] = i == 0 ? 2 : 3;
+    }
+    for (int i = 0; i < 256; i++, n++) {
+        snprintf(bytes[i], sizeof(bytes[i]), "<0x%02X>", i);
+        tokens[n] = (struct str_view){bytes[i], 6};
+        types[n] = 6;
+    }
+    for (int i = 0; i < N_PIECES; i++, n++) {
+        tokens[n] = (struct str_view){pieces[i], strlen(pieces[i])};
+        types[n] = 1;
+        scores[n] = -(float)i;
+    }
+    struct tokenizer_source src = {.model = "llama",
+                                   .pre = "",
+                                   .n_tokens = n,
+                                   .tokens = tokens,
+                                   .token_types = types,
+                                   .scores = scores,
+                                   .bos_token_id = 1,
+                                   .eos_token_id = 2,
+                                   .eot_token_id = -1,
+                                   .eom_token_id = -1,
+                                   .pad_token_id = -1,
+                                   .unk_token_id = 0,
+                                   .add_bos_token = -1,
+                                   .add_eos_token = -1};
+    if (tokenizer_new(&src, n, &tokenizer, &e) < 0) {
+        printf("Bail out! %s\n", e.text);
+        exit(1);
+    }
+}
+
+static uint64_t state = 1;
+
+static unsigned below(unsigned n)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (unsigned)(state >> 33) % n;
+}
+
+/* --- tools -------------------------------------------------------------------------------------------- */
+
+static const char *const schemas[][2] = {
+    {"get",
+     "{\"type\":\"object\",\"properties\":{\"city\":{\"type\":\"string\"},\"n\":{\"type\":\"integer\","
+     "\"maximum\":99,"
+     "\"minimum\":0},\"unit\":{\"type\":\"string\",\"enum\":[\"c\",\"f k\"]}},\"required\":[\"city\"]}"},
+    {"set_it", "{\"type\":\"object\",\"properties\":{\"on\":{\"type\":\"boolean\"},\"p\":{\"type\":"
+               "\"string\",\"pattern\":"
+               "\"^[^a]{0,5}$\"},\"l\":{\"items\":{\"$ref\":\"#/$defs/"
+               "x\"},\"maxItems\":2},\"m\":{\"const\":\"7\"}},"
+               "\"required\":[\"l\",\"m\",\"p\"],\"$defs\":{\"x\":{\"enum\":[\"u\",5]}}}"},
+    {"none-here", "{\"type\":\"object\",\"properties\":{}}"},
+};
+#define N_TOOLS 3
+
+static const char *const formats[] = {"hermes",     "llama", "kimi",     "glm",
+                                      "qwen_coder", "dsml",  "deepseek", "deepseek ```json"};
+static const struct grammar_limits limits = {65536, 200000, 5 * NS_PER_SEC, 64 << 20};
+static cJSON *tools;
+
+static void make_tools(void)
+{
+    tools = cJSON_CreateArray();
+    for (int i = 0; i < N_TOOLS; i++) {
+        cJSON *at = cJSON_CreateObject(), *f = cJSON_CreateObject();
+        cJSON_AddStringToObject(at, "type", "function");
+        cJSON_AddItemToObject(at, "function", f);
+        cJSON_AddStringToObject(f, "name", schemas[i][0]);
+        cJSON_AddItemToObject(f, "parameters", cJSON_Parse(schemas[i][1]));
+        cJSON_AddItemToArray(tools, at);
+    }
+}
+
+/* A walk to the end of the text; false: it became too long. Near the end it prefers to stop. */
+static bool wander(struct grammar *g, struct buf *out)
+{
+    struct matcher *m;
+    uint32_t bits[N_VOCAB / 32 + 1];
+    ck_assert_int_eq(matcher_new(g, &m), 0);
+    for (int step = 0; step < 3000; step++) {
+        int k = matcher_mask(m, true, bits), pick, id = 0;
+        ck_assert_int_gt(k, 0);
+        if (matcher_may_end(m) && (k == 1 || below(3) == 0)) {
+            matcher_free(&m);
+            return true;
+        }
+        for (pick = (int)below((unsigned)k);; id++)
+            if ((bits[id / 32] >> (id % 32) & 1) && pick-- == 0)
+                break;
+        if (tokenizer_is_eog(tokenizer, id))
+            continue;
+        size_t n;
+        const char *s = tokenizer_token_bytes(tokenizer, id, &n);
+        ck_assert_int_eq(matcher_accept(m, id), 0);
+        ck_assert_int_eq(buf_append(out, s, n), 0);
+    }
+    matcher_free(&m);
+    return false;
+}
+
+/* The arguments under the tool's schema, by the grammar of that schema. */
+static void check_call(struct grammars *all, const struct part *p, const char *text)
+{
+    int i = 0;
+    while (i < N_TOOLS && strcmp(schemas[i][0], p->name) != 0)
+        i++;
+    ck_assert_msg(i < N_TOOLS, "%s: a call of %s", text, p->name);
+    /* what parts hold is escaped for JSON */
+    struct buf quoted;
+    buf_init(&quoted, 1 << 20);
+    ck_assert_int_eq(buf_append(&quoted, "\"", 1), 0);
+    ck_assert_int_eq(buf_append(&quoted, p->text.b.data, p->text.b.n_bytes), 0);
+    ck_assert_int_eq(buf_append(&quoted, "\"", 1), 0);
+    cJSON *s = cJSON_ParseWithLength(quoted.data, quoted.n_bytes);
+    ck_assert_msg(cJSON_IsString(s), "%s", text);
+    cJSON *args = cJSON_Parse(s->valuestring);
+    ck_assert_msg(cJSON_IsObject(args), "%s: arguments %s", text, s->valuestring);
+    char *compact = cJSON_PrintUnformatted(args);
+    struct grammar *g;
+    struct matcher *m;
+    ck_assert_int_eq(grammars_get(all, GRAMMAR_SCHEMA, schemas[i][1], strlen(schemas[i][1]), &g, NULL),
+                     0);
+    ck_assert_int_eq(matcher_new(g, &m), 0);
+    ck_assert_msg(matcher_bytes(m, compact, strlen(compact)) == 0 && matcher_may_end(m),
+                  "%s: arguments %s", text, compact);
+    matcher_free(&m);
+    grammar_put(&g);
+    free(compact);
+    cJSON_Delete(args);
+    cJSON_Delete(s);
+    buf_done(&quoted);
+}
+
+static struct grammar *compile(struct grammars *all, const char *format, const char *template,
+                               const char *only, bool many)
+{
+    struct params p = {.parallel_tool_calls = many, .must_call = "tool_choice", .must_call_name = only};
+    struct grammar *g = NULL;
+    struct err e = {0};
+    struct jw w;
+    jw_init(&w, 1 << 20);
+    ck_assert_int_eq(call_source(call_format_find(format), template, tools, &p, &w), only ? 1 : N_TOOLS);
+    ck_assert_int_eq(w.err, 0);
+    int r = grammars_get(all, GRAMMAR_CALLS, w.b.data, w.b.n_bytes, &g, &e);
+    ck_assert_msg(r == 0, "%s: %s", format, e.text);
+    jw_done(&w);
+    return g;
+}
+
+/* How many calls the format's reader finds; all of the text is calls. */
+static int read_back(struct grammars *all, const char *format, const struct buf *text)
+{
+    struct parts parts;
+    struct assistant a;
+    char shown[400];
+    snprintf(shown, sizeof(shown), "%s: %.*s", format, (int)(text->n_bytes < 300 ? text->n_bytes : 300),
+             text->data);
+    parts_init(&parts, 1 << 20, "call_", 1);
+    assistant_init(&a, &parts, false, false, call_format_find(format), tools, false, 1 << 20);
+    for (size_t at = 0, n; at < text->n_bytes; at += n) { /* in pieces of any size */
+        n = 1 + below(20);
+        n = n < text->n_bytes - at ? n : text->n_bytes - at;
+        assistant_feed(&a, text->data + at, n);
+    }
+    assistant_end(&a);
+    ck_assert_int_eq(parts.err, 0);
+    int calls = 0;
+    for (int i = 0; i < parts.n; i++) {
+        ck_assert_msg(parts.list[i].kind == PART_CALL || parts.list[i].text.b.n_bytes == 0, "%s", shown);
+        if (parts.list[i].kind == PART_CALL) {
+            check_call(all, &parts.list[i], shown);
+            calls++;
+        }
+    }
+    assistant_done(&a);
+    parts_done(&parts);
+    return calls;
+}
+
+START_TEST(test_formats)
+{
+    char format[32];
+    struct grammars *all;
+    int whole = 0, several = 0;
+    snprintf(format, sizeof(format), "%.*s", (int)strcspn(formats[_i], " "), formats[_i]);
+    ck_assert_int_eq(grammars_new(tokenizer, N_VOCAB, &limits, &all), 0);
+    for (int kind = 0; kind < 3; kind++) {
+        struct grammar *g = compile(all, format, formats[_i], kind == 2 ? "get" : NULL, kind == 0);
+        for (int k = 0; k < 60; k++) {
+            struct buf text;
+            buf_init(&text, 1 << 20);
+            if (wander(g, &text)) {
+                int n = read_back(all, format, &text);
+                ck_assert_int_ge(n, 1);
+                ck_assert(kind == 0 || n == 1);
+                several += n > 1;
+                whole++;
+            }
+            buf_done(&text);
+        }
+        grammar_put(&g);
+    }
+    printf("# %s: %d answers, %d with several calls\n", formats[_i], whole, several);
+    ck_assert_int_gt(whole, 60);
+    ck_assert_int_gt(several, 0);
+    grammars_free(&all);
+}
+END_TEST
+
+/* Marks that are control tokens come as these tokens only, and no other control token comes. */
+START_TEST(test_control_tokens)
+{
+    struct grammars *all;
+    struct matcher *m;
+    uint32_t bits[N_VOCAB / 32 + 1];
+    ck_assert_int_eq(grammars_new(tokenizer, N_VOCAB, &limits, &all), 0);
+    struct grammar *g = compile(all, "kimi", "", NULL, true);
+    ck_assert_int_eq(matcher_new(g, &m), 0);
+    ck_assert_int_eq(matcher_bytes(m, "\n", 1), 0);
+    ck_assert_int_gt(matcher_mask(m, true, bits), 0);
+    for (int id = 0; id < N_CONTROLS; id++)
+        ck_assert_int_eq(bits[0] >> id & 1, id == 3);
+    ck_assert(!(bits[(N_CONTROLS + 0xff) / 32] >> ((N_CONTROLS + 0xff) % 32) & 1));
+    ck_assert_int_lt(matcher_accept(m, N_CONTROLS + '<'), 0);
+    ck_assert_int_eq(matcher_accept(m, 3), 0);
+    ck_assert_int_eq(matcher_accept(m, 4), 0);
+    ck_assert_int_lt(matcher_accept(m, 6), 0);
+    matcher_free(&m);
+    grammar_put(&g);
+    grammars_free(&all);
+}
+END_TEST
+
+int main(void)
+{
+    make_vocab();
+    make_tools();
+    Suite *s = suite_create("tool_choice");
+    TCase *t = tcase_create("tool_choice");
+    tcase_set_timeout(t, 120);
+    tcase_add_loop_test(t, test_formats, 0, (int)(sizeof(formats) / sizeof(*formats)));
+    tcase_add_test(t, test_control_tokens);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_ENV);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    cJSON_Delete(tools);
+    tokenizer_free(&tokenizer);
+    return failed != 0;
+}
