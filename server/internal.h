@@ -290,8 +290,9 @@ struct api_config server_api_config(const struct server *s);
 void server_reload(struct server *s);
 bool reload_may_change(const char *key); /* without a restart */
 
-/* The loop answers all who are ready before it looks at the engine again: with a thousand of them streams would
- * stand still for that long. Whoever has served one lets tokens go out, every 2 ms. Not from inside the API. */
+/* The loop answers all who are ready before it looks at the engine again: with a thousand of them streams
+ * would stand still for that long. Whoever has served one lets tokens go out, every 2 ms. Not from inside the
+ * API. */
 void server_let_tokens_through(struct server *s);
 
 /* A connection or request ended: is the drain over? */
