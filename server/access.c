@@ -50,7 +50,10 @@ static void present(struct conn *c, const char *key)
 {
     struct access *a = &c->access;
     unsigned char digest[KEY_DIGEST_BYTES];
-    key_digest(key, strlen(key), digest);
+    if (key_digest(key, strlen(key), digest) < 0) {
+        a->lost = true;
+        return;
+    }
     a->ambiguous |= a->presented && CRYPTO_memcmp(a->digest, digest, sizeof(digest)) != 0;
     a->presented = true;
     memcpy(a->digest, digest, sizeof(digest));
@@ -117,6 +120,10 @@ int access_check(struct conn *c, const char **text)
     if (ring->n > 0 && key_in_query(c->query)) {
         *text = "a key does not belong into a URL: send it as Authorization: Bearer KEY, or x-api-key";
         return 400;
+    }
+    if (a->lost) {
+        *text = "out of memory";
+        return 503;
     }
     bool needed = need == NEED_ADMIN ? ring->n > 0 || ring->required : need == NEED_KEY && ring->required;
     if (a->presented && !a->ambiguous) {

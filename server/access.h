@@ -16,6 +16,7 @@ struct server_config;
 struct access {
     unsigned char digest[KEY_DIGEST_BYTES]; /* of what was presented */
     bool presented, ambiguous;
+    bool lost; /* there was no memory to look at what was presented */
     const struct api_key *key; /* NULL: none, or none is needed */
     struct keyring *ring;      /* held while key is */
     bool begun;                /* limits_end is due */

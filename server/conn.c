@@ -638,12 +638,13 @@ static void on_read(uv_stream_t *st, ssize_t n, const uv_buf_t *b)
                 return;
         }
     }
+    struct server *s = c->s;
     process(c);
-    if (c->tls && c->eof && c->state != CONN_CLOSED) {
+    if (c->tls && c->eof && c->state != CONN_CLOSED)
         on_eof(c, true);
-        return;
-    }
-    update_reading(c);
+    else
+        update_reading(c);
+    server_let_tokens_through(s);
 }
 
 static void linger(struct conn *c);

@@ -274,6 +274,7 @@ struct server {
     int exit_status, load_shown;
     int64_t watchdog_ns, watchdog_told_ns; /* 0: nobody waits for us */
     bool stall_told;
+    int64_t polled_ns; /* when events of the engine were last taken */
     int64_t grace_until_ns; /* draining: until then requests that were on their way are taken; 0: no more */
     uint64_t id_seed[2];
 };
@@ -288,6 +289,11 @@ struct api_config server_api_config(const struct server *s);
 
 void server_reload(struct server *s);
 bool reload_may_change(const char *key); /* without a restart */
+
+/* The loop answers all who are ready before it looks at the engine again: with a thousand of them streams
+ * would stand still for that long. Whoever has served one lets tokens go out, every 2 ms. Not from inside the
+ * API. */
+void server_let_tokens_through(struct server *s);
 
 /* A connection or request ended: is the drain over? */
 void server_check_drained(struct server *s);

@@ -19,9 +19,9 @@
 
 /* --- hashes --------------------------------------------------------------------------------------- */
 
-void key_digest(const char *key, size_t n_bytes, unsigned char digest[KEY_DIGEST_BYTES])
+int key_digest(const char *key, size_t n_bytes, unsigned char digest[KEY_DIGEST_BYTES])
 {
-    SHA256((const unsigned char *)key, n_bytes, digest);
+    return SHA256((const unsigned char *)key, n_bytes, digest) ? 0 : ERR_NOMEM; /* it allocates */
 }
 
 static int check_key(const char *key, size_t n_bytes, struct err *e)
@@ -42,7 +42,8 @@ int key_hash_text(const char *key, size_t n_bytes, char text[KEY_HASH_TEXT], str
     int r = check_key(key, n_bytes, e);
     if (r < 0)
         return r;
-    key_digest(key, n_bytes, digest);
+    if ((r = key_digest(key, n_bytes, digest)) < 0)
+        return err_set(e, r, "out of memory");
     size_t at = (size_t)snprintf(text, KEY_HASH_TEXT, "sha256:");
     for (int i = 0; i < KEY_DIGEST_BYTES; i++)
         at += (size_t)snprintf(text + at, KEY_HASH_TEXT - at, "%02x", digest[i]);
@@ -244,7 +245,8 @@ static int read_single(struct keyring *r, const char *param, const char *name, c
         failed = read_hash(key, k.digest, &inner);
     } else {
         failed = check_key(key, strlen(key), &inner);
-        key_digest(key, strlen(key), k.digest);
+        if (!failed && (failed = key_digest(key, strlen(key), k.digest)) < 0)
+            err_set(&inner, failed, "out of memory");
     }
     snprintf(k.name, sizeof(k.name), "%s", name);
     if (!failed)

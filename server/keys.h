@@ -52,8 +52,8 @@ void keyring_unref(struct keyring **r); /* NULL-safe */
 /* One line of a keys file into r: `name hash option...`; empty lines and comments add nothing. */
 int keyring_read_line(struct keyring *r, char *line, struct err *e) LATENT_MUST_CHECK;
 
-/* The SHA-256 of what a client presents. */
-void key_digest(const char *key, size_t n_bytes, unsigned char digest[KEY_DIGEST_BYTES]);
+/* The SHA-256 of what a client presents. ERR_NOMEM. */
+int key_digest(const char *key, size_t n_bytes, unsigned char digest[KEY_DIGEST_BYTES]) LATENT_MUST_CHECK;
 /* The key with that digest, or NULL. Takes the same time whichever it is, and whether there is one. */
 const struct api_key *keyring_find(const struct keyring *r, const unsigned char digest[KEY_DIGEST_BYTES]);
 

@@ -108,6 +108,7 @@ static void on_connection(uv_stream_t *st, int status)
         snprintf(c->peer, sizeof(c->peer), "unix");
     }
     conn_start(c, l);
+    server_let_tokens_through(l->s);
 }
 
 static void announce_tcp(struct listener *l)

@@ -19,6 +19,7 @@
 #include "server/server.h"
 
 #define TICK_MS 250
+#define POLL_NS (2 * NS_PER_MS)
 #define GRACE_NS NS_PER_SEC /* for requests whose connection stood when the drain began */
 #define TEMPLATE_MAX (1u << 20)
 #define MIB(n) ((double)(n) / 1048576.0)
@@ -188,11 +189,21 @@ static void on_tick(uv_timer_t *t)
     }
 }
 
+void server_let_tokens_through(struct server *s)
+{
+    int64_t now = clock_now_ns();
+    if (!s->loaded || s->stopping || now - s->polled_ns < POLL_NS)
+        return;
+    s->polled_ns = now;
+    api_poll(s->api);
+}
+
 static void on_wake(uv_async_t *h)
 {
     struct server *s = h->data;
     watch_load(s);
     if (!s->stopping) {
+        s->polled_ns = clock_now_ns();
         api_poll(s->api);
         server_check_drained(s);
     }

@@ -98,6 +98,11 @@ const struct engine_info *engine_info(const struct engine *e)
     return &info;
 }
 
+void server_let_tokens_through(struct server *s)
+{
+    (void)s;
+}
+
 void server_check_drained(struct server *s)
 {
     (void)s;

@@ -79,6 +79,8 @@ const daemons = new Set()
 process.on('exit', () => {
     for (const d of daemons) d.child.kill('SIGKILL')
 })
+process.on('SIGTERM', () => process.exit(143)) // with what is done at an exit
+process.on('SIGINT', () => process.exit(130))
 
 export const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms))
 

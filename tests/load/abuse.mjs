@@ -3,8 +3,9 @@
 // 2,000 refused requests a second. With each of them the p99 of the gaps between tokens is at most 1.5 times that without,
 // memory stays within what the configuration allows, and every descriptor comes back.
 //
-// All on one machine, so what the others use of the processor is taken from the daemon; they run at nice 19. Without and with
-// are measured in turns, and the worst of two pairs counts unless the first was good.
+// All on one machine, so what the others use of the processor is taken from the daemon: they run at nice 19, and it is
+// checked that they did what they should. Without and with are measured in turns, three
+// times, and the median counts: other work on the machine comes and goes. LOAD_ONLY names one scene by a part of its name.
 import { execFileSync } from 'node:child_process'
 import {
     assert, done, fs, note, path, scratch, skip_test, sleep, spawn, start, test, top_builddir, top_srcdir, until,
@@ -66,7 +67,7 @@ async function measure(s = seconds) {
 // --- the others ----------------------------------------------------------------------------------------
 
 function run(program, args) {
-    const child = spawn('nice', ['-n', '19', program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
+    const child = spawn('nice', ['-n', '39', program, ...args], { stdio: ['ignore', 'pipe', 'pipe'] })
     const r = { child, out: '', err: '' }
     child.stdout.on('data', (x) => (r.out += x))
     child.stderr.on('data', (x) => (r.err += x))
@@ -116,6 +117,7 @@ async function calm() {
 await begin_clients()
 
 for (const [name, n_conns, begin, check, needs_keys] of scenes) {
+    if (process.env.LOAD_ONLY && !name.includes(process.env.LOAD_ONLY)) continue
     if (!have_slow && name.startsWith('slow ')) {
         skip_test(name, 'slowhttptest is not installed')
         continue
@@ -128,7 +130,7 @@ for (const [name, n_conns, begin, check, needs_keys] of scenes) {
         await begin_clients()
     }
     await test(`${name}: healthy streams, memory and descriptors`, async () => {
-        let worst = null
+        const ratios = []
         for (let turn = 0; turn < 3; turn++) {
             const before = await measure()
             const fds = n_fds(), kib = rss_kib()
@@ -147,10 +149,11 @@ for (const [name, n_conns, begin, check, needs_keys] of scenes) {
             const bound = n_conns * 4 + Math.min(n_conns, 1000) * (16 + 64) + (limits.max_body_memory >> 10) + 16384
             assert.ok(grown < bound, `${grown} KiB more, the configuration allows ${bound}`)
             await until('descriptors come back', () => n_fds() <= fds + 8, 30000)
-            worst = Math.min(worst ?? Infinity, ratio)
-            if (ratio <= 1.5) break
+            ratios.push(ratio)
+            if (ratios.filter((x) => x <= 1.5).length === 2) break // whatever the third were
         }
-        assert.ok(worst <= 1.5, `${worst.toFixed(2)} times at best of three`)
+        const median = ratios.sort((a, b) => a - b)[ratios.length >> 1]
+        assert.ok(ratios.filter((x) => x <= 1.5).length >= 2, `${median.toFixed(2)} times, the median of three`)
     })
 }
 await calm()

@@ -49,8 +49,6 @@ process.on('exit', () => {
     if (mounted) execFileSync('umount', ['-l', folder])
     fs.rmSync(folder, { recursive: true, force: true })
 })
-process.on('SIGTERM', () => process.exit(143))
-process.on('SIGINT', () => process.exit(130))
 const ballast = path.join(folder, 'ballast')
 const conf = path.join(scratch, `chaos.${process.pid}.conf`)
 process.on('exit', () => fs.rmSync(conf, { force: true }))
