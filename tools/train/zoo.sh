@@ -11,9 +11,8 @@ end=$(($(date +%s) + ${4:-540}))
 mkdir -p "$work/out"
 if [ ! -s "$work/names" ]; then
     # a mechanism whose torch form differs from the reference is not trained
-    python3 "$here/family.py" names | cut -d ' ' -f 1 | while read -r name; do
-        if python3 "$here/family.py" check "$name"; then echo "$name" >>"$work/names.part"; fi
-    done
+    python3 "$here/family.py" check | tee "$work/check.log" || true
+    sed -n 's/^agree: //p' "$work/check.log" | tr ' ' '\n' >"$work/names.part"
     mv "$work/names.part" "$work/names"
 fi
 [ -s "$work/data/train.npy" ] || python3 "$here/family.py" data "$text" "$tokenizer" "$work/data"
