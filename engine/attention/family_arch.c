@@ -217,6 +217,7 @@ static void bind(struct binder *b)
 extern const struct arch arch__latent_family;
 const struct arch arch__latent_family = {
     .name = "latent_family",
+    .gguf_name = "latent-family",
     .hf_model_type = "latent_family",
     .config_hf = config_hf,
     .layers_hf = layers_hf,

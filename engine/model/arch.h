@@ -69,7 +69,8 @@ struct arch {
     const char *name;          /* model_config.architecture */
     const char *gguf_name;     /* general.architecture; NULL: none */
     const char *hf_model_type; /* model_type of config.json; NULL: none */
-    /* Fill what the family knows of *c (zeroed); errors through k. tix tells what the file has. */
+    /* Fill what the family knows of *c (zeroed); errors through k. tix tells what the file has. Without
+     * config_gguf, a GGUF file has the text of a config.json in its key GGUF_NAME.config. */
     void (*config_gguf)(struct keys *k, const struct tix *tix, struct model_config *c);
     void (*config_hf)(struct keys *k, const struct tix *tix, struct model_config *c);
     /* Makes c->layers with what the keys say of each; NULL: bind makes them. */

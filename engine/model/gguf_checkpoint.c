@@ -5,12 +5,15 @@
 
 #include "engine/model/checkpoint_internal.h"
 
+#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "engine/model/gguf.h"
+#include "engine/model/json.h"
 #include "engine/model/keys.h"
 
+#define MAX_CONFIG_ITEMS ((size_t)200000)
 #define PART_SUFFIX_BYTES ((size_t)20) /* -00001-of-00003.gguf */
 
 /* Opens the other parts, whose names follow from the first one's. */
@@ -53,6 +56,29 @@ static int open_parts(struct checkpoint *c, const char *path, const struct gguf 
     return all.r;
 }
 
+/* A family whose layers are configured one by one has the text of its config.json in one key. */
+static int read_config(struct checkpoint *c, const struct arch *a, const struct gguf *g, const char *name,
+                       struct err *e)
+{
+    struct keys k;
+    cJSON *config;
+    char key[80];
+    snprintf(key, sizeof(key), "%s.config", name);
+    const struct gguf_kv *kv = gguf__find(g, key);
+    if (!kv || kv->type != GGUF_STR)
+        return err_set_param(e, ERR_FORMAT, key, "%s: %s is %s; the text of a config.json is needed",
+                             g->map->label, key, kv ? gguf__type_name(kv->type) : "missing");
+    int r = json__parse((const char *)kv->data, kv->n, MAX_CONFIG_ITEMS, key, &config, e);
+    if (r < 0)
+        return r;
+    keys__from_json(&k, config, g->map->label, e);
+    a->config_hf(&k, &c->priv->tix, &c->config);
+    if (k.r == 0)
+        a->layers_hf(&k, c->priv->arena, c);
+    cJSON_Delete(config);
+    return k.r;
+}
+
 int gguf__open(struct checkpoint *c, const char *path, struct err *e)
 {
     struct checkpoint_priv *p = c->priv;
@@ -82,7 +108,10 @@ int gguf__open(struct checkpoint *c, const char *path, struct err *e)
         return r;
     snprintf(prefix, sizeof(prefix), "%s.", name);
     keys__from_gguf(&k, &g, prefix, e);
-    a->config_gguf(&k, &p->tix, &c->config);
+    if (a->config_gguf)
+        a->config_gguf(&k, &p->tix, &c->config);
+    else
+        k.r = read_config(c, a, &g, name, e);
     if (k.r < 0)
         return k.r;
     c->format = g.version == 3 ? "GGUF v3" : "GGUF v2";

@@ -50,7 +50,7 @@ ZOO = {
     'tucker': dict(attention_mechanism='tucker', num_attention_heads=8, head_dim=32, tucker_rank_q=96, tucker_rank_k=64,
                    tucker_rank_v=64, tucker_rank_o=96),
     'cca': dict(attention_mechanism='cca', num_attention_heads=4, num_key_value_heads=2, head_dim=32, rotary_dim=16),
-    'eg_mla': dict(attention_mechanism='eg_mla', gate_embed_dim=16, gate_norm='head', **{**LATENT, 'kv_lora_rank': 32}),
+    'eg_mla': dict(attention_mechanism='eg_mla', gate_embed_dim=8, gate_norm='head', **{**LATENT, 'kv_lora_rank': 32}),
     'moas': dict(attention_mechanism='moas', num_attention_heads=4, num_key_value_heads=2, head_dim=32),
     'mka': dict(attention_mechanism='mka', num_attention_heads=8, num_key_value_heads=2, head_dim=32, memory_decay=0.9),
     'fast_mka': dict(attention_mechanism='fast_mka', num_attention_heads=8, num_key_value_heads=2, head_dim=32,
@@ -78,7 +78,7 @@ def n_parameters(c):
 def config_of(name):
     c = {**BASE, **ZOO[name], 'intermediate_size': 0}
     per = 3 * c['hidden_size'] * c['num_hidden_layers']
-    c['intermediate_size'] = max(32, round((PARAMETERS - n_parameters(c)) / per / 8) * 8)
+    c['intermediate_size'] = max(32, round((PARAMETERS - n_parameters(c)) / per / 32) * 32)  # Q8_0 blocks
     return c
 
 

@@ -1,8 +1,9 @@
 #!/bin/sh
 # tools/train/zoo.sh TEXT.bz2 TOKENIZER.json WORK [SECONDS] - trains every model of family.py on one GPU, PROCS (4) at a time,
-# TOKENS (30000000) each, until SECONDS (540) are over; a second call goes on. Prints the table of what is done.
+# TOKENS (30000000) each, until SECONDS (540) are over; a second call goes on. NAMES are the models, all of them otherwise.
+# Prints what is done.
 set -eu
-[ $# -ge 3 ] || { sed -n '2,3s/^# //p' "$0"; exit 1; }
+[ $# -ge 3 ] || { sed -n '2,4s/^# //p' "$0"; exit 1; }
 here=$(dirname "$0")
 text=$1
 tokenizer=$2
@@ -11,7 +12,8 @@ end=$(($(date +%s) + ${4:-540}))
 mkdir -p "$work/out"
 if [ ! -s "$work/names" ]; then
     # a mechanism whose torch form differs from the reference is not trained
-    python3 "$here/family.py" check | tee "$work/check.log" || true
+    # shellcheck disable=SC2086  # a list
+    python3 "$here/family.py" check ${NAMES:-} | tee "$work/check.log" || true
     sed -n 's/^agree: //p' "$work/check.log" | tr ' ' '\n' >"$work/names.part"
     mv "$work/names.part" "$work/names"
 fi
