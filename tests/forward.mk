@@ -33,4 +33,7 @@ tests_t_row_bytes_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 tests_t_family_SOURCES = %D%/forward/t_family.c %D%/forward/rig.c %D%/forward/rig.h
 tests_t_family_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_family_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+## the reference in NumPy against itself and the committed goldens
+TESTS += %D%/reference/check.py
+EXTRA_DIST += %D%/reference/family.py %D%/reference/make.py %D%/reference/check.py
 EXTRA_DIST += %D%/data/family %D%/data/checkpoints.json %D%/data/latent-mini-golden.json %D%/data/hf
