@@ -3,7 +3,8 @@
 
     gguf.py FOLDER TOKENIZER.gguf OUT.gguf
 
-The tokenizer is copied from another GGUF file. Matrices whose rows are multiples of 32 become Q8_0, all else F32."""
+The tokenizer is copied from another GGUF file; "-": none. Matrices whose rows are multiples of 32 become Q8_0, other
+matrices BF16, vectors F32."""
 import json
 import os
 import struct
@@ -75,17 +76,23 @@ def q8_0(a):
     return out.tobytes()
 
 
+def bf16(a):
+    u = np.ascontiguousarray(a, '<f4').view('<u4')
+    return ((u + 0x7fff + ((u >> 16) & 1)) >> 16).astype('<u2').tobytes()
+
+
 def write(path, name, config, tensors, tokenizer):
-    pairs = list(tokenizer_pairs(tokenizer))
+    pairs = [] if tokenizer == '-' else list(tokenizer_pairs(tokenizer))
     for key, value in (('general.architecture', 'latent-family'), ('general.name', name),
                        ('latent-family.config', json.dumps(config))):
         pairs.insert(0, text(key) + struct.pack('<I', 8) + text(value))
     infos, blobs, at = b'', [], 0
     for key, a in sorted(tensors.items()):
-        quantised = a.ndim > 1 and a.shape[-1] % 32 == 0 and 'norm' not in key
-        blob = q8_0(a) if quantised else a.astype('<f4').tobytes()
+        matrix = a.ndim > 1 and 'norm' not in key
+        kind = 8 if matrix and a.shape[-1] % 32 == 0 else 30 if matrix else 0
+        blob = q8_0(a) if kind == 8 else bf16(a) if kind == 30 else a.astype('<f4').tobytes()
         infos += text(ENDS.get(key, key)) + struct.pack('<I', a.ndim) + struct.pack(f'<{a.ndim}Q', *reversed(a.shape)) + \
-            struct.pack('<IQ', 8 if quantised else 0, at)
+            struct.pack('<IQ', kind, at)
         blobs.append(blob + b'\0' * (-len(blob) % ALIGN))
         at += len(blobs[-1])
     head = b'GGUF' + struct.pack('<IQQ', 3, len(tensors), len(pairs)) + b''.join(pairs) + infos

@@ -1,0 +1,51 @@
+// tests/integration/family.mjs - folders of the attention family served by the daemon, and the same as GGUF with Q8_0
+// weights (tools/train/gguf.py): log-probabilities of the next token beside the float64 reference's.
+import { spawnSync } from 'node:child_process'
+import fs from 'node:fs'
+import path from 'node:path'
+import { assert, done, scratch, skip_test, start, test, top_srcdir } from './harness.mjs'
+
+const data = (name) => path.join(top_srcdir, 'tests/data/family', name)
+// Debian's python3 has python3-numpy; another one that comes first in PATH may not
+const python = ['/usr/bin/python3', 'python3'].find((p) => spawnSync(p, ['-c', 'import numpy']).status === 0)
+
+/** Natural log-probabilities of the token after the whole prompt. */
+function reference(golden) {
+    const last = golden.positions.indexOf(golden.tokens.length - 1), row = golden.logits[last]
+    const most = Math.max(...row), sum = Math.log(row.reduce((s, v) => s + Math.exp(v - most), 0)) + most
+    return row.map((v) => v - sum)
+}
+
+async function compare(model, golden, tolerance) {
+    const d = await start({ args: ['--model', model], set: { max_model_len: 128 } })
+    const want = reference(golden)
+    for (let i = 0; i < 2; i++) { // computed, and from the cache
+        const r = await d.request('POST', '/v1/completions', { prompt: golden.tokens, max_tokens: 1, temperature: 0, logprobs: 5,
+            ignore_eos: true, return_tokens_as_token_ids: true })
+        assert.equal(r.status, 200, JSON.stringify(r.json))
+        const top = Object.entries(r.json.choices[0].logprobs.top_logprobs[0])
+        assert.ok(top.length >= 5)
+        for (const [token, logprob] of top) {
+            const id = Number(token.replace('token_id:', ''))
+            assert.ok(Math.abs(logprob - want[id]) < tolerance, `token ${id}: ${logprob}, in float64 ${want[id]}`)
+        }
+    }
+    await d.kill()
+}
+
+for (const name of ['gqa', 'mla', 'mtla', 'cca', 'eg_mla', 'moas', 'mixed']) {
+    const golden = JSON.parse(fs.readFileSync(path.join(data(name), 'golden.json')))
+    await test(`${name}: the folder`, () => compare(data(name), golden, 0.05))
+    if (!python) {
+        skip_test(`${name}: as GGUF`, 'there is no Python with NumPy')
+        continue
+    }
+    await test(`${name}: as GGUF`, async () => {
+        const out = path.join(scratch, `family-${name}.gguf`)
+        const made = spawnSync(python, [path.join(top_srcdir, 'tools/train/gguf.py'), data(name), '-', out])
+        assert.equal(made.status, 0, String(made.stderr))
+        await compare(out, golden, 0.2)
+        fs.unlinkSync(out)
+    })
+}
+await done()
