@@ -9,3 +9,4 @@ EXTRA_DIST += %D%/man/conf.awk
 CLEANFILES += $(nodist_man_MANS)
 %D%/man/latentd.conf.5: %D%/man/conf.awk etc/latentd.conf
 	$(AM_V_GEN)$(MKDIR_P) %D%/man && LC_ALL=C $(AWK) -f $(srcdir)/%D%/man/conf.awk $(srcdir)/etc/latentd.conf >$@.tmp && mv $@.tmp $@
+EXTRA_DIST += %D%/plots
