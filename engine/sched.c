@@ -14,6 +14,7 @@
 #define FIRST_COPY_NS 0.5   /* a byte, before anything was copied */
 /* Least tokens of a slice that multiplies latents out, which costs what a hundred queries and more do. */
 #define LEAST_DECOMPRESSED 32
+#define FIRST_PART 0.7 /* of the time for prompts, that a layer of a chunk in slices is meant to take */
 
 int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
 {
@@ -34,6 +35,7 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->budget.step_ns = cfg->max_step_ns;
         s->used = FIRST_USED;
         s->copy_ns = FIRST_COPY_NS;
+        s->slice_part = FIRST_PART;
         s->fair = fair_new(cfg->max_fair_keys);
         s->running = calloc(n, sizeof(*s->running));
         s->plan = calloc(n, sizeof(*s->plan));
@@ -436,7 +438,7 @@ static int slice_for(const struct sched *s, const struct seq *q, int n)
     if (s->slice.q || isinf(s->prompt_ns) || s->prompt_ns <= 0 || n < 1 || n >= to_go(q))
         return 0;
     most = chunk_within(s, q, s->c.max_num_batched_tokens, s->c.max_num_batched_tokens, s->c.max_logit_rows);
-    timely = budget_tokens(&s->budget, s->prompt_ns * layers, computed(q));
+    timely = budget_tokens(&s->budget, s->slice_part * s->prompt_ns * layers, computed(q));
     if (computed(q) < decompressed(s, q) && timely < LEAST_DECOMPRESSED)
         timely = LEAST_DECOMPRESSED;
     most = most < timely ? most : timely;
@@ -763,6 +765,9 @@ static int64_t run_slice(struct sched *s)
     sl->layer_ns = (double)sl->took_ns / (all - left);
     if (left > 0)
         return took;
+    /* What a layer costs whatever the chunk, as reading its experts, the estimate by tokens does not know. */
+    if (isfinite(sl->ns) && sl->ns > 0)
+        s->slice_part = fmin(1, fmax(0.1, s->slice_part * (sl->layer_ns > 0.9 * sl->ns ? 0.8 : 1.05)));
     struct seq *q = sl->q;
     const struct forward_seq *f = &sl->seq;
     sl->q = NULL;

@@ -41,6 +41,7 @@ struct sched {
     int64_t waits_since_ns;    /* the longest wait, at the step; 0: none waits */
     struct budget budget;
     struct slice slice;
+    double slice_part;         /* of the time for prompts that a layer of the next one is meant to take */
     double prompt_ns;          /* time that prompts may still take in the step being built */
     int plan_decodes, plan_prompt; /* rows that decode, prompt tokens in it */
     double plan_positions;     /* of those tokens, summed */
