@@ -67,6 +67,18 @@ static inline void scratch_need(struct scratch *s, size_t n_bytes)
  * by their product, kept as weights or made anew in every step. */
 enum mla_product_kind { MLA_FACTORS = 0, MLA_PRODUCT_KEPT, MLA_PRODUCT_MADE };
 
+/* Pieces of such memory, one after the other; without a base only their sizes count. */
+struct scratch_place {
+    unsigned char *base;
+    size_t used;
+};
+static inline void *scratch_take(struct scratch_place *p, size_t n_bytes)
+{
+    void *at = p->base ? p->base + p->used : NULL;
+    p->used += (n_bytes + 63) & ~(size_t)63;
+    return at;
+}
+
 /* Limits that work space is allocated for. */
 struct step_limits {
     int max_rows, max_seqs, n_threads;

@@ -244,38 +244,26 @@ static int family_layer_new(const struct model_config *c, const struct layer_ten
 #define PART_BYTES ((size_t)24 << 20)
 #define LEAST_ROWS 64
 
-struct place {
-    unsigned char *base;
-    size_t used;
-};
-
-static void *take(struct place *p, size_t n_bytes)
-{
-    void *at = p->base ? p->base + p->used : NULL;
-    p->used += (n_bytes + 63) & ~(size_t)63;
-    return at;
-}
-
 /* Memory of a call, laid out for a layer; rows: of a part. Without a base only the size counts. */
 static void place_all(struct family_call *c, const struct family_layer *l, const struct family_plan *p,
-                      size_t all_rows, size_t rows, struct place *at)
+                      size_t all_rows, size_t rows, struct scratch_place *at)
 {
     size_t f = sizeof(float), heads = (size_t)p->shape.n_heads, hidden = (size_t)l->hidden;
     struct family_work *w = c->w;
-    c->norm = (struct family_vecs){.base = take(at, all_rows * hidden * f), .row = hidden};
-    c->written = (struct family_vecs){.base = take(at, all_rows * (size_t)p->write_floats * f),
+    c->norm = (struct family_vecs){.base = scratch_take(at, all_rows * hidden * f), .row = hidden};
+    c->written = (struct family_vecs){.base = scratch_take(at, all_rows * (size_t)p->write_floats * f),
                                       .row = (size_t)p->write_floats};
     size_t mark = at->used;
-    w->acts = take(at, all_rows * p->act_bytes); /* while rows are written, and then: */
+    w->acts = scratch_take(at, all_rows * p->act_bytes); /* while rows are written, and then: */
     size_t end = at->used;
     at->used = mark;
-    w->acts = take(at, rows * p->act_bytes);
-    c->record = (struct family_vecs){.base = take(at, rows * (size_t)p->query_floats * f),
+    w->acts = scratch_take(at, rows * p->act_bytes);
+    c->record = (struct family_vecs){.base = scratch_take(at, rows * (size_t)p->query_floats * f),
                                      .row = (size_t)p->query_floats};
-    c->q = take(at, rows * heads * (size_t)p->shape.dk * f);
-    c->z = take(at, rows * heads * (size_t)p->shape.dv * f);
-    c->own = p->shape.tokens_per_row ? take(at, rows * (size_t)p->row_elems * f) : NULL;
-    w->y = take(at, rows * hidden * f);
+    c->q = scratch_take(at, rows * heads * (size_t)p->shape.dk * f);
+    c->z = scratch_take(at, rows * heads * (size_t)p->shape.dv * f);
+    c->own = p->shape.tokens_per_row ? scratch_take(at, rows * (size_t)p->row_elems * f) : NULL;
+    w->y = scratch_take(at, rows * hidden * f);
     at->used = at->used > end ? at->used : end;
 }
 
@@ -326,7 +314,7 @@ static int family_work_new(const struct model_config *c, const struct layer_tens
             break;
         plan_settle(p);
         shapes[i] = p->shape;
-        struct place at = {0};
+        struct scratch_place at = {0};
         struct family_call call = {.w = w};
         place_all(&call, l, p, (size_t)lim->max_rows, (size_t)part_rows(l, p, lim->max_rows), &at);
         scratch_need(lim->scratch, at.used);
@@ -411,7 +399,7 @@ static void family_run(const void *layer, void *work, const struct attention_arg
     const struct family_packed *l = layer;
     struct family_work *w = work;
     const struct row_set *set = a->active;
-    struct place at = {w->scratch->base, 0};
+    struct scratch_place at = {w->scratch->base, 0};
     struct family_call c = {
         .l = l, .st = a->step, .a = a, .w = w, .all = a->all, .make_floats = w->make_floats};
     int room = part_rows(&l->l, &l->plan, w->max_rows), done = 0; /* tokens of span s */

@@ -292,6 +292,15 @@ struct family_vecs family_part_norm(const struct family_call *c)
     return v;
 }
 
+float *family_lane(const struct family_call *c, int i, int h)
+{
+    struct family_vecs lanes = family_queries(c, 0);
+    size_t dk = (size_t)c->l->plan.shape.dk;
+    float *q = family_at(&lanes, i, h);
+    memcpy(q, family_record(c, i) + (size_t)h * dk, dk * sizeof(float));
+    return q;
+}
+
 void family_rotate(const struct family_call *c, int k, int i, float *x)
 {
     const struct rope_table *t = &c->st->ropes->t[c->l->rope[k]];

@@ -277,45 +277,32 @@ static size_t head_act_bytes(const struct model_config *c)
     return a > b ? a : b;
 }
 
-/* Pieces of the scratch, one after the other; without a base only their sizes count. */
-struct place {
-    unsigned char *base;
-    size_t used;
-};
-
-static void *take(struct place *p, size_t n_bytes)
-{
-    void *at = p->base ? p->base + p->used : NULL;
-    p->used += (n_bytes + 63) & ~(size_t)63;
-    return at;
-}
-
-static void place_all(struct mla_work *w, struct place *p)
+static void place_all(struct mla_work *w, struct scratch_place *p)
 {
     const struct model_config *c = w->config;
     size_t rows = (size_t)w->max_rows, f = sizeof(float);
-    w->norm = take(p, rows * (size_t)c->hidden_size * f);
-    w->norm_act = take(p, rows * act_room(c->hidden_size));
-    w->q_lora = take(p, rows * (size_t)c->q_lora_rank * f);
-    w->q_act = take(p, rows * act_room(c->q_lora_rank));
-    w->kv = take(p, rows * (size_t)mla_row_elems(c) * f);
+    w->norm = scratch_take(p, rows * (size_t)c->hidden_size * f);
+    w->norm_act = scratch_take(p, rows * act_room(c->hidden_size));
+    w->q_lora = scratch_take(p, rows * (size_t)c->q_lora_rank * f);
+    w->q_act = scratch_take(p, rows * act_room(c->q_lora_rank));
+    w->kv = scratch_take(p, rows * (size_t)mla_row_elems(c) * f);
 }
 
-static void place_part(struct mla_work *w, struct place *p, bool decompressed, int n_rows, int n_spans)
+static void place_part(struct mla_work *w, struct scratch_place *p, bool decompressed, int n_rows, int n_spans)
 {
     const struct model_config *c = w->config;
     size_t heads = (size_t)c->num_attention_heads, rows = (size_t)n_rows, rh = rows * heads;
     size_t f = sizeof(float), v = (size_t)c->v_head_dim, hd = (size_t)head_dim(c);
-    w->q = take(p, rh * (v > hd ? v : hd) * f);
-    struct place last = *p; /* what the outputs need, in the place of the queries as attention took them */
-    w->out_act = take(&last, rows * act_room(c->num_attention_heads * c->v_head_dim));
-    w->y = take(&last, rows * (size_t)c->hidden_size * f);
+    w->q = scratch_take(p, rh * (v > hd ? v : hd) * f);
+    struct scratch_place last = *p; /* what the outputs need, in the place of the queries as attention took them */
+    w->out_act = scratch_take(&last, rows * act_room(c->num_attention_heads * c->v_head_dim));
+    w->y = scratch_take(&last, rows * (size_t)c->hidden_size * f);
     if (decompressed) {
-        w->packed = take(p, decompressed__query_bytes(&w->shape, n_rows, n_spans));
+        w->packed = scratch_take(p, decompressed__query_bytes(&w->shape, n_rows, n_spans));
     } else {
-        w->q_abs = take(p, rh * (size_t)mla_row_elems(c) * f);
-        w->head_act = take(p, rh * head_act_bytes(c));
-        w->z = take(p, rh * (size_t)c->kv_lora_rank * f);
+        w->q_abs = scratch_take(p, rh * (size_t)mla_row_elems(c) * f);
+        w->head_act = scratch_take(p, rh * head_act_bytes(c));
+        w->z = scratch_take(p, rh * (size_t)c->kv_lora_rank * f);
     }
     p->used = p->used > last.used ? p->used : last.used;
 }
@@ -325,7 +312,7 @@ static void plan_parts(struct mla_work *w, const struct step_limits *lim)
 {
     size_t most = 0;
     for (int d = 0; d < (lim->decompressed ? 2 : 1); d++) {
-        struct place one = {0}, part = {0};
+        struct scratch_place one = {0}, part = {0};
         place_part(w, &one, d == 1, KERN_LANES, 0);
         size_t n = PART_BYTES / one.used * KERN_LANES;
         n = n < (size_t)least_rows[d] ? (size_t)least_rows[d] : n;
@@ -333,7 +320,7 @@ static void plan_parts(struct mla_work *w, const struct step_limits *lim)
         place_part(w, &part, d == 1, w->part_rows[d], DECOMPRESSED_SPANS);
         most = part.used > most ? part.used : most;
     }
-    struct place all = {0};
+    struct scratch_place all = {0};
     place_all(w, &all);
     scratch_need(lim->scratch, all.used + most);
 }
@@ -590,7 +577,7 @@ void mla__rows(const void *layer, void *work, const struct attention_args *a)
     const void **qx = w->px + all->n_rows;
     float **qy = w->py + all->n_rows;
     int n_products = 1;
-    struct place p = {w->scratch->base, 0};
+    struct scratch_place p = {w->scratch->base, 0};
 
     w->layer = l;
     w->args = a;
@@ -699,7 +686,7 @@ static void run_part(struct mla_work *w, bool decompressed, const struct paged_c
     const struct model_config *c = w->config;
     size_t plane = w->args->plane_offsets[0];
     int n = w->part.n_rows;
-    struct place p = {w->scratch->base, 0};
+    struct scratch_place p = {w->scratch->base, 0};
     place_all(w, &p);
     place_part(w, &p, decompressed, n, w->part.n_spans);
     bool by_product = !decompressed && l->product;

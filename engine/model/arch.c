@@ -32,6 +32,14 @@ static const struct arch *find(enum ckpt_format format, const char *name)
     return NULL;
 }
 
+void arch__config_json(const struct arch *a, struct keys *k, struct arena *arena, const struct tix *tix,
+                       struct checkpoint *c)
+{
+    a->config_hf(k, tix, &c->config);
+    if (a->layers_hf && k->r == 0)
+        a->layers_hf(k, arena, c);
+}
+
 const struct arch *arch__by_gguf_name(const char *name)
 {
     return find(FORMAT_GGUF, name);

@@ -80,6 +80,12 @@ struct arch {
     const struct arch_out *out; /* how it is written as GGUF; NULL: not at all */
 };
 
+/* What a config.json says of the model and of each layer; errors through k. */
+void arch__config_json(const struct arch *a, struct keys *k, struct arena *arena, const struct tix *tix,
+                       struct checkpoint *c);
+/* Most values of a config.json. */
+#define ARCH_MAX_CONFIG_ITEMS ((size_t)200000)
+
 const struct arch *arch__by_gguf_name(const char *name); /* NULL: none */
 const struct arch *arch__by_hf_model_type(const char *type);
 const struct arch *arch__by_name(const char *name); /* of model_config.architecture */

@@ -13,7 +13,6 @@
 #include "engine/model/json.h"
 #include "engine/model/keys.h"
 
-#define MAX_CONFIG_ITEMS ((size_t)200000)
 #define PART_SUFFIX_BYTES ((size_t)20) /* -00001-of-00003.gguf */
 
 /* Opens the other parts, whose names follow from the first one's. */
@@ -68,13 +67,11 @@ static int read_config(struct checkpoint *c, const struct arch *a, const struct 
     if (!kv || kv->type != GGUF_STR)
         return err_set_param(e, ERR_FORMAT, key, "%s: %s is %s; the text of a config.json is needed",
                              g->map->label, key, kv ? gguf__type_name(kv->type) : "missing");
-    int r = json__parse((const char *)kv->data, kv->n, MAX_CONFIG_ITEMS, key, &config, e);
+    int r = json__parse((const char *)kv->data, kv->n, ARCH_MAX_CONFIG_ITEMS, key, &config, e);
     if (r < 0)
         return r;
     keys__from_json(&k, config, g->map->label, e);
-    a->config_hf(&k, &c->priv->tix, &c->config);
-    if (k.r == 0)
-        a->layers_hf(&k, c->priv->arena, c);
+    arch__config_json(a, &k, c->priv->arena, &c->priv->tix, c);
     cJSON_Delete(config);
     return k.r;
 }

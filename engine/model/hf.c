@@ -14,7 +14,6 @@
 #include "engine/model/safetensors.h"
 
 #define MAX_CONFIG_BYTES ((size_t)8 << 20)
-#define MAX_CONFIG_ITEMS ((size_t)200000)
 #define MAX_INDEX_BYTES ((size_t)128 << 20)
 #define MAX_INDEX_ITEMS ((size_t)2 * TIX_MAX_TENSORS)
 #define MAX_TEMPLATE_FILE_BYTES ((size_t)1 << 20)
@@ -247,10 +246,10 @@ static int read_tokenizer(struct checkpoint *c, const char *folder, const cJSON 
     *t = (struct tokenizer_source){.pre = "", .bos_token_id = -1, .eos_token_id = -1, .eot_token_id = -1,
                                    .eom_token_id = -1, .pad_token_id = -1, .unk_token_id = -1,
                                    .add_bos_token = -1, .add_eos_token = -1};
-    int r = read_json(c, folder, "generation_config.json", false, MAX_CONFIG_BYTES, MAX_CONFIG_ITEMS,
+    int r = read_json(c, folder, "generation_config.json", false, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS,
                       &generation, e);
     if (r == 0)
-        r = read_json(c, folder, "tokenizer_config.json", false, MAX_CONFIG_BYTES, MAX_CONFIG_ITEMS,
+        r = read_json(c, folder, "tokenizer_config.json", false, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS,
                       &tok, e);
     if (r == 0) {
         read_ids(config, vocab, t);
@@ -343,9 +342,7 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
         return r;
     if (text)
         tix__keep_part(&c->priv->tix, "language_model.");
-    a->config_hf(&k, &c->priv->tix, &c->config);
-    if (a->layers_hf && k.r == 0)
-        a->layers_hf(&k, c->priv->arena, c);
+    arch__config_json(a, &k, c->priv->arena, &c->priv->tix, c);
     if (k.r < 0 || (r = check_fp8(text ? text : config, e)) < 0)
         return k.r < 0 ? k.r : r;
     return checkpoint__bind(c, a, FORMAT_HF, "the folder", e);
@@ -354,7 +351,7 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
 int hf__open(struct checkpoint *c, const char *path, struct err *e)
 {
     cJSON *config;
-    int r = read_json(c, path, "config.json", true, MAX_CONFIG_BYTES, MAX_CONFIG_ITEMS, &config, e);
+    int r = read_json(c, path, "config.json", true, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS, &config, e);
     if (r < 0)
         return r;
     if ((r = read_config(c, path, config, e)) == 0)

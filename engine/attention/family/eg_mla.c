@@ -235,21 +235,15 @@ static void write_rows(struct family_call *c)
 static void query_row(struct family_call *c, int i)
 {
     struct latent s = shape(&c->l->l);
-    struct family_vecs lanes = family_queries(c, 0);
-    int dk = s.nope + s.rope;
-    for (int h = 0; h < s.heads; h++) {
-        float *q = family_at(&lanes, i, h);
-        memcpy(q, family_record(c, i) + h * dk, (size_t)dk * sizeof(float));
-        family_rotate(c, 0, c->part.rows[i], q + s.nope);
-    }
+    for (int h = 0; h < s.heads; h++)
+        family_rotate(c, 0, c->part.rows[i], family_lane(c, i, h) + s.nope);
 }
 
 static void query(struct family_call *c)
 {
     struct latent s = shape(&c->l->l);
     struct low_query q = queries(&s);
-    low_query_run(c, &q, 0);
-    family_rows(c, c->part.n_rows, 4 * q.width, query_row);
+    low_query_rows(c, &q, query_row);
 }
 
 const struct family_mechanism family_eg_mla = {

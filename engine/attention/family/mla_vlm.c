@@ -191,8 +191,7 @@ static void query(struct family_call *c)
 {
     struct latent s = shape(&c->l->l);
     struct low_query q = queries(&s);
-    low_query_run(c, &q, 0);
-    family_rows(c, c->part.n_rows, 4 * q.width, query_row);
+    low_query_rows(c, &q, query_row);
     family_project(c, &c->part, LATENT_UK, s.heads, family_vecs(c->record, 0, s.nope + s.rope),
                    family_queries(c, 0));
 }

@@ -13,7 +13,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { HEADS, GROUPS, DIM, ROTARY, GATE_DIM };
 enum { N_SCHEMES = 3 };
@@ -162,11 +161,8 @@ static void write_rows(struct family_call *c)
 static void query_row(struct family_call *c, int i)
 {
     const struct family_layer *l = &c->l->l;
-    struct family_vecs lanes = family_queries(c, 0);
-    size_t dh = (size_t)l->n[DIM];
     for (int v = 0; v < N_SCHEMES * l->n[HEADS]; v++) {
-        float *q = family_at(&lanes, i, v);
-        memcpy(q, family_record(c, i) + (size_t)v * dh, dh * sizeof(float));
+        float *q = family_lane(c, i, v);
         if (l->n[ROTARY])
             family_rotate(c, 0, c->part.rows[i], q);
     }

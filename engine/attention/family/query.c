@@ -49,3 +49,10 @@ void low_query_run(struct family_call *c, const struct low_query *q, int at)
         family_rms_all(c, a, c->l->part[q->slot + A_NORM].v, q->rank);
     family_project(c, &c->part, q->slot + B, 1, a, y);
 }
+
+void low_query_rows(struct family_call *c, const struct low_query *q,
+                    void (*fn)(struct family_call *c, int i))
+{
+    low_query_run(c, q, 0);
+    family_rows(c, c->part.n_rows, 4 * q->width, fn);
+}

@@ -16,5 +16,8 @@ void low_query_bind(struct family_bind *b, const struct low_query *q);
 int low_query_plan(struct family_plan *p, const struct low_query *q);
 void low_query_pack(struct family_pack *p, const struct low_query *q);
 void low_query_run(struct family_call *c, const struct low_query *q, int at);
+/* The same at 0, and then fn for each of the part's rows, which brings its queries to where they belong. */
+void low_query_rows(struct family_call *c, const struct low_query *q,
+                    void (*fn)(struct family_call *c, int i));
 
 #endif

@@ -12,7 +12,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 enum { HEADS, DIM, RANK_Q, RANK_K, RANK_V, RANK_O };
 enum { O = FAMILY_OUT, QA, Q_CORE, K, V, O_CORE };
@@ -99,13 +98,8 @@ static void write_rows(struct family_call *c)
 
 static void query_row(struct family_call *c, int i)
 {
-    struct family_vecs lanes = family_queries(c, 0);
-    size_t r = (size_t)c->l->l.n[RANK_K];
-    for (int h = 0; h < c->l->l.n[HEADS]; h++) {
-        float *q = family_at(&lanes, i, h);
-        memcpy(q, family_record(c, i) + (size_t)h * r, r * sizeof(float));
-        family_rotate(c, 0, c->part.rows[i], q);
-    }
+    for (int h = 0; h < c->l->l.n[HEADS]; h++)
+        family_rotate(c, 0, c->part.rows[i], family_lane(c, i, h));
 }
 
 static void query(struct family_call *c)
