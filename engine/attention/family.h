@@ -211,7 +211,7 @@ static inline struct family_vecs family_found(const struct family_call *c, int a
     return (struct family_vecs){.base = c->z + at, .row = (size_t)c->l->plan.shape.n_heads * dv, .step = dv};
 }
 
-/* Copies query h of the part's row i, dk values that lie at h * dk of its record, to where attention takes it. */
+/* Copies query h of the part's row i, dk values at h * dk of its record, to where attention takes it. */
 float *family_lane(const struct family_call *c, int i, int h);
 /* y = m x for n_vecs vectors of each row of the set, n_vecs / n_matrices of them in a row by each matrix of
  * slot `part`. */

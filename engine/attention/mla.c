@@ -288,13 +288,15 @@ static void place_all(struct mla_work *w, struct scratch_place *p)
     w->kv = scratch_take(p, rows * (size_t)mla_row_elems(c) * f);
 }
 
-static void place_part(struct mla_work *w, struct scratch_place *p, bool decompressed, int n_rows, int n_spans)
+static void place_part(struct mla_work *w, struct scratch_place *p, bool decompressed, int n_rows,
+                       int n_spans)
 {
     const struct model_config *c = w->config;
     size_t heads = (size_t)c->num_attention_heads, rows = (size_t)n_rows, rh = rows * heads;
     size_t f = sizeof(float), v = (size_t)c->v_head_dim, hd = (size_t)head_dim(c);
     w->q = scratch_take(p, rh * (v > hd ? v : hd) * f);
-    struct scratch_place last = *p; /* what the outputs need, in the place of the queries as attention took them */
+    /* what the outputs need, in the place of the queries as attention took them */
+    struct scratch_place last = *p;
     w->out_act = scratch_take(&last, rows * act_room(c->num_attention_heads * c->v_head_dim));
     w->y = scratch_take(&last, rows * (size_t)c->hidden_size * f);
     if (decompressed) {

@@ -1,5 +1,5 @@
-/* engine/attention/family/mfa.h - what both forms of multi-matrix factorization have: keys, a query of low rank,
- * one key for all heads. */
+/* engine/attention/family/mfa.h - what both forms of multi-matrix factorization have: keys, a query of low
+ * rank, one key for all heads. */
 #ifndef LATENT_ENGINE_ATTENTION_FAMILY_MFA_H
 #define LATENT_ENGINE_ATTENTION_FAMILY_MFA_H
 
