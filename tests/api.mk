@@ -34,7 +34,7 @@ tests_t_assistant_LDADD = $(LIBS_API) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/t_tool_choice
 TESTS += tests/t_tool_choice
-tests_t_tool_choice_SOURCES = %D%/unit/t_tool_choice.c
+tests_t_tool_choice_SOURCES = %D%/unit/t_tool_choice.c %D%/unit/spm.h
 tests_t_tool_choice_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_tool_choice_LDADD = $(LIBS_API) $(CHECK_LIBS)
 

@@ -31,13 +31,13 @@ tests_t_samplers_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/t_grammar
 TESTS += tests/t_grammar
-tests_t_grammar_SOURCES = %D%/unit/t_grammar.c
+tests_t_grammar_SOURCES = %D%/unit/t_grammar.c %D%/unit/spm.h
 tests_t_grammar_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_grammar_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
 ## what masks cost at a large vocabulary
 EXTRA_PROGRAMS += tests/bench_grammar
-tests_bench_grammar_SOURCES = %D%/load/bench_grammar.c
+tests_bench_grammar_SOURCES = %D%/load/bench_grammar.c %D%/unit/spm.h
 tests_bench_grammar_LDADD = $(LIBS_ENGINE)
 CLEANFILES += tests/bench_grammar$(EXEEXT)
 bench-grammar: tests/bench_grammar$(EXEEXT)

@@ -41,11 +41,11 @@ tests_replay_http_LDADD = tests/libfuzz.a $(LIBS_SERVER)
 tests_replay_body_SOURCES = %D%/fuzz/fuzz_body.c
 tests_replay_body_CPPFLAGS = $(FUZZ_CPPFLAGS)
 tests_replay_body_LDADD = $(FUZZ_LDADD)
-tests_replay_grammar_SOURCES = %D%/fuzz/fuzz_grammar.c
+tests_replay_grammar_SOURCES = %D%/fuzz/fuzz_grammar.c %D%/unit/spm.h
 tests_replay_grammar_CPPFLAGS = $(FUZZ_CPPFLAGS)
 tests_replay_grammar_LDADD = $(FUZZ_LDADD)
 
-EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds.py \
+EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds.py %D%/fuzz/seeds_models.py %D%/fuzz/seeds_packs.py \
 	%D%/fuzz/seeds %D%/fuzz/corpus %D%/fuzz/crashes %D%/fuzz/weights \
 	%D%/fuzz/gguf.dict %D%/fuzz/safetensors.dict %D%/fuzz/tokenizer.dict %D%/fuzz/config.dict \
 	%D%/fuzz/template.dict %D%/fuzz/disk.dict %D%/fuzz/access.dict %D%/fuzz/http.dict %D%/fuzz/body.dict %D%/fuzz/grammar.dict

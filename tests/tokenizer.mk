@@ -10,7 +10,7 @@ check_PROGRAMS += %D%/tokenizer/tok
 
 check_PROGRAMS += %D%/t_tokenizer
 TESTS += %D%/t_tokenizer
-%C%_t_tokenizer_SOURCES = %D%/unit/t_tokenizer.c
+%C%_t_tokenizer_SOURCES = %D%/unit/t_tokenizer.c %D%/unit/spm.h
 %C%_t_tokenizer_CPPFLAGS = $(TEST_CPPFLAGS)
 %C%_t_tokenizer_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 

@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "engine/grammar/grammar.h"
 #include "tests/fuzz/fuzz.h"
+#include "tests/unit/spm.h"
 
 #define N_VOCAB (3 + 256 + 64)
 
@@ -38,44 +39,13 @@ static struct tokenizer *make_tokenizer(void)
                                          "\xc3\xa9",
                                          "\xe4\xb8\xad",
                                          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
-    static char bytes[256][8];
-    static struct str_view tokens[N_VOCAB];
-    static int32_t types[N_VOCAB];
-    static float scores[N_VOCAB];
-    static const char hex[] = "0123456789ABCDEF";
+    static struct spm s;
     struct tokenizer *t = NULL;
     struct err e = {0};
-    int n = 3;
-    for (int i = 0; i < 3; i++) {
-        static const char *const control[] = {"<unk>", "<s>", "</s>"};
-        tokens[i] = (struct str_view){control[i], strlen(control[i])};
-        types[i] = i == 0 ? 2 : 3;
-    }
-    for (int i = 0; i < 256; i++, n++) {
-        memcpy(bytes[i], "<0x00>", 7);
-        bytes[i][3] = hex[i >> 4];
-        bytes[i][4] = hex[i & 15];
-        tokens[n] = (struct str_view){bytes[i], 6};
-        types[n] = 6;
-    }
-    for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++, n++) {
-        tokens[n] = (struct str_view){pieces[i], strlen(pieces[i])};
-        types[n] = 1;
-    }
-    struct tokenizer_source src = {.model = "llama",
-                                   .pre = "",
-                                   .n_tokens = n,
-                                   .tokens = tokens,
-                                   .token_types = types,
-                                   .scores = scores,
-                                   .bos_token_id = 1,
-                                   .eos_token_id = 2,
-                                   .eot_token_id = -1,
-                                   .eom_token_id = -1,
-                                   .pad_token_id = -1,
-                                   .add_bos_token = -1,
-                                   .add_eos_token = -1};
-    FUZZ_CHECK(tokenizer_new(&src, n, &t, &e) == 0);
+    spm_begin(&s, NULL, 0);
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++)
+        spm_add(&s, pieces[i], 1, 0);
+    FUZZ_CHECK(tokenizer_new(&s.src, s.src.n_tokens, &t, &e) == 0);
     return t;
 }
 

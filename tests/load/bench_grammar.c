@@ -13,6 +13,9 @@
 #include "base/clock.h"
 #include "engine/grammar/grammar.h"
 
+#define SPM_MAX 128000
+#include "tests/unit/spm.h"
+
 #define N_VOCAB 128000
 #define N_ANSWERS 200
 #define MAX_ANSWER 400
@@ -58,36 +61,13 @@ static char *one_text(int i)
 
 static struct tokenizer *make_vocab(void)
 {
-    struct str_view *tokens = calloc(N_VOCAB, sizeof(*tokens));
-    int32_t *types = calloc(N_VOCAB, sizeof(*types));
-    float *scores = calloc(N_VOCAB, sizeof(*scores));
+    static struct spm s;
     struct tokenizer *t = NULL;
     struct err e = {0};
-    for (int i = 0; i < N_VOCAB; i++) {
-        char byte[16];
-        snprintf(byte, sizeof(byte), "<0x%02X>", (unsigned)(i - 3) & 255);
-        char *s = i == 0    ? strdup("<unk>")
-                  : i == 1  ? strdup("<s>")
-                  : i == 2  ? strdup("</s>")
-                  : i < 259 ? strdup(byte)
-                            : one_text(i);
-        tokens[i] = (struct str_view){s, strlen(s)};
-        types[i] = i == 0 ? 2 : i < 3 ? 3 : i < 259 ? 6 : 1;
-    }
-    struct tokenizer_source src = {.model = "llama",
-                                   .pre = "",
-                                   .n_tokens = N_VOCAB,
-                                   .tokens = tokens,
-                                   .token_types = types,
-                                   .scores = scores,
-                                   .bos_token_id = 1,
-                                   .eos_token_id = 2,
-                                   .eot_token_id = -1,
-                                   .eom_token_id = -1,
-                                   .pad_token_id = -1,
-                                   .add_bos_token = -1,
-                                   .add_eos_token = -1};
-    if (tokenizer_new(&src, N_VOCAB, &t, &e) < 0) {
+    spm_begin(&s, NULL, 0);
+    for (int i = s.src.n_tokens; i < N_VOCAB; i++)
+        spm_add(&s, one_text(i), 1, 0);
+    if (tokenizer_new(&s.src, N_VOCAB, &t, &e) < 0) {
         fprintf(stderr, "%s\n", e.text);
         exit(1);
     }

@@ -5,6 +5,7 @@ cache, no tricks. What the C side is compared with. Needs NumPy only.
 
 One function a mechanism: attend(layer, x) takes the attention's input x [T, d] (normalised already) and gives what joins
 the residual stream, [T, d]. A layer answers w(name) for its weights and key(name) for its numbers."""
+import math
 import numpy as np
 
 MECHANISMS = {}
@@ -30,13 +31,7 @@ def silu(x):
     return x * sigmoid(x)
 
 
-def erf(x):  # Abramowitz and Stegun 7.1.5, summed until it stands; |x| is small here
-    total, term, n = np.zeros_like(x), x.copy(), 0
-    while np.abs(term).max() > 1e-18 * max(1.0, np.abs(x).max()) and n < 400:
-        total = total + term / (2 * n + 1)
-        n += 1
-        term = term * -(x * x) / n
-    return total * 2 / np.sqrt(np.pi)
+erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def gelu(x):

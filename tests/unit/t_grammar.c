@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "engine/grammar/grammar.h"
+#include "tests/unit/spm.h"
 
 /* --- a vocabulary: all bytes, and pieces of JSON and words ------------------------------------------- */
 
@@ -111,44 +112,14 @@ static int n_vocab;
 
 static void make_vocab(void)
 {
-    static struct str_view tokens[MAX_TOKENS];
-    static int32_t types[MAX_TOKENS];
-    static float scores[MAX_TOKENS];
-    static char bytes[256][8];
+    static struct spm s;
     struct err e = {0};
-    int n = 0;
-    static const char *const control[] = {"<unk>", "<s>", "</s>"};
-    for (int i = 0; i < 3; i++, n++) {
-        tokens[n] = (struct str_view){control[i], strlen(control[i])};
-        types[n] = i == 0 ? 2 : 3;
-    }
-    for (int i = 0; i < 256; i++, n++) {
-        snprintf(bytes[i], sizeof(bytes[i]), "<0x%02X>", i);
-        tokens[n] = (struct str_view){bytes[i], 6};
-        types[n] = 6;
-    }
-    for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++, n++) {
-        tokens[n] = (struct str_view){pieces[i], strlen(pieces[i])};
-        types[n] = 1;
-        scores[n] = -(float)i;
-    }
-    struct tokenizer_source src = {.model = "llama",
-                                   .pre = "",
-                                   .n_tokens = n,
-                                   .tokens = tokens,
-                                   .token_types = types,
-                                   .scores = scores,
-                                   .bos_token_id = 1,
-                                   .eos_token_id = 2,
-                                   .eot_token_id = -1,
-                                   .eom_token_id = -1,
-                                   .pad_token_id = -1,
-                                   .unk_token_id = 0,
-                                   .add_bos_token = -1,
-                                   .add_eos_token = -1};
-    if (tokenizer_new(&src, n, &tokenizer, &e) < 0)
+    spm_begin(&s, NULL, 0);
+    for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++)
+        spm_add(&s, pieces[i], 1, -(float)i);
+    n_vocab = s.src.n_tokens;
+    if (tokenizer_new(&s.src, n_vocab, &tokenizer, &e) < 0)
         ck_abort_msg("%s", e.text);
-    n_vocab = n;
 }
 
 static const struct grammar_limits limits = {65536, 200000, 5 * NS_PER_SEC, 64 << 20};

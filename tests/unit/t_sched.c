@@ -512,15 +512,21 @@ START_TEST(test_sharers)
 }
 END_TEST
 
+/* Eight streams, far enough to do nothing but decode. */
+static void decode_eight(struct rig *rig)
+{
+    for (int i = 0; i < 8; i++)
+        submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
+    for (int i = 0; i < 12; i++)
+        step(rig);
+}
+
 /* While streams run a step with prompts takes at most twice what it takes without, and prompts go on. */
 START_TEST(test_budget)
 {
     struct rig rig_, *rig = &rig_;
     begin(rig, 400, 12, 0);
-    for (int i = 0; i < 8; i++)
-        submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
-    for (int i = 0; i < 12; i++)
-        step(rig);
+    decode_eight(rig);
     int64_t alone = rig->last_took, worst = 0;
     REQUIRE(rig->last_decodes == 8 && rig->last_prompts == 0);
     struct want *w = NULL;
@@ -547,10 +553,7 @@ START_TEST(test_slice_given_up)
     struct rig rig_, *rig = &rig_;
     struct kv_stats st;
     begin(rig, 400, 12, 0);
-    for (int i = 0; i < 8; i++)
-        submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
-    for (int i = 0; i < 12; i++)
-        step(rig);
+    decode_eight(rig);
     struct want *w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 1, .n = 1, .family = -1});
     int before = rig->n_sliced;
     while (rig->n_sliced < before + 4 || rig->layers_left == 0)

@@ -11,6 +11,7 @@
 #include "engine/textout.h"
 #include "engine/tokenizer/pretok.h"
 #include "engine/tokenizer/tokenizer.h"
+#include "tests/unit/spm.h"
 
 static uint64_t state = 1;
 
@@ -232,57 +233,20 @@ END_TEST
 
 #define MARK "\xe2\x96\x81"
 #define MAX 400
-
-struct small {
-    struct tokenizer_source src;
-    struct str_view tokens[MAX];
-    int32_t types[MAX];
-    float scores[MAX];
-    char bytes[256][8];
-};
-
-static void add(struct small *s, const char *text, int type, float score)
+static void small_spm(struct spm *s)
 {
-    int i = s->src.n_tokens++;
-    s->tokens[i] = (struct str_view){text, strlen(text)};
-    s->types[i] = type;
-    s->scores[i] = score;
-}
-
-static void small_spm(struct small *s)
-{
-    memset(s, 0, sizeof(*s));
-    s->src = (struct tokenizer_source){.model = "llama",
-                                       .pre = "",
-                                       .tokens = s->tokens,
-                                       .token_types = s->types,
-                                       .scores = s->scores,
-                                       .bos_token_id = 1,
-                                       .eos_token_id = 2,
-                                       .eot_token_id = -1,
-                                       .eom_token_id = -1,
-                                       .pad_token_id = -1,
-                                       .unk_token_id = 0,
-                                       .add_bos_token = -1,
-                                       .add_eos_token = -1};
-    add(s, "<unk>", 2, 0);
-    add(s, "<s>", 3, 0);
-    add(s, "</s>", 3, 0);
-    for (int b = 0; b < 256; b++) {
-        snprintf(s->bytes[b], sizeof(s->bytes[b]), "<0x%02X>", (unsigned)b);
-        add(s, s->bytes[b], 6, 0);
-    }
+    spm_begin(s, NULL, 0);
     static const char *const text[] = {MARK,  "a",      "b",       "c",       "ab",  "bc",
                                        "abc", MARK "a", MARK "ab", "ca",      "aa",  "aaa",
                                        "bca", "cab",    "bb",      MARK MARK, "aab", "caa"};
     for (size_t i = 0; i < sizeof(text) / sizeof(*text); i++)
-        add(s, text[i], 1, -(float)((i * 7) % 11)); /* with ties */
-    add(s, "<user>", 4, 0);
+        spm_add(s, text[i], 1, -(float)((i * 7) % 11)); /* with ties */
+    spm_add(s, "<user>", 4, 0);
 }
 
 /* SentencePiece as it is described: the best pair of neighbours by score, leftmost of equals, until
  * none is left. */
-static int plain_spm(const struct small *s, const char *text, int32_t *ids)
+static int plain_spm(const struct spm *s, const char *text, int32_t *ids)
 {
     struct str_view sym[256];
     int n = 0;
@@ -324,7 +288,7 @@ static int plain_spm(const struct small *s, const char *text, int32_t *ids)
 
 START_TEST(scores)
 {
-    static struct small s;
+    static struct spm s;
     struct tokenizer *t;
     struct err e;
     small_spm(&s);
@@ -374,7 +338,7 @@ END_TEST
  * at each step. */
 START_TEST(streamed)
 {
-    static struct small s;
+    static struct spm s;
     struct tokenizer *t;
     struct err e;
     small_spm(&s);
@@ -421,7 +385,7 @@ static void refused(const struct tokenizer_source *src, const char *names)
 
 START_TEST(damaged_gguf)
 {
-    static struct small s;
+    static struct spm s;
     small_spm(&s);
     s.src.scores = NULL;
     refused(&s.src, "tokenizer.ggml.scores");

@@ -12,6 +12,7 @@
 #include "api/internal.h"
 #include "base/clock.h"
 #include "engine/grammar/grammar.h"
+#include "tests/unit/spm.h"
 
 /* --- a vocabulary: bytes, pieces, and the marks of some formats as control tokens ---------------------- */
 
@@ -20,52 +21,23 @@ static const char *const pieces[] = {
     "<",           "null",         "12",           "\":",          "a",
     "ab",          "\n",           "</arg_value>", "</parameter>", "\n</parameter>\n",
     "the",         "\xc3\xa9"};
-static const char *const controls[] = {
-    "<unk>",    "<s>",      "</s>", "<|tool_calls_section_begin|>", "<|tool_call_begin|>",
-    "｜DSML｜", "<|other|>"};
+static const char *const marks[] = {"<|tool_calls_section_begin|>", "<|tool_call_begin|>", "｜DSML｜",
+                                    "<|other|>"};
 #define N_PIECES ((int)(sizeof(pieces) / sizeof(*pieces)))
-#define N_CONTROLS ((int)(sizeof(controls) / sizeof(*controls)))
+#define N_MARKS ((int)(sizeof(marks) / sizeof(*marks)))
+#define N_CONTROLS (3 + N_MARKS)
 #define N_VOCAB (N_CONTROLS + 256 + N_PIECES)
 
 static struct tokenizer *tokenizer;
 
 static void make_vocab(void)
 {
-    static struct str_view tokens[N_VOCAB];
-    static int32_t types[N_VOCAB];
-    static float scores[N_VOCAB];
-    static char bytes[256][8];
+    static struct spm s;
     struct err e = {0};
-    int n = 0;
-    for (int i = 0; i < N_CONTROLS; i++, n++) {
-        tokens[n] = (struct str_view){controls[i], strlen(controls[i])};
-        types[n] = i == 0 ? 2 : 3;
-    }
-    for (int i = 0; i < 256; i++, n++) {
-        snprintf(bytes[i], sizeof(bytes[i]), "<0x%02X>", i);
-        tokens[n] = (struct str_view){bytes[i], 6};
-        types[n] = 6;
-    }
-    for (int i = 0; i < N_PIECES; i++, n++) {
-        tokens[n] = (struct str_view){pieces[i], strlen(pieces[i])};
-        types[n] = 1;
-        scores[n] = -(float)i;
-    }
-    struct tokenizer_source src = {.model = "llama",
-                                   .pre = "",
-                                   .n_tokens = n,
-                                   .tokens = tokens,
-                                   .token_types = types,
-                                   .scores = scores,
-                                   .bos_token_id = 1,
-                                   .eos_token_id = 2,
-                                   .eot_token_id = -1,
-                                   .eom_token_id = -1,
-                                   .pad_token_id = -1,
-                                   .unk_token_id = 0,
-                                   .add_bos_token = -1,
-                                   .add_eos_token = -1};
-    if (tokenizer_new(&src, n, &tokenizer, &e) < 0) {
+    spm_begin(&s, marks, N_MARKS);
+    for (int i = 0; i < N_PIECES; i++)
+        spm_add(&s, pieces[i], 1, -(float)i);
+    if (tokenizer_new(&s.src, s.src.n_tokens, &tokenizer, &e) < 0) {
         printf("Bail out! %s\n", e.text);
         exit(1);
     }
