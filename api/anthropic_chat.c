@@ -121,7 +121,8 @@ static int add_tools(struct build *b, struct params *p, struct err *e)
                                  "%s: tools of the server (\"%.40s\") are not supported", field, type);
         if (!name || !cJSON_IsObject(schema))
             return params_bad(e, field, "an object with name and input_schema");
-        build_tool(b, tools, name, json_text(at, "description"), schema);
+        build_tool(b, tools, name, json_text(at, "description"), schema,
+                   cJSON_IsTrue(json_get(at, "strict")));
     }
     p->tools = tools;
     return 0;

@@ -43,6 +43,13 @@ static bool is_space(char c)
     return c == ' ' || c == '\t' || c == '\n' || c == '\r';
 }
 
+static bool only_spaces(const char *text, size_t n_bytes)
+{
+    while (n_bytes && is_space(text[n_bytes - 1]))
+        n_bytes--;
+    return n_bytes == 0;
+}
+
 /* The first of the marks: its offset, or -1, and then how much of the text may be given out. */
 static long find_mark(const struct assistant *s, bool with_think, size_t *ret_held, const char **ret_mark)
 {
@@ -54,7 +61,7 @@ static long find_mark(const struct assistant *s, bool with_think, size_t *ret_he
     while (mark) {
         long i = text_find(&s->t, 0, mark);
         size_t k = beginning_of(&s->t.in, mark);
-        if (i >= 0 && s->calls && s->calls->at_beginning && mark != unthink && i > 0)
+        if (i > 0 && mark != unthink && s->calls->at_beginning && !only_spaces(s->t.in.data, (size_t)i))
             i = -1; /* inside the text it is text */
         if (i >= 0 && (best < 0 || i < best)) {
             best = i;

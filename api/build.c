@@ -88,7 +88,8 @@ void build_call(struct build *b, cJSON *message, const char *id, const char *nam
     build_text(b, f, "arguments", arguments);
 }
 
-void build_tool(struct build *b, cJSON *tools, const char *name, const char *description, const cJSON *schema)
+void build_tool(struct build *b, cJSON *tools, const char *name, const char *description, const cJSON *schema,
+                bool strict)
 {
     cJSON *tool = b->err ? NULL : cJSON_CreateObject();
     if (b->err)
@@ -105,6 +106,8 @@ void build_tool(struct build *b, cJSON *tools, const char *name, const char *des
         cJSON_Delete(copy);
         b->err = ERR_NOMEM;
     }
+    if (strict && !b->err && !cJSON_AddTrueToObject(f, "strict"))
+        b->err = ERR_NOMEM;
 }
 
 int build_done(const struct build *b, struct err *e)

@@ -19,8 +19,8 @@ void build_text(struct build *b, cJSON *message, const char *name, const char *t
 /* Adds a call to the assistant's message; arguments as JSON text. */
 void build_call(struct build *b, cJSON *message, const char *id, const char *name, const char *arguments);
 /* A tool in OpenAI's form into a list; schema is copied, may be NULL. */
-void build_tool(struct build *b, cJSON *tools, const char *name, const char *description,
-                const cJSON *schema);
+void build_tool(struct build *b, cJSON *tools, const char *name, const char *description, const cJSON *schema,
+                bool strict);
 /* Appends to text that a message has already, on a line of its own. */
 void build_more(struct build *b, cJSON *message, const char *name, const char *text);
 /* Adds a list to the request's tree. */

@@ -306,8 +306,8 @@ int responses_to_chat(struct params *p, const cJSON *items, struct err *e) LATEN
 int ollama_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
 int ollama_prompt_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
 /* Renders messages into x->prompts[0] (chat.c; tokenize.c too). */
-/* The grammar of calls that the request's tool_choice asks for, if it does; x->calls reads them then. read:
- * calls are read out of answers at all. ERR_INVAL, ERR_UNSUPPORTED, ERR_NOMEM. */
+/* The grammar of calls that the request's tool_choice asks for, or tools that are strict; x->calls reads them
+ * then. read: calls are read out of answers at all. ERR_INVAL, ERR_UNSUPPORTED, ERR_NOMEM. */
 int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *template, bool read,
                     struct err *e) LATENT_MUST_CHECK;
 /* Its source: calls of `tools` (OpenAI's list, checked) in the format; returns how many tools there are.

@@ -182,6 +182,7 @@ int tools_check(const cJSON *tools, struct err *e)
     {
         const cJSON *type = get(at, "type"), *f = get(at, "function");
         const cJSON *parameters = get(f, "parameters"), *description = get(f, "description");
+        const cJSON *strict = get(f, "strict");
         if (i >= MAX_TOOLS)
             return err_set_param(e, ERR_LIMIT, "tools", "tools may hold at most %d", MAX_TOOLS);
         if (!cJSON_IsObject(at))
@@ -196,6 +197,8 @@ int tools_check(const cJSON *tools, struct err *e)
             return bad_field(e, "tools", i, "function.description", "a string");
         if (parameters && !cJSON_IsObject(parameters))
             return bad_field(e, "tools", i, "function.parameters", "an object: a JSON schema");
+        if (strict && !cJSON_IsBool(strict) && !cJSON_IsNull(strict))
+            return bad_field(e, "tools", i, "function.strict", "true or false");
         i++;
     }
     return 0;

@@ -107,7 +107,8 @@ static int add_tools(struct build *b, struct params *p, struct err *e)
                                  "%s: tools of the server (\"%.40s\") are not supported", field, type);
         if (!type || !name)
             return params_bad(e, field, "an object with type, name and parameters");
-        build_tool(b, tools, name, json_text(at, "description"), json_get(at, "parameters"));
+        build_tool(b, tools, name, json_text(at, "description"), json_get(at, "parameters"),
+                   cJSON_IsTrue(json_get(at, "strict")));
     }
     p->tools = tools;
     return 0;

@@ -1,6 +1,6 @@
 /* api/tool_choice.c - answers that must be calls: tool_choice "required", a named function and Anthropic's
- * "any" and "tool". The tools, and how the model's format writes them, become a grammar
- * (engine/grammar/calls.c). */
+ * "any" and "tool"; and those that may be, of tools that are `strict`. The tools, and how the model's format
+ * writes them, become a grammar (engine/grammar/calls.c). */
 #include "config.h"
 
 #include <stdio.h>
@@ -73,8 +73,11 @@ static int write_tools(const struct params *p, const cJSON *tools, struct jw *w)
         jw_raw(w, n++ ? ",{\"name\":" : "{\"name\":");
         jw_cstring(w, name);
         jw_printf(w, ",\"path\":\"tools[%d].function.parameters\"", index);
-        char *text = schema ? cJSON_PrintUnformatted(schema) : NULL;
-        if (schema && !text)
+        bool held = p->must_call || cJSON_IsTrue(json_get(f, "strict"));
+        char *text = schema && held ? cJSON_PrintUnformatted(schema) : NULL;
+        if (!held)
+            jw_raw(w, ",\"free\":true");
+        if (schema && held && !text)
             w->err = ERR_NOMEM;
         if (text) {
             jw_raw(w, ",\"schema\":");
@@ -100,6 +103,12 @@ int call_source(const struct call_format *format, const char *template, const cJ
     member(w, "open", s->open);
     member(w, "name_end", s->name_end);
     member(w, "close", s->close);
+    for (const char *const *mark = format->begin; !p->must_call && *mark; mark++) {
+        jw_raw(w, mark == format->begin ? ",\"marks\":[" : ",");
+        jw_cstring(w, *mark);
+        jw_raw(w, mark[1] ? "" : "]");
+    }
+    jw_printf(w, ",\"first\":%s", format->at_beginning ? "true" : "false");
     if (s->arg_end) {
         jw_raw(w, ",\"argument\":{\"is\":\"tag\"");
         member(w, "begin", s->arg);
@@ -113,28 +122,47 @@ int call_source(const struct call_format *format, const char *template, const cJ
     return write_tools(p, tools, w);
 }
 
-int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *template, bool read,
-                    struct err *e)
+static bool any_strict(const cJSON *tools)
 {
-    struct params *p = &x->p;
-    const char *field = p->must_call;
-    struct jw w;
-    if (!field || !x->ops->assistant)
-        return 0;
+    const cJSON *at;
+    cJSON_ArrayForEach(at, tools) if (cJSON_IsTrue(json_get(json_get(at, "function"), "strict"))) return true;
+    return false;
+}
+
+/* What can be said against a call that must come. */
+static int check_choice(const struct api_exchange *x, const cJSON *tools, bool read, struct err *e)
+{
+    const char *field = x->p.must_call;
     if (!tools || !tools->child)
         return err_set_param(e, ERR_INVAL, field, "%s asks for a call, and tools is empty", field);
     if (!read)
         return err_set_param(e, ERR_UNSUPPORTED, field,
                              "%s cannot ask for a call: this server reads none (tool_parser = none)",
                              field);
-    if (p->structure_field)
+    if (x->p.structure_field)
         return err_set_param(e, ERR_INVAL, field,
                              "%s cannot be combined with %s: one of them says what the answer is", field,
-                             p->structure_field);
+                             x->p.structure_field);
+    return 0;
+}
+
+int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *template, bool read,
+                    struct err *e)
+{
+    struct params *p = &x->p;
+    const char *field = p->must_call;
+    struct jw w;
+    if (!x->ops->assistant)
+        return 0;
+    int r = field ? check_choice(x, tools, read, e) : 0;
+    /* where no call is read, and where the answer has another form, there is nothing to hold to */
+    if (r < 0 || (!field && (!x->calls || p->structure_field || !any_strict(tools))))
+        return r;
     if (!x->calls) /* what the grammar makes it write is read, whatever it was trained for */
         x->calls = call_format_find("hermes");
     jw_init(&w, API_MAX_ANSWER_BYTES);
-    int n = call_source(x->calls, template, tools, p, &w), r = w.err;
+    int n = call_source(x->calls, template, tools, p, &w);
+    r = w.err;
     if (r == 0 && n == 0)
         r = err_set_param(e, ERR_INVAL, field, "%s: there is no tool \"%.60s\"", field,
                           p->must_call_name);
@@ -142,7 +170,7 @@ int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *temp
         p->n_structure = w.b.n_bytes;
         p->structure = arena_strndup(p->arena, w.b.data, w.b.n_bytes);
         p->structure_kind = GRAMMAR_CALLS;
-        p->structure_field = field;
+        p->structure_field = field ? field : "tools";
         r = p->structure ? 0 : ERR_NOMEM;
     }
     jw_done(&w);

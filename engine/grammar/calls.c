@@ -7,7 +7,10 @@
  *      "argument": {"begin", "text", "json", "before", "end", "after"}, where each has a tag of its own:
  *          begin, name, text or json, value, before, end, after; strings stand there as they are,
  *      "lead": true where empty lines may come first, "many": true for several calls,
- *      "tools": [{"name", "schema", "path" (for messages)}]}
+ *      "tools": [{"name", "schema", "path" (for messages), "free": true for any arguments}],
+ *      "marks": where calls need not come, the marks at which the model's format begins them; one is the
+ *          beginning of section or, without that, of open. Before it stands free text, which may be all.
+ *      "first": true where marks count only at the beginning of the text}
  *
  * Where the vocabulary has a control token for a part of these texts, the part is that token. */
 #include "config.h"
@@ -15,114 +18,17 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/grammar/marks.h"
 #include "engine/grammar/schema.h"
-#include "engine/grammar/vocab.h"
 
-#define MAX_MARK 256
+#define MAX_MARKS 8
 
-/* --- texts with control tokens ---------------------------------------------------------------------- */
-
-/* A character, or a control token as the vocabulary's tree has it. */
-struct unit {
-    uint32_t code;
-    int32_t control; /* its id, or -1 */
-};
-
-struct mark {
-    int n;
-    struct unit u[MAX_MARK];
-};
-
-static int32_t control_at(const struct rules *b, const char *s, size_t n_bytes, size_t *ret_n)
-{
-    size_t most = tokenizer_max_token_bytes(b->tokenizer);
-    for (size_t n = n_bytes < most ? n_bytes : most; n > 0; n--) {
-        int32_t id = tokenizer_find(b->tokenizer, s, n);
-        *ret_n = n;
-        if (id >= 0 && tokenizer_is_special(b->tokenizer, id) && !tokenizer_is_eog(b->tokenizer, id))
-            return id;
-    }
-    return -1;
-}
-
-static void take_apart(struct rules *b, const char *s, struct mark *m)
-{
-    size_t n_bytes = strlen(s), n;
-    m->n = 0;
-    if (n_bytes > MAX_MARK)
-        rules_fail(b, ERR_LIMIT, "a mark or name has more than %d bytes", MAX_MARK);
-    for (size_t i = 0; i < n_bytes && !b->failed;) {
-        struct unit *u = &m->u[m->n++];
-        *u = (struct unit){0, control_at(b, s + i, n_bytes - i, &n)};
-        if (u->control >= 0)
-            i += n;
-        else if (!char_next(s, n_bytes, &i, &u->code))
-            rules_fail(b, ERR_INVAL, "a mark or name is not UTF-8");
-    }
-}
-
-static int32_t write_unit(struct rules *b, int32_t from, const struct unit *u)
-{
-    if (u->control < 0) {
-        struct charset one = {0};
-        charset_add(b, &one, u->code, u->code);
-        return charset_write(b, from, &one, SPELL_PLAIN);
-    }
-    size_t n;
-    const char *s = tokenizer_token_bytes(b->tokenizer, u->control, &n);
-    int32_t inside = rules_state(b);
-    rules_bytes(b, from, inside, VOCAB_CONTROL, VOCAB_CONTROL);
-    return rules_text(b, inside, s, n);
-}
-
-static int32_t mark_text(struct rules *b, int32_t from, const char *s)
-{
-    struct mark m;
-    take_apart(b, s, &m);
-    for (int i = 0; i < m.n && !b->failed; i++)
-        from = write_unit(b, from, &m.u[i]);
-    return from;
-}
-
-/* After k units of the mark and a character: how many units of it the text now ends with. */
-static int matched(const struct mark *m, int k, uint32_t code)
-{
-    for (int n = k + 1; n > 0; n--)
-        if (m->u[n - 1].control < 0 && m->u[n - 1].code == code &&
-            !memcmp(m->u, m->u + k - (n - 1), (size_t)(n - 1) * sizeof(*m->u)))
-            return n;
-    return 0;
-}
-
-/* Any characters but NUL up to the first mark, and the mark. */
+/* Any characters up to the mark, and the mark. */
 static int32_t upto(struct rules *b, int32_t from, const char *s)
 {
-    struct mark m;
-    int32_t at[MAX_MARK + 1];
-    struct charset others = {0};
-    take_apart(b, s, &m);
-    at[0] = rules_state(b);
-    rules_join(b, from, at[0]);
-    for (int k = 1; k <= m.n; k++)
-        at[k] = rules_state(b);
-    charset_add(b, &others, 0, 0);
-    for (int k = 0; k < m.n; k++)
-        if (m.u[k].control < 0)
-            charset_add(b, &others, m.u[k].code, m.u[k].code);
-    charset_close(b, &others, true);
-    for (int k = 0; k < m.n && !b->failed; k++) {
-        rules_join(b, charset_write(b, at[k], &others, SPELL_PLAIN), at[0]);
-        if (m.u[k].control >= 0)
-            rules_join(b, write_unit(b, at[k], &m.u[k]), at[k + 1]);
-        for (int i = 0; i < m.n; i++) {
-            bool again = m.u[i].control >= 0;
-            for (int h = 0; h < i && !again; h++)
-                again = m.u[h].control < 0 && m.u[h].code == m.u[i].code;
-            if (!again)
-                rules_join(b, write_unit(b, at[k], &m.u[i]), at[matched(&m, k, m.u[i].code)]);
-        }
-    }
-    return b->failed ? 0 : at[m.n];
+    const struct mark_end end = {s, rules_state(b)};
+    marks_free_text(b, from, &end, 1, -1, false);
+    return end.to;
 }
 
 /* --- arguments -------------------------------------------------------------------------------------- */
@@ -249,14 +155,35 @@ static int32_t arguments(struct schema *c, int32_t at, const cJSON *root, const 
     return at;
 }
 
+/* Of a tool that is not held to its schema. */
+static int32_t any_arguments(struct schema *c, int32_t at, const cJSON *tag)
+{
+    static const char name[] = "[^<>\"\r\n]{1,64}";
+    struct rules *b = c->b;
+    const char *kinds[] = {text(tag, "text"), text(tag, "json")};
+    int32_t begin = rules_state(b), named, valued;
+    rules_join(b, at, begin);
+    at = mark_text(b, begin, text(tag, "begin"));
+    named = expr_write(b, at, regex_read(b, name, sizeof(name) - 1, false), SPELL_PLAIN);
+    valued = rules_state(b);
+    for (int i = 0; i < 2; i++)
+        if (i == 0 || strcmp(kinds[0], kinds[1]) != 0)
+            rules_join(b, mark_text(b, named, kinds[i]), valued);
+    at = upto(b, valued, text(tag, "end"));
+    rules_join(b, mark_text(b, at, text(tag, "after")), begin);
+    return begin;
+}
+
 /* --- calls ------------------------------------------------------------------------------------------- */
 
-static int32_t one_call(struct schema *c, int32_t from, const cJSON *root, const cJSON *tool)
+/* From the beginning of its opening mark, or where `open` is what is left of it. */
+static int32_t one_call(struct schema *c, int32_t from, const char *open, const cJSON *root, const cJSON *tool)
 {
     struct rules *b = c->b;
     const cJSON *s = schema_get(tool, "schema"), *tag = schema_get(root, "argument");
     const char *name = text(tool, "name");
-    int32_t at = rules_text(b, mark_text(b, from, text(root, "open")), name, strlen(name));
+    bool any = cJSON_IsTrue(schema_get(tool, "free"));
+    int32_t at = rules_text(b, mark_text(b, from, open), name, strlen(name));
     c->n_path = (size_t)snprintf(c->path, sizeof(c->path), "%.100s#", text(tool, "path"));
     c->root = (cJSON *)s;
     b->place = c->path;
@@ -266,8 +193,8 @@ static int32_t one_call(struct schema *c, int32_t from, const cJSON *root, const
     }
     at = mark_text(b, at, text(root, "name_end"));
     if (tag)
-        at = arguments(c, at, s, tag);
-    else if (!s || !s->child)
+        at = any ? any_arguments(c, at, tag) : arguments(c, at, s, tag);
+    else if (any || !s || !s->child)
         at = rules_use(b, at, schema_base(c, RULE_OBJECT));
     else if (!(schema_types(c, schema_flat(c, s)) & TYPE_OBJECT))
         schema_fail(c, ERR_INVAL, "type", "arguments are an object");
@@ -277,28 +204,72 @@ static int32_t one_call(struct schema *c, int32_t from, const cJSON *root, const
     return mark_text(b, at, text(root, "close"));
 }
 
+/* Free text, and the mark that begins a call: the state behind it. The other marks cannot be written.
+ * *ret_n: bytes of that mark. */
+static int32_t free_text(struct rules *b, int32_t from, const cJSON *root, const char *begin, int32_t end,
+                         size_t *ret_n)
+{
+    struct mark_end ends[MAX_MARKS];
+    const cJSON *at;
+    int32_t behind = rules_state(b);
+    int n = 0;
+    *ret_n = 0;
+    cJSON_ArrayForEach(at, schema_get(root, "marks"))
+    {
+        const char *mark = cJSON_GetStringValue(at);
+        if (n == MAX_MARKS || !mark || !*mark) {
+            rules_fail(b, ERR_INVAL, "marks must be at most %d texts", MAX_MARKS);
+            return behind;
+        }
+        bool right = *ret_n == 0 && !strncmp(begin, mark, strlen(mark));
+        *ret_n = right ? strlen(mark) : *ret_n;
+        ends[n++] = (struct mark_end){mark, right ? behind : -1};
+    }
+    marks_free_text(b, from, ends, n, end, cJSON_IsTrue(schema_get(root, "first")));
+    return behind;
+}
+
+static void write_calls(struct schema *c, const cJSON *root, int32_t first, int32_t end)
+{
+    struct rules *b = c->b;
+    const char *section = text(root, "section"), *open = text(root, "open");
+    int32_t calls = rules_state(b), one = rules_state(b), done = rules_state(b), opened;
+    const cJSON *at;
+    size_t n = 0;
+    rules_join(b, calls, one);
+    opened = one;
+    if (schema_get(root, "marks")) {
+        int32_t behind = free_text(b, first, root, *section ? section : open, end, &n);
+        if (*section)
+            rules_join(b, mark_text(b, behind, section + n), calls);
+        else if (n > 0) { /* the mark is the beginning of `open` for each call */
+            char mark[MARK_MAX_BYTES + 1];
+            snprintf(mark, sizeof(mark), "%.*s", (int)n, open);
+            opened = behind;
+            rules_join(b, mark_text(b, one, mark), opened);
+            open += n;
+        }
+    } else {
+        const char *lines = cJSON_IsTrue(schema_get(root, "lead")) ? "\n\n" : "";
+        for (; lines; lines = *lines ? lines + 1 : NULL) /* templates differ */
+            rules_join(b, mark_text(b, rules_text(b, first, lines, strlen(lines)), section), calls);
+    }
+    cJSON_ArrayForEach(at, schema_get(root, "tools")) if (!b->failed)
+        rules_join(b, one_call(c, opened, open, root, at), done);
+    if (cJSON_IsTrue(schema_get(root, "many")))
+        rules_join(b, mark_text(b, done, text(root, "between")), one);
+    rules_join(b, mark_text(b, done, text(root, "section_end")), end);
+}
+
 int32_t calls_read(struct rules *b, const char *s, size_t n_bytes)
 {
     struct schema c;
     schema_begin(&c, b);
     cJSON *root = schema_parse(b, s, n_bytes, "list of tools");
     int32_t rule = rules_rule(b, "calls", 5);
-    const cJSON *at;
     if (!b->failed) {
         schema_check_names(&c, root);
-        int32_t first = b->rules[rule].start, calls = rules_state(b), one = rules_state(b),
-                end = rules_state(b);
-        const char *lines = cJSON_IsTrue(schema_get(root, "lead")) ? "\n\n" : "";
-        for (; lines; lines = *lines ? lines + 1 : NULL) /* templates differ */
-            rules_join(b,
-                       mark_text(b, rules_text(b, first, lines, strlen(lines)), text(root, "section")),
-                       calls);
-        rules_join(b, calls, one);
-        cJSON_ArrayForEach(at, schema_get(root, "tools")) if (!b->failed)
-            rules_join(b, one_call(&c, one, root, at), end);
-        if (cJSON_IsTrue(schema_get(root, "many")))
-            rules_join(b, mark_text(b, end, text(root, "between")), one);
-        rules_join(b, mark_text(b, end, text(root, "section_end")), b->rules[rule].end);
+        write_calls(&c, root, b->rules[rule].start, b->rules[rule].end);
         b->rules[rule].defined = true;
     }
     c.root = root;

@@ -11,7 +11,7 @@
 #include "tests/fuzz/fuzz.h"
 #include "tests/unit/spm.h"
 
-#define N_VOCAB (3 + 256 + 64)
+#define N_VOCAB (5 + 256 + 64)
 
 static struct tokenizer *make_tokenizer(void)
 {
@@ -39,10 +39,11 @@ static struct tokenizer *make_tokenizer(void)
                                          "\xc3\xa9",
                                          "\xe4\xb8\xad",
                                          "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"};
+    static const char *const controls[] = {"<|call|>", "<|end|>"}; /* marks of calls */
     static struct spm s;
     struct tokenizer *t = NULL;
     struct err e = {0};
-    spm_begin(&s, NULL, 0);
+    spm_begin(&s, controls, 2);
     for (size_t i = 0; i < sizeof(pieces) / sizeof(*pieces); i++)
         spm_add(&s, pieces[i], 1, 0);
     FUZZ_CHECK(tokenizer_new(&s.src, s.src.n_tokens, &t, &e) == 0);
@@ -82,7 +83,7 @@ static void walk(struct grammar *g, uint64_t seed)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
-    static const char letters[] = "grcsot";
+    static const char letters[] = "grcsotl";
     static const struct grammar_limits lim = {12288, 3000, NS_PER_SEC, 1 << 20};
     struct grammars *all = NULL;
     struct grammar *g = NULL;

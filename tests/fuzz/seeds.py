@@ -261,11 +261,20 @@ def grammar_seeds():
           ("s", dump({"oneOf": [{"type": "string", "pattern": "^a|b$", "description": ""}, {"type": "number", "exclusiveMinimum": 0, "maximum": 9}]})),
           ("s", dump({"type": "integer", "multipleOf": 7})), ("s", dump({"patternProperties": {"^x": {"type": "boolean"}}, "minProperties": 1})),
           ("t", dump({"structures": [{"begin": "<f=a>", "schema": {"type": "integer"}, "end": "</f>"}], "triggers": ["<f=", "<<"][:1]}))]
+    tool = {"name": "get", "schema": {"type": "object", "properties": {"a": {"type": "string"}, "n": {"enum": [1, 2]}}, "required": ["a"]}, "path": "tools[0]"}
+    plain = {"section": "", "section_end": "", "between": "\n", "open": '<call>{"name": "', "name_end": '", "args": ', "close": "}</call>", "many": True, "tools": [tool]}
+    tags = {"argument": {"begin": "<k>", "text": "</k><v>", "json": "</k><v>", "before": "", "end": "</v>", "after": "\n"}, "open": "<call>", "name_end": "\n", "close": "</call>"}
+    section = {"section": "<|call|>", "section_end": "<|end|>", "numbered": True, "lead": True}
+    may = {"marks": ["<|call|>", "<call>"]}
+    ok += [("l", dump(plain)), ("l", dump(plain | section)), ("l", dump(plain | tags)), ("l", dump(plain | may)), ("l", dump(plain | may | section)),
+           ("l", dump(plain | tags | may | {"tools": [tool, {"name": "any", "free": True}]})), ("l", dump(plain | {"marks": ["<", "<|end|>"], "first": True}))]
     bad = [("g", "root ::= root"), ("g", 'root ::= ((("a"{900}){900}){900})'), ("g", 'root ::= "a'), ("g", "%import x\n"), ("g", "root ::= " + "(" * 500),
            ("r", "(?=a)"), ("r", "(" * 500), ("r", "a{9,1}"), ("r", "((a{99}){99}){99}"), ("r", "\\"), ("c", "[]"), ("c", '{"a":1}'), ("s", "{"), ("s", "false"),
            ("s", '{"not":{}}'), ("s", '{"$ref":"#"}'), ("s", '{"allOf":[{"$ref":"#"},{"$ref":"#"}]}'), ("s", '{"items":' * 300 + "{}" + "}" * 300),
            ("s", '{"type":"string","pattern":"\\u0001("}'), ("s", '{"\\u0007\\u00e9":1}'), ("s", '{"minLength":1e9,"type":"string"}'), ("s", '{"properties":{"a":5}}'),
-           ("t", "{}"), ("t", dump({"structures": [{"begin": "a", "schema": {}, "end": ""}], "triggers": ["b"]}))]
+           ("t", "{}"), ("t", dump({"structures": [{"begin": "a", "schema": {}, "end": ""}], "triggers": ["b"]})),
+           ("l", dump(plain | {"marks": [""]})), ("l", dump(plain | {"marks": ["a"] * 9})), ("l", dump(plain | {"tools": [tool | {"schema": {"type": "string"}}]})),
+           ("l", dump(plain | {"open": "x" * 300})), ("l", dump(plain | tags | {"tools": [tool | {"schema": {"anyOf": [{}, {}]}}]}))]
     for name, seeds in (("ok", ok), ("bad", bad)):
         for i, (letter, source) in enumerate(seeds):
             put(kind, f"{name}-{letter}{i}", letter + source)

@@ -96,6 +96,52 @@ await test('ai: generateObject; langchain: withStructuredOutput', async () => {
         right('get_weather', await chat.withStructuredOutput(schema, { name: 'answer', method }).invoke('Say it.'))
 })
 
+// The model is pushed towards a brace, with which the calls of Llama begin; what follows is the grammar's doing.
+await test('strict tools under auto: a call keeps their schema, text is free', async () => {
+    const d = await start({ set: { tool_parser: 'llama' } })
+    const openai = new OpenAI({ baseURL: `${d.base}/v1`, apiKey: 'none', maxRetries: 0 })
+    const anthropic = new Anthropic({ baseURL: d.base, apiKey: 'none', maxRetries: 0 })
+    const brace = (await d.post('/tokenize', { content: '{' })).tokens.at(-1)
+    const strict = tools.map((t) => ({ ...t, function: { ...t.function, strict: true } }))
+    const ask = { model, messages: user('Say it.'), tools: strict, logit_bias: { [brace]: 60 }, ...once }
+    for (let seed = 0; seed < 6; seed++) {
+        const { message, finish_reason } = (await openai.chat.completions.create({ ...ask, seed })).choices[0]
+        assert.equal(finish_reason, 'tool_calls')
+        right(message.tool_calls[0].function.name, JSON.parse(message.tool_calls[0].function.arguments))
+        const streamed = (await openai.chat.completions.stream({ ...ask, seed }).finalChatCompletion()).choices[0]
+        assert.equal(streamed.message.tool_calls[0].function.arguments, message.tool_calls[0].function.arguments)
+    }
+    // not strict: nothing is held to; nor by what answers with text
+    const loose = (await openai.chat.completions.create({ ...ask, tools, max_tokens: 5 })).choices[0]
+    assert.ok(!loose.message.tool_calls)
+    const text = { model, messages: user('Say it.'), max_tokens: 40, temperature: 0 }
+    const free = (await openai.chat.completions.create({ ...text, tools: strict })).choices[0]
+    assert.equal(free.message.content, (await openai.chat.completions.create({ ...text, tools })).choices[0].message.content)
+    // one is, the other is not
+    for (let seed = 0; seed < 6; seed++) {
+        const { message } = (await openai.chat.completions.create({ ...ask, seed, max_tokens: 60, logit_bias: { [brace]: 60 }, tools: [strict[0], tools[1]] })).choices[0]
+        const call = message.tool_calls?.[0].function
+        assert.ok(['get_weather', 'get_time'].includes(call.name))
+        if (call.name === 'get_weather') right(call.name, JSON.parse(call.arguments))
+    }
+    for (const given of [true, false]) {
+        const r = await anthropic.messages.create({ model, max_tokens: given ? 300 : 5, messages: user('Say it.'), temperature: 1, logit_bias: { [brace]: 60 },
+            tools: tools.map(({ function: f }) => ({ name: f.name, input_schema: f.parameters, strict: given })), tool_choice: { type: 'auto', disable_parallel_tool_use: true } })
+        assert.equal(r.content[0].type === 'tool_use', given)
+        if (given) right(r.content[0].name, r.content[0].input)
+    }
+    const r = await openai.responses.create({ model, input: 'Say it.', tools: tools.map((t) => ({ type: 'function', ...t.function, strict: true })),
+        parallel_tool_calls: false, max_output_tokens: 300, logit_bias: { [brace]: 60 } })
+    assert.equal(r.output[0].type, 'function_call')
+    right(r.output[0].name, JSON.parse(r.output[0].arguments))
+    for (const [tool, message] of [[{ strict: 1 }, /tools\[0\].function.strict/], [{ strict: true, parameters: { type: 'object', properties: { a: { not: {} } } } }, /tools\[0\].function.parameters#\/properties\/a\/not/]]) {
+        const bad = await d.request('POST', '/v1/chat/completions', { messages: user('Say it.'), max_tokens: 5, tools: [{ type: 'function', function: { name: 'f', ...tool } }] })
+        assert.equal(bad.status, 400, bad.text)
+        assert.match(bad.json.error.message, message)
+    }
+    await d.stop()
+})
+
 await test('mistakes', async () => {
     const wrong = [
         [{ tool_choice: 'required' }, /tools is empty/], [{ tools, tool_choice: { type: 'function', function: { name: 'x' } } }, /no tool "x"/],

@@ -66,6 +66,7 @@ static const char *const schemas[][2] = {
     {"none-here", "{\"type\":\"object\",\"properties\":{}}"},
 };
 #define N_TOOLS 3
+#define FREE_TOOL 1 /* the others are strict */
 
 static const char *const formats[] = {"hermes",     "llama", "kimi",     "glm",
                                       "qwen_coder", "dsml",  "deepseek", "deepseek ```json"};
@@ -81,6 +82,8 @@ static void make_tools(void)
         cJSON_AddItemToObject(at, "function", f);
         cJSON_AddStringToObject(f, "name", schemas[i][0]);
         cJSON_AddItemToObject(f, "parameters", cJSON_Parse(schemas[i][1]));
+        if (i != FREE_TOOL)
+            cJSON_AddTrueToObject(f, "strict");
         cJSON_AddItemToArray(tools, at);
     }
 }
@@ -113,7 +116,7 @@ static bool wander(struct grammar *g, struct buf *out)
 }
 
 /* The arguments under the tool's schema, by the grammar of that schema. */
-static void check_call(struct grammars *all, const struct part *p, const char *text)
+static void check_call(struct grammars *all, const struct part *p, const char *text, bool all_strict)
 {
     int i = 0;
     while (i < N_TOOLS && strcmp(schemas[i][0], p->name) != 0)
@@ -132,6 +135,13 @@ static void check_call(struct grammars *all, const struct part *p, const char *t
     char *compact = cJSON_PrintUnformatted(args);
     struct grammar *g;
     struct matcher *m;
+    if (i == FREE_TOOL && !all_strict) {
+        free(compact);
+        cJSON_Delete(args);
+        cJSON_Delete(s);
+        buf_done(&quoted);
+        return;
+    }
     ck_assert_int_eq(grammars_get(all, GRAMMAR_SCHEMA, schemas[i][1], strlen(schemas[i][1]), &g, NULL),
                      0);
     ck_assert_int_eq(matcher_new(g, &m), 0);
@@ -145,10 +155,10 @@ static void check_call(struct grammars *all, const struct part *p, const char *t
     buf_done(&quoted);
 }
 
-static struct grammar *compile(struct grammars *all, const char *format, const char *template,
-                               const char *only, bool many)
+static struct grammar *compile_for(struct grammars *all, const char *format, const char *template,
+                                   const char *must, const char *only, bool many)
 {
-    struct params p = {.parallel_tool_calls = many, .must_call = "tool_choice", .must_call_name = only};
+    struct params p = {.parallel_tool_calls = many, .must_call = must, .must_call_name = only};
     struct grammar *g = NULL;
     struct err e = {0};
     struct jw w;
@@ -161,8 +171,15 @@ static struct grammar *compile(struct grammars *all, const char *format, const c
     return g;
 }
 
-/* How many calls the format's reader finds; all of the text is calls. */
-static int read_back(struct grammars *all, const char *format, const struct buf *text)
+static struct grammar *compile(struct grammars *all, const char *format, const char *template,
+                               const char *only, bool many)
+{
+    return compile_for(all, format, template, "tool_choice", only, many);
+}
+
+/* How many calls the format's reader finds. strict: all of the text is calls, of tools held to their schema;
+ * else only those that are strict are. */
+static int read_back(struct grammars *all, const char *format, const struct buf *text, bool strict)
 {
     struct parts parts;
     struct assistant a;
@@ -180,9 +197,10 @@ static int read_back(struct grammars *all, const char *format, const struct buf 
     ck_assert_int_eq(parts.err, 0);
     int calls = 0;
     for (int i = 0; i < parts.n; i++) {
-        ck_assert_msg(parts.list[i].kind == PART_CALL || parts.list[i].text.b.n_bytes == 0, "%s", shown);
+        ck_assert_msg(parts.list[i].kind == PART_CALL || !strict || parts.list[i].text.b.n_bytes == 0, "%s",
+                      shown);
         if (parts.list[i].kind == PART_CALL) {
-            check_call(all, &parts.list[i], shown);
+            check_call(all, &parts.list[i], shown, strict);
             calls++;
         }
     }
@@ -204,7 +222,7 @@ START_TEST(test_formats)
             struct buf text;
             buf_init(&text, 1 << 20);
             if (wander(g, &text)) {
-                int n = read_back(all, format, &text);
+                int n = read_back(all, format, &text, true);
                 ck_assert_int_ge(n, 1);
                 ck_assert(kind == 0 || n == 1);
                 several += n > 1;
@@ -217,6 +235,125 @@ START_TEST(test_formats)
     printf("# %s: %d answers, %d with several calls\n", formats[_i], whole, several);
     ck_assert_int_gt(whole, 60);
     ck_assert_int_gt(several, 0);
+    grammars_free(&all);
+}
+END_TEST
+
+/* The token that the plan goes on with, of a random length, or any one of the mask. */
+static int choose(const uint32_t *bits, int n_allowed, const char **plan)
+{
+    size_t n = strlen(*plan);
+    for (int tries = 0; n > 0 && tries < 8; tries++) {
+        size_t len = tries < 4 ? 1 + below((unsigned)n) : 1;
+        int id = len > 1 ? tokenizer_find(tokenizer, *plan, len) : N_CONTROLS + (unsigned char)**plan;
+        if (id >= 0 && !tokenizer_is_eog(tokenizer, id) && ((bits[id / 32] >> (id % 32)) & 1)) {
+            *plan += len;
+            return id;
+        }
+    }
+    int pick = (int)below((unsigned)n_allowed), id = 0;
+    *plan = "";
+    while (!((bits[id / 32] >> (id % 32)) & 1) || pick-- > 0)
+        id++;
+    return id;
+}
+
+/* Text under a grammar where calls need not come: mostly of what the marks are made of, so that it often
+ * nearly is one. False: it became too long. */
+static bool wander_freely(struct grammar *g, const char *format, struct buf *out)
+{
+    const struct call_format *f = call_format_find(format);
+    const char *plan = "";
+    struct matcher *m;
+    uint32_t bits[N_VOCAB / 32 + 1];
+    int n_marks = 0;
+    while (f->begin[n_marks])
+        n_marks++;
+    ck_assert_int_eq(matcher_new(g, &m), 0);
+    for (int step = 0; step < 3000; step++) {
+        int k = matcher_mask(m, true, bits);
+        ck_assert_int_gt(k, 0);
+        if (matcher_may_end(m) && (k == 1 || below(30) == 0)) {
+            matcher_free(&m);
+            return true;
+        }
+        if (below(8) == 0)
+            plan = f->begin[below((unsigned)n_marks)];
+        if (below(30) == 0)
+            plan = "";
+        int id = choose(bits, k, &plan);
+        if (tokenizer_is_eog(tokenizer, id))
+            continue;
+        size_t n;
+        const char *s = tokenizer_token_bytes(tokenizer, id, &n);
+        ck_assert_int_eq(matcher_accept(m, id), 0);
+        ck_assert_int_eq(buf_append(out, s, n), 0);
+    }
+    matcher_free(&m);
+    return false;
+}
+
+/* Tools that are strict while calls may come: text is free, and a call that is read is one that is allowed. */
+START_TEST(test_free_text)
+{
+    char format[32];
+    struct grammars *all;
+    int whole = 0, calls = 0;
+    snprintf(format, sizeof(format), "%.*s", (int)strcspn(formats[_i], " "), formats[_i]);
+    ck_assert_int_eq(grammars_new(tokenizer, N_VOCAB, &limits, &all), 0);
+    struct grammar *g = compile_for(all, format, formats[_i], NULL, NULL, true);
+    for (int k = 0; k < 400; k++) {
+        struct buf text;
+        buf_init(&text, 1 << 20);
+        if (wander_freely(g, format, &text)) {
+            whole++;
+            calls += read_back(all, format, &text, false) > 0;
+        }
+        buf_done(&text);
+    }
+    grammar_put(&g);
+    printf("# %s: %d texts, %d with calls\n", formats[_i], whole, calls);
+    ck_assert_int_gt(whole, 40);
+    ck_assert_int_gt(calls, 0);
+    ck_assert_int_lt(calls, whole - 5);
+    grammars_free(&all);
+}
+END_TEST
+
+/* A text between calls and none: what the reader would take for a call of another form cannot be written. */
+START_TEST(test_free_text_marks)
+{
+    static const struct {
+        const char *format, *text;
+        bool allowed;
+    } cases[] = {
+        {"hermes", "a < b <tool_cal> is no call", true},
+        {"hermes", "<<tool_call>\n{\"name\": \"get\", \"arguments\": {\"city\":\"a\"}}\n</tool_call>", true},
+        {"hermes", "<tool_call>{\"name\"", false},
+        {"hermes", "<tool_call>\n{\"name\": \"other", false},
+        {"hermes", "x<tool_call>\n{\"name\": \"get\", \"arguments\": {\"n\":1", false},
+        {"hermes", "<tool_call>\n{\"name\": \"set_it\", \"arguments\": {\"n\":1}}\n</tool_call>", true},
+        {"qwen_coder", "so <function=get>", false},
+        {"qwen_coder", "so <tool_call>\n<function=set_it>\n<parameter=zz>\nany\n</parameter>\n</function>\n</tool_call>", true},
+        {"llama", "a {\"name\"", true},
+        {"llama", " \n{\"name\": \"set_it\", \"parameters\": {}}", true},
+        {"llama", "{\"x\"", false},
+        {"llama", "<|python_tag|>", false},
+        {"llama", "<|python_tag is this|>", true},
+        {"kimi", "<|tool_calls_section_begin|>", false}, /* as plain characters */
+        {"kimi", "<|tool_calls_section_beginning|>", true},
+    };
+    struct grammars *all;
+    ck_assert_int_eq(grammars_new(tokenizer, N_VOCAB, &limits, &all), 0);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct grammar *g = compile_for(all, cases[i].format, "", NULL, NULL, true);
+        struct matcher *m;
+        ck_assert_int_eq(matcher_new(g, &m), 0);
+        bool allowed = matcher_bytes(m, cases[i].text, strlen(cases[i].text)) == 0 && matcher_may_end(m);
+        ck_assert_msg(allowed == cases[i].allowed, "%s: %s", cases[i].format, cases[i].text);
+        matcher_free(&m);
+        grammar_put(&g);
+    }
     grammars_free(&all);
 }
 END_TEST
@@ -254,6 +391,8 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, test_formats, 0, (int)(sizeof(formats) / sizeof(*formats)));
     tcase_add_test(t, test_control_tokens);
+    tcase_add_loop_test(t, test_free_text, 0, (int)(sizeof(formats) / sizeof(*formats)));
+    tcase_add_test(t, test_free_text_marks);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);
