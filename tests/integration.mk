@@ -30,7 +30,7 @@ endif
 EXTRA_DIST += %D%/integration/systemd.py
 EXTRA_DIST += $(INTEGRATION_TESTS) \
 	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/npm.mjs %D%/integration/examples.mjs \
-	%D%/load/bench_http.mjs %D%/load/sharers.mjs %D%/load/stall.mjs %D%/load/soak.mjs %D%/load/README.md
+	%D%/load/bench_http.mjs %D%/load/sharers.mjs %D%/load/loop_cost.mjs %D%/load/stall.mjs %D%/load/soak.mjs %D%/load/README.md
 
 ## an hour with many clients; see tests/load/README.md
 soak: all
@@ -43,6 +43,12 @@ bench-sharers: latentd$(EXEEXT)
 	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' \
 	$(SHELL) $(top_srcdir)/tests/integration/run.sh $(top_srcdir)/tests/load/sharers.mjs
 .PHONY: bench-sharers
+
+## what a streamed token costs the loop
+bench-loop: latentd$(EXEEXT)
+	top_srcdir='$(abs_top_srcdir)' top_builddir='$(abs_top_builddir)' LATENT_TEST_TIMEOUT=1800 \
+	$(SHELL) $(top_srcdir)/tests/integration/run.sh $(top_srcdir)/tests/load/loop_cost.mjs
+.PHONY: bench-loop
 
 ## kill -9 during writes of the disk tier, fifty times instead of three
 check-kill: latentd$(EXEEXT)

@@ -177,7 +177,8 @@ static int32_t any_arguments(struct schema *c, int32_t at, const cJSON *tag)
 /* --- calls ------------------------------------------------------------------------------------------- */
 
 /* From the beginning of its opening mark, or where `open` is what is left of it. */
-static int32_t one_call(struct schema *c, int32_t from, const char *open, const cJSON *root, const cJSON *tool)
+static int32_t one_call(struct schema *c, int32_t from, const char *open, const cJSON *root,
+                        const cJSON *tool)
 {
     struct rules *b = c->b;
     const cJSON *s = schema_get(tool, "schema"), *tag = schema_get(root, "argument");

@@ -293,7 +293,7 @@ static bool wander_freely(struct grammar *g, const char *format, struct buf *out
     return false;
 }
 
-/* Tools that are strict while calls may come: text is free, and a call that is read is one that is allowed. */
+/* Tools that are strict while calls may come: text is free, and a call that is read is one that may be. */
 START_TEST(test_free_text)
 {
     char format[32];
@@ -328,13 +328,17 @@ START_TEST(test_free_text_marks)
         bool allowed;
     } cases[] = {
         {"hermes", "a < b <tool_cal> is no call", true},
-        {"hermes", "<<tool_call>\n{\"name\": \"get\", \"arguments\": {\"city\":\"a\"}}\n</tool_call>", true},
+        {"hermes", "<<tool_call>\n{\"name\": \"get\", \"arguments\": {\"city\":\"a\"}}\n</tool_call>",
+         true},
         {"hermes", "<tool_call>{\"name\"", false},
         {"hermes", "<tool_call>\n{\"name\": \"other", false},
         {"hermes", "x<tool_call>\n{\"name\": \"get\", \"arguments\": {\"n\":1", false},
         {"hermes", "<tool_call>\n{\"name\": \"set_it\", \"arguments\": {\"n\":1}}\n</tool_call>", true},
         {"qwen_coder", "so <function=get>", false},
-        {"qwen_coder", "so <tool_call>\n<function=set_it>\n<parameter=zz>\nany\n</parameter>\n</function>\n</tool_call>", true},
+        {"qwen_coder",
+         "so <tool_call>\n<function=set_it>\n<parameter=zz>\nany\n</parameter>\n"
+         "</function>\n</tool_call>",
+         true},
         {"llama", "a {\"name\"", true},
         {"llama", " \n{\"name\": \"set_it\", \"parameters\": {}}", true},
         {"llama", "{\"x\"", false},
