@@ -33,13 +33,30 @@ async function compare(model, golden, tolerance) {
     await d.kill()
 }
 
+/** Embeddings by both kinds of pooling, computed and with the prompt cached, beside those in float64. */
+async function embed(name, golden) {
+    const said = spawnSync(python, [path.join(top_srcdir, 'tests/reference/embedding.py'), data(name)])
+    assert.equal(said.status, 0, String(said.stderr))
+    const want = JSON.parse(said.stdout)
+    const d = await start({ args: ['--model', data(name)], set: { max_model_len: 128 } })
+    await d.post('/v1/completions', { prompt: golden.tokens, max_tokens: 1 })
+    for (const pooling of ['mean', 'last', 'mean']) {
+        const got = (await d.post('/v1/embeddings', { input: golden.tokens, pooling, encoding_format: 'float' })).data[0].embedding
+        assert.equal(got.length, want[pooling].length)
+        const apart = Math.sqrt(got.reduce((s, v, i) => s + (v - want[pooling][i]) ** 2, 0))
+        assert.ok(apart < 0.02, `${pooling}: ${apart} apart, of length 1`)
+    }
+    await d.kill()
+}
+
 for (const name of ['gqa', 'mla', 'mtla', 'cca', 'eg_mla', 'moas', 'mixed']) {
     const golden = JSON.parse(fs.readFileSync(path.join(data(name), 'golden.json')))
     await test(`${name}: the folder`, () => compare(data(name), golden, 0.05))
     if (!python) {
-        skip_test(`${name}: as GGUF`, 'there is no Python with NumPy')
+        skip_test(`${name}: embeddings, as GGUF`, 'there is no Python with NumPy')
         continue
     }
+    await test(`${name}: embeddings`, () => embed(name, golden))
     await test(`${name}: as GGUF`, async () => {
         const out = path.join(scratch, `family-${name}.gguf`)
         const made = spawnSync(python, [path.join(top_srcdir, 'tools/train/gguf.py'), data(name), '-', out])

@@ -468,7 +468,8 @@ class Model:
         s = self.config.get('kv_share_factor', 1)
         return i // s * s
 
-    def logits(self, tokens):
+    def hidden(self, tokens):
+        """What the last norm gives for each token."""
         c, w = self.config, self.tensors
         self.tokens = np.asarray(tokens)
         x, inputs = w['model.embed_tokens.weight'][self.tokens], {}
@@ -482,5 +483,8 @@ class Model:
             n = rms(x, w[at + 'post_attention_layernorm.weight'], self.eps)
             gate, up = n @ w[at + 'mlp.gate_proj.weight'].T, n @ w[at + 'mlp.up_proj.weight'].T
             x = x + (silu(gate) * up) @ w[at + 'mlp.down_proj.weight'].T
-        x = rms(x, w['model.norm.weight'], self.eps)
-        return x @ w['model.embed_tokens.weight' if c['tie_word_embeddings'] else 'lm_head.weight'].T
+        return rms(x, w['model.norm.weight'], self.eps)
+
+    def logits(self, tokens):
+        c, w = self.config, self.tensors
+        return self.hidden(tokens) @ w['model.embed_tokens.weight' if c['tie_word_embeddings'] else 'lm_head.weight'].T
