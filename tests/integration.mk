@@ -21,7 +21,7 @@ TESTS += $(INTEGRATION_TESTS)
 ## a service manager in Python's standard library: Node.js has no datagram sockets of the file system
 TEST_EXTENSIONS += .py
 PY_LOG_DRIVER = $(LOG_DRIVER)
-PY_LOG_COMPILER = python3
+PY_LOG_COMPILER = $(PYTHON3)
 TESTS += %D%/integration/man.sh
 EXTRA_DIST += %D%/integration/man.sh
 if HAVE_SYSTEMD
