@@ -6,14 +6,13 @@ san = address,undefined
 flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sanitize-recover=all \
 	-I$(top) -I. $(pkg_cflags) -DTPL_MAX_WORK=200000u
 
-# Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
-parts = base/ kvcache/ engine/model/ engine/tokenizer/ engine/grammar/ api/template api/json_ api/params api/structure api/messages api/anthropic_chat api/build \
-	api/ollama_chat api/responses_chat server/
-sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)*.c)) $(top)/engine/kernels/generic.c \
-	$(top)/engine/kernels/pack.c
+# All there is; the archive gives what the harnesses need. Kernels of instruction sets come as they are, uninstrumented.
+parts = base kvcache engine engine/model engine/tokenizer engine/grammar engine/attention engine/attention/family api server
+sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)/*.c)) \
+	$(patsubst %,$(top)/engine/kernels/%.c,generic pack pack_quants kern)
 # llhttp comes as source where the system has no library of it
 llhttp_objects = $(if $(llhttp),$(obj)/llhttp/llhttp.o $(obj)/llhttp/api.o $(obj)/llhttp/http.o)
-objects = $(patsubst $(top)/%.c,$(obj)/%.o,$(filter-out %/main.c,$(sources))) $(llhttp_objects)
+objects = $(patsubst $(top)/%.c,$(obj)/%.o,$(filter-out %/main.c %/page.c,$(sources))) $(llhttp_objects)
 programs = $(harnesses:%=$(obj)/fuzz_%)
 
 all: $(programs)
