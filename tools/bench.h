@@ -26,6 +26,7 @@ struct bench_options {
     struct bench_list levels, threads, batch, context, tokens, shared;
     int repeat, chunk;
     int cache_type; /* index into the choices of cache_type (server/conf.def) */
+    const char *text;   /* mode family: a file; NULL: no perplexity */
     const char *kernel; /* mode kernels: only this kernel or weight type; NULL: all */
     bool json, profile;
     int scheme; /* mode schemes: enum mla_scheme in hand */
@@ -77,7 +78,7 @@ double bench_prefill_seconds(const struct checkpoint *ck, double token_bytes, in
 struct bench_field {
     const char *key;
     const char *text; /* NULL: the number */
-    int64_t number;
+    double number;
 };
 
 struct bench_row {
@@ -110,7 +111,8 @@ enum bench_mode {
     MODE_SHARED,
     MODE_PREFILL,
     MODE_SERVE,
-    MODE_SCHEMES
+    MODE_SCHEMES,
+    MODE_FAMILY
 };
 
 /* Each reports its rows; errors through e. */
@@ -118,6 +120,8 @@ int bench_model_run(const struct bench_options *o, enum bench_mode mode, const c
                     const struct bench_machine *m, struct err *e) LATENT_MUST_CHECK;
 int bench_schemes_run(const struct bench_options *o, const struct bench_machine *m,
                       struct err *e) LATENT_MUST_CHECK;
+int bench_family_run(const struct bench_options *o, const struct bench_machine *m,
+                     struct err *e) LATENT_MUST_CHECK;
 int bench_serve_run(const struct bench_options *o, const struct bench_machine *m,
                     struct err *e) LATENT_MUST_CHECK;
 int bench_kernels_run(const struct bench_options *o, const struct bench_machine *m,

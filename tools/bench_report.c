@@ -120,7 +120,7 @@ static void row_text(const struct bench_row *r)
         if (f->text)
             snprintf(what + at, sizeof(what) - at, "%s ", f->text);
         else
-            snprintf(what + at, sizeof(what) - at, "%s %lld ", f->key, (long long)f->number);
+            snprintf(what + at, sizeof(what) - at, "%s %.6g ", f->key, f->number);
     }
     printf("%-8s %-54s %10.5g %s", r->mode, what, r->value, r->unit);
     if (r->max > 0)
@@ -150,7 +150,7 @@ void bench_report_row(const struct bench_row *r)
         if (r->fields[i].text)
             put_string(f, r->fields[i].text);
         else
-            fprintf(f, "%lld", (long long)r->fields[i].number);
+            fprintf(f, "%.9g", r->fields[i].number);
     }
     put_number(f, "value", r->value);
     if (r->max > 0) {

@@ -25,6 +25,8 @@ static const struct {
                              "            prompt tokens and --tokens out each"},
     [MODE_SCHEMES] = {"schemes", "decode in each scheme of latent attention (mla_scheme), with the\n"
                                  "            multiply-adds and bytes that each should take a step"},
+    [MODE_FAMILY] = {"family", "the models in the folder that --model names, in one table: cache bytes of a\n"
+                               "            token, perplexity on --text, decode behind --context, prefill"},
 };
 enum { N_MODES = sizeof(modes) / sizeof(modes[0]) };
 
@@ -93,6 +95,7 @@ static void usage(FILE *f)
             "  --cpu LEVEL (the best here)   --threads N (all that this process may use)\n\n"
             "  --cache-type %s (the first)   --chunk N (%d) prompt tokens of a step\n"
             "  --repeat N (5) measurements after a warm-up   --kernel NAME (all) kernel or weight type\n"
+            "  --text FILE for the perplexity of mode family\n"
             "  --profile   shares of products, attention and the rest of a step's time\n"
             "  --json      one object: machine, model, rows\n\n"
             "A row is the median, with least and most, beside its bound: the bytes that must be read once\n"
@@ -186,6 +189,8 @@ static void default_to(struct bench_list *l, int a, int b)
 
 static void fill_in(struct bench_options *o, enum bench_mode mode)
 {
+    if (mode == MODE_FAMILY && o->context.n == 0)
+        parse_list("context", "0,2048,8192", 0, MAX_TOKENS, &o->context);
     default_to(&o->context, mode == MODE_SERVE ? 256 : mode == MODE_KERNELS ? 16384 : 0, 0);
     default_to(&o->tokens, mode == MODE_PREFILL ? 512 : mode == MODE_SERVE ? 64 : 32, 0);
     default_to(&o->shared, mode == MODE_SHARED ? 1024 : 0, 0);
@@ -222,6 +227,7 @@ static int run_all(const struct bench_options *o, enum bench_mode mode, struct e
             r = mode == MODE_KERNELS ? bench_kernels_run(o, &m, e)
                 : mode == MODE_SERVE ? bench_serve_run(o, &m, e)
                 : mode == MODE_SCHEMES ? bench_schemes_run(o, &m, e)
+                : mode == MODE_FAMILY ? bench_family_run(o, &m, e)
                                      : bench_model_run(o, mode, modes[mode].name, &m, e);
         }
     return r;
@@ -236,6 +242,7 @@ int main(int argc, char **argv)
         {"tokens", 1, 0, 't'},  {"shared", 1, 0, 's'},     {"repeat", 1, 0, 'r'},
         {"threads", 1, 0, 'n'}, {"cache-type", 1, 0, 'y'}, {"cpu", 1, 0, 'u'},
         {"chunk", 1, 0, 'k'},   {"kernel", 1, 0, 'e'},     {"profile", 0, 0, 'p'},
+        {"text", 1, 0, 'x'},
         {"json", 0, 0, 'j'},    {"help", 0, 0, 'h'},       {"version", 0, 0, 'V'},
         {0, 0, 0, 0},
     };
@@ -257,6 +264,7 @@ int main(int argc, char **argv)
             o.chunk = one.v[0];
             break;
         case 'e': o.kernel = optarg; break;
+        case 'x': o.text = optarg; break;
         case 'p': o.profile = true; break;
         case 'j': o.json = true; break;
         case 'y': o.cache_type = parse_cache_type(optarg); break;
@@ -275,6 +283,10 @@ int main(int argc, char **argv)
     }
     if (mode != MODE_SHARED && o.shared.n > 0) {
         fprintf(stderr, "latent-bench: --shared belongs to mode shared\n");
+        return 1;
+    }
+    if (mode != MODE_FAMILY && o.text) {
+        fprintf(stderr, "latent-bench: --text belongs to mode family\n");
         return 1;
     }
     fill_in(&o, (enum bench_mode)mode);

@@ -1,6 +1,7 @@
 bin_PROGRAMS += latent-bench
 latent_bench_SOURCES = %D%/latent_bench.c %D%/bench.h %D%/bench_around.c %D%/bench_around.h \
-	%D%/bench_attention.c %D%/bench_cost.c %D%/bench_kernels.c %D%/bench_machine.c %D%/bench_model.c %D%/bench_report.c %D%/bench_serve.c \
+	%D%/bench_attention.c %D%/bench_cost.c %D%/bench_kernels.c %D%/bench_machine.c %D%/bench_model.c %D%/bench_rig.c %D%/bench_rig.h %D%/bench_family.c \
+	%D%/bench_report.c %D%/bench_serve.c \
 	%D%/bench_time.c %D%/bench_time.h %D%/peak.c %D%/peak.h
 latent_bench_LDADD = $(LIBS_ENGINE)
 
