@@ -13,12 +13,15 @@
 
 static const struct shape {
     const char *name;
-    int heads, dk, dv, batch;
+    int heads, dk, dv, batch, v_off; /* v_off: of the values in a row, behind the key or inside of it */
 } shapes[] = {
-    {"flash6", 20, 576, 512, 1},
-    {"flash6", 20, 576, 512, 16},
-    {"v3-heads", 128, 576, 512, 1},
-    {"minicpm3", 40, 288, 256, 1},
+    {"flash6", 20, 576, 512, 1, 0},
+    {"flash6", 20, 576, 512, 16, 0},
+    {"v3-heads", 128, 576, 512, 1, 0},
+    {"minicpm3", 40, 288, 256, 1, 0},
+    {"mha", 1, 128, 128, 1, 128},
+    {"gqa", 4, 128, 128, 1, 128},
+    {"mqa", 8, 64, 64, 1, 64},
 };
 
 static const enum tensor_type row_types[] = {TT_BF16, TT_I8, TT_F8_E4M3, TT_I4};
@@ -53,7 +56,7 @@ static void pass(const struct kernels *k)
                 .pages = a.pages, .page_tokens = PAGE_TOKENS, .first = t,
                 .n_rows = a.context - t < ATTN_PIECE ? a.context - t : ATTN_PIECE, .format = a.format,
                 .n_ahead = a.context - t < 2 * ATTN_PIECE ? 0 : ATTN_PIECE, .fetched = t > 0,
-                .dk = a.shape->dk, .dv = dv,
+                .dk = a.shape->dk, .dv = dv, .v_off = a.shape->v_off,
                 .n_groups = a.n_groups - g < ATTN_MAX_GROUPS ? a.n_groups - g : ATTN_MAX_GROUPS,
                 .q = a.q + (size_t)g * group_bytes, .limit = a.limit, .m = a.m2, .l = a.l2, .o = a.o2,
                 .o_stride = (size_t)dv, .scratch = a.scratch};
@@ -68,7 +71,7 @@ static void pass(const struct kernels *k)
 static void fill(const struct kernels *k)
 {
     const struct shape *s = a.shape;
-    float *x = bench_memory(((size_t)s->dk + 1024) * sizeof(float));
+    float *x = bench_memory(((size_t)a.format.elems + 1024) * sizeof(float));
     for (int t = 0; t < a.context; t++)
         k->row_store(&a.format, x + t % 1024, a.rows + (size_t)t * a.format.row_bytes);
     for (int g = 0; g < a.n_groups; g++) {
@@ -83,10 +86,11 @@ static void fill(const struct kernels *k)
 static void one(const struct shape *s, enum tensor_type type, const struct bench_machine *m, int context)
 {
     const struct kernels *k = kern_table(m->level);
-    int tail = type == TT_BF16 ? 0 : s->dk - s->dv, lanes = s->heads * s->batch;
+    int elems = s->v_off > 0 ? s->v_off + s->dv : s->dk;
+    int tail = type == TT_BF16 || s->v_off > 0 ? 0 : s->dk - s->dv, lanes = s->heads * s->batch;
     int n_pages = (context + PAGE_TOKENS - 1) / PAGE_TOKENS;
     a.shape = s;
-    a.format = (struct row_format){type, s->dk, tail, kern_row_bytes(type, s->dk, tail)};
+    a.format = (struct row_format){type, elems, tail, kern_row_bytes(type, elems, tail)};
     a.context = context;
     a.n_groups = (lanes + KERN_LANES - 1) / KERN_LANES;
     size_t padded = (size_t)a.n_groups * KERN_LANES, dv = (size_t)s->dv;
@@ -101,11 +105,11 @@ static void one(const struct shape *s, enum tensor_type type, const struct bench
     a.m2 = bench_memory(ATTN_MAX_GROUPS * KERN_LANES * sizeof(float));
     a.l2 = bench_memory(ATTN_MAX_GROUPS * KERN_LANES * sizeof(float));
     a.o2 = bench_memory(ATTN_MAX_GROUPS * KERN_LANES * dv * sizeof(float));
-    a.scratch = bench_memory(kern_attn_scratch_bytes(s->dk, s->dk, s->dv));
+    a.scratch = bench_memory(kern_attn_scratch_bytes(elems, s->dk, s->dv));
     for (int i = 0; i < n_pages; i++)
         a.pages[i] = a.rows + (size_t)i * page_bytes;
-    for (int i = 0; i < ATTN_MAX_GROUPS * KERN_LANES; i++)
-        a.limit[i] = ATTN_PIECE;
+    for (int i = 0; i < ATTN_MAX_GROUPS * KERN_LANES; i++) /* the last lanes of a single group may be empty */
+        a.limit[i] = a.n_groups > 1 || i < lanes ? ATTN_PIECE : 0;
     fill(k);
     double us = bench_microseconds(pass, k);
     double macs = (double)lanes * (s->dk + s->dv) * context;

@@ -2,7 +2,8 @@
  * that have it: on some (Zen 4 and later) twice as many products as in float32, on none fewer.
  *
  * A vector has a pair of elements of 16 columns: a row of a right operand as it lies. The pair of a left row
- * is broadcast. Eight left rows by up to three right operands are in registers. */
+ * is broadcast. Eight left rows by up to three right operands are in registers. Calls with few lanes go
+ * another way, avx512_narrow.h. */
 #include "config.h"
 
 #include "engine/kernels/attn_bf16_template.h"
@@ -114,9 +115,17 @@ static void value_products(struct call *c, int n, const unsigned char *weights, 
             values_of(c, weights, values, steps, resume, to + 2 * i, stride + 2 * i, lane);
 }
 
+#include "engine/kernels/avx512_narrow.h" /* it needs dot */
+
+static void attn_piece_any(const struct attn_piece *p)
+{
+    if (!attn_narrow(p))
+        attn_piece(p);
+}
+
 void kern__init_avx512_attention(struct kernels *t)
 {
     t->attn_pack = attn_pack;
-    t->attn_piece = attn_piece;
+    t->attn_piece = attn_piece_any;
     t->attn_bf16 = true;
 }
