@@ -19,6 +19,7 @@ libserver_a_SOURCES = \
 	%D%/reply.c \
 	%D%/metrics.c %D%/routes.c \
 	%D%/server.c %D%/server.h \
+	%D%/start.c %D%/start.h \
 	%D%/systemd.c \
 	%D%/watchdog.c \
 	%D%/tls.c %D%/tls.h
