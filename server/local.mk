@@ -4,6 +4,10 @@ libserver_a_SOURCES = \
 	%D%/access.c %D%/access.h \
 	%D%/access_log.c \
 	%D%/audit.c \
+	%D%/batch.c %D%/batch.h \
+	%D%/batch_file.c %D%/batch_file.h \
+	%D%/batch_ids.c %D%/batch_ids.h \
+	%D%/batch_progress.c %D%/batch_progress.h \
 	%D%/conf.c %D%/conf.def %D%/conf.h \
 	%D%/conn.c \
 	%D%/cors.c \
