@@ -5,6 +5,7 @@
  * where its body lies. Lines of output are scanned only: they can be larger than any tree may be. */
 #include "config.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -249,9 +250,10 @@ static long long number_in(const struct slice *o, const char *name)
 /* The text of a JSON string; NULL with 0 where it is null. */
 static int text_of(const struct slice *s, char **ret)
 {
+    errno = 0; /* the parser does not tell a mistake from a lack of memory; malloc does */
     cJSON *o = cJSON_ParseWithLength(s->at, s->n);
     const char *text = cJSON_GetStringValue(o);
-    int r = text || cJSON_IsNull(o) ? 0 : ERR_FORMAT;
+    int r = text || cJSON_IsNull(o) ? 0 : !o && errno == ENOMEM ? ERR_NOMEM : ERR_FORMAT;
     if (text && !(*ret = strdup(text)))
         r = ERR_NOMEM;
     cJSON_Delete(o);
