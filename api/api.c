@@ -274,6 +274,8 @@ struct template *api_chat_template(struct api *a, bool tools, struct err *e)
     }
     if (!*t)
         *e = *why;
+    if (why->code == ERR_NOMEM)
+        why->code = 0; /* the next request tries again */
     return *t;
 }
 

@@ -124,6 +124,42 @@ struct api_exchange *api_pin(struct api *a, const char *data, size_t n_bytes, bo
 /* Exchanges not yet ended. */
 int api_active(const struct api *a);
 
+/* --- batch.c: requests in a file, one a line, in the format of OpenAI's Batch API ------------------- */
+
+struct api_batch_line {
+    char *custom_id, *url; /* owned; NULL where it has none */
+    const char *body;      /* of the request, where it stands in the line */
+    size_t body_bytes;
+    const char *code;      /* what kind of mistake; NULL: none. Static */
+};
+/* What a line of input asks for. ERR_INVAL: it is no request, and `code` and custom_id are there all the same;
+ * ERR_NOMEM. api_batch_line_done also after a failure. Any thread. */
+int api_batch_read(const char *line, size_t n_bytes, struct api_batch_line *ret, struct err *e)
+    LATENT_MUST_CHECK;
+void api_batch_line_done(struct api_batch_line *l);
+
+/* A line of output, with its end: what the endpoint has answered, or (status 0) why it was not asked: `code`
+ * and a text. */
+struct api_batch_answer {
+    const char *id;         /* "batch_req_..." */
+    const char *custom_id;  /* NULL: not known */
+    const char *request_id;
+    int status;
+    const char *body;
+    size_t body_bytes;
+    const char *code, *message;
+    long long line;         /* of the input, where it was not asked */
+};
+int api_batch_write(const struct api_batch_answer *a, struct buf *out) LATENT_MUST_CHECK;
+
+/* What a line of output tells of a request. ERR_FORMAT: it is none. */
+struct api_batch_told {
+    char *custom_id; /* owned, or NULL */
+    int status;      /* 0: the endpoint was not asked */
+    long long line;
+};
+int api_batch_read_told(const char *line, size_t n_bytes, struct api_batch_told *ret) LATENT_MUST_CHECK;
+
 /* An OpenAI-style error body into `out`: {"error":{"message","type","param","code"}}. Also used by
  * the server for its own refusals, so that clients meet one shape. */
 int api_error_body(int status, const char *param, const char *message, struct buf *out);

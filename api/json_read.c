@@ -36,34 +36,39 @@ static bool only_space(const char *s, const char *end)
     return s == end;
 }
 
-int json_read(const char *text, size_t n_bytes, cJSON **ret, struct err *e)
+int json_read_as(const char *what, const char *text, size_t n_bytes, cJSON **ret, struct err *e)
 {
     const char *end = NULL;
     bool nul;
     if (n_bytes == 0)
-        return err_set(e, ERR_INVAL, "the body is empty; a JSON object is expected");
+        return err_set(e, ERR_INVAL, "%s is empty; a JSON object is expected", what);
     if (!utf8_valid(text, n_bytes))
-        return err_set(e, ERR_INVAL, "the body is not valid UTF-8");
+        return err_set(e, ERR_INVAL, "%s is not valid UTF-8", what);
     if (survey(text, n_bytes, &nul) > JSON_MAX_ITEMS)
-        return err_set(e, ERR_LIMIT, "the body holds more than %u values", JSON_MAX_ITEMS);
+        return err_set(e, ERR_LIMIT, "%s holds more than %u values", what, JSON_MAX_ITEMS);
     if (nul || memchr(text, 0, n_bytes))
-        return err_set(e, ERR_INVAL, "the body has a NUL character, which is not accepted");
+        return err_set(e, ERR_INVAL, "%s has a NUL character, which is not accepted", what);
     errno = 0; /* the parser does not tell a mistake from a lack of memory; malloc does */
     cJSON *o = cJSON_ParseWithLengthOpts(text, n_bytes, &end, 0);
     if (!o && errno == ENOMEM)
         return err_set(e, ERR_NOMEM, "out of memory");
     if (!o) {
         size_t at = end && end >= text && end <= text + n_bytes ? (size_t)(end - text) : 0;
-        return err_set(e, ERR_INVAL, "the body is not valid JSON at byte %zu", at);
+        return err_set(e, ERR_INVAL, "%s is not valid JSON at byte %zu", what, at);
     }
     if (!cJSON_IsObject(o) || !only_space(end, text + n_bytes)) {
         bool object = cJSON_IsObject(o);
         cJSON_Delete(o);
-        return err_set(e, ERR_INVAL, object ? "the body has text after its JSON object"
-                                            : "the body is not a JSON object");
+        return err_set(e, ERR_INVAL, object ? "%s has text after its JSON object" : "%s is not a JSON object",
+                       what);
     }
     *ret = o;
     return 0;
+}
+
+int json_read(const char *text, size_t n_bytes, cJSON **ret, struct err *e)
+{
+    return json_read_as("the body", text, n_bytes, ret, e);
 }
 
 const cJSON *json_get(const cJSON *o, const char *name)

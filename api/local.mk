@@ -5,6 +5,7 @@ libapi_a_SOURCES = \
 	%D%/anthropic.c %D%/anthropic_chat.c \
 	%D%/assistant.c %D%/assistant.h \
 	%D%/api.c %D%/api.h \
+	%D%/batch.c \
 	%D%/beam.c %D%/beam.h \
 	%D%/build.c %D%/build.h \
 	%D%/cache.c \

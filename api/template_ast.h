@@ -125,6 +125,7 @@ struct parser {
 
 void tpl__parse_fail(struct parser *p, int code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
+void tpl__parse_full(struct parser *p); /* the arena gave nothing */
 void *tpl__parse_alloc(struct parser *p, size_t n_bytes); /* never NULL: a spare one on failure */
 const struct str *tpl__parse_str(struct parser *p, const char *s, size_t n);
 bool tpl__at_op(const struct parser *p, const char *op);

@@ -84,7 +84,7 @@ static struct expr *parse_string(struct parser *p)
         n += t->n;
     char *d = arena_alloc(p->arena, n + 4), *begin = d;
     if (!d)
-        tpl__parse_fail(p, ERR_LIMIT, "the template is too large");
+        tpl__parse_full(p);
     for (; p->at->kind == TOK_STRING; p->at++) {
         const char *s = p->at->s, *end = s + p->at->n;
         while (s && s < end) {

@@ -2,6 +2,7 @@
  * template_expr.c. */
 #include "config.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +28,14 @@ void tpl__parse_fail(struct parser *p, int code, const char *fmt, ...)
     p->at = &p->end;
 }
 
+void tpl__parse_full(struct parser *p)
+{
+    if (errno == ENOMEM) /* since template_new began: the arena does not tell this from its own limit */
+        tpl__parse_fail(p, ERR_NOMEM, "out of memory");
+    else
+        tpl__parse_fail(p, ERR_LIMIT, "the template is too large");
+}
+
 void *tpl__parse_alloc(struct parser *p, size_t n_bytes)
 {
     static _Thread_local union {
@@ -39,7 +48,7 @@ void *tpl__parse_alloc(struct parser *p, size_t n_bytes)
     void *m = p->r ? NULL : arena_alloc(p->arena, n_bytes);
     if (m)
         return m;
-    tpl__parse_fail(p, ERR_LIMIT, "the template is too large");
+    tpl__parse_full(p);
     memset(&spare, 0, sizeof(spare));
     return &spare;
 }
@@ -49,7 +58,7 @@ const struct str *tpl__parse_str(struct parser *p, const char *s, size_t n)
     struct str *str = tpl__parse_alloc(p, sizeof(*str));
     char *copy = arena_strndup(p->arena, s, n);
     if (!copy) {
-        tpl__parse_fail(p, ERR_LIMIT, "the template is too large");
+        tpl__parse_full(p);
         n = 0;
     }
     *str = (struct str){copy ? copy : "", NULL, n};
@@ -427,6 +436,7 @@ int template_new(const char *text, size_t n_bytes, struct template **ret, struct
                              "the chat template has more than %u bytes", TPL_MAX_TEXT_BYTES);
     if (!utf8_valid(text, n_bytes) || memchr(text, 0, n_bytes))
         return err_set_param(e, ERR_FORMAT, "chat_template", "the chat template is not UTF-8 text");
+    errno = 0;
     struct template *t = calloc(1, sizeof(*t));
     char *normal = normal_lines(text, n_bytes, &n);
     if (t)

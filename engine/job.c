@@ -386,8 +386,11 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
     follow_thought(q, token);
     if (structured && req->grammar_after_thought && !q->thought_over)
         structured = false; /* a thought begins with it */
-    if (structured && matcher_accept(q->matcher, token) < 0) {
-        err_set(&e, ERR_LIMIT, "the text is too deep or too ambiguous for its grammar");
+    int accepted = structured ? matcher_accept(q->matcher, token) : 0;
+    if (accepted < 0) {
+        err_set(&e, accepted == ERR_NOMEM ? ERR_NOMEM : ERR_LIMIT,
+                accepted == ERR_NOMEM ? "out of memory for the grammar"
+                                      : "the text is too deep or too ambiguous for its grammar");
         seq_end(q, env, FINISH_ERROR, &e);
         return;
     }

@@ -4,6 +4,10 @@ libserver_a_SOURCES = \
 	%D%/access.c %D%/access.h \
 	%D%/access_log.c \
 	%D%/audit.c \
+	%D%/batch.c %D%/batch.h \
+	%D%/batch_file.c %D%/batch_file.h \
+	%D%/batch_ids.c %D%/batch_ids.h \
+	%D%/batch_progress.c %D%/batch_progress.h \
 	%D%/conf.c %D%/conf.def %D%/conf.h \
 	%D%/conn.c \
 	%D%/cors.c \
@@ -19,6 +23,7 @@ libserver_a_SOURCES = \
 	%D%/reply.c \
 	%D%/metrics.c %D%/routes.c \
 	%D%/server.c %D%/server.h \
+	%D%/start.c %D%/start.h \
 	%D%/systemd.c \
 	%D%/watchdog.c \
 	%D%/tls.c %D%/tls.h

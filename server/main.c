@@ -8,6 +8,7 @@
 
 #include "base/buf.h"
 #include "base/log.h"
+#include "server/batch.h"
 #include "server/conf.h"
 #include "server/keys.h"
 #include "server/server.h"
@@ -18,6 +19,7 @@ extern char **environ;
 
 static const char usage[] =
     "Usage: latentd [OPTION]...\n"
+    "       latentd batch [OPTION]... IN OUT\n"
     "Serves a language model with a compressed latent cache over HTTP.\n"
     "\n"
     "  --model PATH            GGUF file, first part of a split one, or Hugging Face folder;\n"
@@ -35,7 +37,26 @@ static const char usage[] =
     "\n"
     "Later settings win: defaults, FILE, the environment (LATENTD_KEY), then the command line.\n"
     "SIGTERM finishes what runs and ends; SIGHUP reads the configuration again.\n"
-    "Exit status: 0 clean end, 1 could not start, 2 requests were cut off at drain_timeout.\n";
+    "Exit status: 0 clean end, 1 could not start, 2 requests were cut off at drain_timeout.\n"
+    "latentd batch answers the requests of a file instead: latentd batch --help.\n";
+
+static const char batch_usage[] =
+    "Usage: latentd batch [OPTION]... IN OUT\n"
+    "Answers the requests in IN, one JSON object a line, into OUT, without a socket. Both have the format of\n"
+    "OpenAI's Batch API; - is standard input or output. What OUT answers already is not asked again: a run\n"
+    "that was ended goes on where it was.\n"
+    "\n"
+    "  --model PATH            GGUF file, first part of a split one, or Hugging Face folder;\n"
+    "                          without it, the model that is shipped\n"
+    "  --config FILE           read FILE: lines of key = value\n"
+    "  --threads N             compute threads (default: one a core)\n"
+    "  --cpu LEVEL             auto, generic, avx2, avx512, amx, neon\n"
+    "  --set KEY=VALUE         any key of the configuration\n"
+    "  --help\n"
+    "\n"
+    "SIGINT or SIGTERM lets the lines that run finish, at most drain_timeout; a second one ends at once.\n"
+    "Exit status: 0 every line is answered with 200, 1 could not start, read or write, 2 interrupted: run it\n"
+    "again, 3 all is done, but some lines were not answered with 200.\n";
 
 enum { OPT_MODEL = 256, OPT_LISTEN, OPT_CONFIG, OPT_THREADS, OPT_CPU, OPT_SET, OPT_CHECK, OPT_DEFAULTS,
        OPT_HASH, OPT_VERSION, OPT_HELP };
@@ -57,6 +78,8 @@ static const struct option options[] = {
 
 struct command {
     const char *config_file;
+    bool batch;
+    const char *in, *out; /* of a batch */
     bool check, defaults, hash;
     int n_set;
     struct {
@@ -76,6 +99,18 @@ static void add(struct command *cmd, const char *key, char *value)
 {
     cmd->set[cmd->n_set].key = key;
     cmd->set[cmd->n_set++].value = value;
+}
+
+/* What stands behind the options of a batch. */
+static int read_files(int n, char **files, struct command *cmd)
+{
+    if (cmd->listen.n_bytes || cmd->check || cmd->defaults || cmd->hash)
+        return usage_error("--listen, --check-config, --print-default-config and --hash-key are not for batch", "");
+    if (n != 2)
+        return usage_error("batch wants two files, IN and OUT", "");
+    cmd->in = files[0];
+    cmd->out = files[1];
+    return 1;
 }
 
 /* 1: go on; 0: done; -1: wrong. */
@@ -121,12 +156,14 @@ static int read_command(int argc, char **argv, struct command *cmd)
             puts("latentd " PACKAGE_VERSION);
             return 0;
         case OPT_HELP:
-            fputs(usage, stdout);
+            fputs(cmd->batch ? batch_usage : usage, stdout);
             return 0;
         default: /* getopt_long has told what is wrong */
             return usage_error("wrong options", "");
         }
     }
+    if (cmd->batch)
+        return read_files(argc - optind, argv + optind, cmd);
     return optind < argc ? usage_error("unexpected argument ", argv[optind]) : 1;
 }
 
@@ -211,7 +248,7 @@ static int run(struct server_config *cfg, struct command *cmd)
         return fflush(stdout) == 0 ? 0 : 1;
     }
     log_set_level((enum log_level)log_level_parse(cfg->log_level));
-    return server_run(cfg, reread, cmd);
+    return cmd->batch ? batch_run(cfg, cmd->in, cmd->out) : server_run(cfg, reread, cmd);
 }
 
 int main(int argc, char **argv)
@@ -224,7 +261,8 @@ int main(int argc, char **argv)
         return 1;
     }
     buf_init(&cmd.listen, 65536);
-    int go = read_command(argc, argv, &cmd);
+    cmd.batch = argc > 1 && !strcmp(argv[1], "batch");
+    int go = read_command(argc - cmd.batch, argv + cmd.batch, &cmd);
     if (go >= 0)
         status = go ? run(&cfg, &cmd) : 0;
     config_done(&cfg);

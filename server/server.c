@@ -5,24 +5,21 @@
  * its tokenizer until then. */
 #include "config.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 
 #include "base/clock.h"
 #include "base/log.h"
 #include "server/internal.h"
 #include "server/limits.h"
 #include "server/server.h"
+#include "server/start.h"
 
 #define TICK_MS 250
 #define POLL_NS (2 * NS_PER_MS)
 #define GRACE_NS NS_PER_SEC /* for requests whose connection stood when the drain began */
-#define TEMPLATE_MAX (1u << 20)
-#define MIB(n) ((double)(n) / 1048576.0)
 
 /* --- the end -------------------------------------------------------------------------------------- */
 
@@ -115,44 +112,6 @@ static void on_sighup(uv_signal_t *h, int number)
 
 /* --- loading -------------------------------------------------------------------------------------- */
 
-/* What was chosen, and whether the machine agrees with the table: that is told, never followed. */
-static void log_scheme(const struct scheme *c)
-{
-    if (c->expected.absorbed_ns <= 0)
-        return;
-    char what[64] = "absorbed";
-    if (c->block)
-        snprintf(what, sizeof(what), "decompressed in blocks of %d", c->block);
-    LOG_INFO("model",
-             "attention of prompts: %s; a query and key absorbed %.2f ns expected, %.2f "
-             "measured; decompressed "
-             "%.2f expected, %.2f measured",
-             what, c->expected.absorbed_ns, c->measured.absorbed_ns, c->expected.decompressed_ns,
-             c->measured.decompressed_ns);
-    if (c->measured.absorbed_ns > 0 &&
-        scheme_favours_decompressed(&c->measured) != scheme_favours_decompressed(&c->expected))
-        LOG_WARN("model", "this machine would do better with mla_scheme = %s",
-                 scheme_favours_decompressed(&c->measured) ? "decompressed" : "absorbed");
-}
-
-static void log_ready(const struct server *s)
-{
-    const struct engine_info *i = engine_info(s->engine);
-    LOG_INFO("model", "%s: %s, %s, %.1f M parameters in %s; %.1f MiB on disk, %.1f MiB in memory",
-             i->model_id, i->config.architecture, i->format, (double)i->n_params * 1e-6,
-             i->weight_types, MIB(i->file_bytes), MIB(i->weight_bytes));
-    LOG_INFO("model",
-             "kernels %s, %d threads; up to %d of %d tokens a sequence; "
-             "%llu in a cache of %.1f MiB, %.0f bytes each",
-             cpu_level_name(i->level), i->n_threads, i->max_model_len,
-             i->config.max_position_embeddings, (unsigned long long)i->n_pages * i->page_tokens,
-             MIB(i->cache_bytes), (double)i->page_bytes / (double)i->page_tokens);
-    if (i->tokenizer_warning)
-        LOG_WARN("model", "%s", i->tokenizer_warning);
-    log_scheme(&i->scheme);
-    LOG_INFO("server", "ready after %.2f s", i->load_seconds);
-}
-
 static void watch_load(struct server *s)
 {
     if (s->loaded || s->stopping || s->draining)
@@ -164,16 +123,13 @@ static void watch_load(struct server *s)
         close_all(s, 1);
     } else if (st == ENGINE_READY) {
         s->loaded = true;
-        log_ready(s);
+        start_log_ready(s->engine);
+        LOG_INFO("server", "ready after %.2f s", engine_info(s->engine)->load_seconds);
         listeners_start(s);
         systemd_ready();
         pins_start(s);
     } else {
-        int quarter = (int)(engine_load_progress(s->engine) * 4);
-        if (quarter > s->load_shown && quarter < 4) {
-            LOG_INFO("model", "loading: %d %%", quarter * 25);
-            s->load_shown = quarter;
-        }
+        start_log_loading(s->engine, &s->load_shown);
         systemd_loading((int)(engine_load_progress(s->engine) * 100));
     }
 }
@@ -209,68 +165,6 @@ static void on_wake(uv_async_t *h)
     }
 }
 
-static void wake(void *arg) /* engine thread */
-{
-    struct server *s = arg;
-    uv_async_send(&s->wake);
-}
-
-/* --- work off the loop ---------------------------------------------------------------------------- */
-
-struct offloaded {
-    uv_work_t req;
-    void (*work)(void *arg), (*done)(void *arg);
-    void *arg;
-};
-
-static void run_offloaded(uv_work_t *req)
-{
-    struct offloaded *o = req->data;
-    o->work(o->arg);
-}
-
-static void end_offloaded(uv_work_t *req, int status)
-{
-    struct offloaded *o = req->data;
-    (void)status; /* never cancelled */
-    o->done(o->arg);
-    free(o);
-}
-
-static void offload(void *host, void (*work)(void *arg), void (*done)(void *arg), void *arg)
-{
-    struct server *s = host;
-    struct offloaded *o = malloc(sizeof(*o));
-    if (o) {
-        *o = (struct offloaded){.work = work, .done = done, .arg = arg};
-        o->req.data = o;
-        if (uv_queue_work(&s->loop, &o->req, run_offloaded, end_offloaded) == 0)
-            return;
-        free(o);
-    }
-    work(arg); /* slower for the others, but right */
-    done(arg);
-}
-
-static void do_nothing(uv_work_t *req)
-{
-    (void)req;
-}
-
-static void did_nothing(uv_work_t *req, int status)
-{
-    (void)req;
-    (void)status;
-}
-
-/* libuv makes its threads with the first work, and ends the process when it cannot: that shall be now, not
- * when the first long text comes. */
-static void start_helpers(struct server *s)
-{
-    static uv_work_t first;
-    (void)uv_queue_work(&s->loop, &first, do_nothing, did_nothing);
-}
-
 /* --- the start ------------------------------------------------------------------------------------ */
 
 /* Every connection is a descriptor; the usual soft limit of 1024 is too few for max_connections. */
@@ -286,144 +180,17 @@ void server_raise_descriptors(const struct server_config *cfg)
     }
 }
 
-static int read_template(const char *path, char **ret, struct err *e)
-{
-    struct buf text;
-    char piece[4096];
-    size_t n;
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return err_set_param(e, ERR_IO, "chat_template", "chat_template %s: %s", path, strerror(errno));
-    buf_init(&text, TEMPLATE_MAX);
-    int r = 0;
-    while (r == 0 && (n = fread(piece, 1, sizeof(piece), f)) > 0)
-        r = buf_append(&text, piece, n);
-    if (r == 0 && ferror(f))
-        r = ERR_IO;
-    fclose(f);
-    if (r < 0) {
-        buf_done(&text);
-        return err_set_param(e, r, "chat_template", "chat_template %s: %s", path,
-                             r == ERR_LIMIT ? "more than 1 MiB" : err_name(r));
-    }
-    *ret = buf_take(&text, NULL);
-    if (!*ret && !(*ret = strdup("")))
-        return err_set(e, ERR_NOMEM, "out of memory");
-    return 0;
-}
-
-static enum mla_scheme mla_scheme(const char *name)
-{
-    return !strcmp(name, "absorbed")       ? MLA_ABSORBED
-           : !strcmp(name, "decompressed") ? MLA_DECOMPRESSED
-           : !strcmp(name, "reuse")        ? MLA_REUSE
-           : !strcmp(name, "recompute")    ? MLA_RECOMPUTE
-                                           : MLA_AUTO;
-}
-
-static enum prompt_products prompt_products(const char *name)
-{
-    return !strcmp(name, "int8") ? PRODUCTS_INT8 : !strcmp(name, "bf16") ? PRODUCTS_BF16 : PRODUCTS_AUTO;
-}
-
-static enum engine_cache_type cache_type(const char *name)
-{
-    return !strcmp(name, "f32")    ? ENGINE_CACHE_F32
-           : !strcmp(name, "int8") ? ENGINE_CACHE_INT8
-           : !strcmp(name, "fp8")  ? ENGINE_CACHE_FP8
-           : !strcmp(name, "int4") ? ENGINE_CACHE_INT4
-                                   : ENGINE_CACHE_BF16;
-}
-
-/* From any thread. */
-static void on_cache_log(void *arg, int level, const char *text)
-{
-    (void)arg;
-    log_write((enum log_level)level, "cache", "%s", text);
-}
-
-static int start_engine(struct server *s, struct err *e)
-{
-    const struct server_config *cfg = s->cfg;
-    int level = !strcmp(cfg->cpu, "auto") ? (int)cpu_detect() : cpu_level_parse(cfg->cpu);
-    if (level < 0 || !cpu_level_available((enum cpu_level)level))
-        return err_set_param(e, ERR_INVAL, "cpu", "cpu = %s: this machine has at most %s", cfg->cpu,
-                             cpu_level_name(cpu_detect()));
-    const struct engine_config ec = {
-        .model_path = cfg->model,
-        .model_id = *cfg->model_id ? cfg->model_id : NULL,
-        .level = (enum cpu_level)level,
-        .n_threads = (int)cfg->threads,
-        .pin_threads = cfg->pin_threads,
-        .cache_type = cache_type(cfg->cache_type),
-        .mla_scheme = mla_scheme(cfg->mla_scheme),
-        .mla_block = (int)cfg->mla_block,
-        .prompt_products = prompt_products(cfg->prompt_products),
-        .cache_bytes = (uint64_t)cfg->cache_size,
-        .cache_pinned = (int)cfg->cache_pinned,
-        .page_tokens = (uint32_t)cfg->page_tokens,
-        .max_model_len = (int)cfg->max_model_len,
-        .max_num_seqs = (int)cfg->max_num_seqs,
-        .max_num_batched_tokens = (int)cfg->max_num_batched_tokens,
-        .prefill_chunk = (int)cfg->prefill_chunk,
-        .max_queue_requests = (int)cfg->max_queue_requests,
-        .max_queue_tokens = cfg->max_queue_tokens,
-        .prefix_cache = cfg->prefix_cache,
-        .disk_path = *cfg->cache_disk_path ? cfg->cache_disk_path : NULL,
-        .disk_bytes = (uint64_t)cfg->cache_disk_size,
-        .disk_rate = (uint64_t)cfg->cache_disk_rate,
-        .disk_always = !strcmp(cfg->cache_disk_read, "always"),
-        .log = on_cache_log,
-        .max_step_ns = cfg->max_step_time * NS_PER_MS,
-        .max_priority_wait_ns = cfg->max_priority_wait * NS_PER_MS,
-        .park_bytes = (uint64_t)cfg->park_size,
-        .max_fair_keys = (int)cfg->max_fair_keys,
-        .grammar = {(size_t)cfg->grammar_max_size, (int)cfg->grammar_max_states,
-                    cfg->grammar_max_time * NS_PER_MS, (uint64_t)cfg->grammar_cache_size},
-        .metrics = s->metrics,
-        .wake = wake,
-        .wake_arg = s,
-    };
-    return engine_start(&ec, &s->engine, e);
-}
-
 struct api_config server_api_config(const struct server *s)
 {
-    const struct server_config *cfg = s->cfg;
-    return (struct api_config){
-        .engine = s->engine,
-        .metrics = s->metrics,
-        .model_id = *cfg->model_id ? cfg->model_id : NULL,
-        .chat_template = s->chat_template,
-        .max_seqs = (int)cfg->max_num_seqs,
-        .max_prompts = (int)cfg->max_prompts,
-        .max_n = (int)cfg->max_n,
-        .max_logprobs = (int)cfg->max_logprobs,
-        .max_stop = (int)cfg->max_stop,
-        .max_logit_bias = (int)cfg->max_logit_bias,
-        .max_prompt_bytes = (size_t)cfg->max_prompt_size,
-        .write_high_bytes = (size_t)cfg->write_high,
-        .write_low_bytes = (size_t)cfg->write_low,
-        .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
-        .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
-        .model_aliases = cfg->model_aliases,
-        .keepalive_ns = cfg->keepalive * NS_PER_MS,
-        .store_path = cfg->response_store_path,
-        .store_entries = (int)cfg->response_store_entries,
-        .store_bytes = (uint64_t)cfg->response_store_size,
-        .tool_parser = cfg->tool_parser,
-        .cache_by_key = !strcmp(cfg->cache_scope, "key"),
-        .strict = cfg->strict,
-        .admit = access_admit,
-        .offload = offload,
-        .host = (void *)(uintptr_t)s,
-    };
+    struct api_config ac =
+        start_api_config(s->cfg, s->engine, s->metrics, s->chat_template, (uv_loop_t *)(uintptr_t)&s->loop);
+    ac.admit = access_admit;
+    return ac;
 }
 
 static int start_api(struct server *s, struct err *e)
 {
-    const char *path = s->cfg->chat_template;
-    int r = *path ? read_template(path, &s->chat_template, e) : 0;
+    int r = start_template(s->cfg, &s->chat_template, e);
     const struct api_config ac = server_api_config(s);
     return r < 0 ? r : api_new(&ac, &s->api, e);
 }
@@ -487,7 +254,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
         free(s);
         return 1;
     }
-    start_helpers(s);
+    start_helpers(&s->loop);
     s->cfg = cfg;
     s->reread = reread;
     s->reread_arg = reread_arg;
@@ -514,7 +281,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     if (r == 0)
         r = pins_open(s, &e);
     if (r == 0)
-        r = start_engine(s, &e);
+        r = start_engine(cfg, s->metrics, &s->wake, &s->engine, &e);
     if (r == 0)
         r = start_api(s, &e);
     if (r < 0) {

@@ -3,6 +3,7 @@
 
 #include "engine/grammar/schema.h"
 
+#include <errno.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -525,14 +526,18 @@ static bool all_finite(const cJSON *j)
 cJSON *schema_parse(struct rules *b, const char *s, size_t n_bytes, const char *what)
 {
     const char *end = NULL;
+    errno = 0; /* the parser does not tell a mistake from a lack of memory; malloc does */
     cJSON *j = memchr(s, 0, n_bytes) ? NULL : cJSON_ParseWithLengthOpts(s, n_bytes, &end, 0);
+    bool no_memory = !j && errno == ENOMEM;
     while (j && end < s + n_bytes && strchr(" \t\r\n", *end))
         end++;
     if (j && end < s + n_bytes) {
         cJSON_Delete(j);
         j = NULL;
     }
-    if (!j)
+    if (no_memory)
+        rules_fail(b, ERR_NOMEM, "out of memory for the grammar");
+    else if (!j)
         rules_fail(b, ERR_INVAL, "the %s is not JSON", what);
     else if (has_nul(s, n_bytes))
         rules_fail(b, ERR_UNSUPPORTED, "the %s has the character \\u0000, which is not supported", what);

@@ -300,6 +300,58 @@ if (!only || only === 'many') await test('allocations fail: twelve requests at o
     assert.deepEqual(await t.stop(), { code: 0, signal: null })
 })
 
+// --- a batch ---------------------------------------------------------------------------------------------
+
+if (!only || only === 'batch') await test('allocations, reads and writes fail: a batch', async () => {
+    const lines = requests.filter(([, , , body]) => body && !body.stream && body.max_tokens !== -1).flatMap(([name, , url, body]) =>
+        url.startsWith('/v1/') ? [JSON.stringify({ custom_id: name, method: 'POST', url, body })] : [])
+    lines.push(JSON.stringify({ custom_id: 'wrong', method: 'GET', url: '/', body: {} }))
+    const input = lines.join('\n')
+    const out = own('out')
+    made.push(out)
+    /** Runs it, with the nth call failing once it has loaded; its exit status. */
+    const run = async (kind, at) => {
+        disarm()
+        const child = spawn(path.join(top_builddir, 'latentd'), ['batch', '--model', model, '--set', 'threads=1', '-', out],
+            { stdio: ['pipe', 'ignore', 'pipe'], env: { ...process.env, ...env } })
+        let text = '', end
+        child.stderr.on('data', (part) => (text += part))
+        child.stdin.on('error', () => {})
+        child.on('close', (code, signal) => (end = { code, signal }))
+        await until('it is loaded', () => /cache of/.test(text) || end, 30000)
+        if (kind) arm(kind, at)
+        child.stdin.end(input)
+        await until(`${kind} ${at}: it ends`, () => end, 30000)
+        if (at) disarm()
+        assert.equal(end.signal, null, `${kind} ${at}: ${text}`)
+        assert.ok(end.code !== 1 || /error batch: \S/.test(text), text)
+        return end.code
+    }
+    const answers = () => fs.readFileSync(out, 'utf8').split('\n').filter(Boolean).map((l) => JSON.parse(l))
+    fs.rmSync(out, { force: true })
+    assert.equal(await run('alloc', 0), 3)
+    const count = get('seen')
+    const want = new Map(answers().map((l) => [l.custom_id, l]))
+    assert.equal(want.size, lines.length)
+    const told = { 1: 0, 3: 0 }
+    const plan = [...turns(count).map((at) => ['alloc', at]), ...[1, 2, 3].map((at) => ['read', at]), ...[1, 2, lines.length].map((at) => ['write', at])]
+    for (const [kind, at] of plan) {
+        fs.rmSync(out, { force: true })
+        const code = await run(kind, at)
+        assert.ok(code in told, `${kind} ${at}: ${code}`)
+        told[code]++
+        const first = answers().length
+        assert.ok(code === 1 || first === lines.length)
+        assert.equal(await run(), 3, `after ${kind} ${at}`)
+        const last = new Map(answers().map((l) => [l.custom_id, l])) // one that failed may have two
+        for (const [id, l] of want) {
+            assert.equal(last.get(id)?.response?.status_code, l.response?.status_code, `${kind} ${at}: ${JSON.stringify(last.get(id))}`)
+            equal(JSON.stringify(last.get(id)?.response?.body ?? null), JSON.stringify(l.response?.body ?? null), `${kind} ${at}: ${id}`)
+        }
+    }
+    note(`batch: ${count} allocations, ${plan.length} calls failed in turn: ${told[3]} went on, ${told[1]} ended`)
+})
+
 // --- while it starts ---------------------------------------------------------------------------------------
 
 const oracle = await (async () => {

@@ -21,10 +21,11 @@ check() { # NAME FILE: passes when nothing was found
     fi
 }
 
-for page in latentd.8 latent-convert.1 latent-bench.1; do
-    program=${page%.*}
+for page in latentd.8 latentd-batch.1 latent-convert.1 latent-bench.1; do
+    program=${page%.*} batch=
+    [ "$program" != latentd-batch ] || { program=latentd batch=batch; }
     # --help itself is told by the page and by not every --help
-    "$build/$program" --help | grep -oE -e '--[a-z][a-z-]+' | sort -u | grep -vxE -e '--(help|version)' >"$work/help"
+    "$build/$program" $batch --help | grep -oE -e '--[a-z][a-z-]+' | sort -u | grep -vxE -e '--(help|version)' >"$work/help"
     sed 's/\\-/-/g' "$man/$page" | grep -oE -e '--[a-z][a-z-]+' | sort -u | grep -vxE -e '--(help|version)' >"$work/page"
     diff "$work/help" "$work/page" >"$work/found" || true
     [ -s "$work/help" ] || echo "no options in --help" >>"$work/found"
