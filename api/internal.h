@@ -12,6 +12,8 @@
 
 #define API_MAX_ANSWER_BYTES (256u << 20) /* text of one answer that is not streamed */
 
+struct resumables;
+struct resumable;
 struct store;
 
 struct api {
@@ -22,6 +24,7 @@ struct api {
     struct err chat_error[2]; /* why there is none */
     uint64_t id_seed, id_count;
     struct store *store; /* of responses */
+    struct resumables *resumables;
     int64_t started_s;   /* wall clock */
 };
 
@@ -166,6 +169,8 @@ struct api_exchange {
     int64_t created, received_ns;
     uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
     int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
+    int told_tokens; /* of the completion: those in the facts of replies that this one has taken the place of */
+    struct resumable *resumable; /* NULL: the stream ends with its connection */
     int64_t ttft_ns, written_ns;
     bool thinks, thought_begun; /* chats: thoughts are looked for; the prompt begins one */
     int32_t think_id, unthink_id; /* -1: no such token */
@@ -202,6 +207,10 @@ void make_id(struct api *a, const char *prefix, char *dst, size_t n);
 /* --- deliver.c ------------------------------------------------------------------------------------ */
 
 void stream_begin(struct api_exchange *x);
+/* Begins an event stream. location: where it can be resumed, or NULL. */
+void stream_headers(const struct reply *r, const char *location);
+/* Pauses what is generated faster than it is read, and lets it go on. */
+void exchange_pressure(struct api_exchange *x);
 /* Sends what is in w and empties it. */
 void stream_write(struct api_exchange *x, struct jw *w);
 /* Ends with an error after the beginning. */
@@ -239,6 +248,13 @@ void api__free_exchanges(struct api *a);
 void write_arguments(const struct part *p, struct jw *w);
 
 /* --- endpoints ------------------------------------------------------------------------------------ */
+
+/* ?name=value of the query, or NULL; static. */
+const char *query_value(const struct api_request *req, const char *name);
+
+struct api_exchange *handle_stream_get(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_stream_delete(struct api *a, const struct api_request *req,
+                                          const struct reply *r);
 
 struct api_exchange *handle_completions(struct api *a, const struct api_request *req,
                                         const struct reply *r);

@@ -59,6 +59,8 @@ struct params {
     int dimensions;             /* 0: not said */
     bool truncate;              /* Ollama: what is too long is cut */
     bool raw;                   /* Ollama: no template */
+    bool resumable;             /* the stream outlives its connection */
+    bool background;            /* Responses: the same, in OpenAI's words */
     bool store;                 /* Responses: keep it */
     const char *instructions, *previous; /* NULL: none */
     int n_items_before;         /* of the responses before */

@@ -152,6 +152,7 @@ const char *handler_name(const char *path)
         return r->name;
     return !strncmp(path, "/v1/models/", 11)      ? "models"
            : !strncmp(path, "/v1/responses/", 14) ? "responses"
+           : !strncmp(path, "/v1/streams/", 12)   ? "streams"
                                                   : "other";
 }
 

@@ -55,6 +55,7 @@ static void check_grace(struct server *s)
             return;
     s->grace_until_ns = 0;
     engine_drain(s->engine);
+    api_drain(s->api);
     for (struct conn *c = s->conns, *next; c; c = next) {
         next = c->next;
         conn_drain(c, false);
@@ -407,6 +408,10 @@ struct api_config server_api_config(const struct server *s)
         .request_timeout_ns = cfg->request_timeout * NS_PER_MS,
         .max_queue_ns = cfg->max_queue_time * NS_PER_MS,
         .model_aliases = cfg->model_aliases,
+        .stream_window = (size_t)cfg->stream_window,
+        .stream_memory = (uint64_t)cfg->stream_memory,
+        .stream_absence_ns = cfg->stream_absence * NS_PER_MS,
+        .stream_kept_ns = cfg->stream_kept * NS_PER_MS,
         .keepalive_ns = cfg->keepalive * NS_PER_MS,
         .store_path = cfg->response_store_path,
         .store_entries = (int)cfg->response_store_entries,

@@ -70,7 +70,7 @@ const together = {
     thinking_token_budget: null, logprobs: {}, model: null, prompt: null, dimensions: null, num_predict: {}, content: null, input: null,
     grammar: null, guided_grammar: null, guided_regex: null, guided_json: null, json_schema: null, guided_choice: null, response_format: null,
     structured_outputs: null, format: null, text: null,
-    name: null, previous_response_id: null, timeout: null, max_queue_time: null, add_generation_prompt: {}, prompt_logprobs: {}, id: null,
+    name: null, previous_response_id: null, background: { stream: true }, timeout: null, max_queue_time: null, add_generation_prompt: {}, prompt_logprobs: {}, id: null,
 }
 
 await test('every field is accepted and refused as its range says', async () => {
