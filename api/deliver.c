@@ -227,6 +227,7 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
         else
             c->parts.err = ERR_NOMEM;
     }
+    c->prompt->cached_tokens = ev->cached_tokens;
     if (ev->choice == 0) {
         x->prompt_tokens += ev->prompt_tokens;
         x->cached_tokens += ev->cached_tokens;
@@ -294,7 +295,7 @@ static bool must_pause(const struct api_exchange *x)
     size_t low = cfg->write_low_bytes, high = cfg->write_high_bytes;
     if (resumable_absent(x))
         return resumable_crowded(x);
-    if (x->resumable && high > cfg->stream_window / 4) /* what is sent and not read yet must be in the window */
+    if (x->resumable && high > cfg->stream_window / 4) /* the window must hold what is not read yet */
         high = cfg->stream_window / 4;
     return x->reply.ops->queued_bytes(x->reply.host) > (x->paused && low < high ? low : high);
 }

@@ -91,6 +91,7 @@ struct prompt {
     struct jw logprobs;     /* prompt_logprobs: what is in the list */
     long offset;            /* characters of the prompt told so far */
     uint64_t request_id;
+    int cached_tokens;      /* as its last choice that ended found it */
     int n_live;             /* choices without their final event */
 };
 
@@ -169,7 +170,7 @@ struct api_exchange {
     int64_t created, received_ns;
     uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
     int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
-    int told_tokens; /* of the completion: those in the facts of replies that this one has taken the place of */
+    int told_tokens; /* of the completion, in the facts of replies before this one */
     struct resumable *resumable; /* NULL: the stream ends with its connection */
     int64_t ttft_ns, written_ns;
     bool thinks, thought_begun; /* chats: thoughts are looked for; the prompt begins one */
@@ -222,6 +223,8 @@ void sse_closing(struct api_exchange *x, struct jw *w);
 void write_usage(const struct api_exchange *x, struct jw *w);
 /* Text of a token in log-probabilities: "token_id:N" or its bytes. */
 void write_token(const struct api_exchange *x, struct jw *w, int32_t id);
+/* "token":...,"logprob":...,"bytes":[...] */
+void write_token_logprob(const struct api_exchange *x, struct jw *w, int32_t id, float logprob);
 /* Characters that a token's bytes add. */
 long token_chars(const struct api_exchange *x, int32_t id);
 const char *finish_name(enum finish_reason f);
@@ -258,6 +261,8 @@ struct api_exchange *handle_stream_delete(struct api *a, const struct api_reques
 
 struct api_exchange *handle_completions(struct api *a, const struct api_request *req,
                                         const struct reply *r);
+struct api_exchange *handle_native(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_infill(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_chat(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_response_get(struct api *a, const struct api_request *req, const struct reply *r);
@@ -308,6 +313,10 @@ int set_prompts(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 bool infill_possible(const struct tokenizer *t);
 int infill_prompt(struct prompt *pr, const struct tokenizer *t, const char *suffix,
                   struct err *e) LATENT_MUST_CHECK;
+/* The same from input_prefix, prompt, input_suffix and input_extra: other files, where the model has tokens
+ * for them in its form, else as plain text before all. At most max_bytes together. */
+int infill_files(struct prompt *pr, const struct tokenizer *t, const struct params *p, size_t max_bytes,
+                 struct err *e) LATENT_MUST_CHECK;
 /* Checks messages and brings them into the form of templates, in place. ERR_INVAL and ERR_LIMIT name the
  * field: "messages[2].role". */
 int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;

@@ -22,7 +22,7 @@ libapi_a_SOURCES = \
 	%D%/json_read.c %D%/json_read.h \
 	%D%/json_write.c %D%/json_write.h \
 	%D%/messages.c \
-	%D%/infill.c \
+	%D%/infill.c %D%/native.c \
 	%D%/ollama.c %D%/ollama_chat.c \
 	%D%/openapi.c %D%/routes.h %D%/props.c %D%/page.c \
 	%D%/params.c %D%/params.h \

@@ -62,7 +62,8 @@ static void reply_running(struct api_exchange *x, const struct reply *r, const c
 static void not_streamed(const struct reply *r)
 {
     reply_error_full(r, 400, "unsupported", "stream",
-                     "this response was not asked for as a resumable stream, or is kept as one no more", 0, NULL);
+                     "this response was not asked for as a resumable stream, or is kept as one no more", 0,
+                     NULL);
 }
 
 static void reply_text(const struct reply *r, const char *text)

@@ -46,8 +46,8 @@ int resumables_new(struct api *a, struct err *e)
     all->m_absent = metrics_gauge(m, "latentd_resumable_streams_absent",
                                   "Of them, those that are generated without a client.", NULL);
     all->m_bytes = metrics_gauge(m, "latentd_resumable_stream_bytes", "Bytes kept of their events.", NULL);
-    all->m_resumed = metrics_counter(m, "latentd_streams_resumed_total", "Streams that a client came back to.",
-                                     NULL);
+    all->m_resumed = metrics_counter(m, "latentd_streams_resumed_total",
+                                     "Streams that a client came back to.", NULL);
     all->m_expired = metrics_counter(m, "latentd_streams_expired_total",
                                      "Streams cancelled because no client came back.", NULL);
     all->m_dropped = metrics_counter(m, "latentd_stream_resumptions_refused_total",
@@ -380,14 +380,14 @@ bool resume(struct api *a, const char *id, const char *after, const struct api_r
     if (!s)
         return false;
     if (number_after(after, &from) < 0 || from > s->next) {
-        snprintf(text, sizeof(text), "this is no number of an event that this stream has had: they are 0 to %lld",
-                 s->next - 1);
+        snprintf(text, sizeof(text),
+                 "this is no number of an event that this stream has had: they are 0 to %lld", s->next - 1);
         reply_error_full(r, 400, NULL, "starting_after", text, 0, NULL);
         return true;
     }
     if (from < s->first) {
-        snprintf(text, sizeof(text), "event %lld of this stream is not kept any more; the oldest is %lld", from,
-                 s->first);
+        snprintf(text, sizeof(text), "event %lld of this stream is not kept any more; the oldest is %lld",
+                 from, s->first);
         metric_add(a->resumables->m_dropped, 1);
         reply_error_full(r, 410, "events_gone", "starting_after", text, 0, NULL);
         return true;

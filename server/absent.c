@@ -1,5 +1,5 @@
-/* server/absent.c - the place of a client that has left its stream, until it comes back or the stream ends: what is
- * generated counts for the key as if it were there. */
+/* server/absent.c - the place of a client that has left its stream, until it comes back or the stream ends:
+ * what is generated counts for the key as if it were there. */
 #include "config.h"
 
 #include <stdlib.h>
