@@ -72,7 +72,8 @@ static void check_ids(const struct tokenizer *t, const char *prompt, const char 
 static void check_files(const struct tokenizer *t, const char *extra, const char *want)
 {
     cJSON *prompt = cJSON_CreateString("c"), *files = extra ? cJSON_Parse(extra) : NULL;
-    const struct params p = {.prompt = prompt, .input_prefix = "ab", .input_suffix = "d", .input_extra = files};
+    const struct params p = {
+        .prompt = prompt, .input_prefix = "ab", .input_suffix = "d", .input_extra = files};
     struct prompt pr = {0};
     struct err e = {0};
     ck_assert_msg(infill_files(&pr, t, &p, 1000, &e) == 0, "%s", e.text);
