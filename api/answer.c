@@ -73,6 +73,21 @@ void write_token(const struct api_exchange *x, struct jw *w, int32_t id)
     jw_token_text(w, s, n);
 }
 
+void write_token_logprob(const struct api_exchange *x, struct jw *w, int32_t id, float logprob)
+{
+    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    size_t n = 0;
+    const char *s = t ? tokenizer_token_bytes(t, id, &n) : "";
+    jw_raw(w, "\"token\":");
+    write_token(x, w, id);
+    jw_raw(w, ",\"logprob\":");
+    jw_float(w, logprob);
+    jw_raw(w, ",\"bytes\":[");
+    for (size_t i = 0; i < n; i++)
+        jw_printf(w, "%s%d", i ? "," : "", (unsigned char)s[i]);
+    jw_raw(w, "]");
+}
+
 long token_chars(const struct api_exchange *x, int32_t id)
 {
     const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;

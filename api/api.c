@@ -9,6 +9,7 @@
 #include <sys/random.h>
 
 #include "api/internal.h"
+#include "api/resume.h"
 #include "api/routes.h"
 #include "api/store.h"
 #include "base/clock.h"
@@ -359,6 +360,10 @@ const struct route api_routes[] = {
      "forgets a response"},
     {"/v1/responses/", HTTP_M_POST, handle_response_cancel, 0, NULL, NULL, NULL,
      "/v1/responses/{id}/cancel", "ends a response that is being generated"},
+    {"/v1/streams/", HTTP_M_GET, handle_stream_get, 0, NULL, NULL, SSE, "/v1/streams/{id}",
+     "a resumable stream, from the event after Last-Event-ID or ?starting_after"},
+    {"/v1/streams/", HTTP_M_DELETE, handle_stream_delete, 0, NULL, NULL, NULL, "/v1/streams/{id}",
+     "ends a resumable stream"},
     {"/v1/messages", HTTP_M_POST, handle_messages, IN_MESSAGES, "\"messages\",\"max_tokens\"", SSE, NULL,
      "/v1/messages", "Anthropic's messages"},
     {"/v1/messages/count_tokens", HTTP_M_POST, handle_count_tokens, IN_COUNT, "\"messages\"", NULL, NULL,
@@ -390,6 +395,12 @@ const struct route api_routes[] = {
     {"/api/show", HTTP_M_POST, handle_ollama_show, IN_SHOW, "\"model\"", NULL, NULL, "/api/show",
      "facts of the model"},
     {"/api/version", HTTP_M_GET, handle_ollama_version, 0, NULL, NULL, NULL, "/api/version", "the version"},
+    {"/completion", HTTP_M_POST, handle_native, IN_NATIVE, "\"prompt\"", SSE, NULL, "/completion",
+     "llama-server's completions"},
+    {"/completions", HTTP_M_POST, handle_native, IN_NATIVE, "\"prompt\"", SSE, NULL, "/completions",
+     "the same"},
+    {"/infill", HTTP_M_POST, handle_infill, IN_INFILL, "\"input_prefix\",\"input_suffix\"", SSE, NULL,
+     "/infill", "llama-server's filling in of the middle, for models with tokens for it"},
     {"/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/tokenize", "text to ids"},
     {"/v1/tokenize", HTTP_M_POST, handle_tokenize, IN_TOKENIZE, NULL, NULL, NULL, "/v1/tokenize",
      "the same"},
@@ -493,8 +504,11 @@ int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
     if (getrandom(&a->id_seed, sizeof(a->id_seed), GRND_NONBLOCK) != sizeof(a->id_seed))
         a->id_seed = (uint64_t)clock_wall_ns();
     a->started_s = clock_wall_ns() / NS_PER_SEC;
-    int r = store_open(cfg->store_path, cfg->store_entries, cfg->store_bytes, &a->store, e);
+    int r = resumables_new(a, e);
+    if (r == 0)
+        r = store_open(cfg->store_path, cfg->store_entries, cfg->store_bytes, &a->store, e);
     if (r < 0) {
+        resumables_free(a);
         free(a);
         return r;
     }
@@ -508,6 +522,7 @@ void api_free(struct api **ap)
     *ap = NULL;
     if (!a)
         return;
+    resumables_free(a);
     api__free_exchanges(a);
     template_free(&a->chat[0]);
     template_free(&a->chat[1]);

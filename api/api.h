@@ -31,6 +31,10 @@ struct api_config {
     size_t write_low_bytes;     /* ... and resumed below */
     int64_t request_timeout_ns, max_queue_ns; /* for requests that ask for none, and the most; 0: none */
     const char *model_aliases;  /* further names of the model, separated by commas; NULL or "": none */
+    size_t stream_window;       /* bytes of events kept of a resumable stream; 0: none can be resumed */
+    uint64_t stream_memory;     /* ... of all of them */
+    int64_t stream_absence_ns;  /* for which such a stream goes on without a client; 0: not at all */
+    int64_t stream_kept_ns;     /* for which one that is over is kept */
     int64_t keepalive_ns;       /* silence of a stream after which it says that it lives; 0: never */
     const char *store_path;     /* SQLite file of finished responses; NULL or "": in memory */
     int store_entries;          /* responses kept */
@@ -65,6 +69,7 @@ struct api_request {
     const char *path;   /* decoded, without query; NUL-terminated */
     const char *query;  /* "" when none */
     const char *content_type; /* "" when none */
+    const char *last_event_id; /* of an event stream; "" when none */
     const char *body;   /* valid until api_handle returns */
     size_t body_bytes;
     uint64_t client;    /* whose it is, for fairness: a hash; 0: nobody's in particular */
@@ -104,6 +109,11 @@ struct api_exchange *api_handle(struct api *a, const struct api_request *req,
                                 const struct api_reply_ops *ops, void *reply);
 void api_exchange_writable(struct api_exchange *x); /* queued output fell; may resume */
 void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, free; no more ops */
+/* The client is gone. true: its stream can be resumed and goes on, with this reply in the place of the
+ * client's; whatever is written there is lost, end comes once. false: api_exchange_gone must follow. */
+bool api_exchange_leave(struct api_exchange *x, const struct api_reply_ops *ops, void *reply);
+/* Nobody can come back any more: streams without client are cancelled. */
+void api_drain(struct api *a);
 /* What is known so far of a request that has not ended. */
 void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *facts);
 /* Takes all waiting engine events. The server calls it when the engine's wake arrives. */

@@ -19,17 +19,8 @@ static void head(const struct api_exchange *x, const char *object, struct jw *w)
 
 static void write_one(const struct api_exchange *x, struct jw *w, int32_t id, float logprob)
 {
-    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
-    size_t n = 0;
-    const char *s = t ? tokenizer_token_bytes(t, id, &n) : "";
-    jw_raw(w, "{\"token\":");
-    write_token(x, w, id);
-    jw_raw(w, ",\"logprob\":");
-    jw_float(w, logprob);
-    jw_raw(w, ",\"bytes\":[");
-    for (size_t i = 0; i < n; i++)
-        jw_printf(w, "%s%d", i ? "," : "", (unsigned char)s[i]);
-    jw_raw(w, "]");
+    jw_raw(w, "{");
+    write_token_logprob(x, w, id, logprob);
 }
 
 static void logprob(struct api_exchange *x, struct jw lp[4], int n_lp, long offset,

@@ -7,33 +7,53 @@
 
 #include "api/beam.h"
 #include "api/internal.h"
+#include "api/resume.h"
 #include "base/clock.h"
 
 #define CHUNK_BYTES (4u << 20)
 
 /* --- streams --------------------------------------------------------------------------------------- */
 
+static void send_events(struct api_exchange *x, const char *data, size_t n_bytes)
+{
+    if (x->resumable)
+        resumable_write(x, data, n_bytes);
+    else
+        x->reply.ops->write(x->reply.host, data, n_bytes);
+}
+
 void stream_write(struct api_exchange *x, struct jw *w)
 {
     if (w->err)
         x->lost = w->err;
     else if (w->b.n_bytes && !x->lost) { /* nothing comes behind a gap */
-        x->reply.ops->write(x->reply.host, w->b.data, w->b.n_bytes);
+        send_events(x, w->b.data, w->b.n_bytes);
         x->written_ns = clock_now_ns();
     }
     jw_reset(w);
 }
 
-void stream_begin(struct api_exchange *x)
+static void headers(const struct reply *r, const char *type, const char *location)
 {
-    const struct api_header headers[] = {
-        {"Content-Type", x->ops->stream_type ? x->ops->stream_type : "text/event-stream; charset=utf-8"},
+    const struct api_header list[] = {
+        {"Content-Type", type ? type : "text/event-stream; charset=utf-8"},
         {"Cache-Control", "no-cache"},
         {"X-Accel-Buffering", "no"},
+        {"Content-Location", location},
     };
+    r->ops->begin(r->host, 200, list, location ? 4 : 3, -1);
+}
+
+void stream_headers(const struct reply *r, const char *location)
+{
+    headers(r, NULL, location);
+}
+
+void stream_begin(struct api_exchange *x)
+{
     x->begun = true;
     x->written_ns = clock_now_ns();
-    x->reply.ops->begin(x->reply.host, 200, headers, 3, -1);
+    headers(&x->reply, x->ops->stream_type, x->resumable ? resumable_path(x) : NULL);
     if (x->ops->opening) {
         jw_reset(&x->out);
         x->ops->opening(x, &x->out);
@@ -67,7 +87,7 @@ void stream_fail(struct api_exchange *x, const struct err *e)
         const char *text = x->ops->stream_type ? "{\"error\":\"out of memory\"}\n"
                            : x->ops->failed    ? failed_event
                                                : failed_data;
-        x->reply.ops->write(x->reply.host, text, strlen(text));
+        send_events(x, text, strlen(text));
     }
     exchange_end(x);
 }
@@ -207,6 +227,7 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
         else
             c->parts.err = ERR_NOMEM;
     }
+    c->prompt->cached_tokens = ev->cached_tokens;
     if (ev->choice == 0) {
         x->prompt_tokens += ev->prompt_tokens;
         x->cached_tokens += ev->cached_tokens;
@@ -268,13 +289,23 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
     }
 }
 
-static void check_pressure(struct api_exchange *x)
+static bool must_pause(const struct api_exchange *x)
+{
+    const struct api_config *cfg = &x->a->cfg;
+    size_t low = cfg->write_low_bytes, high = cfg->write_high_bytes;
+    if (resumable_absent(x))
+        return resumable_crowded(x);
+    if (x->resumable && high > cfg->stream_window / 4) /* the window must hold what is not read yet */
+        high = cfg->stream_window / 4;
+    return x->reply.ops->queued_bytes(x->reply.host) > (x->paused && low < high ? low : high);
+}
+
+void exchange_pressure(struct api_exchange *x)
 {
     const struct api_config *cfg = &x->a->cfg;
     if (x->gone || x->state != X_RUNNING || !x->p.stream)
         return;
-    size_t queued = x->reply.ops->queued_bytes(x->reply.host);
-    bool pause = x->paused ? queued > cfg->write_low_bytes : queued > cfg->write_high_bytes;
+    bool pause = must_pause(x);
     if (pause == x->paused)
         return;
     x->paused = pause;
@@ -294,19 +325,20 @@ void api_poll(struct api *a)
         if (!x->gone && x->state == X_RUNNING)
             on_event(x, pr, ev);
         engine_event_free(a->cfg.engine, ev);
-        check_pressure(x);
+        exchange_pressure(x);
         exchange_free_if_over(x);
     }
 }
 
 void api_exchange_writable(struct api_exchange *x)
 {
-    check_pressure(x);
+    exchange_pressure(x);
 }
 
 void api_tick(struct api *a)
 {
     int64_t now = clock_now_ns();
+    resume_tick(a, now);
     for (struct api_exchange *x = a->exchanges; x; x = x->next) {
         if (!x->begun || x->gone || x->state != X_RUNNING || now - x->written_ns < a->cfg.keepalive_ns ||
             a->cfg.keepalive_ns <= 0 || x->ops->stream_type ||

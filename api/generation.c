@@ -10,6 +10,7 @@
 
 #include "api/beam.h"
 #include "api/internal.h"
+#include "api/resume.h"
 #include "base/clock.h"
 #include "base/hash.h"
 #include "base/utf8.h"
@@ -106,6 +107,7 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
 static void exchange_free(struct api_exchange *x)
 {
     struct api *a = x->a;
+    resumable_forget(x);
     beam_free(&x->beam);
     if (x->ops->freed)
         x->ops->freed(x);
@@ -170,7 +172,7 @@ static void facts_of(const struct api_exchange *x, struct api_log_facts *f)
     *f = (struct api_log_facts){
         .prompt_tokens = x->prompt_tokens,
         .cached_tokens = x->cached_tokens,
-        .completion_tokens = x->completion_tokens,
+        .completion_tokens = x->completion_tokens - x->told_tokens,
         .ttft_ns = x->ttft_ns,
         .finish = x->n_done ? finish_name(x->choices[0].finish) : NULL,
     };
@@ -191,6 +193,7 @@ void exchange_end(struct api_exchange *x)
     struct api_log_facts facts;
     facts_of(x, &facts);
     x->state = X_ENDED;
+    resumable_end(x);
     x->reply.ops->end(x->reply.host, &facts);
 }
 
@@ -409,6 +412,8 @@ static void tokenized(struct api_exchange *x)
     }
     if (r == 0)
         r = check_prompts(x, &e);
+    if (r == 0 && x->p.resumable && x->p.stream && !resumable_begin(x))
+        return;
     if (r == 0 && !admitted(x))
         return;
     if (r == 0)
@@ -513,6 +518,7 @@ struct api_exchange *exchange_start_if(struct api_exchange *x, int r, const stru
 void api_exchange_gone(struct api_exchange *x)
 {
     x->gone = true;
+    resumable_forget(x);
     exchange_cancel(x);
     exchange_free_if_over(x);
 }

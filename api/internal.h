@@ -12,6 +12,8 @@
 
 #define API_MAX_ANSWER_BYTES (256u << 20) /* text of one answer that is not streamed */
 
+struct resumables;
+struct resumable;
 struct store;
 
 struct api {
@@ -22,6 +24,7 @@ struct api {
     struct err chat_error[2]; /* why there is none */
     uint64_t id_seed, id_count;
     struct store *store; /* of responses */
+    struct resumables *resumables;
     int64_t started_s;   /* wall clock */
 };
 
@@ -88,6 +91,7 @@ struct prompt {
     struct jw logprobs;     /* prompt_logprobs: what is in the list */
     long offset;            /* characters of the prompt told so far */
     uint64_t request_id;
+    int cached_tokens;      /* as its last choice that ended found it */
     int n_live;             /* choices without their final event */
 };
 
@@ -166,6 +170,8 @@ struct api_exchange {
     int64_t created, received_ns;
     uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
     int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
+    int told_tokens; /* of the completion, in the facts of replies before this one */
+    struct resumable *resumable; /* NULL: the stream ends with its connection */
     int64_t ttft_ns, written_ns;
     bool thinks, thought_begun; /* chats: thoughts are looked for; the prompt begins one */
     int32_t think_id, unthink_id; /* -1: no such token */
@@ -202,6 +208,10 @@ void make_id(struct api *a, const char *prefix, char *dst, size_t n);
 /* --- deliver.c ------------------------------------------------------------------------------------ */
 
 void stream_begin(struct api_exchange *x);
+/* Begins an event stream. location: where it can be resumed, or NULL. */
+void stream_headers(const struct reply *r, const char *location);
+/* Pauses what is generated faster than it is read, and lets it go on. */
+void exchange_pressure(struct api_exchange *x);
 /* Sends what is in w and empties it. */
 void stream_write(struct api_exchange *x, struct jw *w);
 /* Ends with an error after the beginning. */
@@ -213,6 +223,8 @@ void sse_closing(struct api_exchange *x, struct jw *w);
 void write_usage(const struct api_exchange *x, struct jw *w);
 /* Text of a token in log-probabilities: "token_id:N" or its bytes. */
 void write_token(const struct api_exchange *x, struct jw *w, int32_t id);
+/* "token":...,"logprob":...,"bytes":[...] */
+void write_token_logprob(const struct api_exchange *x, struct jw *w, int32_t id, float logprob);
 /* Characters that a token's bytes add. */
 long token_chars(const struct api_exchange *x, int32_t id);
 const char *finish_name(enum finish_reason f);
@@ -240,8 +252,17 @@ void write_arguments(const struct part *p, struct jw *w);
 
 /* --- endpoints ------------------------------------------------------------------------------------ */
 
+/* ?name=value of the query, or NULL; static. */
+const char *query_value(const struct api_request *req, const char *name);
+
+struct api_exchange *handle_stream_get(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_stream_delete(struct api *a, const struct api_request *req,
+                                          const struct reply *r);
+
 struct api_exchange *handle_completions(struct api *a, const struct api_request *req,
                                         const struct reply *r);
+struct api_exchange *handle_native(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_infill(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_chat(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_response_get(struct api *a, const struct api_request *req, const struct reply *r);
@@ -292,6 +313,10 @@ int set_prompts(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 bool infill_possible(const struct tokenizer *t);
 int infill_prompt(struct prompt *pr, const struct tokenizer *t, const char *suffix,
                   struct err *e) LATENT_MUST_CHECK;
+/* The same from input_prefix, prompt, input_suffix and input_extra: other files, where the model has tokens
+ * for them in its form, else as plain text before all. At most max_bytes together. */
+int infill_files(struct prompt *pr, const struct tokenizer *t, const struct params *p, size_t max_bytes,
+                 struct err *e) LATENT_MUST_CHECK;
 /* Checks messages and brings them into the form of templates, in place. ERR_INVAL and ERR_LIMIT name the
  * field: "messages[2].role". */
 int messages_check(const cJSON *messages, struct err *e) LATENT_MUST_CHECK;

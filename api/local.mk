@@ -23,14 +23,14 @@ libapi_a_SOURCES = \
 	%D%/json_read.c %D%/json_read.h \
 	%D%/json_write.c %D%/json_write.h \
 	%D%/messages.c \
-	%D%/infill.c \
+	%D%/infill.c %D%/native.c \
 	%D%/ollama.c %D%/ollama_chat.c \
 	%D%/openapi.c %D%/routes.h %D%/props.c %D%/page.c \
 	%D%/params.c %D%/params.h \
 	%D%/parts.c %D%/parts.h \
 	%D%/params_lists.c %D%/params_readers.h \
 	%D%/responses.c %D%/responses.h %D%/responses_chat.c %D%/responses_kept.c \
-	%D%/store.c %D%/store.h %D%/structure.c %D%/tool_choice.c \
+	%D%/resume.c %D%/resume.h %D%/store.c %D%/store.h %D%/structure.c %D%/tool_choice.c \
 	%D%/pins.c \
 	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
 	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \

@@ -81,6 +81,12 @@ static const struct schema {
      "\"min_count\":{\"type\":\"integer\",\"minimum\":2,\"maximum\":1000}},\"additionalProperties\":"
      "false}"},
     {"read_suffix", STRING},
+    {"read_input_prefix", STRING},
+    {"read_input_suffix", STRING},
+    {"read_input_extra",
+     "{\"type\":[\"array\",\"null\"],\"maxItems\":256,\"items\":{\"type\":\"object\",\"required\":["
+     "\"text\"],\"properties\":{\"text\":{\"type\":\"string\"},\"filename\":{\"type\":\"string\"}}}}"},
+    {"read_n_probs", "{\"type\":[\"integer\",\"null\"],\"minimum\":0,\"maximum\":%max_logprobs%}"},
     {"read_request_id", "{\"type\":[\"string\",\"null\"],\"pattern\":\"^[A-Za-z0-9._:-]{1,64}$\"}"},
     {"read_reasoning_effort",
      "{\"enum\":[\"none\",\"minimal\",\"low\",\"medium\",\"high\",\"xhigh\",null]}"},

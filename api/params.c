@@ -489,6 +489,9 @@ static int check_together(struct params *p, enum field_where where, struct err *
             p->add_generation_prompt = false;
         }
     }
+    if (p->background && !p->stream)
+        return err_set_param(e, ERR_UNSUPPORTED, "background", "background needs stream: true");
+    p->resumable |= p->background;
     int r = check_best_of(p, e);
     if (r == 0)
         r = check_beams(p, e);

@@ -15,6 +15,7 @@ enum field_where {
     IN_GENERATE = 512, IN_OLLAMA_CHAT = 1024, IN_SHOW = 2048, /* Ollama's */
     IN_OPTIONS = 4096,                                     /* ... its object `options` */
     IN_TEMPLATE = 8192, IN_EMBED = 16384, /* Ollama's embeddings */
+    IN_NATIVE = 32768, IN_INFILL = 65536, /* llama-server's /completion and /infill */
 };
 
 #define PRIORITY_NOT_SAID INT_MIN /* until apply_grant */
@@ -51,6 +52,8 @@ struct params {
     bool use_beam_search, early_stopping; /* n is the number of beams */
     double length_penalty;
     const char *suffix, *request_id; /* NULL: none */
+    const char *input_prefix, *input_suffix; /* NULL: not said */
+    const cJSON *input_extra; /* objects with a text and perhaps a filename; NULL: none */
     int truncate_prompt;  /* 0: no; -1: to what fits */
     bool include_stop, return_progress;
     bool include_reasoning, separate_reasoning, parallel_tool_calls;
@@ -59,6 +62,8 @@ struct params {
     int dimensions;             /* 0: not said */
     bool truncate;              /* Ollama: what is too long is cut */
     bool raw;                   /* Ollama: no template */
+    bool resumable;             /* the stream outlives its connection */
+    bool background;            /* Responses: the same, in OpenAI's words */
     bool store;                 /* Responses: keep it */
     const char *instructions, *previous; /* NULL: none */
     int n_items_before;         /* of the responses before */

@@ -14,6 +14,7 @@
 #define MAX_BREAKER_BYTES 64
 #define MAX_PATTERN 1024   /* repetition_detection */
 #define MAX_COUNT 1000
+#define MAX_EXTRA 256      /* input_extra */
 
 int read_best_of(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
@@ -26,6 +27,44 @@ int read_suffix(struct params *p, const cJSON *v, const char *name, struct err *
         return params_bad(e, name, "a string");
     p->suffix = *v->valuestring ? v->valuestring : NULL;
     return 0;
+}
+
+int read_input_prefix(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (!cJSON_IsString(v))
+        return params_bad(e, name, "a string");
+    p->input_prefix = v->valuestring;
+    return 0;
+}
+
+int read_input_suffix(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    if (!cJSON_IsString(v))
+        return params_bad(e, name, "a string");
+    p->input_suffix = v->valuestring;
+    return 0;
+}
+
+int read_input_extra(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const cJSON *at;
+    if (!cJSON_IsArray(v) || cJSON_GetArraySize(v) > MAX_EXTRA)
+        return err_set_param(e, ERR_INVAL, name, "%s must be a list of at most %d objects", name, MAX_EXTRA);
+    cJSON_ArrayForEach(at, v)
+    {
+        const cJSON *file = cJSON_GetObjectItemCaseSensitive(at, "filename");
+        if (!cJSON_IsString(cJSON_GetObjectItemCaseSensitive(at, "text")) || (file && !cJSON_IsString(file)))
+            return params_bad(e, name, "a list of objects with the strings text and filename");
+    }
+    p->input_extra = v;
+    return 0;
+}
+
+int read_n_probs(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int n = 0, r = params_int(v, name, 0, p->cfg->max_logprobs, &n, e);
+    p->logprobs = n > 0 ? n : -1;
+    return r;
 }
 
 int read_prompt_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e)

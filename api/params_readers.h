@@ -7,6 +7,10 @@
 
 int read_best_of(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_suffix(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_input_prefix(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_input_suffix(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_input_extra(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_n_probs(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_prompt_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_allowed_token_ids(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_bad_words(struct params *p, const cJSON *v, const char *name, struct err *e);

@@ -102,8 +102,8 @@ void write_response(struct api_exchange *x, const char *status, const struct err
     bool over = !status;
     jw_printf(
         w,
-        "{\"id\":\"%s\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"background\":false",
-        x->id, (long long)x->created, is);
+        "{\"id\":\"%s\",\"object\":\"response\",\"created_at\":%lld,\"status\":\"%s\",\"background\":%s",
+        x->id, (long long)x->created, is, x->p.background ? "true" : "false");
     jw_raw(w, ",\"error\":");
     if (failure) {
         jw_printf(w, "{\"code\":\"%s\",\"message\":",

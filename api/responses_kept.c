@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "api/responses.h"
+#include "api/resume.h"
 
 #define PREFIX "/v1/responses/"
 #define MAX_LIST 100
@@ -58,6 +59,13 @@ static void reply_running(struct api_exchange *x, const struct reply *r, const c
     jw_done(&w);
 }
 
+static void not_streamed(const struct reply *r)
+{
+    reply_error_full(r, 400, "unsupported", "stream",
+                     "this response was not asked for as a resumable stream, or is kept as one no more", 0,
+                     NULL);
+}
+
 static void reply_text(const struct reply *r, const char *text)
 {
     struct jw w;
@@ -67,8 +75,7 @@ static void reply_text(const struct reply *r, const char *text)
     jw_done(&w);
 }
 
-/* ?name=value of the query, or NULL; static. */
-static const char *query_value(const struct api_request *req, const char *name)
+const char *query_value(const struct api_request *req, const char *name)
 {
     static char value[160];
     size_t n = strlen(name);
@@ -81,6 +88,14 @@ static const char *query_value(const struct api_request *req, const char *name)
             return value;
         }
     return NULL;
+}
+
+/* Its events again. false: this response is no such stream. */
+static bool stream_again(struct api *a, const char *id, const struct api_request *req, const struct reply *r,
+                         struct api_exchange **ret)
+{
+    const char *after = *req->last_event_id ? req->last_event_id : query_value(req, "starting_after");
+    return resume(a, id, after, req, r, ret);
 }
 
 /* Takes the list over. NULL: there was no memory for it. */
@@ -139,18 +154,20 @@ struct api_exchange *handle_response_get(struct api *a, const struct api_request
 {
     char id[160], *body = NULL, *items = NULL;
     bool input = id_of(req, "/input_items", id);
+    struct api_exchange *x;
     const char *stream = query_value(req, "stream");
+    bool streams = stream && !strcmp(stream, "true");
     if (!input && !id_of(req, "", id)) {
         no_such(r, req->path + strlen(PREFIX));
         return NULL;
     }
-    if (stream && !strcmp(stream, "true")) {
-        reply_error_full(r, 400, "unsupported", "stream", "a response cannot be streamed again", 0, NULL);
-        return NULL;
-    }
-    struct api_exchange *x = running(a, id, req->client);
+    if (streams && !input && stream_again(a, id, req, r, &x))
+        return x;
+    x = running(a, id, req->client);
     if (x) {
-        if (input)
+        if (streams)
+            not_streamed(r);
+        else if (input)
             list_items(req, r, cJSON_Duplicate(((struct response *)x->extra)->items, true));
         else
             reply_running(x, r, "in_progress");
@@ -159,6 +176,8 @@ struct api_exchange *handle_response_get(struct api *a, const struct api_request
     int got = store_get(a->store, id, req->client, &body, &items);
     if (got < 0)
         not_got(a, r, id, got);
+    else if (streams)
+        not_streamed(r);
     else if (input)
         list_items(req, r, cJSON_Parse(items));
     else
@@ -177,6 +196,7 @@ struct api_exchange *handle_response_delete(struct api *a, const struct api_requ
         no_such(r, req->path + strlen(PREFIX));
         return NULL;
     }
+    (void)resume_delete(a, id, req->client);
     jw_init(&w, 4096);
     jw_raw(&w, "{\"id\":");
     jw_cstring(&w, id);

@@ -160,7 +160,7 @@ bool access_begin(struct conn *c)
     struct buf body;
     if (!a->key || need_of(c) == NEED_NOTHING || !strcmp(c->path, "/metrics"))
         return true;
-    int seconds = limits_begin(a->key, clock_now_ns(), &e);
+    int seconds = limits_begin(a->key, c->parser.method == HTTP_POST, clock_now_ns(), &e);
     if (seconds == 0) {
         a->begun = true;
         return true;
@@ -183,15 +183,18 @@ int access_admit(void *reply, long long n_tokens, struct err *e)
     return seconds;
 }
 
-void access_end(struct conn *c)
+void access_over(struct access *a, long long completion_tokens, bool refused)
 {
-    struct access *a = &c->access;
-    bool refused = c->log.status == 429 || c->log.status == 503;
-    long long n = c->log.facts.completion_tokens;
     if (a->begun)
-        limits_end(a->key, a->prompt_tokens, n > 0 ? n : 0, refused, clock_now_ns());
+        limits_end(a->key, a->prompt_tokens, completion_tokens > 0 ? completion_tokens : 0, refused,
+                   clock_now_ns());
     keyring_unref(&a->ring);
     *a = (struct access){.ring = NULL};
+}
+
+void access_end(struct conn *c)
+{
+    access_over(&c->access, c->log.facts.completion_tokens, c->log.status == 429 || c->log.status == 503);
 }
 
 /* "12ms", "3.5s", "2m4s": as OpenAI writes them. */

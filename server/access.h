@@ -40,6 +40,8 @@ int access_admit(void *reply, long long n_tokens, struct err *e);
 int access_answer_headers(struct conn *c, int status, struct buf *out);
 /* The request is over, its facts are in c->log. */
 void access_end(struct conn *c);
+/* The same by itself. refused: the prompt's tokens are given back. */
+void access_over(struct access *a, long long completion_tokens, bool refused);
 /* Name of the key, or NULL. */
 const char *access_key_name(const struct conn *c);
 

@@ -59,6 +59,7 @@ static void reset_request(struct conn *c)
     access_end(c);
     c->client = 0;
     c->client_text[0] = 0;
+    c->last_event_id[0] = 0;
     c->cors.origin[0] = c->cors.host[0] = c->cors.headers[0] = 0;
     c->cors.asks = false;
     buf_reset(&c->forwarded);
@@ -99,11 +100,10 @@ static void on_handle_closed(uv_handle_t *h)
 }
 
 /* A request has ended, one way or the other. */
-static void over(struct conn *c)
+static void tell(struct conn *c)
 {
     access_log_write(c);
     audit_write(c);
-    access_end(c);
 }
 
 void conn_close(struct conn *c)
@@ -115,7 +115,10 @@ void conn_close(struct conn *c)
         if (x) /* what was generated counts, also for those who leave before the end */
             api_exchange_facts(x, &c->log.facts);
         c->log.facts.finish = "disconnect";
-        over(c);
+        tell(c);
+        if (x && absent_take(c))
+            x = NULL;
+        access_end(c);
     }
     if (c->tls) { /* so that the end is known to be one */
         tls_close(c->tls);
@@ -224,6 +227,8 @@ static void take_header(struct conn *c)
         c->recoded = strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, " \t")];
     } else if (!strcasecmp(name, "content-type")) {
         copy_value(c, c->content_type, sizeof(c->content_type));
+    } else if (!strcasecmp(name, "last-event-id")) {
+        copy_value(c, c->last_event_id, sizeof(c->last_event_id));
     } else if (!strcasecmp(name, "accept")) {
         metrics_header(c, value);
     } else if (!strcasecmp(name, "authorization") || !strcasecmp(name, "x-api-key")) {
@@ -443,6 +448,7 @@ static void dispatch(struct conn *c)
         .path = c->path,
         .query = c->query,
         .content_type = c->content_type,
+        .last_event_id = c->last_event_id,
         .body = c->body.data ? c->body.data : "",
         .body_bytes = c->body.n_bytes,
         .client = client_of(c),
@@ -667,7 +673,8 @@ static void next(struct conn *c)
 
 void conn_answered(struct conn *c)
 {
-    over(c);
+    tell(c);
+    access_end(c);
     c->exchange = NULL;
     c->state = CONN_IDLE;
     c->served = true;

@@ -89,8 +89,9 @@ int cors_answer_headers(const struct conn *c, struct buf *out)
     return buf_printf(out,
                       "Vary: Origin\r\n"
                       "Access-Control-Allow-Origin: %s\r\n"
-                      "Access-Control-Expose-Headers: X-Request-Id, Retry-After, x-ratelimit-limit-requests, "
-                      "x-ratelimit-remaining-requests, x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
+                      "Access-Control-Expose-Headers: X-Request-Id, Content-Location, Retry-After, "
+                      "x-ratelimit-limit-requests, x-ratelimit-remaining-requests, "
+                      "x-ratelimit-reset-requests, x-ratelimit-limit-tokens, "
                       "x-ratelimit-remaining-tokens, x-ratelimit-reset-tokens\r\n",
                       c->cors.origin);
 }

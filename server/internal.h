@@ -110,7 +110,7 @@ struct conn {
     bool has_host, expects, message_complete, value_seen;
     bool recoded;           /* a transfer coding besides chunked */
     bool openmetrics;       /* preferred to Prometheus' text */
-    char content_type[128], request_id[132];
+    char content_type[128], request_id[132], last_event_id[32];
     struct buf forwarded;   /* the header that tells of proxies */
     char client_text[PEER_TEXT]; /* its address as a trusted proxy tells, else "" */
     struct {
@@ -150,6 +150,11 @@ bool conn_may_ask(const struct conn *c);
 /* Ends idle connections; busy ones end after their answer. grace: those that may ask are left alone. */
 void conn_drain(struct conn *c, bool grace);
 extern const struct api_reply_ops conn_reply_ops; /* reply.c; `reply` is the conn */
+
+/* --- absent.c: streams that go on without their client ---------------------------------------------- */
+
+/* What the connection's stream still uses counts for its key. false: it must end. */
+bool absent_take(struct conn *c);
 
 /* --- crowd.c: when max_connections are open --------------------------------------------------------- */
 

@@ -105,10 +105,10 @@ static int limited(const struct api_key *k, int seconds)
     return seconds;
 }
 
-int limits_begin(const struct api_key *k, int64_t now_ns, struct err *e)
+int limits_begin(const struct api_key *k, bool generates, int64_t now_ns, struct err *e)
 {
     struct key_use *u = k->use;
-    if (k->concurrent && u->running >= k->concurrent) {
+    if (generates && k->concurrent && u->running >= k->concurrent) {
         err_set(e, ERR_BUSY, "%d requests of this key are running, and it may have %d", u->running,
                 k->concurrent);
         return limited(k, 1);
@@ -118,7 +118,7 @@ int limits_begin(const struct api_key *k, int64_t now_ns, struct err *e)
         return limited(k, bucket_wait_s(&u->requests, k->requests_per_minute, 1, now_ns));
     }
     /* tokens that were used up already: told before the body is looked at */
-    if (k->tokens_per_minute && bucket_level(&u->tokens, k->tokens_per_minute, now_ns) < 1) {
+    if (generates && k->tokens_per_minute && bucket_level(&u->tokens, k->tokens_per_minute, now_ns) < 1) {
         err_set(e, ERR_BUSY, "this key may use %lld tokens a minute, and has", k->tokens_per_minute);
         return limited(k, bucket_wait_s(&u->tokens, k->tokens_per_minute, 1, now_ns));
     }

@@ -38,8 +38,9 @@ void limits_free(struct limits **l);
 int limits_bind(struct limits *l, struct keyring *r, struct err *e) LATENT_MUST_CHECK;
 
 /* A request begins: 0, or the seconds after which it may be tried again, with the reason in e. After 0
- * limits_end must follow. */
-int limits_begin(const struct api_key *k, int64_t now_ns, struct err *e);
+ * limits_end must follow. generates: it may; others are let in also when the key's requests at the same time,
+ * or its tokens, are used up: so that what runs can be looked at, come back to and ended. */
+int limits_begin(const struct api_key *k, bool generates, int64_t now_ns, struct err *e);
 /* Takes a prompt's tokens: 0, or seconds as above. A prompt larger than a minute's worth waits for a full
  * bucket. */
 int limits_take_prompt(const struct api_key *k, long long n_tokens, int64_t now_ns, struct err *e);

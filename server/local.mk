@@ -1,6 +1,7 @@
 noinst_LIBRARIES += libserver.a
 libserver_a_CPPFLAGS = $(AM_CPPFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS) $(OPENSSL_CFLAGS) $(SYSTEMD_CFLAGS)
 libserver_a_SOURCES = \
+	%D%/absent.c \
 	%D%/access.c %D%/access.h \
 	%D%/access_log.c \
 	%D%/audit.c \

@@ -18,6 +18,7 @@ static const char *const changeable[] = {
     "step_stall_timeout", "ready_queue", "ready_queue_age", "write_high", "write_low", "max_body_memory",
     "max_prompts", "max_n", "max_logprobs", "max_stop", "max_logit_bias", "max_prompt_size", "strict",
     "request_timeout", "max_queue_time", "keepalive",
+    "stream_window", "stream_memory", "stream_absence", "stream_kept",
     "tls_cert", "tls_key", "tls_client_ca", "tls_min_version",
     "trusted_proxies", "cors_origins",
     "log_level", "access_log", "access_log_file", "audit_log_file", "audit_prompts",

@@ -114,6 +114,9 @@ static const struct route {
     {"/metrics", "metrics", metrics_answer},
     {"/v1/completions", "completions", NULL},
     {"/v1/chat/completions", "chat", NULL},
+    {"/completion", "completions", NULL},
+    {"/completions", "completions", NULL},
+    {"/infill", "completions", NULL},
     {"/v1/models", "models", NULL},
     {"/v1/cache", "cache", NULL},
     {"/v1/cache/save", "cache", NULL},
@@ -152,6 +155,7 @@ const char *handler_name(const char *path)
         return r->name;
     return !strncmp(path, "/v1/models/", 11)      ? "models"
            : !strncmp(path, "/v1/responses/", 14) ? "responses"
+           : !strncmp(path, "/v1/streams/", 12)   ? "streams"
                                                   : "other";
 }
 

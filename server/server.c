@@ -52,6 +52,7 @@ static void check_grace(struct server *s)
             return;
     s->grace_until_ns = 0;
     engine_drain(s->engine);
+    api_drain(s->api);
     for (struct conn *c = s->conns, *next; c; c = next) {
         next = c->next;
         conn_drain(c, false);

@@ -14,7 +14,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/bench.mjs \
 	%D%/integration/readme.mjs \
 	%D%/integration/openai.mjs %D%/integration/clients.mjs \
-	%D%/integration/structured.mjs %D%/integration/tool_choice.mjs %D%/integration/openapi.mjs %D%/integration/page.mjs %D%/integration/streams.mjs \
+	%D%/integration/structured.mjs %D%/integration/tool_choice.mjs %D%/integration/openapi.mjs %D%/integration/page.mjs %D%/integration/streams.mjs %D%/integration/resume.mjs %D%/integration/infill.mjs \
 	%D%/integration/templates.mjs
 TESTS += $(INTEGRATION_TESTS)
 

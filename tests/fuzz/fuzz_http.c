@@ -61,6 +61,12 @@ void api_exchange_gone(struct api_exchange *x)
     (void)x;
 }
 
+bool api_exchange_leave(struct api_exchange *x, const struct api_reply_ops *ops, void *reply)
+{
+    (void)x, (void)ops, (void)reply;
+    return false;
+}
+
 void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *facts)
 {
     (void)x;

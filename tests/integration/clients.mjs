@@ -127,6 +127,22 @@ await test('openai: a response is cancelled while it runs', async () => {
     await assert.rejects(openai.responses.cancel(id), OpenAI.BadRequestError)
 })
 
+await test('openai: a response in the background is gone on with where its stream broke', async () => {
+    const ask = { model, input: 'What is a lighthouse?', background: true, stream: true, temperature: 0, ignore_eos: true, max_output_tokens: 400 }
+    const told = []
+    for await (const e of await openai.responses.create(ask)) {
+        told.push(e)
+        if (told.length === 30) break // closes the connection
+    }
+    const { id } = told[0].response
+    assert.equal((await openai.responses.retrieve(id)).background, true)
+    for await (const e of await openai.responses.retrieve(id, { stream: true, starting_after: told.at(-1).sequence_number })) told.push(e)
+    told.forEach((e, i) => assert.equal(e.sequence_number, i))
+    const { response } = told.at(-1)
+    assert.equal(response.usage.output_tokens, 400)
+    assert.equal(told.map((e) => (e.type === 'response.output_text.delta' ? e.delta : '')).join(''), response.output[0].content[0].text)
+})
+
 await test('openai: functions and reasoning in responses', async () => {
     const tools = [{ type: 'function', name: 'get_weather', parameters: schema, strict: false }]
     const r = await scripted.responses.stream({ model: 'scripted', input: two, tools }).finalResponse()

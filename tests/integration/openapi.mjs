@@ -26,6 +26,7 @@ const least = {
     '/api/generate': { prompt: 'a', options: { num_predict: 1 } }, '/api/chat': { messages: [{ role: 'user', content: 'a' }], options: { num_predict: 1 } },
     '/api/show': { model: 'latent-mini' }, '/tokenize': { prompt: 'a' }, '/v1/tokenize': { prompt: 'a' }, '/detokenize': { tokens: [5] }, '/v1/detokenize': { tokens: [5] },
     '/apply-template': { messages: [{ role: 'user', content: 'a' }] },
+    '/completion': { prompt: 'a', n_predict: 1 }, '/completions': { prompt: 'a', n_predict: 1 }, '/infill': { input_prefix: 'a', input_suffix: '', n_predict: 1 },
 }
 
 await test('the document is whole', () => {
@@ -39,6 +40,9 @@ await test('the document is whole', () => {
     }
     assert.deepEqual(posts.map((o) => o.url).sort(), Object.keys(least).sort(), 'every endpoint is known to this test')
 })
+
+/** The shipped model has no tokens for /infill: a request that is right in all else is told so. */
+const accepted = (url, r) => url === '/infill' && /lacks tokens/.test(r.text) ? 200 : r.status
 
 const has = (field, type) => [].concat(field.type ?? []).includes(type)
 
@@ -67,10 +71,10 @@ function edges(field) {
 /** Fields whose edges need company, or mean something else at once. */
 const together = {
     top_logprobs: { logprobs: true }, min_tokens: null, max_tokens: null, max_output_tokens: null, n: { temperature: 1 }, best_of: { n: 1 },
-    thinking_token_budget: null, logprobs: {}, model: null, prompt: null, dimensions: null, num_predict: {}, content: null, input: null,
+    thinking_token_budget: null, n_predict: null, logprobs: {}, model: null, prompt: null, dimensions: null, num_predict: {}, content: null, input: null,
     grammar: null, guided_grammar: null, guided_regex: null, guided_json: null, json_schema: null, guided_choice: null, response_format: null,
     structured_outputs: null, format: null, text: null,
-    name: null, previous_response_id: null, timeout: null, max_queue_time: null, add_generation_prompt: {}, prompt_logprobs: {}, id: null,
+    name: null, previous_response_id: null, background: { stream: true }, timeout: null, max_queue_time: null, add_generation_prompt: {}, prompt_logprobs: {}, id: null,
 }
 
 await test('every field is accepted and refused as its range says', async () => {
@@ -82,14 +86,14 @@ await test('every field is accepted and refused as its range says', async () => 
             assert.ok([200, 400].includes((await ask(null)).status), `${url} ${name}: null`)
             if (field['x-latentd'] === 'ignored') {
                 const r = await ask('auto')
-                assert.equal(r.status, 200, what('auto', r))
+                assert.equal(accepted(url, r), 200, what('auto', r))
                 continue
             }
             if (field['x-latentd'] === 'unserved') {
                 const r = await ask({ type: 'nonsense', x: 1 })
                 assert.equal(r.status, 400, what('an object', r))
                 assert.match(r.text, new RegExp(name))
-                assert.equal((await ask(false)).status, 200, `${url} ${name}: false asks for nothing`)
+                assert.equal(accepted(url, await ask(false)), 200, `${url} ${name}: false asks for nothing`)
                 continue
             }
             const [yes, no] = edges(field)
@@ -101,7 +105,7 @@ await test('every field is accepted and refused as its range says', async () => 
             if (together[name] === null) continue
             for (const value of yes) {
                 const r = await ask(value, together[name])
-                assert.equal(r.status, 200, what(value, r))
+                assert.equal(accepted(url, r), 200, what(value, r))
             }
         }
     for (const [name, field] of Object.entries(options)) {
@@ -149,12 +153,12 @@ function request_of({ url, schema }) {
     const body = structuredClone(least[url])
     for (let i = Math.floor(rng() * 6); i >= 0; i--) {
         const name = pick(names)
-        if (!['max_tokens', 'max_output_tokens', 'max_completion_tokens', 'options', 'timeout', 'ignore_eos', 'model'].includes(name) || rng() < 0.1)
+        if (!['max_tokens', 'max_output_tokens', 'max_completion_tokens', 'n_predict', 'options', 'timeout', 'ignore_eos', 'model'].includes(name) || rng() < 0.1)
             body[name] = value_of(schema.properties[name])
     }
     // what is generated must end soon
-    for (const name of ['max_tokens', 'max_output_tokens', 'max_completion_tokens'])
-        if (name in body && !(body[name] <= 8)) body[name] = 3
+    for (const name of ['max_tokens', 'max_output_tokens', 'max_completion_tokens', 'n_predict'])
+        if (name in body && !(body[name] >= 0 && body[name] <= 8)) body[name] = 3
     return body
 }
 

@@ -44,22 +44,45 @@ static struct tokenizer *tokenizer(const char *const added[], int n)
     return t;
 }
 
-static void check_ids(const struct tokenizer *t, const char *prompt, const char *suffix, const char *want)
+static void check_built(const struct tokenizer *t, struct prompt *pr, const char *want)
 {
-    struct prompt pr = {.text = prompt, .text_bytes = strlen(prompt)};
     struct token_list ids = {0};
     struct err e = {0};
-    char got[200] = "";
-    ck_assert_msg(infill_prompt(&pr, t, suffix, &e) == 0, "%s", e.text);
-    ck_assert_int_eq(tokenizer_encode_masked(t, pr.text, pr.literal, pr.text_bytes, TOKENIZE_PARSE_SPECIAL,
+    char got[400] = "";
+    ck_assert_int_eq(tokenizer_encode_masked(t, pr->text, pr->literal, pr->text_bytes, TOKENIZE_PARSE_SPECIAL,
                                              100, &ids, &e),
                      0);
     for (size_t i = 0, at = 0; i < ids.n; i++)
         at += (size_t)snprintf(got + at, sizeof(got) - at, "%d ", ids.ids[i]);
     ck_assert_str_eq(got, want);
     free(ids.ids);
-    free(pr.owned);
-    free(pr.literal);
+    free(pr->owned);
+    free(pr->literal);
+}
+
+static void check_ids(const struct tokenizer *t, const char *prompt, const char *suffix, const char *want)
+{
+    struct prompt pr = {.text = prompt, .text_bytes = strlen(prompt)};
+    struct err e = {0};
+    ck_assert_msg(infill_prompt(&pr, t, suffix, &e) == 0, "%s", e.text);
+    check_built(t, &pr, want);
+}
+
+/* The same of a request to /infill with ab, prompt c, a gap and d, and these other files. */
+static void check_files(const struct tokenizer *t, const char *extra, const char *want)
+{
+    cJSON *prompt = cJSON_CreateString("c"), *files = extra ? cJSON_Parse(extra) : NULL;
+    const struct params p = {
+        .prompt = prompt, .input_prefix = "ab", .input_suffix = "d", .input_extra = files};
+    struct prompt pr = {0};
+    struct err e = {0};
+    ck_assert_msg(infill_files(&pr, t, &p, 1000, &e) == 0, "%s", e.text);
+    const size_t n = pr.text_bytes;
+    check_built(t, &pr, want);
+    struct prompt again = {0};
+    ck_assert_int_eq(infill_files(&again, t, &p, n - 1, &e), ERR_LIMIT);
+    cJSON_Delete(prompt);
+    cJSON_Delete(files);
 }
 
 START_TEST(test_kept)
@@ -81,6 +104,29 @@ START_TEST(test_kept)
     ck_assert(!infill_possible(t));
     ck_assert_int_eq(infill_prompt(&pr, t, "b", &e), ERR_UNSUPPORTED);
     ck_assert_str_eq(e.param, "suffix");
+    tokenizer_free(&t);
+}
+END_TEST
+
+START_TEST(test_infill_files)
+{
+    static const char *const qwen[] = {"<|fim_prefix|>", "<|fim_suffix|>", "<|fim_middle|>", "<|repo_name|>",
+                                       "<|file_sep|>"};
+    static const char files[] = "[{\"filename\":\"m\",\"text\":\"aa\"},{\"text\":\"<|file_sep|>b\"}]";
+    /* there are tokens for the letters a to d and m: "myproject" is m and c, "filename" a and m, "tmp" m */
+    struct tokenizer *t = tokenizer(qwen, 5);
+    check_files(t, files, "13 7 2 14 7 0 0 14 7 4 5 5 6 1 14 0 7 10 0 1 2 11 3 12 ");
+    check_files(t, NULL, "13 7 2 14 0 7 10 0 1 2 11 3 12 ");
+    tokenizer_free(&t);
+    t = tokenizer(qwen, 3);
+    check_files(t, files, "0 0 4 5 5 6 1 10 0 1 2 11 3 12 ");
+    tokenizer_free(&t);
+    t = tokenizer(qwen, 2);
+    const struct params p = {.input_prefix = "a", .input_suffix = "b"};
+    struct prompt pr = {0};
+    struct err e = {0};
+    ck_assert_int_eq(infill_files(&pr, t, &p, 1000, &e), ERR_UNSUPPORTED);
+    ck_assert_msg(strstr(e.text, "<|fim_middle|>") && !strstr(e.text, "<|fim_prefix|>"), "%s", e.text);
     tokenizer_free(&t);
 }
 END_TEST
@@ -163,6 +209,7 @@ int main(void)
     Suite *suite = suite_create("kept");
     TCase *tc = tcase_create("infill");
     tcase_add_test(tc, test_kept);
+    tcase_add_test(tc, test_infill_files);
     tcase_add_test(tc, test_store);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);

@@ -211,24 +211,24 @@ START_TEST(test_limits)
     ck_assert_int_eq(limits_bind(l, ring, &e), 0);
     const struct api_key *k = find(key_a);
     /* at the same time */
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 0);
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 0);
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 1);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 0);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 0);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 1);
     ck_assert_ptr_nonnull(strstr(e.text, "2 requests of this key are running"));
     limits_end(k, 0, 0, false, AT(0));
     /* a minute */
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 0);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 0);
     limits_end(k, 0, 0, false, AT(0));
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 20);
-    ck_assert_int_eq(limits_begin(k, AT(12), &e), 8);
-    ck_assert_int_eq(limits_begin(k, AT(20), &e), 0);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 20);
+    ck_assert_int_eq(limits_begin(k, true, AT(12), &e), 8);
+    ck_assert_int_eq(limits_begin(k, true, AT(20), &e), 0);
     limits_end(k, 0, 0, false, AT(20));
     /* never more than a minute's worth is saved up */
     for (int i = 0; i < 3; i++) {
-        ck_assert_int_eq(limits_begin(k, AT(10000), &e), 0);
+        ck_assert_int_eq(limits_begin(k, true, AT(10000), &e), 0);
         limits_end(k, 0, 0, false, AT(10000));
     }
-    ck_assert_int_gt(limits_begin(k, AT(10000), &e), 0);
+    ck_assert_int_gt(limits_begin(k, true, AT(10000), &e), 0);
     limits_end(k, 0, 0, false, AT(10000));
     ck_assert_int_eq(k->use->running, 0);
     limits_free(&l);
@@ -241,23 +241,23 @@ START_TEST(test_tokens)
     ck_assert_int_eq(line("alice %s tokens_per_minute=600", hash_a), 0);
     ck_assert_int_eq(limits_bind(l, ring, &e), 0);
     const struct api_key *k = find(key_a);
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 0);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 0);
     ck_assert_int_eq(limits_take_prompt(k, 400, AT(0), &e), 0);
     ck_assert_int_eq(limits_take_prompt(k, 300, AT(0), &e), 10); /* 100 are missing, ten a second */
     ck_assert_ptr_nonnull(strstr(e.text, "of which 200 are left"));
     /* what was refused later on is given back */
     limits_end(k, 400, 0, true, AT(0));
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 0);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 0);
     ck_assert_int_eq(limits_take_prompt(k, 600, AT(0), &e), 0);
     limits_end(k, 600, 600, false, AT(0)); /* an answer is counted when it is there: below zero */
-    ck_assert_int_eq(limits_begin(k, AT(0), &e), 61);
-    ck_assert_int_eq(limits_begin(k, AT(60), &e), 1);
-    ck_assert_int_eq(limits_begin(k, AT(61), &e), 0);
+    ck_assert_int_eq(limits_begin(k, true, AT(0), &e), 61);
+    ck_assert_int_eq(limits_begin(k, true, AT(60), &e), 1);
+    ck_assert_int_eq(limits_begin(k, true, AT(61), &e), 0);
     limits_end(k, 0, 0, false, AT(61));
     /* longer than a minute's worth: with a full bucket, and paid for afterwards */
     ck_assert_int_eq(limits_take_prompt(k, 1200, AT(61), &e), 59);
     ck_assert_int_eq(limits_take_prompt(k, 1200, AT(120), &e), 0);
-    ck_assert_int_eq(limits_begin(k, AT(120), &e), 61);
+    ck_assert_int_eq(limits_begin(k, true, AT(120), &e), 61);
     limits_free(&l);
 }
 END_TEST
@@ -267,7 +267,7 @@ START_TEST(test_use_survives)
     struct limits *l = limits_new(NULL);
     ck_assert_int_eq(line("alice %s requests_per_minute=1", hash_a), 0);
     ck_assert_int_eq(limits_bind(l, ring, &e), 0);
-    ck_assert_int_eq(limits_begin(find(key_a), AT(0), &e), 0);
+    ck_assert_int_eq(limits_begin(find(key_a), true, AT(0), &e), 0);
     struct keyring *old = keyring_ref(ring);
     keyring_unref(&ring); /* a reload, with another hash for the same name */
     ring = calloc(1, sizeof(*ring));
@@ -275,7 +275,7 @@ START_TEST(test_use_survives)
     ck_assert_int_eq(line("alice %s requests_per_minute=1", hash_b), 0);
     ck_assert_int_eq(limits_bind(l, ring, &e), 0);
     ck_assert_int_eq(find(key_b)->use->running, 1);
-    ck_assert_int_gt(limits_begin(find(key_b), AT(0), &e), 0);
+    ck_assert_int_gt(limits_begin(find(key_b), true, AT(0), &e), 0);
     limits_end(&old->keys[0], 0, 0, false, AT(0)); /* the request that holds the old ring */
     ck_assert_int_eq(find(key_b)->use->running, 0);
     keyring_unref(&old);

@@ -123,6 +123,15 @@ EMULATE simde__m512 emulate_maskz_loadu_ps(simde__mmask16 m, const void *p)
     EACH if (m >> i_ & 1) memcpy(&r.f32[i_], (const float *)p + i_, 4);
     return r.f;
 }
+EMULATE simde__m512i emulate_maskz_loadu_epi16(uint32_t m, const void *p)
+{
+    emulate_512 r;
+    memset(&r, 0, sizeof(r));
+    for (int i = 0; i < 32; i++)
+        if (m >> i & 1)
+            memcpy((char *)&r + 2 * i, (const char *)p + 2 * i, 2);
+    return r.i;
+}
 EMULATE int emulate_reduce_add_epi32(simde__m512i a)
 {
     emulate_512 x = {.i = a};
@@ -199,6 +208,8 @@ EMULATE simde__m256i emulate_cvtneps_pbh(simde__m512 a)
 #define _mm512_mask_storeu_ps emulate_mask_storeu_ps
 #undef _mm512_maskz_loadu_ps
 #define _mm512_maskz_loadu_ps emulate_maskz_loadu_ps
+#undef _mm512_maskz_loadu_epi16
+#define _mm512_maskz_loadu_epi16 emulate_maskz_loadu_epi16
 #undef _mm512_reduce_add_epi32
 #define _mm512_reduce_add_epi32 emulate_reduce_add_epi32
 #undef _mm512_reduce_max_ps
