@@ -142,8 +142,8 @@ struct api_batch_line {
     size_t body_bytes;
     const char *code;      /* what kind of mistake; NULL: none. Static */
 };
-/* What a line of input asks for. ERR_INVAL: it is no request, and `code` and custom_id are there all the same;
- * ERR_NOMEM. api_batch_line_done also after a failure. Any thread. */
+/* What a line of input asks for. ERR_INVAL: it is no request, and `code` and custom_id are there all the
+ * same; ERR_NOMEM. api_batch_line_done also after a failure. Any thread. */
 int api_batch_read(const char *line, size_t n_bytes, struct api_batch_line *ret, struct err *e)
     LATENT_MUST_CHECK;
 void api_batch_line_done(struct api_batch_line *l);

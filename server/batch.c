@@ -1,12 +1,12 @@
 /* server/batch.c - a file of requests, answered into another through the API that HTTP uses.
  *
- * As many lines are in flight as run at once, and as many again to wait in the engine's queue, so that it never
- * runs dry; beyond them only the line that is next is in memory. Answers are written as they come, one write a
- * line. What the engine refuses for want of room is asked again when another line has ended, and taken as
- * the answer only if it was alone.
+ * As many lines are in flight as run at once, and as many again to wait in the engine's queue, so that it
+ * never runs dry; beyond them only the line that is next is in memory. Answers are written as they come, one
+ * write a line. What the engine refuses for want of room is asked again when another line has ended, and
+ * taken as the answer only if it was alone.
  *
- * The output tells what is done: a run that was ended in whatever way goes on where it was. The files belong to
- * batch_file.h, the JSON of a line to api.h. Everything runs on the loop thread. */
+ * The output tells what is done: a run that was ended in whatever way goes on where it was. The files
+ * belong to batch_file.h, the JSON of a line to api.h. Everything runs on the loop thread. */
 #include "config.h"
 
 #include "server/batch.h"
@@ -312,8 +312,8 @@ static void ask(struct batch *b, struct line *l)
 }
 
 /* A request as read into `in`, kept while it is in flight: takes the request over. */
-static int begin(struct batch *b, const char *text, size_t n, struct api_batch_line *request, uint64_t n_bytes,
-                 struct err *e)
+static int begin(struct batch *b, const char *text, size_t n, struct api_batch_line *request,
+                 uint64_t n_bytes, struct err *e)
 {
     struct line *l = calloc(1, sizeof(*l));
     if (!l || !(l->text = malloc(n))) {

@@ -30,8 +30,8 @@ int batch_in_open(struct batch_in *in, const char *path, size_t max_line, struct
 {
     bool standard = !strcmp(path, "-");
     struct stat st;
-    in_init(in, standard ? "standard input" : path, standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC),
-            max_line);
+    in_init(in, standard ? "standard input" : path,
+            standard ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC), max_line);
     if (in->fd < 0 || fstat(in->fd, &st) < 0)
         return fail(in->name, "", e);
     if (S_ISDIR(st.st_mode))
@@ -135,7 +135,8 @@ int batch_out_open(struct batch_out *out, const char *path, const struct batch_i
         return fail(out->name, "", e);
     out->regular = S_ISREG(st.st_mode) && !standard;
     if (S_ISREG(st.st_mode) && st.st_dev == st_in.st_dev && st.st_ino == st_in.st_ino)
-        return err_set(e, ERR_INVAL, "%.250s is the input, too: the output needs a file of its own", out->name);
+        return err_set(e, ERR_INVAL, "%.250s is the input, too: the output needs a file of its own",
+                       out->name);
     if (out->regular && flock(out->fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK
                    ? err_set(e, ERR_INVAL, "%.250s is being written by another run", out->name)
@@ -178,7 +179,9 @@ int batch_out_write(struct batch_out *out, const char *data, size_t n_bytes, str
 
 int batch_out_close(struct batch_out *out, struct err *e)
 {
-    int r = out->regular && out->dirty && fsync(out->fd) < 0 ? fail(out->name, "it cannot be synced: ", e) : 0;
+    int r = 0;
+    if (out->regular && out->dirty && fsync(out->fd) < 0)
+        r = fail(out->name, "it cannot be synced: ", e);
     if (out->fd > STDERR_FILENO && close(out->fd) < 0 && r == 0)
         r = fail(out->name, "", e);
     out->fd = -1;

@@ -1,5 +1,5 @@
-/* server/batch_file.h - the two files of a batch: lines in, of bounded length and never all of them in memory;
- * lines out, each appended with one write. Loop thread. */
+/* server/batch_file.h - the two files of a batch: lines in, of bounded length and never all of them in
+ * memory; lines out, each appended with one write. Loop thread. */
 #ifndef LATENT_SERVER_BATCH_FILE_H
 #define LATENT_SERVER_BATCH_FILE_H
 

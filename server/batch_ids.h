@@ -1,6 +1,6 @@
 /* server/batch_ids.h - which requests of a batch are known: texts and numbers with a mark each.
  *
- * Kept as 128-bit hashes: a batch of a million requests takes 48 MiB at most, whatever its ids are. Two different
+ * Kept as 128-bit hashes: a batch of a million requests takes 48 MiB, whatever its ids are. Two different
  * ones that hash alike are not to be expected in the life of the machine. Loop thread. */
 #ifndef LATENT_SERVER_BATCH_IDS_H
 #define LATENT_SERVER_BATCH_IDS_H

@@ -42,7 +42,8 @@ void batch_progress_tell(struct batch_progress *p)
     p->told_ns = now;
     double seconds = (double)(now - p->begin_ns) * 1e-9;
     write_rest(p, seconds, rest, sizeof(rest));
-    snprintf(text, sizeof(text), "%lld lines%s, %.0f tokens/s, %lld failed", p->n_answered + p->n_before, rest,
+    snprintf(text, sizeof(text), "%lld lines%s, %.0f tokens/s, %lld failed",
+             p->n_answered + p->n_before, rest,
              seconds > 0 ? (double)(p->prompt_tokens + p->completion_tokens) / seconds : 0, p->n_failed);
     if (p->terminal)
         fprintf(stderr, "\r%s\033[K", text);
@@ -59,6 +60,7 @@ void batch_progress_end(struct batch_progress *p, const char *state)
             p->terminal ? "\r\033[K" : "", state, p->n_answered, seconds, p->n_failed - p->n_failed_before,
             p->prompt_tokens, p->cached_tokens, p->completion_tokens);
     if (p->n_before)
-        fprintf(stderr, "; %lld lines were done before, %lld of them failed", p->n_before, p->n_failed_before);
+        fprintf(stderr, "; %lld lines were done before, %lld of them failed", p->n_before,
+                p->n_failed_before);
     fputs("\n", stderr);
 }

@@ -42,9 +42,9 @@ static const char usage[] =
 
 static const char batch_usage[] =
     "Usage: latentd batch [OPTION]... IN OUT\n"
-    "Answers the requests in IN, one JSON object a line, into OUT, without a socket. Both have the format of\n"
-    "OpenAI's Batch API; - is standard input or output. What OUT answers already is not asked again: a run\n"
-    "that was ended goes on where it was.\n"
+    "Answers the requests in IN, one JSON object a line, into OUT, without a socket. Both have the\n"
+    "format of OpenAI's Batch API; - is standard input or output. What OUT answers already is not asked\n"
+    "again: a run that was ended goes on where it was.\n"
     "\n"
     "  --model PATH            GGUF file, first part of a split one, or Hugging Face folder;\n"
     "                          without it, the model that is shipped\n"
@@ -55,8 +55,8 @@ static const char batch_usage[] =
     "  --help\n"
     "\n"
     "SIGINT or SIGTERM lets the lines that run finish, at most drain_timeout; a second one ends at once.\n"
-    "Exit status: 0 every line is answered with 200, 1 could not start, read or write, 2 interrupted: run it\n"
-    "again, 3 all is done, but some lines were not answered with 200.\n";
+    "Exit status: 0 every line is answered with 200, 1 could not start, read or write, 2 interrupted:\n"
+    "run it again, 3 all is done, but some lines were not answered with 200.\n";
 
 enum { OPT_MODEL = 256, OPT_LISTEN, OPT_CONFIG, OPT_THREADS, OPT_CPU, OPT_SET, OPT_CHECK, OPT_DEFAULTS,
        OPT_HASH, OPT_VERSION, OPT_HELP };
@@ -105,7 +105,7 @@ static void add(struct command *cmd, const char *key, char *value)
 static int read_files(int n, char **files, struct command *cmd)
 {
     if (cmd->listen.n_bytes || cmd->check || cmd->defaults || cmd->hash)
-        return usage_error("--listen, --check-config, --print-default-config and --hash-key are not for batch", "");
+        return usage_error("not for batch: --listen, --check-config, --print-default-config, --hash-key", "");
     if (n != 2)
         return usage_error("batch wants two files, IN and OUT", "");
     cmd->in = files[0];

@@ -471,6 +471,8 @@ static void find_circles(struct maker *m, const bool *empty, int32_t *order, int
             if (edge.v[edge.n - 1] == 0) {
                 order[n] = low[n] = ++count;
                 push(m, &open, n);
+                if (m->b->failed)
+                    break;
             }
             if (before_bytes(p, empty, n, edge.v[edge.n - 1]++, &next)) {
                 if (next >= 0 && !order[next]) {

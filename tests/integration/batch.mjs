@@ -213,7 +213,7 @@ await test('what cannot start says why and leaves files alone', async () => {
     const why = async (pattern, args, options) => assert.match((await run(1, args, options)).stderr, pattern)
     await why(/two files/, ['in'])
     await why(/two files/, ['in', 'a', 'b'])
-    await why(/not for batch/, ['--listen', '127.0.0.1:0', 'in', 'x.out'])
+    await why(/not for batch: --listen/, ['--listen', '127.0.0.1:0', 'in', 'x.out'])
     await why(/nothing\.jsonl: No such file/, ['nothing.jsonl', 'x.out'])
     await why(/No such file/, ['in', 'no/folder.out'])
     await why(/folder/, ['.', 'x.out'])
