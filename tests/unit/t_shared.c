@@ -164,7 +164,7 @@ START_TEST(test_metrics_numbers)
     struct buf out;
     buf_init(&out, 1 << 16);
     for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
-        bool whole = values[i] == floor(values[i]) && fabs(values[i]) < 9007199254740992.0;
+        int whole = values[i] == floor(values[i]) && fabs(values[i]) < 9007199254740992.0;
         snprintf(want, sizeof(want), whole ? "\ng %.0f\n" : "\ng %.12g\n", values[i]);
         metric_set(g, values[i]);
         buf_reset(&out);
