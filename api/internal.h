@@ -167,6 +167,7 @@ struct api_exchange {
     uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
     int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
     int64_t ttft_ns, written_ns;
+    struct api_stages stages;
     bool thinks, thought_begun; /* chats: thoughts are looked for; the prompt begins one */
     int32_t think_id, unthink_id; /* -1: no such token */
     const struct call_format *calls; /* NULL: not looked for */

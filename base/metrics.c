@@ -1,8 +1,9 @@
 /* base/metrics.c - metric registry and its Prometheus text; see metrics.h. Values are doubles kept as
  * 64-bit patterns, so that updates are lock-free on every machine.
  *
- * The text is made on the loop thread while tokens wait there, every few seconds by every Prometheus. So all of
- * it that never changes is written once, when a series is added: a scrape copies it and puts numbers between. */
+ * The text is made on the loop thread while tokens wait there, every few seconds by every Prometheus. So
+ * all of it that never changes is written once, when a series is added: a scrape copies it and puts numbers
+ * between. */
 #include "config.h"
 
 #include "base/metrics.h"
