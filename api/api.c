@@ -183,14 +183,14 @@ static void reply_bytes(const struct reply *r, int status, const struct api_head
 void reply_json(const struct reply *r, int status, const struct jw *body,
                 const struct api_log_facts *facts)
 {
-    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    static const struct api_log_facts none = API_NO_FACTS;
     reply_bytes(r, status, NULL, 0, body, facts ? facts : &none);
 }
 
 void reply_typed(const struct reply *r, const char *type, const struct api_header *more, int n_more,
                  const char *body, size_t n_bytes)
 {
-    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    static const struct api_log_facts none = API_NO_FACTS;
     struct api_header headers[4] = {{"Content-Type", type}};
     for (int i = 0; i < n_more && i < 3; i++)
         headers[1 + i] = more[i];
@@ -202,7 +202,7 @@ void reply_typed(const struct reply *r, const char *type, const struct api_heade
 void reply_error_full(const struct reply *r, int status, const char *code, const char *param,
                       const char *message, int retry_after, const char *allow)
 {
-    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    static const struct api_log_facts none = API_NO_FACTS;
     struct api_header more[2] = {{NULL, NULL}};
     char seconds[16];
     struct jw w;
@@ -456,6 +456,16 @@ static const struct route *find_route(const char *path, enum http_method method,
         at += (size_t)snprintf(allow + at, n - at, "%s%s", at ? ", " : "", method_name(r->method));
     }
     return NULL;
+}
+
+const char *api_route(const char *path, enum http_method method)
+{
+    char allow[64];
+    const struct route *r = find_route(path, method, allow, sizeof(allow));
+    for (size_t i = 0; i < api_n_routes && !r; i++)
+        if (route_is(&api_routes[i], path))
+            r = &api_routes[i];
+    return r ? r->openapi_path : NULL;
 }
 
 /* In whose words mistakes are told. */

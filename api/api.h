@@ -83,12 +83,29 @@ struct api_header {
     const char *name, *value;
 };
 
-/* What the access log and the request metrics want to know; filled by the API before end(). */
+/* What logs, metrics and traces want to know; filled by the API before end(). */
 struct api_log_facts {
     int prompt_tokens, cached_tokens, completion_tokens; /* -1: not a generation */
     int64_t ttft_ns;          /* -1: none */
     const char *finish;       /* static text, or NULL */
+    struct api_asked {
+        char model[64]; /* as the client names it; "": not at all */
+        int n, max_tokens;
+        double temperature, top_p;
+    } asked;
+    /* Where its time went, as far as choices have ended. */
+    struct api_stages {
+        int64_t submitted_ns; /* 0: it never was, and the rest is not known */
+        /* from there until a choice ran, to the first token, to the last; -1: it never came to that */
+        int64_t ran_ns, first_ns, last_ns;
+        int preemptions;                   /* of all choices */
+        int64_t preempted_ns;              /* that they waited after them, summed */
+    } stages;
 };
+
+/* Of what generates nothing. */
+#define API_NO_FACTS \
+    {.prompt_tokens = -1, .cached_tokens = -1, .completion_tokens = -1, .ttft_ns = -1, .finish = NULL}
 
 /* Reply side, implemented by the server. begin once, write any times, end once; none of them calls
  * back into the API. After api_exchange_gone none of them is called again. */
@@ -101,6 +118,8 @@ struct api_reply_ops {
     size_t (*queued_bytes)(void *reply); /* not yet taken by the kernel */
 };
 
+/* The path as a pattern ("/v1/models/{id}"), of which there are few; NULL: none of the API's. */
+const char *api_route(const char *path, enum http_method method);
 /* Is this path the API's? Then api_handle answers it (also with 404/405 inside /v1/). */
 bool api_owns_path(const char *path);
 /* Answers a request. Returns NULL when the reply has already ended, else the exchange, which ends

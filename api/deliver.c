@@ -237,6 +237,25 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
     x->n_done++;
 }
 
+static int64_t earlier(int64_t a, int64_t b)
+{
+    return a < 0 || b < a ? b : a;
+}
+
+/* The times of a choice that ended, as the request's: the first that ran, the first token, the last. */
+static void take_stages(struct api_stages *s, const struct gen_event *ev)
+{
+    s->preemptions += ev->preemptions;
+    s->preempted_ns += ev->preempted_ns;
+    if (ev->prefill_ns > 0)
+        s->ran_ns = earlier(s->ran_ns, ev->queue_ns);
+    if (ev->ttft_ns <= 0)
+        return;
+    s->first_ns = earlier(s->first_ns, ev->ttft_ns);
+    if (ev->ttft_ns + ev->decode_ns > s->last_ns)
+        s->last_ns = ev->ttft_ns + ev->decode_ns;
+}
+
 static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
 {
     if (x->beam) {
@@ -245,6 +264,8 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
     }
     struct choice *c = &x->choices[pr->index * x->p.n + ev->choice];
     bool stream = x->p.stream;
+    if (ev->type == GEN_DONE || ev->type == GEN_FAILED)
+        take_stages(&x->stages, ev);
     if (ev->type == GEN_FAILED || (ev->type == GEN_CACHE && !ev->cache)) {
         exchange_fail(x, &ev->error);
         return;

@@ -175,14 +175,18 @@ static void facts_of(const struct api_exchange *x, struct api_log_facts *f)
         .completion_tokens = x->completion_tokens - x->told_tokens,
         .ttft_ns = x->ttft_ns,
         .finish = x->n_done ? finish_name(x->choices[0].finish) : NULL,
+        .asked = {.n = x->p.n, .max_tokens = x->p.max_tokens, .temperature = x->p.temperature,
+                  .top_p = x->p.top_p},
+        .stages = x->stages,
     };
+    snprintf(f->asked.model, sizeof(f->asked.model), "%s", x->p.model ? x->p.model : "");
 }
 
 void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *f)
 {
     facts_of(x, f);
     if (x->ops->tokenized) /* generates nothing */
-        *f = (struct api_log_facts){-1, -1, -1, -1, NULL};
+        *f = (struct api_log_facts)API_NO_FACTS;
     else if (x->n_done == 0)
         for (int i = 0; i < x->n_prompts; i++)
             f->prompt_tokens += (int)x->prompts[i].ids.n;
@@ -371,6 +375,7 @@ int exchange_submit(struct api_exchange *x, struct err *e)
         return failed;
     if (x->p.use_beam_search)
         return beam_start(x, e);
+    x->stages = (struct api_stages){clock_now_ns(), -1, -1, -1, 0, 0};
     for (int i = 0; i < x->n_prompts; i++) {
         struct prompt *pr = &x->prompts[i];
         struct gen_request *g = make_request(x, pr);

@@ -173,6 +173,7 @@ struct api_exchange {
     int told_tokens; /* of the completion, in the facts of replies before this one */
     struct resumable *resumable; /* NULL: the stream ends with its connection */
     int64_t ttft_ns, written_ns;
+    struct api_stages stages;
     bool thinks, thought_begun; /* chats: thoughts are looked for; the prompt begins one */
     int32_t think_id, unthink_id; /* -1: no such token */
     const struct call_format *calls; /* NULL: not looked for */

@@ -1,5 +1,9 @@
 /* base/metrics.c - metric registry and its Prometheus text; see metrics.h. Values are doubles kept as
- * 64-bit patterns, so that updates are lock-free on every machine. */
+ * 64-bit patterns, so that updates are lock-free on every machine.
+ *
+ * The text is made on the loop thread while tokens wait there, every few seconds by every Prometheus. So
+ * all of it that never changes is written once, when a series is added: a scrape copies it and puts numbers
+ * between. */
 #include "config.h"
 
 #include "base/metrics.h"
@@ -14,19 +18,32 @@
 
 enum metric_type { COUNTER, GAUGE, HISTOGRAM };
 
-struct metric {
-    struct metric *next;
-    char *name, *help, *labels; /* labels may be "" */
+/* Series of one name, which are told together. */
+struct family {
+    struct family *next;
+    char *name, *help;
     enum metric_type type;
-    _Atomic uint64_t value;     /* bits of a double; histogram: the sum */
-    int n_buckets;              /* without +Inf */
+    struct metric *first, *last;
+};
+
+struct metric {
+    struct metric *next;    /* of the family */
+    enum metric_type type;
+    _Atomic uint64_t value; /* bits of a double; histogram: the sum */
+    int n_buckets;          /* without +Inf */
     double *bounds;
-    _Atomic uint64_t *counts;   /* n_buckets + 1 */
+    _Atomic uint64_t *counts; /* n_buckets + 1 */
+    /* What stands before each of its numbers: one text, and where each part ends in it. A histogram has one
+     * for every bucket, then its sum and its count. */
+    char *text;
+    uint32_t *ends;
+    int n_parts;
 };
 
 struct metrics {
-    pthread_mutex_t lock; /* guards the list; values are atomics */
-    struct metric *first, *last;
+    pthread_mutex_t lock; /* guards the lists; values are atomics */
+    struct family *first, *last;
+    size_t bytes; /* of the last text, and a little more */
 };
 
 const double metrics_buckets_ttft[] = {.001, .005, .01, .02, .04, .06, .08, .1, .25, .5, .75,
@@ -65,12 +82,25 @@ static void metric_free(struct metric *s)
 {
     if (!s)
         return;
-    free(s->name);
-    free(s->help);
-    free(s->labels);
     free(s->bounds);
     free(s->counts);
+    free(s->text);
+    free(s->ends);
     free(s);
+}
+
+static void family_free(struct family *f)
+{
+    if (!f)
+        return;
+    while (f->first) {
+        struct metric *next = f->first->next;
+        metric_free(f->first);
+        f->first = next;
+    }
+    free(f->name);
+    free(f->help);
+    free(f);
 }
 
 void metrics_free(struct metrics **p)
@@ -80,12 +110,75 @@ void metrics_free(struct metrics **p)
     if (!m)
         return;
     while (m->first) {
-        struct metric *next = m->first->next;
-        metric_free(m->first);
+        struct family *next = m->first->next;
+        family_free(m->first);
         m->first = next;
     }
     pthread_mutex_destroy(&m->lock);
     free(m);
+}
+
+static struct family *family_of(struct metrics *m, enum metric_type type, const char *name, const char *help)
+{
+    struct family *f;
+    for (f = m->first; f; f = f->next)
+        if (!strcmp(f->name, name))
+            return f;
+    if (!(f = calloc(1, sizeof(*f))))
+        return NULL;
+    f->type = type;
+    f->name = strdup(name);
+    f->help = strdup(help);
+    if (!f->name || !f->help) {
+        family_free(f);
+        return NULL;
+    }
+    if (m->last)
+        m->last->next = f;
+    else
+        m->first = f;
+    m->last = f;
+    return f;
+}
+
+/* `name_bucket{labels,le="0.5"} `: what stands before one number. */
+static int write_part(struct buf *b, const char *name, const char *suffix, const char *labels, const char *le)
+{
+    int r = buf_printf(b, "%s%s", name, suffix);
+    if (r == 0 && (*labels || *le))
+        r = buf_printf(b, "{%s%s%s%s%s}", labels, *labels && *le ? "," : "", *le ? "le=\"" : "", le,
+                       *le ? "\"" : "");
+    return r < 0 ? r : buf_puts(b, " ");
+}
+
+static int write_parts(struct metric *s, const char *name, const char *labels)
+{
+    struct buf b;
+    char le[32];
+    int n = 0, r = 0;
+    s->n_parts = s->type == HISTOGRAM ? s->n_buckets + 3 : 1;
+    s->ends = calloc((size_t)s->n_parts, sizeof(*s->ends));
+    if (!s->ends)
+        return ERR_NOMEM;
+    buf_init(&b, UINT32_MAX);
+    if (s->type != HISTOGRAM)
+        r = write_part(&b, name, "", labels, "");
+    for (int i = 0; s->type == HISTOGRAM && i <= s->n_buckets && r == 0; i++) {
+        if (i < s->n_buckets)
+            snprintf(le, sizeof(le), s->bounds[i] == floor(s->bounds[i]) ? "%.1f" : "%.9g", s->bounds[i]);
+        else
+            snprintf(le, sizeof(le), "+Inf");
+        r = write_part(&b, name, "_bucket", labels, le);
+        s->ends[n++] = (uint32_t)b.n_bytes;
+    }
+    if (s->type == HISTOGRAM && r == 0) {
+        r = write_part(&b, name, "_sum", labels, "");
+        s->ends[n++] = (uint32_t)b.n_bytes;
+        r = r < 0 ? r : write_part(&b, name, "_count", labels, "");
+    }
+    s->ends[n] = (uint32_t)b.n_bytes;
+    s->text = buf_take(&b, NULL);
+    return r;
 }
 
 static struct metric *add(struct metrics *m, enum metric_type type, const char *name,
@@ -98,9 +191,6 @@ static struct metric *add(struct metrics *m, enum metric_type type, const char *
     if (!s)
         return NULL;
     s->type = type;
-    s->name = strdup(name);
-    s->help = strdup(help);
-    s->labels = strdup(labels ? labels : "");
     s->n_buckets = n_buckets;
     if (type == HISTOGRAM) {
         s->bounds = calloc((size_t)n_buckets + 1, sizeof(*s->bounds));
@@ -108,17 +198,23 @@ static struct metric *add(struct metrics *m, enum metric_type type, const char *
         if (s->bounds)
             memcpy(s->bounds, buckets, (size_t)n_buckets * sizeof(*buckets));
     }
-    if (!s->name || !s->help || !s->labels || (type == HISTOGRAM && (!s->bounds || !s->counts))) {
+    if ((type == HISTOGRAM && (!s->bounds || !s->counts)) || write_parts(s, name, labels ? labels : "") < 0) {
         metric_free(s);
         return NULL;
     }
     pthread_mutex_lock(&m->lock);
-    if (m->last)
-        m->last->next = s;
-    else
-        m->first = s;
-    m->last = s;
+    struct family *f = family_of(m, type, name, help);
+    if (f && f->last)
+        f->last->next = s;
+    else if (f)
+        f->first = s;
+    if (f)
+        f->last = s;
     pthread_mutex_unlock(&m->lock);
+    if (!f) {
+        metric_free(s);
+        return NULL;
+    }
     return s;
 }
 
@@ -181,77 +277,84 @@ double metric_value(const struct metric *c)
 
 /* --- text -------------------------------------------------------------------------------------- */
 
-static int put_number(struct buf *out, double v)
+#define NUMBER_BYTES 32 /* of a number and its end of line, at most */
+
+/* Most values are counts, and most of those 0: printf is ten times as much as all the rest. */
+static size_t write_number(char *dst, double v)
 {
-    if (v == floor(v) && fabs(v) < 9007199254740992.0)
-        return buf_printf(out, " %.0f\n", v);
+    if (v >= 0 && v < 9007199254740992.0 && v == floor(v) && !signbit(v)) {
+        char digits[20];
+        size_t n = 0, len = 0;
+        uint64_t u = (uint64_t)v;
+        do
+            digits[n++] = (char)('0' + u % 10);
+        while ((u /= 10) > 0);
+        while (n > 0)
+            dst[len++] = digits[--n];
+        dst[len++] = '\n';
+        return len;
+    }
     if (!isfinite(v))
-        return buf_puts(out, isnan(v) ? " NaN\n" : v > 0 ? " +Inf\n" : " -Inf\n");
-    return buf_printf(out, " %.12g\n", v);
+        return (size_t)snprintf(dst, NUMBER_BYTES, "%s\n", isnan(v) ? "NaN" : v > 0 ? "+Inf" : "-Inf");
+    bool whole = v == floor(v) && fabs(v) < 9007199254740992.0;
+    return (size_t)snprintf(dst, NUMBER_BYTES, whole ? "%.0f\n" : "%.12g\n", v);
 }
 
-static int put_sample(struct buf *out, const struct metric *s, const char *suffix, const char *le,
-                      double v)
+/* Of part i of a histogram: counts add up in *total. */
+static double part_value(const struct metric *s, int i, uint64_t *total)
 {
-    int r = buf_printf(out, "%s%s", s->name, suffix);
-    if (r == 0 && (s->labels[0] || le))
-        r = buf_printf(out, "{%s%s%s%s%s}", s->labels, s->labels[0] && le ? "," : "",
-                       le ? "le=\"" : "", le ? le : "", le ? "\"" : "");
-    return r < 0 ? r : put_number(out, v);
+    if (s->type != HISTOGRAM || i == s->n_buckets + 1)
+        return of_bits(atomic_load_explicit(&s->value, memory_order_relaxed));
+    if (i <= s->n_buckets)
+        *total += atomic_load_explicit(&s->counts[i], memory_order_relaxed);
+    return (double)*total;
 }
 
 static int put_series(struct buf *out, const struct metric *s)
 {
-    int r;
-    char le[32];
-    double total = 0;
-    if (s->type != HISTOGRAM)
-        return put_sample(out, s, "", NULL, metric_value(s));
-    for (int i = 0; i <= s->n_buckets; i++) {
-        total += (double)atomic_load_explicit(&s->counts[i], memory_order_relaxed);
-        if (i < s->n_buckets)
-            snprintf(le, sizeof(le), s->bounds[i] == floor(s->bounds[i]) ? "%.1f" : "%.9g", s->bounds[i]);
-        else
-            snprintf(le, sizeof(le), "+Inf");
-        if ((r = put_sample(out, s, "_bucket", le, total)) < 0)
-            return r;
-    }
-    if ((r = put_sample(out, s, "_sum", NULL,
-                        of_bits(atomic_load_explicit(&s->value, memory_order_relaxed)))) < 0)
+    uint64_t total = 0;
+    uint32_t from = 0;
+    int r = buf_reserve(out, s->ends[s->n_parts - 1] + (size_t)s->n_parts * NUMBER_BYTES);
+    if (r < 0)
         return r;
-    return put_sample(out, s, "_count", NULL, total);
+    char *at = out->data + out->n_bytes;
+    for (int i = 0; i < s->n_parts; i++) {
+        memcpy(at, s->text + from, s->ends[i] - from);
+        at += s->ends[i] - from;
+        at += write_number(at, part_value(s, i, &total));
+        from = s->ends[i];
+    }
+    *at = 0;
+    out->n_bytes = (size_t)(at - out->data);
+    return 0;
 }
 
 /* OpenMetrics names the family of a counter without its _total. */
-static int put_head(struct buf *out, const struct metric *s, enum metrics_format format)
+static int put_head(struct buf *out, const struct family *f, enum metrics_format format)
 {
     static const char *const types[] = {"counter", "gauge", "histogram"};
-    const char *type = types[s->type];
-    int n = (int)strlen(s->name);
-    if (format == METRICS_OPENMETRICS && s->type == COUNTER) {
-        bool total = n > 6 && !strcmp(s->name + n - 6, "_total");
+    const char *type = types[f->type];
+    int n = (int)strlen(f->name);
+    if (format == METRICS_OPENMETRICS && f->type == COUNTER) {
+        bool total = n > 6 && !strcmp(f->name + n - 6, "_total");
         n -= total ? 6 : 0;
         type = total ? type : "unknown";
     }
-    return buf_printf(out, "# HELP %.*s %s\n# TYPE %.*s %s\n", n, s->name, s->help, n, s->name, type);
+    return buf_printf(out, "# HELP %.*s %s\n# TYPE %.*s %s\n", n, f->name, f->help, n, f->name, type);
 }
 
 int metrics_render(const struct metrics *cm, enum metrics_format format, struct buf *out)
 {
     struct metrics *m = (struct metrics *)(uintptr_t)cm;
-    int r = 0;
     pthread_mutex_lock(&m->lock);
-    for (const struct metric *s = m->first; s && r == 0; s = s->next) {
-        const struct metric *t = m->first;
-        while (strcmp(t->name, s->name))
-            t = t->next;
-        if (t != s)
-            continue; /* printed with the first of its name */
-        r = put_head(out, s, format);
-        for (t = s; t && r == 0; t = t->next)
-            if (!strcmp(t->name, s->name))
-                r = put_series(out, t);
+    int r = 0;
+    (void)!buf_reserve(out, m->bytes); /* a guess: what does not fit shows below */
+    for (const struct family *f = m->first; f && r == 0; f = f->next) {
+        r = put_head(out, f, format);
+        for (const struct metric *s = f->first; s && r == 0; s = s->next)
+            r = put_series(out, s);
     }
+    m->bytes = r == 0 ? out->n_bytes + out->n_bytes / 16 : 0;
     pthread_mutex_unlock(&m->lock);
     return r == 0 && format == METRICS_OPENMETRICS ? buf_puts(out, "# EOF\n") : r;
 }

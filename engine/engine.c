@@ -264,9 +264,11 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
         row_bytes += (double)planes[p].row_bytes / planes[p].tokens_per_row;
     metric_set(eng->metrics.bytes_per_token, row_bytes);
     metric_set(eng->metrics.load_seconds, eng->info.load_seconds);
+    metric_set(eng->metrics.weight_bytes, (double)eng->info.weight_bytes);
     engine_metrics_cache_info(c->metrics, eng->info.page_tokens, eng->info.n_pages,
                               cache_type_name(cache_types[c->cache_type]), c->prefix_cache);
     engine_metrics_scheme(&eng->metrics, &eng->scheme);
+    engine_metrics_scheme_info(c->metrics, &eng->scheme, cpu_level_name(c->level));
     engine_metrics_cache(&eng->metrics, eng->kv);
     return 0;
 }

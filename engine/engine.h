@@ -257,7 +257,11 @@ struct gen_event {
     const char *stop_string;  /* the one that matched, or NULL */
     int32_t stop_token_id;    /* the one that matched, or -1 */
     int prompt_tokens, cached_tokens, completion_tokens;
-    int64_t queue_ns, prefill_ns, decode_ns, ttft_ns; /* measured from submission */
+    /* From submission to admission, from there to the first token, from there to the end; ttft is the first
+     * two together, 0 where there was no token: then prefill lasts to the end. */
+    int64_t queue_ns, prefill_ns, decode_ns, ttft_ns;
+    int preemptions;
+    int64_t preempted_ns; /* that it waited after them */
     const float *embedding;   /* DONE with pooling: hidden_size numbers; or NULL */
     const struct engine_cache_report *cache;
     struct err error;

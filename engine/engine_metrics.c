@@ -10,6 +10,7 @@
 
 #include "engine/profile.h"
 #include "engine/queue.h"
+#include "engine/step.h"
 
 #define SECONDS(ns) ((double)(ns) / 1e9)
 
@@ -113,6 +114,21 @@ void engine_metrics_cache_info(struct metrics *m, uint32_t page_tokens, uint32_t
              page_tokens, n_pages, type, prefix_cache ? "True" : "False");
     metric_set(metrics_gauge(m, "vllm:cache_config_info",
                              "The cache: tokens of a page, pages, type of rows; always 1.", labels), 1);
+}
+
+void engine_metrics_scheme_info(struct metrics *m, const struct scheme *s, const char *level)
+{
+    char labels[128];
+    const char *mla = s->expected.absorbed_ns <= 0          ? "none"
+                      : s->block                            ? "decompressed"
+                      : s->product == MLA_PRODUCT_KEPT      ? "reuse"
+                      : s->product == MLA_PRODUCT_MADE      ? "recompute"
+                                                            : "absorbed";
+    snprintf(labels, sizeof(labels), "mla=\"%s\",prompt_products=\"%s\",kernels=\"%s\"", mla,
+             s->rounded ? "bf16" : "int8", level);
+    metric_set(metrics_gauge(m, "latentd_scheme_info",
+                             "The schemes chosen for latent attention and for products of prompts, and the "
+                             "kernels' level; always 1.", labels), 1);
 }
 
 void engine_metrics_scheme(struct engine_metrics *em, const struct scheme *s)

@@ -25,6 +25,8 @@ void engine_metrics_register(struct engine_metrics *em, struct metrics *m, const
 /* The cache as it was configured: an info series that vLLM has under this name. */
 void engine_metrics_cache_info(struct metrics *m, uint32_t page_tokens, uint32_t n_pages, const char *type,
                                bool prefix_cache);
+/* How prompts and attention are computed here, as chosen when the model was loaded. */
+void engine_metrics_scheme_info(struct metrics *m, const struct scheme *s, const char *level);
 void engine_metrics_scheme(struct engine_metrics *em, const struct scheme *s);
 void engine_metrics_cache(struct engine_metrics *em, const struct kv *kv);
 void engine_metrics_disk(struct engine_metrics *em, struct kv *kv);

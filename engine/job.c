@@ -434,6 +434,7 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
 {
     struct gen_event *ev = q->last_event;
     int64_t now = env->now(), submitted = q->job->submitted_ns;
+    bool waits = q->state == SEQ_WAITING;
     if (q->state == SEQ_ENDED)
         return;
     q->state = SEQ_ENDED;
@@ -448,7 +449,11 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
         ev->prefill_ns = q->first_token_ns - q->admitted_ns;
         ev->decode_ns = now - q->first_token_ns;
         ev->ttft_ns = q->first_token_ns - submitted;
+    } else if (q->admitted_ns) {
+        ev->prefill_ns = now - q->admitted_ns;
     }
+    ev->preemptions = q->n_preempted;
+    ev->preempted_ns = q->preempted_ns + (q->n_preempted && waits ? now - q->wait_began_ns : 0);
     if (q->pooled && q->n_pooled > 0 && why == FINISH_LENGTH)
         write_embedding(q, env->hidden_size, ev);
     if (e)

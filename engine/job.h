@@ -28,6 +28,8 @@ struct seq {
     bool held;            /* passed over in the step being built */
     bool overdue;         /* has waited too long: arrival decides (queue.h) */
     int64_t wait_began_ns, waited_ns; /* since when it waits; all waits before */
+    int n_preempted;
+    int64_t preempted_ns; /* waits after preemption that are over */
     struct kv_parked *parked; /* its rows while it waits after preemption, or NULL */
     uint64_t parked_bytes;
     struct sampler *sampler;

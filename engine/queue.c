@@ -37,6 +37,8 @@ void queue_remove(struct queue *w, struct seq *q, int64_t now)
         w->tail = q->prev;
     q->prev = q->next = NULL;
     q->waited_ns += now - q->wait_began_ns;
+    if (q->n_preempted)
+        q->preempted_ns += now - q->wait_began_ns;
     w->n--;
     w->tokens -= q->n_tokens;
 }

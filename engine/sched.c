@@ -341,6 +341,7 @@ static void preempt(struct sched *s, struct seq *q, bool short_of_pages)
     kv_seq_free(s->c.kv, &q->kv);
     run_remove(s, q);
     queue_insert(&s->waiting, q, s->now);
+    q->n_preempted++;
     metric_add(s->c.metrics->all_preemptions, 1);
     metric_add(s->c.metrics->preemptions[parked], 1);
 }

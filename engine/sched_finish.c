@@ -30,6 +30,8 @@ static void pick_item(void *arg, int item, int thread)
 void sched__fail_seq(struct sched *s, struct seq *q, int code)
 {
     struct err e = {0};
+    if (code == ERR_INTERNAL)
+        metric_add(s->c.metrics->corrupted, 1);
     err_set(&e, code,
             code == ERR_INTERNAL ? "the model gave logits that are not finite"
             : code == ERR_LIMIT  ? "no token is left that the grammar and the other fields allow"

@@ -78,7 +78,8 @@ void access_header(struct conn *c, const char *name, const char *value)
 
 enum need { NEED_NOTHING, NEED_KEY, NEED_ADMIN };
 
-/* Balancers and service managers ask for health without a key; it is one word. */
+/* Balancers and service managers ask for health without a key; it is one word. The page is the same for
+ * everybody, and where the key is typed in: browsers send none when they fetch it. */
 static enum need need_of(const struct conn *c)
 {
     static const char *const open[] = {"/livez", "/readyz", "/startupz", "/health"};
@@ -86,6 +87,8 @@ static enum need need_of(const struct conn *c)
     for (size_t i = 0; i < sizeof(open) / sizeof(*open); i++)
         if (!strcmp(c->path, open[i]))
             return NEED_NOTHING;
+    if (reads && !strcmp(c->path, "/"))
+        return NEED_NOTHING;
     if (!strcmp(c->path, "/metrics"))
         return c->s->cfg->metrics_open ? NEED_NOTHING : NEED_KEY;
     if (!reads && !strncmp(c->path, "/v1/cache", 9) && (c->path[9] == 0 || c->path[9] == '/'))

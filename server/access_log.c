@@ -147,6 +147,8 @@ void access_log_write(struct conn *c)
     write_quoted(f, c->path ? c->path : "-", 200);
     fprintf(f, " status=%d bytes=%llu ms=%.1f id=%s", l->status, (unsigned long long)l->bytes, seconds * 1e3,
             c->request_id);
+    if (c->trace.sampled)
+        fprintf(f, " trace=%s", c->trace.trace_id);
     if (access_key_name(c))
         fprintf(f, " key=%s", access_key_name(c));
     if (l->facts.prompt_tokens >= 0)

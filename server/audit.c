@@ -17,8 +17,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/utf8.h"
 #include "server/internal.h"
+#include "server/json.h"
 
 #define LINE_SPARE 8192 /* beside the body: a path, names, numbers */
 
@@ -69,22 +69,7 @@ static int put(struct buf *b, const char *name, const char *value, size_t n_byte
     int r = buf_printf(b, ",\"%s\":", name);
     if (r < 0 || !value)
         return r < 0 ? r : buf_puts(b, "null");
-    char *clean = malloc(3 * n_bytes + 1);
-    if (!clean)
-        return ERR_NOMEM;
-    size_t n = utf8_sanitize(value, n_bytes, clean), from = 0;
-    r = buf_puts(b, "\"");
-    for (size_t i = 0; i <= n && r == 0; i++) {
-        unsigned char ch = i < n ? (unsigned char)clean[i] : '"';
-        if (ch >= ' ' && ch != '"' && ch != '\\')
-            continue;
-        r = buf_append(b, clean + from, i - from);
-        if (r == 0 && i < n)
-            r = ch == '"' || ch == '\\' ? buf_printf(b, "\\%c", ch) : buf_printf(b, "\\u%04x", ch);
-        from = i + 1;
-    }
-    free(clean);
-    return r < 0 ? r : buf_puts(b, "\"");
+    return json_string(b, value, n_bytes);
 }
 
 static int put_text(struct buf *b, const char *name, const char *value)

@@ -64,8 +64,9 @@ static void reset_request(struct conn *c)
     c->cors.asks = false;
     buf_reset(&c->forwarded);
     buf_reset(&c->audited);
+    trace_reset(&c->trace);
     c->error_status = 0;
-    c->log = (struct request_log){.handler = "other", .facts = {-1, -1, -1, -1, NULL}};
+    c->log = (struct request_log){.handler = "other", .facts = API_NO_FACTS};
 }
 
 static void on_handle_closed(uv_handle_t *h)
@@ -104,6 +105,7 @@ static void tell(struct conn *c)
 {
     access_log_write(c);
     audit_write(c);
+    trace_write(c);
 }
 
 void conn_close(struct conn *c)
@@ -245,6 +247,7 @@ static void take_header(struct conn *c)
             refuse(c, 417, "Expect: only 100-continue is understood");
     } else {
         cors_header(c, name, value);
+        trace_header(c, name, value);
     }
     buf_reset(&c->field);
     buf_reset(&c->value);
@@ -388,9 +391,9 @@ static const llhttp_settings_t *settings(void)
 
 /* --- answering ------------------------------------------------------------------------------------ */
 
-static enum http_method method_of(int m)
+enum http_method conn_method(const struct conn *c)
 {
-    switch (m) {
+    switch (c->parser.method) {
     case HTTP_GET:
         return HTTP_M_GET;
     case HTTP_HEAD:
@@ -416,6 +419,7 @@ static void begin_answer(struct conn *c)
     if (!c->request_id[0])
         snprintf(c->request_id, sizeof(c->request_id), "req-%016llx%016llx",
                  (unsigned long long)s->id_seed[0], (unsigned long long)++s->id_seed[1]);
+    trace_begin(c);
 }
 
 static void dispatch(struct conn *c)
@@ -444,7 +448,7 @@ static void dispatch(struct conn *c)
         return;
     }
     const struct api_request req = {
-        .method = method_of(c->parser.method),
+        .method = conn_method(c),
         .path = c->path,
         .query = c->query,
         .content_type = c->content_type,

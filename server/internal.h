@@ -14,6 +14,7 @@
 #include "server/conf.h"
 #include "server/server.h"
 #include "server/tls.h"
+#include "server/trace.h"
 
 #define MAX_LISTENERS 16
 
@@ -120,6 +121,7 @@ struct conn {
     struct access access;   /* whose it is */
     uint64_t client;        /* hash of the key; 0: none */
     struct buf audited;     /* of its body, what audit_prompts wants told */
+    struct trace_context trace;
     char *target;           /* owned */
     char *path;             /* owned, decoded */
     const char *query;
@@ -145,6 +147,7 @@ struct conn {
 struct conn *conn_new(struct server *s, uv_handle_type type);
 void conn_start(struct conn *c, const struct listener *l);
 void conn_close(struct conn *c); /* at once; a running request is cancelled */
+enum http_method conn_method(const struct conn *c); /* of its request */
 /* Whether a request is being read, or may be on its way as the connection's first. */
 bool conn_may_ask(const struct conn *c);
 /* Ends idle connections; busy ones end after their answer. grace: those that may ask are left alone. */
@@ -197,6 +200,7 @@ void route_request(struct conn *c);
 /* A step has been running for longer than step_stall_timeout: /livez fails, and the watchdog is not fed. */
 bool step_is_stalled(const struct server *s);
 const char *handler_name(const char *path);
+const char *route_name(const struct conn *c); /* its path as a pattern, or NULL */
 
 /* --- access_log.c --------------------------------------------------------------------------------- */
 
@@ -221,6 +225,13 @@ int audit_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void audit_close(struct server *s);
 bool audit_wants_body(const struct server *s);
 void audit_write(const struct conn *c); /* the line of a request that ended */
+
+/* --- spans.c: one trace a request ------------------------------------------------------------------ */
+
+void trace_header(struct conn *c, const char *name, const char *value);
+void trace_begin(struct conn *c); /* before its answer */
+int trace_answer_headers(const struct conn *c, struct buf *out);
+void trace_write(const struct conn *c); /* of a request that ended */
 
 /* --- systemd.c ------------------------------------------------------------------------------------ */
 
@@ -269,6 +280,7 @@ struct server {
     struct process_metrics process;
     struct access_log *access_log;
     struct audit *audit;
+    struct traces *traces;
     struct keyring *keyring;
     struct limits *limits;
     struct nets trusted;    /* proxies */
@@ -276,6 +288,7 @@ struct server {
     struct pins *pins; /* NULL: none */
     char *chat_template;
     bool draining, stopping, loaded;
+    bool deliver_traces; /* at the end, what waits of them */
     int exit_status, load_shown;
     int64_t watchdog_ns, watchdog_told_ns; /* 0: nobody waits for us */
     bool stall_told;

@@ -14,18 +14,23 @@ libserver_a_SOURCES = \
 	%D%/cors.c \
 	%D%/crowd.c \
 	%D%/internal.h \
+	%D%/json.c %D%/json.h \
 	%D%/keys.c %D%/keys.h \
 	%D%/limits.c %D%/limits.h \
 	%D%/listener.c \
 	%D%/openssl.h \
 	%D%/peer.c %D%/peer.h \
 	%D%/pins.c \
+	%D%/post.c %D%/post.h \
 	%D%/reload.c \
 	%D%/reply.c \
 	%D%/metrics.c %D%/routes.c \
 	%D%/server.c %D%/server.h \
+	%D%/spans.c \
 	%D%/start.c %D%/start.h \
 	%D%/systemd.c \
+	%D%/trace.c %D%/trace.h \
+	%D%/traces.c %D%/traces.h \
 	%D%/watchdog.c \
 	%D%/tls.c %D%/tls.h
 

@@ -10,6 +10,7 @@
 
 #include "base/log.h"
 #include "server/internal.h"
+#include "server/traces.h"
 
 /* Keys of the configuration that hold from the next request or connection on. */
 static const char *const changeable[] = {
@@ -21,6 +22,8 @@ static const char *const changeable[] = {
     "stream_window", "stream_memory", "stream_absence", "stream_kept",
     "tls_cert", "tls_key", "tls_client_ca", "tls_min_version",
     "trusted_proxies", "cors_origins",
+    "otlp_endpoint", "otlp_headers_file", "otlp_ca", "otlp_service_name", "otlp_sampling", "otlp_queue_size",
+    "otlp_timeout",
     "log_level", "access_log", "access_log_file", "audit_log_file", "audit_prompts",
 };
 
@@ -58,13 +61,16 @@ static void open_logs(struct server *s)
 }
 
 static int read_all(struct server *s, struct server_config *fresh, struct keyring **ring,
-                    struct ssl_ctx_st **tls, struct nets *trusted, struct err *e)
+                    struct ssl_ctx_st **tls, struct nets *trusted, struct trace_settings **traces,
+                    struct err *e)
 {
     int r = s->reread(s->reread_arg, fresh, e);
     if (r == 0)
         r = tls_context_read(fresh, listen_has_tls(s->cfg->listen), tls, e);
     if (r == 0)
         r = trusted_read(fresh, trusted, e);
+    if (r == 0)
+        r = traces_read(fresh, traces, e);
     if (r == 0)
         r = access_read(fresh, ring, e);
     return r;
@@ -77,19 +83,21 @@ void server_reload(struct server *s)
     struct ssl_ctx_st *tls = NULL;
     struct err e = {0};
     struct nets trusted;
+    struct trace_settings *traces = NULL;
     struct tally t = {0, 0};
     int r = config_init(&fresh);
     if (r < 0) {
         LOG_ERROR("reload", "out of memory; everything stays as it is");
         return;
     }
-    r = read_all(s, &fresh, &ring, &tls, &trusted, &e);
+    r = read_all(s, &fresh, &ring, &tls, &trusted, &traces, &e);
     if (r == 0)
         r = access_use(s, ring, &e);
     if (r < 0) {
         LOG_ERROR("reload", "%s; everything stays as it is", *e.text ? e.text : err_name(r));
         keyring_unref(&ring);
         tls_context_free(&tls);
+        trace_settings_free(&traces);
         config_done(&fresh);
         open_logs(s); /* rotation does not depend on it */
         return;
@@ -97,6 +105,7 @@ void server_reload(struct server *s)
     tls_context_free(&s->tls);
     s->tls = tls;
     s->trusted = trusted;
+    traces_use(s->traces, traces);
     config_take(s->cfg, &fresh, reload_may_change, told, &t);
     config_done(&fresh);
     log_set_level((enum log_level)log_level_parse(s->cfg->log_level));

@@ -183,6 +183,8 @@ static void begin(struct conn *c, int status, const struct api_header *headers, 
         r = access_answer_headers(c, status, o);
     if (r == 0)
         r = cors_answer_headers(c, o);
+    if (r == 0)
+        r = trace_answer_headers(c, o);
     for (int i = 0; i < n_headers && r == 0; i++)
         r = buf_printf(o, "%s: %s\r\n", headers[i].name, headers[i].value);
     if (r == 0 && c->chunked)
@@ -242,7 +244,7 @@ const struct api_reply_ops conn_reply_ops = {ops_begin, ops_write, ops_end, ops_
 void reply_simple(struct conn *c, int status, const char *content_type, const char *headers,
                   const char *body, size_t n_bytes)
 {
-    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    static const struct api_log_facts none = API_NO_FACTS;
     const struct api_header type = {"Content-Type", content_type};
     begin(c, status, &type, content_type != NULL, headers, (int64_t)n_bytes);
     ops_write(c, body, n_bytes);

@@ -159,6 +159,12 @@ const char *handler_name(const char *path)
                                                   : "other";
 }
 
+const char *route_name(const struct conn *c)
+{
+    const struct route *r = find(c->path);
+    return r ? r->path : api_route(c->path, conn_method(c));
+}
+
 void route_request(struct conn *c)
 {
     static const char get_only[] = "Allow: GET, HEAD\r\n";

@@ -16,6 +16,7 @@
 #include "server/limits.h"
 #include "server/server.h"
 #include "server/start.h"
+#include "server/traces.h"
 
 #define TICK_MS 250
 #define POLL_NS (2 * NS_PER_MS)
@@ -35,6 +36,7 @@ static void close_all(struct server *s, int exit_status)
         conn_close(c);
     }
     pins_close(s);
+    traces_end(s->traces, s->deliver_traces);
     uv_close((uv_handle_t *)&s->tick, NULL);
     uv_close((uv_handle_t *)&s->drain_timer, NULL);
     uv_close((uv_handle_t *)&s->sigterm, NULL);
@@ -69,6 +71,7 @@ void server_check_drained(struct server *s)
         if (c->state != CONN_LINGERING && c->state != CONN_CLOSED)
             return;
     LOG_INFO("server", "everything is answered: ending");
+    s->deliver_traces = true;
     close_all(s, 0);
 }
 
@@ -76,6 +79,7 @@ static void on_drain_deadline(uv_timer_t *t)
 {
     struct server *s = t->data;
     LOG_WARN("server", "drain_timeout has passed: %d requests are cut off", api_active(s->api));
+    s->deliver_traces = true;
     close_all(s, 2);
 }
 
@@ -203,6 +207,17 @@ int trusted_read(const struct server_config *cfg, struct nets *ret, struct err *
     return r < 0 ? err_set_param(e, r, "trusted_proxies", "trusted_proxies: %s", inner.text) : 0;
 }
 
+static int start_traces(struct server *s, struct err *e)
+{
+    struct trace_settings *t = NULL;
+    int r = traces_new(&s->loop, s->metrics, &s->traces, e);
+    if (r == 0)
+        r = traces_read(s->cfg, &t, e);
+    if (r == 0)
+        traces_use(s->traces, t);
+    return r;
+}
+
 static int start_access(struct server *s, struct err *e)
 {
     struct keyring *ring = NULL;
@@ -236,6 +251,7 @@ int server_check(const struct server_config *cfg, struct err *e)
     struct keyring *ring = NULL;
     struct ssl_ctx_st *tls = NULL;
     struct nets trusted;
+    struct trace_settings *traces = NULL;
     int r = access_read(cfg, &ring, e);
     keyring_unref(&ring);
     if (r == 0)
@@ -243,6 +259,9 @@ int server_check(const struct server_config *cfg, struct err *e)
     tls_context_free(&tls);
     if (r == 0)
         r = trusted_read(cfg, &trusted, e);
+    if (r == 0)
+        r = traces_read(cfg, &traces, e);
+    trace_settings_free(&traces);
     return r;
 }
 
@@ -276,6 +295,8 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
         r = access_log_open(s, &e);
     if (r == 0)
         r = audit_open(s, &e);
+    if (r == 0)
+        r = start_traces(s, &e);
     /* Addresses first: a port that is taken is told before a large model is read. */
     if (r == 0)
         r = listeners_open(s, &e);
@@ -301,6 +322,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     pins_free(s);
     access_log_close(s);
     audit_close(s);
+    traces_free(&s->traces);
     keyring_unref(&s->keyring);
     limits_free(&s->limits);
     tls_context_free(&s->tls);

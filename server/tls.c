@@ -120,6 +120,22 @@ int tls_context_read(const struct server_config *cfg, bool needed, SSL_CTX **ret
     return 0;
 }
 
+int tls_client_context(const char *ca, SSL_CTX **ret, struct err *e)
+{
+    SSL_CTX *ctx = SSL_CTX_new(TLS_client_method());
+    if (!ctx)
+        return err_set(e, ERR_NOMEM, "out of memory");
+    SSL_CTX_set_min_proto_version(ctx, TLS1_2_VERSION);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER, NULL);
+    if ((*ca ? SSL_CTX_load_verify_file(ctx, ca) : SSL_CTX_set_default_verify_paths(ctx)) != 1) {
+        SSL_CTX_free(ctx);
+        return openssl_error(e, "", *ca ? ca : "the system's authorities");
+    }
+    *ret = ctx;
+    return 0;
+}
+
 void tls_context_free(SSL_CTX **ctx)
 {
     SSL_CTX_free(*ctx);
@@ -128,7 +144,7 @@ void tls_context_free(SSL_CTX **ctx)
 
 /* --- a session ------------------------------------------------------------------------------------ */
 
-struct tls *tls_new(SSL_CTX *ctx)
+static struct tls *session(SSL_CTX *ctx)
 {
     struct tls *t = calloc(1, sizeof(*t));
     if (!t)
@@ -146,7 +162,30 @@ struct tls *tls_new(SSL_CTX *ctx)
         return NULL;
     }
     SSL_set_bio(t->ssl, t->from_net, t->to_net);
-    SSL_set_accept_state(t->ssl);
+    return t;
+}
+
+struct tls *tls_new(SSL_CTX *ctx)
+{
+    struct tls *t = session(ctx);
+    if (t)
+        SSL_set_accept_state(t->ssl);
+    return t;
+}
+
+struct tls *tls_new_client(SSL_CTX *ctx, const char *host)
+{
+    struct tls *t = session(ctx);
+    if (!t)
+        return NULL;
+    SSL_set_connect_state(t->ssl);
+    bool address = X509_VERIFY_PARAM_set1_ip_asc(SSL_get0_param(t->ssl), host) == 1;
+    if (!address && (SSL_set1_host(t->ssl, host) != 1 || SSL_set_tlsext_host_name(t->ssl, host) != 1)) {
+        tls_free(&t);
+        return NULL;
+    }
+    (void)SSL_do_handshake(t->ssl); /* its first message, for the next seal */
+    ERR_clear_error();
     return t;
 }
 
@@ -181,7 +220,10 @@ static int result(struct tls *t, int r, bool *ret_closed)
         return 0;
     }
     const char *reason = ERR_reason_error_string(ERR_peek_error());
-    snprintf(t->error, sizeof(t->error), "%s", reason ? reason : "protocol error");
+    long verdict = SSL_get_verify_result(t->ssl);
+    snprintf(t->error, sizeof(t->error), "%s%s%s", reason ? reason : "protocol error",
+             verdict == X509_V_OK ? "" : ": ",
+             verdict == X509_V_OK ? "" : X509_verify_cert_error_string(verdict));
     ERR_clear_error();
     return ERR_FORMAT;
 }

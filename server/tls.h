@@ -21,9 +21,14 @@ struct tls;
  * file. */
 int tls_context_read(const struct server_config *cfg, bool needed, struct ssl_ctx_st **ret,
                      struct err *e) LATENT_MUST_CHECK;
+/* To ask others: their certificates must be signed by an authority of the file ca, or by one that the system
+ * trusts where that is "". */
+int tls_client_context(const char *ca, struct ssl_ctx_st **ret, struct err *e) LATENT_MUST_CHECK;
 void tls_context_free(struct ssl_ctx_st **ctx); /* NULL-safe; sessions go on */
 
 struct tls *tls_new(struct ssl_ctx_st *ctx); /* NULL: out of memory */
+/* Asks the server of that name, or address, and believes no other. */
+struct tls *tls_new_client(struct ssl_ctx_st *ctx, const char *host);
 void tls_free(struct tls **t);               /* NULL-safe */
 
 /* Bytes that arrived; what they decrypt to is appended to `in`: at most n_bytes and a record. Negative: the

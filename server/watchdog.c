@@ -40,6 +40,12 @@ static void log_state(const struct server *s)
     LOG_ERROR("watchdog",
               "a step has been running for %.1f s: %d sequences run, %d wait; %d requests, %d connections",
               (double)age_ns / 1e9, n.running, n.waiting, api_active(s->api), s->n_conns);
+    LOG_ERROR("watchdog",
+              "%lld prompt tokens wait, the longest %.1f s; of %llu cache pages %llu are held, %llu cached, "
+              "%llu free",
+              (long long)n.waiting_tokens, (double)n.longest_wait_ns / 1e9, (unsigned long long)n.n_pages,
+              (unsigned long long)n.pages_held, (unsigned long long)n.pages_cached,
+              (unsigned long long)n.pages_free);
     DIR *d = opendir("/proc/self/task");
     int shown = 0;
     for (struct dirent *t; d && shown < MAX_THREADS_SHOWN && (t = readdir(d)) != NULL;)

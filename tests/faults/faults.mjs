@@ -4,6 +4,7 @@
 //
 // FAULTS=all tries every call (`make check-faults`, minutes); else every so-many-th, another one each time it is run.
 import { execFileSync } from 'node:child_process'
+import http from 'node:http'
 import net from 'node:net'
 import {
     assert, done, fs, model, note, path, scratch, skip_all, slow, spawn, start, test, top_builddir, top_srcdir, until,
@@ -190,6 +191,51 @@ await test('a clean end, after all that', async () => {
     assert.deepEqual(await d.stop(), { code: 0, signal: null })
 })
 
+// --- traces ------------------------------------------------------------------------------------------------
+
+/** Takes everything. */
+async function collector() {
+    const c = { ids: new Set(), server: http.createServer((req, res) => {
+        let text = ''
+        req.on('data', (part) => (text += part)).on('end', () => {
+            for (const [, id] of text.matchAll(/"traceId":"([0-9a-f]{32})"/g)) c.ids.add(id)
+            res.end('{}')
+        })
+    }) }
+    await new Promise((resolve) => c.server.listen(0, '127.0.0.1', resolve))
+    c.url = `http://127.0.0.1:${c.server.address().port}/v1/traces`
+    return c
+}
+const col = await collector()
+if (!only || only === 'traces') await test('allocations fail: a request that is traced, and the delivery', async () => {
+    const t = await start({ env, set: { otlp_endpoint: col.url, access_log: false, threads: 1 } })
+    const body = { prompt: words, max_tokens: 2, temperature: 0 }
+    let n = 0
+    /** A request with a trace of its own, and its spans at the collector; or the fault has come before that. */
+    const traced = async () => {
+        const id = String(++n).padStart(32, '5')
+        const a = await ask(t.port, 'POST', '/v1/completions', body, { traceparent: `00-${id}-${'6'.repeat(16)}-01` })
+        await until(`trace ${n}, or the fault`, () => col.ids.has(id) || get('failed') > 0)
+        return a
+    }
+    arm('alloc', 0)
+    const want = await traced()
+    assert.equal(want.status, 200)
+    const count = get('seen'), list = turns(count, all ? 120 : 12), seen = { right: 0, error: 0, none: 0 }
+    for (const at of list) {
+        arm('alloc', at)
+        const a = await traced()
+        arm('alloc', 0)
+        assert.equal(t.exit, undefined, `allocation ${at} of ${count}: the daemon ended: ${JSON.stringify(t.exit)}`)
+        if (a.status === 200) equal(a.text, want.text, `allocation ${at} of ${count}`)
+        else assert.ok(a.status === 0 || a.status >= 500, `allocation ${at}: ${a.status} ${a.text}`)
+        seen[a.status === 200 ? 'right' : a.status ? 'error' : 'none']++
+        equal((await traced()).text, want.text, 'afterwards') // and delivered
+    }
+    note(`traces: ${count} allocations, ${list.length} failed in turn: ${seen.right} right, ${seen.error} errors, ${seen.none} without an answer`)
+    assert.deepEqual(await t.stop(), { code: 0, signal: null })
+})
+
 // --- TLS, keys and a reload ------------------------------------------------------------------------------
 
 const own = (name) => path.join(scratch, `faults.${process.pid}.${name}`)
@@ -205,7 +251,7 @@ if (!only || only === 'reload') await test('allocations fail: TLS with keys and 
     const conf = () => fs.writeFileSync(own('conf'), `model_aliases = alias-${++n}\ncors_origins = http://a${n}.example\n`)
     conf()
     const t = await start({ env, args: ['--config', own('conf'), '--listen', 'tls:127.0.0.1:0'],
-        set: { tls_cert: own('cert'), tls_key: own('key'), api_keys_file: own('keys'), metrics_open: true, audit_log_file: own('audit'), access_log: false } })
+        set: { tls_cert: own('cert'), tls_key: own('key'), api_keys_file: own('keys'), otlp_endpoint: col.url, metrics_open: true, audit_log_file: own('audit'), access_log: false } })
     const port = Number(/listening on 127\.0\.0\.1:(\d+) with TLS/.exec(fs.readFileSync(t.log_path, 'utf8'))[1])
     const headers = { Authorization: `Bearer ${secret}` }
     const body = { prompt: words, max_tokens: 4, temperature: 0 }

@@ -26,10 +26,17 @@ bool api_owns_path(const char *path)
     return !strncmp(path, "/v1/", 4);
 }
 
+const char *api_route(const char *path, enum http_method method)
+{
+    (void)method;
+    return api_owns_path(path) ? "/v1/{anything}" : NULL;
+}
+
 struct api_exchange *api_handle(struct api *a, const struct api_request *req, const struct api_reply_ops *ops,
                                 void *reply)
 {
-    static const struct api_log_facts facts = {3, 1, 2, 1000, "stop"};
+    static const struct api_log_facts facts = {
+        .prompt_tokens = 3, .cached_tokens = 1, .completion_tokens = 2, .ttft_ns = 1000, .finish = "stop"};
     const struct api_header type = {"Content-Type", "text/plain"};
     struct err e = {0};
     (void)a;

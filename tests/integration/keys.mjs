@@ -9,7 +9,7 @@ const sha = (text) => 'sha256:' + crypto.createHash('sha256').update(text).diges
 const bearer = (k) => ({ Authorization: `Bearer ${k}` })
 const keys = {
     alice: key('alice'), root: key('root'), slow: key('slow'), tokens: key('tokens'), one: key('one'), named: key('named'),
-    back: key('back'),
+    back: key('back'), vectors: key('vectors'),
 }
 const keys_file = path.join(scratch, `keys.${process.pid}`)
 const audit_file = path.join(scratch, `audit.${process.pid}`)
@@ -21,6 +21,7 @@ tokens ${sha(keys.tokens)} tokens_per_minute=100
 one ${sha(keys.one)} concurrent=1
 named ${sha(keys.named)} models=other-name
 back ${sha(keys.back)} priority=5
+vectors ${sha(keys.vectors)} tokens_per_minute=100
 `, { mode: 0o600 })
 write_keys()
 fs.rmSync(audit_file, { force: true })
@@ -57,7 +58,21 @@ await test('every route needs a key, but the probes', async () => {
             assert.equal(res.json.error.type, 'authentication_error')
         }
     }
-    for (const url of ['/livez', '/readyz', '/startupz', '/health']) assert.equal((await d.get(url)).status, 200)
+    for (const url of ['/livez', '/readyz', '/startupz', '/health', '/']) assert.equal((await d.get(url)).status, 200)
+    assert.equal((await d.request('POST', '/', {})).status, 401)
+})
+
+await test('tokens of embeddings count as those of prompts', async () => {
+    const embed = (n, url = '/v1/embeddings') => d.request('POST', url, { input: [Array(n).fill(100), Array(n).fill(101)] }, bearer(keys.vectors))
+    const res = await embed(20)
+    assert.equal(res.json.usage.prompt_tokens, 40)
+    assert.match(res.headers['x-ratelimit-remaining-tokens'], /^(59|60|61)$/)
+    assert.equal((await embed(25, '/api/embed')).status, 200)
+    const refused = await embed(25)
+    assert.equal(refused.status, 429)
+    assert.match(refused.json.error.message, /the prompt has 50 tokens; this key may use 100 a minute/)
+    assert.equal(await used('vectors', 'prompt'), 90)
+    assert.equal(await used('vectors', 'completion'), 0)
 })
 
 await test('both headers let in, and nothing that is nearly a key', async () => {

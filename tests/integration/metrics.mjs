@@ -4,7 +4,7 @@
 //   WRITE_DOCS=1 make check TESTS=tests/integration/metrics.mjs    writes the tables of docs/metrics.md
 import crypto from 'node:crypto'
 import { spawnSync } from 'node:child_process'
-import { assert, done, fs, metric_of, path, scratch, skip_test, start, test, top_srcdir as src } from './harness.mjs'
+import { assert, done, fs, metric_of, path, scratch, skip_test, start, test, top_srcdir as src, until } from './harness.mjs'
 
 const key = crypto.randomBytes(16).toString('hex')
 const keys = path.join(scratch, `metrics-${process.pid}.keys`)
@@ -55,7 +55,7 @@ const VLLM = {
     num_requests_running: ['gauge'], num_requests_waiting: ['gauge'], kv_cache_usage_perc: ['gauge'],
     num_requests_waiting_by_reason: ['gauge', { reason: 'capacity deferred' }],
     prefix_cache_queries_total: ['counter'], prefix_cache_hits_total: ['counter'],
-    num_preemptions_total: ['counter'], prompt_tokens_total: ['counter'], prompt_tokens_cached_total: ['counter'],
+    corrupted_requests_total: ['counter'], num_preemptions_total: ['counter'], prompt_tokens_total: ['counter'], prompt_tokens_cached_total: ['counter'],
     prompt_tokens_by_source_total: ['counter', { source: 'local_cache_hit local_compute' }],
     generation_tokens_total: ['counter'],
     request_success_total: ['counter', { finished_reason: 'abort error length repetition stop' }],
@@ -173,6 +173,9 @@ await test('figures agree with what was asked', async () => {
     const [mean, max] = ['mean', 'max'].map((l) => of('latentd_expert_load_ratio', `"${l}"`))
     assert.ok(mean >= 1 && max >= mean, `${mean} ${max}`)
     assert.equal(of('latentd_step_age_seconds'), 0)
+    assert.equal(of('vllm:corrupted_requests_total'), 0)
+    assert.ok(of('latentd_weight_bytes') > 1e6)
+    assert.equal(of('latentd_scheme_info', of('latentd_mla_block_tokens') > 0 ? 'mla="decompressed"' : 'mla="absorbed"'), 1)
     const age = Date.now() / 1000 - of('process_start_time_seconds')
     assert.ok(age > 0 && age < 600, `${age}`)
     assert.ok(of('process_cpu_seconds_total') > 0.01 && of('process_resident_memory_bytes') > 1e6)
@@ -187,15 +190,13 @@ await test('who waits is counted, and for how long', async () => {
         { method: 'POST', signal: cancel.signal, headers: { 'Content-Type': 'application/json' },
           body: JSON.stringify({ prompt: p, max_tokens: 4000, ignore_eos: true }) }).catch(() => {})
     const asked = ['one', 'two', 'three'].map(ask)
-    let seen
-    for (let i = 0; i < 400 && !seen; i++) {
+    const seen = await until('two wait', async () => {
         const m = await small.metrics()
-        if (m.get([...m.keys()].find((k) => k.startsWith('vllm:num_requests_waiting{'))) === 2 &&
-            metric_of(m, 'latentd_queue_age_seconds') > 0) seen = m
-    }
+        return m.get([...m.keys()].find((k) => k.startsWith('vllm:num_requests_waiting{'))) === 2 &&
+            metric_of(m, 'latentd_queue_age_seconds') > 0 && m
+    })
     cancel.abort()
     await Promise.all(asked)
-    assert.ok(seen, 'two never waited')
     assert.equal(metric_of(seen, 'vllm:num_requests_waiting_by_reason', 'capacity'), 2)
     assert.equal(metric_of(seen, 'vllm:num_requests_waiting_by_reason', 'deferred'), 0)
     await small.idle()

@@ -93,8 +93,29 @@ await test('stop ends it, New begins anew, an error is shown', async () => {
     assert.match(await page.$eval('.error', (e) => e.textContent), /temperature/)
 })
 
-await test('no errors but the one asked for, and nothing from elsewhere', () => {
-    assert.deepEqual(trouble.filter((t) => !/status of 400/.test(t)), [])
+await test('where a key is needed the page comes without, asks for it, and then works', async () => {
+    const key = '0123456789abcdef0123'
+    const kept = await start({ env: { LATENTD_API_KEY: key } })
+    await page.goto(kept.base + '/')
+    await page.waitForFunction(() => document.getElementById('state').textContent === 'this server asks for a key')
+    assert.ok(await page.$eval('#key', (e) => e === document.activeElement && e.offsetParent !== null), 'the field is there to type into')
+    await page.type('#text', 'x')
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('.error')
+    assert.match(await page.$eval('.error', (e) => e.textContent), /API key is needed/)
+    await page.$eval('#key', (e) => (e.value = 'not this one, surely'))
+    await page.waitForFunction(() => document.getElementById('state').textContent === 'this key is not known here')
+    await page.$eval('#key', (e, key) => (e.value = key), key)
+    await page.waitForFunction(() => / running, /.test(document.getElementById('state').textContent))
+    await page.type('#text', 'What is a volcano?')
+    await page.keyboard.press('Enter')
+    await answered()
+    const refused = fs.readFileSync(kept.log_path, 'utf8').match(/path="\/props" status=401/g).length
+    assert.ok(refused <= 12, `${refused} requests without a good key`) // each value once, and those half typed
+})
+
+await test('no errors but those asked for, and nothing from elsewhere', () => {
+    assert.deepEqual(trouble.filter((t) => !/status of 40[01]/.test(t) && !/^http:\/\/127\.0\.0\.1:/.test(t)), [])
 })
 
 await browser.close()

@@ -7,6 +7,7 @@
 
 #include <check.h>
 #include <stdio.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -64,6 +65,7 @@ struct rig {
     int n_computed;                 /* rows of all */
     const struct forward_batch *slices; /* begun */
     int layers_left, n_sliced;      /* of it; calls of go_on */
+    bool broken;                    /* logits are not finite */
 };
 
 static uint32_t below(struct rig *rig, uint32_t n)
@@ -105,7 +107,7 @@ static int forward(void *model, const struct forward_batch *b)
             if (k < q->n_tokens - q->n_logits)
                 continue;
             for (int t = 0; t < VOCAB; t++)
-                logits[t] = t == follows(row);
+                logits[t] = rig->broken ? NAN : t == follows(row);
             logits += VOCAB;
         }
         rows += q->n_tokens;
@@ -625,6 +627,31 @@ START_TEST(test_deadlines)
 }
 END_TEST
 
+/* A model that gives no numbers ends what runs, counted, and nothing else. */
+START_TEST(test_corrupted)
+{
+    struct rig rig_, *rig = &rig_;
+    struct kv_stats st;
+    begin(rig, 100, 2, 0);
+    struct want *w = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 100, .n = 1, .family = -1});
+    step(rig);
+    step(rig);
+    REQUIRE(metric_value(rig->metrics.corrupted) == 0 && w->n_out[0] > 0);
+    rig->broken = true;
+    while (!w->n_ends[0])
+        step(rig);
+    REQUIRE(w->code[0] == ERR_INTERNAL && metric_value(rig->metrics.corrupted) == 1);
+    rig->broken = false;
+    w = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 5, .n = 1, .family = -1});
+    while (!w->n_ends[0])
+        step(rig);
+    REQUIRE(w->code[0] == 0 && w->n_out[0] == 5 && metric_value(rig->metrics.corrupted) == 1);
+    kv_stats_read(rig->kv, &st);
+    REQUIRE(st.pages_held == 0);
+    finish(rig);
+}
+END_TEST
+
 int main(void)
 {
     const char *given = getenv("LATENT_TEST_SEED");
@@ -635,6 +662,7 @@ int main(void)
     TCase *t = tcase_create("sched");
     tcase_set_timeout(t, 120);
     tcase_add_test(t, test_random);
+    tcase_add_test(t, test_corrupted);
     tcase_add_test(t, test_priority_order);
     tcase_add_test(t, test_priority_takes_place);
     tcase_add_test(t, test_no_starvation);

@@ -152,6 +152,30 @@ END_TEST
 
 /* --- metrics ----------------------------------------------------------------------------------- */
 
+/* Numbers are written by hand where that is quick: as printf writes them. */
+START_TEST(test_metrics_numbers)
+{
+    static const double values[] = {0, -0.0, 1, 9, 10, 11, 99, 100, 1234567890, 4294967295.0, 4294967296.0,
+                                    9007199254740990.0, 9007199254740991.0, 9007199254740992.0, 1e17, 1e300,
+                                    -1, -9007199254740991.0, 0.5, 1e-9, 123456.789, 1.0 / 3, -2.5e-300};
+    struct metrics *m = metrics_new();
+    struct metric *g = metrics_gauge(m, "g", "G.", NULL);
+    char want[64];
+    struct buf out;
+    buf_init(&out, 1 << 16);
+    for (size_t i = 0; i < sizeof(values) / sizeof(*values); i++) {
+        int whole = values[i] == floor(values[i]) && fabs(values[i]) < 9007199254740992.0;
+        snprintf(want, sizeof(want), whole ? "\ng %.0f\n" : "\ng %.12g\n", values[i]);
+        metric_set(g, values[i]);
+        buf_reset(&out);
+        ck_assert_int_eq(metrics_render(m, METRICS_TEXT, &out), 0);
+        ck_assert_str_eq(strrchr(out.data, 'g') - 1, want);
+    }
+    buf_done(&out);
+    metrics_free(&m);
+}
+END_TEST
+
 START_TEST(test_metrics_render)
 {
     static const double bounds[] = {0.1, 1, 10};
@@ -310,6 +334,7 @@ int main(void)
     tcase_add_test(tc, test_mailbox);
     tcase_add_test(tc, test_mailbox_wait);
     tcase_add_loop_test(tc, test_mailbox_threads, 0, 2);
+    tcase_add_test(tc, test_metrics_numbers);
     tcase_add_test(tc, test_metrics_render);
     tcase_add_test(tc, test_metrics_null);
     tcase_add_test(tc, test_metrics_escape);
