@@ -245,7 +245,7 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
     w->top_k = c->n_routed_experts > 0 ? c->num_experts_per_tok : 0;
     size_t slots = rows * (size_t)w->top_k, n = rows + slots;
     if (w->top_k > 0) {
-        size_t expert = (size_t)c->moe_intermediate_size, shared = (size_t)c->n_shared_experts * expert;
+        size_t expert = (size_t)c->moe_intermediate_size, shared = (size_t)model_shared_width(c);
         w->lot_floats[0] = lot_room(shared > expert ? shared : expert, rows * shared + slots * expert);
         scratch_need(lim->scratch, place(w, false, NULL));
     }

@@ -46,7 +46,10 @@ void family_names(char *dst, size_t dst_bytes)
 uint64_t family_hash(const struct family_layer *l)
 {
     uint64_t h = hash64_bytes(l->mechanism->name, strlen(l->mechanism->name), (uint64_t)l->kv_layer);
+    const float numbers[2] = {l->eps, l->rope_theta};
     h = hash64_bytes(l->f, sizeof(l->f), h);
+    h = hash64_bytes(numbers, sizeof(numbers), h);
+    h = l->scaling ? hash64_bytes(l->scaling, sizeof(*l->scaling), h) : h;
     return l->n_list ? hash64_bytes(l->list, (size_t)l->n_list * sizeof(*l->list), h) : h;
 }
 
@@ -187,13 +190,14 @@ static int check_rows(const struct family_packed *l, enum tensor_type row_type, 
     return 0;
 }
 
-static int find_ropes(struct family_packed *l, const struct step_limits *lim, struct err *e)
+static int find_ropes(struct family_packed *l, const struct family_layer *from,
+                      const struct step_limits *lim, struct err *e)
 {
     for (int i = 0; i < FAMILY_ROPES; i++) {
         int dim = l->plan.rope_dims[i];
         if (dim == 0)
             continue;
-        l->rope[i] = rope_tables_need(lim->ropes, dim, l->l.rope_theta, l->l.interleave);
+        l->rope[i] = rope_tables_need(lim->ropes, dim, from->rope_theta, from->interleave, from->scaling);
         if (l->rope[i] < 0)
             return err_set(e, ERR_LIMIT, "layers rotate by more than %d different widths", ROPE_MAX_TABLES);
     }
@@ -213,6 +217,7 @@ static int family_layer_new(const struct model_config *c, const struct layer_ten
     l->l = *from;
     memset(l->l.t, 0, sizeof(l->l.t));
     l->l.list = NULL;
+    l->l.scaling = NULL;
     if (from->n_list > 0) {
         int32_t *list = malloc((size_t)from->n_list * sizeof(*list));
         if (list)
@@ -227,7 +232,7 @@ static int family_layer_new(const struct model_config *c, const struct layer_ten
     if (p.r == 0)
         p.r = check_rows(l, lim->row_type, e);
     if (p.r == 0)
-        p.r = find_ropes(l, lim, e);
+        p.r = find_ropes(l, from, lim, e);
     if (p.r == 0)
         from->mechanism->pack(&p);
     if (p.r < 0) {

@@ -39,6 +39,18 @@ struct family_key {
 };
 #define FAMILY_NEEDED ((double)NAN)
 
+/* Names of tensors where files have others than docs/family-format.md says. A family_file is one below a
+ * layer's attention. */
+struct family_file {
+    const char *ours, *theirs;
+};
+struct family_files {
+    const char *layer;     /* "model.layers."; a number and a dot follow */
+    const char *attention; /* "self_attn." */
+    const struct family_file *tensors; /* up to ours == NULL, or NULL */
+};
+extern const struct family_files family_own_files;
+
 /* A layer as config.json and the files have it. */
 struct family_layer {
     const struct family_mechanism *mechanism;
@@ -46,6 +58,9 @@ struct family_layer {
     int hidden, vocab;
     float eps, rope_theta;
     bool interleave;
+    const struct rope_scaling *scaling; /* NULL: none; in the checkpoint's arena */
+    const struct family_files *files;   /* names of its tensors */
+    bool routed;                        /* has experts where only some layers have */
     int n[FAMILY_MAX_KEYS]; /* by the mechanism's index */
     float f[FAMILY_MAX_KEYS];
     const int32_t *list; /* of its only key of kind FAMILY_LIST; in the checkpoint's arena */
@@ -64,7 +79,7 @@ struct family_bind {
     struct binder *b;
     struct family_layer *l;
 };
-/* Bind "model.layers.N.self_attn.NAME" as tensor i. */
+/* Bind "model.layers.N.self_attn.NAME", or what the files call it, as tensor i. */
 void family_matrix(struct family_bind *b, int i, const char *name, int64_t n_in, int64_t n_out);
 void family_vector(struct family_bind *b, int i, const char *name, int64_t n);
 void family_cube(struct family_bind *b, int i, const char *name, int64_t n0, int64_t n1, int64_t n2);

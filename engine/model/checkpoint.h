@@ -26,10 +26,11 @@ enum topk_method {
 #define ROPE_MAX_FACTORS 256
 
 struct rope_scaling {
-    enum { ROPE_SCALING_NONE = 0, ROPE_SCALING_YARN, ROPE_SCALING_LONGROPE } type;
+    enum { ROPE_SCALING_NONE = 0, ROPE_SCALING_YARN, ROPE_SCALING_LONGROPE, ROPE_SCALING_LLAMA3 } type;
     float factor; /* longrope: max_position_embeddings over the original ones, unless said */
     int original_max_position_embeddings;
     float beta_fast, beta_slow;
+    float low_freq_factor, high_freq_factor; /* llama3 */
     float mscale, mscale_all_dim; /* 0 when absent */
     /* longrope (arXiv 2402.13753): a divisor for each frequency, qk_rope_head_dim / 2 of them */
     float short_factor[ROPE_MAX_FACTORS], long_factor[ROPE_MAX_FACTORS];
@@ -58,6 +59,7 @@ struct model_config {
     int zero_expert_num;  /* identity experts behind the routed ones: their output is their input */
     int num_experts_per_tok;
     int n_shared_experts;
+    int shared_intermediate_size; /* of all shared experts together; 0: moe_intermediate_size for each */
     int first_k_dense_replace;
     enum gating_func gating;
     enum topk_method topk_method;
@@ -76,6 +78,12 @@ struct model_config {
     int max_position_embeddings;
     bool tie_word_embeddings;
 };
+
+static inline int model_shared_width(const struct model_config *c)
+{
+    return c->shared_intermediate_size ? c->shared_intermediate_size
+                                       : c->n_shared_experts * c->moe_intermediate_size;
+}
 
 /* One feed-forward block; experts and dense alike. All 2-d: ne[0] inputs, ne[1] outputs. */
 struct ffn_tensors {
@@ -108,7 +116,7 @@ struct layer_tensors {
     struct tensor router;      /* hidden -> n_routed_experts + zero_expert_num */
     struct tensor router_bias; /* as many, added to the scores for choosing only; optional */
     struct ffn_tensors *experts; /* n_routed_experts of them, or NULL */
-    struct ffn_tensors shared;   /* n_shared_experts * moe_intermediate wide */
+    struct ffn_tensors shared;   /* model_shared_width wide */
 };
 
 /* Multi-token-prediction block: read and kept. layer is an ordinary layer. */

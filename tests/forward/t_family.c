@@ -1,4 +1,4 @@
-/* tests/forward/t_family.c - every folder of tests/data/family: logits against the float64 reference
+/* tests/forward/t_family.c - every folder of tests/data/family and tests/data/layout: logits against the float64 reference
  * that made it (tests/reference), and the same bits whichever way the rows came to be in the cache.
  *
  * Programs walk the folder: a new mechanism needs a folder there, and no line here. */
@@ -373,6 +373,23 @@ static const struct {
     {"mka", "{\"memory_decay\": 2}", "memory_decay", "0..1"},
     {"cca", "{\"rope_scaling\": {\"type\": \"yarn\"}}", "rope_scaling", "null"},
     {"mha", "{\"head_dim\": 8}", "", "shapes other"},
+    {"gqa", "{\"qk_norm\": \"before\"}", "qk_norm", "none|rotated"},
+    {"hunyuan_v1_moe", "{\"cla_share_factor\": 0}", "cla_share_factor", "1..1024"},
+    {"hunyuan_v1_moe", "{\"use_mla\": true}", "use_mla", "false"},
+    {"hunyuan_v1_moe", "{\"attention_bias\": true}", "attention_bias", "false"},
+    {"hunyuan_v1_moe", "{\"moe_topk\": [1, 2, 2, 2]}", "moe_topk", "one number for all layers"},
+    {"hunyuan_v1_moe", "{\"moe_topk\": 5}", "moe_topk", "1..4"},
+    {"hunyuan_v1_moe", "{\"num_key_value_heads\": 3}", "", "shapes other"},
+    {"hunyuan_v1_moe", "{\"rope_scaling/type\": \"linear\"}", "rope_scaling.type", "dynamic are served"},
+    {"hunyuan_v1_moe", "{\"rope_scaling/alpha\": null}", "rope_scaling.alpha", "missing"},
+    {"hunyuan_v1_moe", "{\"routed_scaling_factor\": 2.5}", "routed_scaling_factor", "must be 1"},
+    {"hunyuan_v1_dense", "{\"num_experts\": 3}", "moe_topk", "list of 4"},
+    {"step3_text", "{\"num_attention_groups\": 2}", "num_attention_groups", "must be 1"},
+    {"step3_text", "{\"moe_layers_enum\": \"1,9\"}", "moe_layers_enum", "0..3"},
+    {"step3_text", "{\"moe_layers_enum\": null}", "moe_layers_enum", "missing"},
+    {"step3_text", "{\"max_position_embedding\": 0}", "max_position_embedding", "is 0"},
+    {"step3_text", "{\"share_q_dim\": \"a\"}", "share_q_dim", "integer"},
+    {"step3_text", "{\"moe_top_k\": 5}", "moe_top_k", "1..4"},
 };
 
 static void copy_file(const char *from, const char *to)
@@ -385,6 +402,18 @@ static void copy_file(const char *from, const char *to)
         ck_assert_uint_eq(fwrite(text, 1, n, out), n);
     fclose(in);
     fclose(out);
+}
+
+/* Sets the item at a path of names with '/' between. */
+static void patch_item(cJSON *config, const cJSON *item)
+{
+    char path[200], *save = NULL;
+    snprintf(path, sizeof(path), "%s", item->string);
+    char *name = strtok_r(path, "/", &save);
+    for (char *next; (next = strtok_r(NULL, "/", &save)); name = next)
+        ck_assert_ptr_nonnull(config = cJSON_GetObjectItemCaseSensitive(config, name));
+    cJSON_DeleteItemFromObjectCaseSensitive(config, name);
+    cJSON_AddItemToObject(config, name, cJSON_Duplicate(item, 1));
 }
 
 START_TEST(test_refused)
@@ -403,8 +432,7 @@ START_TEST(test_refused)
     snprintf(from, sizeof(from), "%s/config.json", folders[at]);
     char *text = read_text(from);
     cJSON *config = cJSON_Parse(text), *patch = cJSON_Parse(refusals[_i].patch), *item = patch->child;
-    cJSON_DeleteItemFromObject(config, item->string);
-    cJSON_AddItemToObject(config, item->string, cJSON_Duplicate(item, 1));
+    patch_item(config, item);
     char *out = cJSON_Print(config);
     snprintf(path, sizeof(path), "%s/config.json", dir);
     FILE *f = fopen(path, "we");
@@ -425,13 +453,11 @@ START_TEST(test_refused)
 }
 END_TEST
 
-int main(void)
+static void walk(const char *top, const char *below)
 {
-    const char *src = getenv("top_srcdir");
     char path[400];
     struct dirent **list;
-    const char *at = getenv("FAMILY_DATA");
-    snprintf(path, sizeof(path), "%s%s", at ? at : src ? src : ".", at ? "" : "/tests/data/family");
+    snprintf(path, sizeof(path), "%s%s", top, below);
     int n = scandir(path, &list, NULL, alphasort);
     for (int i = 0; i < n; i++) {
         if (list[i]->d_name[0] != '.' && n_folders < MAX_FOLDERS)
@@ -440,6 +466,15 @@ int main(void)
     }
     if (n >= 0)
         free(list);
+}
+
+int main(void)
+{
+    const char *src = getenv("top_srcdir");
+    const char *at = getenv("FAMILY_DATA");
+    walk(at ? at : src ? src : ".", at ? "" : "/tests/data/family");
+    if (!at)
+        walk(src ? src : ".", "/tests/data/layout");
     Suite *s = suite_create("family");
     TCase *t = tcase_create("family");
     tcase_set_timeout(t, 120);
