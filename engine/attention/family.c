@@ -43,10 +43,18 @@ void family_names(char *dst, size_t dst_bytes)
         n += (size_t)snprintf(dst + n, dst_bytes - n, "%s%s", i ? ", " : "", table[i]->name);
 }
 
+int family_number(const struct family_layer *l, const char *key)
+{
+    for (int i = 0; l->mechanism->keys[i].kind; i++)
+        if (!strcmp(l->mechanism->keys[i].name, key))
+            return l->n[i];
+    return 0;
+}
+
 uint64_t family_hash(const struct family_layer *l)
 {
     uint64_t h = hash64_bytes(l->mechanism->name, strlen(l->mechanism->name), (uint64_t)l->kv_layer);
-    const float numbers[2] = {l->eps, l->rope_theta};
+    const float numbers[3] = {l->eps, l->rope_theta, (float)l->interleave};
     h = hash64_bytes(l->f, sizeof(l->f), h);
     h = hash64_bytes(numbers, sizeof(numbers), h);
     h = l->scaling ? hash64_bytes(l->scaling, sizeof(*l->scaling), h) : h;

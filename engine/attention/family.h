@@ -71,6 +71,8 @@ static inline bool family_writes(const struct family_layer *l)
 {
     return l->kv_layer == l->index;
 }
+/* A number of its mechanism by the key's name; 0: the mechanism has no such key. */
+int family_number(const struct family_layer *l, const char *key);
 uint64_t family_hash(const struct family_layer *l);
 
 /* --- tensors ----------------------------------------------------------------------------------- */
@@ -83,7 +85,8 @@ struct family_bind {
 void family_matrix(struct family_bind *b, int i, const char *name, int64_t n_in, int64_t n_out);
 void family_vector(struct family_bind *b, int i, const char *name, int64_t n);
 void family_cube(struct family_bind *b, int i, const char *name, int64_t n0, int64_t n1, int64_t n2);
-/* Outputs of a matrix of the file, for sizes that no key has; 0: it is missing. */
+/* Inputs and outputs of a matrix of the file, for sizes that no key has; 0: it is missing. */
+int64_t family_inputs(const struct family_bind *b, const char *name);
 int64_t family_outputs(const struct family_bind *b, const char *name);
 bool family_has(const struct family_bind *b, const char *name);
 

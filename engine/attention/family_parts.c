@@ -52,6 +52,13 @@ void family_cube(struct family_bind *b, int i, const char *name, int64_t n0, int
     bind_as(b, i, name, 3, (const int64_t[3]){n0, n1, n2});
 }
 
+int64_t family_inputs(const struct family_bind *b, const char *name)
+{
+    char full[NAME_BYTES];
+    const struct tix_entry *t = tix__find(b->b->tix, full_name(b, name, full));
+    return t ? t->t.ne[0] : 0;
+}
+
 int64_t family_outputs(const struct family_bind *b, const char *name)
 {
     char full[NAME_BYTES];

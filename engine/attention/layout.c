@@ -8,6 +8,7 @@
 #include "engine/model/deepseek.h"
 
 #include <math.h>
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,6 +28,30 @@ static void add_name(struct layout_names *n, struct keys_name name)
 void layout_path(struct layout_names *n, const char *key, const char *path)
 {
     add_name(n, (struct keys_name){.key = key, .path = path});
+}
+
+void layout_pathf(struct layout_names *n, const char *key, const char *fmt, ...)
+{
+    va_list ap;
+    if (n->n_paths == LAYOUT_MAX_PATHS) {
+        keys__fail(n->k, ERR_LIMIT, key, "is one name too many");
+        return;
+    }
+    char *path = n->paths[n->n_paths++];
+    va_start(ap, fmt);
+    vsnprintf(path, sizeof(n->paths[0]), fmt, ap);
+    va_end(ap);
+    layout_path(n, key, path);
+}
+
+void layout_or(struct layout_names *n, const char *key, const char *prefix, double absent)
+{
+    char path[64];
+    snprintf(path, sizeof(path), "%s%s", prefix, key);
+    if (keys__has(n->k, path))
+        layout_pathf(n, key, "%s", path);
+    else
+        layout_number(n, key, absent);
 }
 
 void layout_number(struct layout_names *n, const char *key, double number)
@@ -340,6 +365,8 @@ void layout__bind(const struct family_layout *of, struct binder *b)
     struct checkpoint *ck = b->ck;
     int64_t hidden = ck->config.hidden_size;
     b->counting = true;
+    if (of->check)
+        of->check(b);
     if (of->ends)
         of->ends(b);
     else

@@ -10,6 +10,7 @@
 #include "engine/attention/family.h"
 
 #define LAYOUT_MAX_NAMES 32
+#define LAYOUT_MAX_PATHS 8
 
 /* Names being made: of the whole model, or of a layer. */
 struct layout_names {
@@ -17,8 +18,15 @@ struct layout_names {
     int layer;      /* -1: of the model */
     int n;
     struct keys_name v[LAYOUT_MAX_NAMES + 1];
+    int n_paths;
+    char paths[LAYOUT_MAX_PATHS][64];
 };
 void layout_path(struct layout_names *n, const char *key, const char *path);
+/* A path that is made; kept with the names. */
+void layout_pathf(struct layout_names *n, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+/* PREFIX + key, or a number where that is not there. */
+void layout_or(struct layout_names *n, const char *key, const char *prefix, double absent);
 void layout_number(struct layout_names *n, const char *key, double number);
 void layout_word(struct layout_names *n, const char *key, const char *word);
 
@@ -32,7 +40,8 @@ struct family_layout {
     void (*layer)(struct keys *k, struct arena *arena, const struct model_config *c, struct family_layer *l);
     /* Refuses what all layers together do not explain, or NULL. */
     void (*refuse)(struct keys *k, const struct family_layer *layers, int n);
-    void (*ends)(struct binder *b); /* NULL: those of transformers */
+    void (*check)(struct binder *b); /* before tensors are bound, or NULL */
+    void (*ends)(struct binder *b);  /* NULL: those of transformers */
     void (*ffn)(struct binder *b, int i, struct layer_tensors *l);   /* NULL: dense */
 };
 

@@ -362,13 +362,31 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     return checkpoint__bind(c, a, FORMAT_HF, "the folder", e);
 }
 
+/* Some layouts have more than one file of keys: they are read as members of config.json. */
+static int read_others(struct checkpoint *c, const char *folder, cJSON *config, struct err *e)
+{
+    static const char *const files[][2] = {{"MLA_config.json", "MLA_config"},
+                                           {"mla_layer_config.json", "mla_layer_config"}};
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        cJSON *o;
+        int r = read_json(c, folder, files[i][0], false, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS, &o, e);
+        if (r < 0)
+            return r;
+        if (o && !cJSON_AddItemToObject(config, files[i][1], o)) {
+            cJSON_Delete(o);
+            return err_set(e, ERR_NOMEM, "out of memory");
+        }
+    }
+    return 0;
+}
+
 int hf__open(struct checkpoint *c, const char *path, struct err *e)
 {
     cJSON *config;
     int r = read_json(c, path, "config.json", true, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS, &config, e);
     if (r < 0)
         return r;
-    if ((r = read_config(c, path, config, e)) == 0)
+    if ((r = read_others(c, path, config, e)) == 0 && (r = read_config(c, path, config, e)) == 0)
         r = read_tokenizer(c, path, config, e);
     cJSON_Delete(config);
     c->format = "Hugging Face folder";

@@ -1,5 +1,5 @@
-/* tests/forward/t_family.c - every folder of tests/data/family and tests/data/layout: logits against the float64 reference
- * that made it (tests/reference), and the same bits whichever way the rows came to be in the cache.
+/* tests/forward/t_family.c - every folder of tests/data/family and tests/data/layout: logits against the
+ * float64 reference that made it (tests/reference), and the same bits whichever way the rows came to be in the cache.
  *
  * Programs walk the folder: a new mechanism needs a folder there, and no line here. */
 #include "config.h"
@@ -390,6 +390,25 @@ static const struct {
     {"step3_text", "{\"max_position_embedding\": 0}", "max_position_embedding", "is 0"},
     {"step3_text", "{\"share_q_dim\": \"a\"}", "share_q_dim", "integer"},
     {"step3_text", "{\"moe_top_k\": 5}", "moe_top_k", "1..4"},
+    {"llama_mtla", "{\"down_rate\": 3}", "down_rate", "1, 2, 4"},
+    {"llama_mtla", "{\"q_lora_rank\": 8}", "q_lora_rank", "must be 0"},
+    {"llama_mtla", "{\"recompute_prompt_attn\": false}", "recompute_prompt_attn", "must be true"},
+    {"llama_mtla", "{\"qk_nope_head_dim\": 4}", "qk_nope_head_dim", "size of a head, 8"},
+    {"llama_mtla", "{\"rope_scaling/rope_type\": \"dynamic\"}", "rope_scaling.rope_type", "llama3 and yarn"},
+    {"llama_mtla", "{\"rope_scaling/high_freq_factor\": 1}", "rope_scaling.high_freq_factor", "more than"},
+    {"mha2mla", "{\"mha2mla_args\": null}", "model_type", "mla_layer_config.json"},
+    {"mha2mla", "{\"mha2mla_args/svd_init_method\": \"split\"}", "mha2mla_args.svd_init_method", "joint"},
+    {"mha2mla", "{\"mha2mla_args/partial_rope_version\": \"2-norm\"}", "mha2mla_args.partial_rope_version",
+     "rope_freqs"},
+    {"mha2mla", "{\"mha2mla_args/partial_rope_version\": \"x\"}", "mha2mla_args.partial_rope_version",
+     "high, low, uniform"},
+    {"mha2mla", "{\"mha2mla_args/rope_dim_for_mla\": 16}", "mha2mla_args.rope_dim_for_mla", "2..15"},
+    {"mha2mla", "{\"mha2mla_args/is_gqa2mha2mla\": true}", "mha2mla_args.is_gqa2mha2mla", "false"},
+    {"mha2mla", "{\"mha2mla_args/low_rank\": -1}", "mha2mla_args.low_rank", "1..16384"},
+    {"mha2mla", "{\"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling.type", "llama3 and yarn"},
+    {"mlra_published_4", "{\"kv_lora_rank\": null}", "model_type", "kv_lora_rank"},
+    {"mlra_published_4", "{\"n_head\": 0}", "n_head", "1..1024"},
+    {"mlra_published_2", "{\"n_embd\": 16}", "", "shapes other"},
 };
 
 static void copy_file(const char *from, const char *to)

@@ -242,6 +242,256 @@ layout('step3_vl', model_type='step3_vl', architectures=['Step3VLForConditionalG
        text_config={**Step3.config, 'norm_expert_weight': True}, vision_config={'model_type': 'step3_vision_encoder'})(Step3)
 
 
+# --- Llamas made over ------------------------------------------------------------------------------------
+
+LLAMA = dict(architectures=['LlamaForCausalLM'], vocab_size=VOCAB, hidden_size=D, num_hidden_layers=3, intermediate_size=24,
+             num_attention_heads=4, num_key_value_heads=2, hidden_act='silu', max_position_embeddings=128, rms_norm_eps=1e-5,
+             rope_theta=500.0, rope_scaling=None, attention_bias=False, mlp_bias=False, tie_word_embeddings=True)
+
+
+def llama3_frequencies(theta, n, s):
+    """Those of n values; long waves are stretched (rope_scaling of type llama3)."""
+    f = theta ** (-2.0 * np.arange(n // 2) / n)
+    turns = s['original_max_position_embeddings'] * f / (2 * np.pi)
+    smooth = (turns - s['low_freq_factor']) / (s['high_freq_factor'] - s['low_freq_factor'])
+    between = (1 - smooth) * f / s['factor'] + smooth * f
+    return np.where(turns < s['low_freq_factor'], f / s['factor'], np.where(turns > s['high_freq_factor'], f, between))
+
+
+def yarn_frequencies(theta, n, factor, original, fast=32, slow=1):
+    def dim(turns):
+        return n * math.log(original / (turns * 2 * math.pi)) / (2 * math.log(theta))
+    low, high = max(math.floor(dim(fast)), 0), min(math.ceil(dim(slow)), n - 1)
+    ramp = np.clip((np.arange(n // 2) - low) / ((high - low) or 0.001), 0, 1)
+    f = theta ** (-2.0 * np.arange(n // 2) / n)
+    return f / factor * ramp + f * (1 - ramp)
+
+
+class Llama(Published):
+    def setup(self):
+        c = self.c
+        self.tied, self.eps = c['tie_word_embeddings'], c['rms_norm_eps']
+        self.h, self.g = c['num_attention_heads'], c['num_key_value_heads']
+        self.dh = c.get('head_dim', D // self.h)
+
+    def shapes(self, i):
+        return {**self.attention_shapes(i), **self.block_shapes('mlp.', self.c['intermediate_size'])}
+
+    def mla_keys(self, c, pe, kv_b, nope, v):
+        kv = (c @ kv_b.T).reshape(len(c), -1, nope + v)
+        return np.concatenate((kv[..., :nope], np.repeat(pe[:, None], kv.shape[1], 1)), -1), kv[..., nope:]
+
+
+@layout('llama_mtla')
+class Mtla(Llama):
+    config = {**LLAMA, 'model_type': 'llama-mtla', 'architectures': ['LlamaMTLAForCausalLM'], 'num_hidden_layers': 2,
+              'kv_lora_rank': 24, 'q_lora_rank': 0, 'qk_rope_head_dim': 8, 'qk_nope_head_dim': 8, 'v_head_dim': 12,
+              'down_rate': 2, 'recompute_prompt_attn': True, 'partial_rotary_factor': 1.0, 'use_cache': False,
+              'rope_scaling': dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                   original_max_position_embeddings=32)}
+
+    def attention_shapes(self, i):
+        c, r = self.c, self.c['kv_lora_rank']
+        n, dr, v = c['qk_nope_head_dim'], c['qk_rope_head_dim'], c['v_head_dim']
+        s = {'wq.weight': (self.h * (n + dr), D), 'wkv_a.weight': (r + dr, D), 'kv_norm.weight': (r,), 'kv_norm.bias': (r,),
+             'wkv_b.weight': (self.h * (n + v), r), 'wo.weight': (D, self.h * v)}
+        for fc in 'cp':
+            s[f'hypernet_down.fc_{fc}.weight'], s[f'hypernet_down.fc_{fc}.bias'] = (r // 4, r), (r // 4,)
+        return {'self_attn.' + k: v for k, v in s.items()}
+
+    def attend(self, i, x):
+        c, t, at = self.c, len(x), 'self_attn.'
+        r, n, s, v = c['kv_lora_rank'], c['qk_nope_head_dim'], c['down_rate'], c['v_head_dim']
+        f = llama3_frequencies(c['rope_theta'], c['qk_rope_head_dim'], c['rope_scaling'])
+        q = self.project(i, x, at + 'wq').reshape(t, self.h, -1)
+        q = np.concatenate((q[..., :n], rope(q[..., n:], 0, False, f)), -1)
+        kv = self.project(i, x, at + 'wkv_a')
+        latent = layer_norm(kv[:, :r], 1e-5, self.w(i, at + 'kv_norm.weight'), self.w(i, at + 'kv_norm.bias'))
+        pe = rope(kv[:, r:], 0, False, f)
+        chunk = np.arange(t) // s
+        a = chunk[:, None] * np.exp(np.arange(0, r, 2) * (-math.log(10000.0) / r))
+        code = np.empty((t, r))
+        code[:, 0::2], code[:, 1::2] = np.sin(a), np.cos(a)
+
+        def fc(name, y):
+            return self.project(i, y, at + 'hypernet_down.fc_' + name) + self.w(i, at + f'hypernet_down.fc_{name}.bias')
+        # the weight of token j is that of its own chunk's code; row k merges what came of its chunk up to k
+        weight = sigmoid(fc('c', code) @ fc('p', latent).T)
+        j = np.arange(t)
+        same = (chunk[:, None] == chunk) & (j[:, None] >= j)
+        merged = (weight * same) @ latent
+        keys, values = self.mla_keys(merged, pe, self.w(i, at + 'wkv_b.weight'), n, v)
+        seen = ((j <= j[:, None]) & ((j + 1) % s == 0)) | (j == j[:, None])
+        p = softmax(np.where(seen, np.einsum('ihd,jhd->hij', q, keys) * q.shape[-1] ** -0.5, -np.inf))
+        return self.project(i, np.einsum('hij,jhd->ihd', p, values).reshape(t, -1), at + 'wo')
+
+
+class Mha2Mla(Llama):
+    config = {**LLAMA, 'model_type': 'llama', 'hidden_size': D, 'num_attention_heads': 2, 'num_key_value_heads': 1,
+              'mha2mla_args': dict(partial_rope_version='high', rope_dim_for_mla=4, uniform_start_point=0, qk_tensor_path=None,
+                                   svd_init_method='joint', low_rank=6, is_baseline=False, is_gqa2mha2mla=False)}
+
+    def attention_shapes(self, i):
+        a, h, g, dh = self.c['mha2mla_args'], self.h, self.g, self.dh
+        r, dr = a['low_rank'] * g, a['rope_dim_for_mla']
+        s = {'q_proj.weight': (h * dh, D), 'k_r_proj.weight': (g * dr, D), 'kv_proj.down_kv.weight': (r, D),
+             'kv_proj.up_k.weight': (g * (dh - dr), r), 'kv_proj.up_v.weight': (g * dh, r), 'o_proj.weight': (D, h * dh)}
+        if a['partial_rope_version'] == '2-norm':
+            s['rope_freqs'] = (g, dr // 2)  # ours
+        return {'self_attn.' + k: v for k, v in s.items()}
+
+    def frequencies(self, i, group):
+        a, dh = self.c['mha2mla_args'], self.dh
+        n, half, version = a['rope_dim_for_mla'], dh // 2, a['partial_rope_version']
+        if version == '2-norm':
+            return self.w(i, 'self_attn.rope_freqs')[group]
+        kept = np.zeros(dh, bool)  # of the head's values, by the authors' rules
+        if version == 'high':
+            kept[:n // 2] = kept[half:half + n // 2] = True
+        elif version == 'low':
+            kept[dh - n // 2:] = kept[half - n // 2:half] = True
+        else:
+            kept[a['uniform_start_point']::dh // n] = True
+        all_of = self.c['rope_theta'] ** (-2.0 * (np.arange(dh) % half) / dh)
+        return all_of[kept][:n // 2]  # the halves have the same
+
+    def attend(self, i, x):
+        t, h, g, at = len(x), self.h, self.g, 'self_attn.'
+        dr = self.c['mha2mla_args']['rope_dim_for_mla']
+        q = self.project(i, x, at + 'q_proj')
+        q_r, q_c = q[:, :h * dr].reshape(t, h, dr), q[:, h * dr:].reshape(t, h, -1)
+        k_r = self.project(i, x, at + 'k_r_proj').reshape(t, g, dr)
+        latent = self.project(i, x, at + 'kv_proj.down_kv')
+        k_c = self.project(i, latent, at + 'kv_proj.up_k').reshape(t, g, -1)
+        v = self.project(i, latent, at + 'kv_proj.up_v').reshape(t, g, -1)
+        of = np.arange(h) * g // h
+        q_r = np.stack([rope(q_r[:, a], 0, False, self.frequencies(i, of[a])) for a in range(h)], 1)
+        k_r = np.stack([rope(k_r[:, a], 0, False, self.frequencies(i, a)) for a in range(g)], 1)
+        q, k = np.concatenate((q_r, q_c), -1), np.concatenate((k_r, k_c), -1)
+        return self.project(i, attend_heads(q, k[:, of], v[:, of], self.dh ** -0.5).reshape(t, -1), at + 'o_proj')
+
+
+layout('mha2mla')(Mha2Mla)
+layout('mha2mla_low', num_attention_heads=4, num_key_value_heads=2,
+       mha2mla_args={**Mha2Mla.config['mha2mla_args'], 'partial_rope_version': 'low', 'low_rank': 9})(Mha2Mla)
+layout('mha2mla_uniform', num_attention_heads=4, num_key_value_heads=4,
+       mha2mla_args={**Mha2Mla.config['mha2mla_args'], 'partial_rope_version': 'uniform', 'uniform_start_point': 1})(Mha2Mla)
+layout('mha2mla_2_norm', num_attention_heads=4, num_key_value_heads=2,
+       mha2mla_args={**Mha2Mla.config['mha2mla_args'], 'partial_rope_version': '2-norm'})(Mha2Mla)
+
+
+class EcoMla(Llama):
+    """Layers of latent attention beside plain ones. YaRN's amplitude is on the rotary parts of q and k."""
+    SCALING = dict(rope_type='llama3', factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                   original_max_position_embeddings=32)
+    config = {**LLAMA, 'model_type': 'llama', 'head_dim': 8, 'rope_scaling': SCALING, 'num_hidden_layers': 4}
+    files = {'MLA_config.json': dict(d_model=D, rms_norm_eps=1e-5, d_inner=D, d_xb=16, intermediate_size=24, hidden_act='silu',
+                                     n_layer=4, attn_layers=[1, 3]),
+             'mla_layer_config.json': dict(hidden_size=D, num_attention_heads=4, llama_num_key_value_heads=2, kv_lora_rank=24,
+                                           q_lora_rank=16, qk_rope_head_dim=4, qk_nope_head_dim=8, v_head_dim=8,
+                                           use_lora_layer_norm=False, rope_theta=500.0, rope_scaling=SCALING,
+                                           layer_rank_list={'0': dict(q_rank=20, kv_rank=28)}, model_type='deepseek_v3')}
+
+    def setup(self):
+        super().setup()
+        self.m, self.plain = self.files['mla_layer_config.json'], self.files['MLA_config.json']['attn_layers']
+
+    def ranks(self, i):
+        own = self.m['layer_rank_list'].get(str(i))
+        return (own['q_rank'], own['kv_rank']) if own else (self.m['q_lora_rank'], self.m['kv_lora_rank'])
+
+    def attention_shapes(self, i):
+        h, g, dh, m = self.h, self.g, self.dh, self.m
+        if i in self.plain:
+            return {'self_attn.q_proj.weight': (h * dh, D), 'self_attn.k_proj.weight': (g * dh, D),
+                    'self_attn.v_proj.weight': (g * dh, D), 'self_attn.o_proj.weight': (D, h * dh)}
+        rq, r = self.ranks(i)
+        n, dr, v = m['qk_nope_head_dim'], m['qk_rope_head_dim'], m['v_head_dim']
+        s = {'mla.q_a_proj.weight': (rq, D), 'mla.q_b_proj.weight': (h * (n + dr), rq),
+             'mla.kv_a_proj_with_mqa.weight': (r + dr, D), 'mla.kv_b_proj.weight': (h * (n + v), r),
+             'mla.out_proj.weight': (D, h * v)}
+        if m['use_lora_layer_norm']:
+            s.update({'mla.q_a_layernorm.weight': (rq,), 'mla.kv_a_layernorm.weight': (r,)})
+        return s
+
+    def attend(self, i, x):
+        t, h, m = len(x), self.h, self.m
+        if i in self.plain:
+            f = llama3_frequencies(self.c['rope_theta'], self.dh, self.c['rope_scaling'])
+            q, k, v = (self.project(i, x, f'self_attn.{p}_proj').reshape(t, -1, self.dh) for p in 'qkv')
+            of = np.arange(h) * self.g // h
+            o = attend_heads(rope(q, 0, False, f), rope(k, 0, False, f)[:, of], v[:, of], self.dh ** -0.5)
+            return self.project(i, o.reshape(t, -1), 'self_attn.o_proj')
+        n, dr, v = m['qk_nope_head_dim'], m['qk_rope_head_dim'], m['v_head_dim']
+        norm = (lambda y, name: rms(y, self.w(i, f'mla.{name}.weight'), 1e-6)) if m['use_lora_layer_norm'] else lambda y, _: y
+        s = m['rope_scaling']
+        f = yarn_frequencies(m['rope_theta'], dr, s['factor'], s['original_max_position_embeddings'])
+        amplitude = 0.1 * math.log(s['factor']) + 1
+        q = self.project(i, norm(self.project(i, x, 'mla.q_a_proj'), 'q_a_layernorm'), 'mla.q_b_proj').reshape(t, h, n + dr)
+        q = np.concatenate((q[..., :n], rope(q[..., n:], 0, True, f) * amplitude), -1)
+        kv = self.project(i, x, 'mla.kv_a_proj_with_mqa')
+        pe = rope(kv[:, -dr:], 0, True, f) * amplitude
+        k, val = self.mla_keys(norm(kv[:, :-dr], 'kv_a_layernorm'), pe, self.w(i, 'mla.kv_b_proj.weight'), n, v)
+        return self.project(i, attend_heads(q, k, val, (n + dr) ** -0.5).reshape(t, -1), 'mla.out_proj')
+
+
+layout('x_ecomla')(EcoMla)
+layout('x_ecomla_norm', files={'mla_layer_config.json': dict(use_lora_layer_norm=True, layer_rank_list={}),
+                               'MLA_config.json': dict(attn_layers=[])}, num_hidden_layers=2)(EcoMla)
+
+
+# --- MLRA ------------------------------------------------------------------------------------------------
+
+
+class Mlra(Published):
+    config = dict(model_type='gpt2', architectures=['GPT'], vocab_size=VOCAB, n_layer=2, n_head=4, n_embd=D,
+                  intermediate_size=24, block_size=128, bias=False, dropout=0.0, q_lora_rank=20, kv_lora_rank=32,
+                  qk_nope_head_dim=8, qk_rope_head_dim=4)
+    names, at, tied, eps, branches = ('transformer.wte.weight', 'layernorm.weight', ''), 'transformer.h.', True, 1e-6, 4
+
+    def n_layers(self):
+        return self.c['n_layer']
+
+    def shapes(self, i):
+        c, h = self.c, self.c['n_head']
+        n, dr, r, rq = (c[k] for k in ('qk_nope_head_dim', 'qk_rope_head_dim', 'kv_lora_rank', 'q_lora_rank'))
+        s = {'q_a_proj.weight': (rq, D), 'q_a_layernorm.weight': (rq,), 'q_b_proj.weight': (h * (n + dr), rq),
+             'kv_a_proj_with_mqa.weight': (r + dr, D), 'kv_b_proj': (4, r // 4, h * self.branches // 4 * 2 * n),
+             'c_proj.weight': (D, h * n)}
+        s.update({f'kv_a_layernorms.{j}.weight': (r // 4,) for j in range(4)})
+        width = c['intermediate_size']
+        return {**{'attn.' + k: v for k, v in s.items()}, 'mlp.c_fc1.weight': (width, D), 'mlp.c_fc2.weight': (width, D),
+                'mlp.c_proj.weight': (D, width)}
+
+    def attend(self, i, x):
+        c, t, h = self.c, len(x), self.c['n_head']
+        n, dr, r, rq = (c[k] for k in ('qk_nope_head_dim', 'qk_rope_head_dim', 'kv_lora_rank', 'q_lora_rank'))
+        q = rms(self.project(i, x, 'attn.q_a_proj'), self.w(i, 'attn.q_a_layernorm.weight'), 1e-6) * math.sqrt(D / rq)
+        q = self.project(i, q, 'attn.q_b_proj').reshape(t, h, n + dr)
+        q = np.concatenate((q[..., :n], rope(q[..., n:], 10000.0, False)), -1)
+        kv = self.project(i, x, 'attn.kv_a_proj_with_mqa')
+        pe = np.repeat(rope(kv[:, r:], 10000.0, False)[:, None], h, 1)
+        heads = []  # of each block: keys and values of the heads that it serves
+        for j, latent in enumerate(np.split(kv[:, :r], 4, -1)):
+            latent = rms(latent, self.w(i, f'attn.kv_a_layernorms.{j}.weight'), 1e-6) * math.sqrt(D / (r // 4))
+            heads.append((latent @ self.w(i, 'attn.kv_b_proj')[j]).reshape(t, -1, 2 * n))
+        if self.branches == 2:  # blocks 0 and 1 side by side, then 2 and 3
+            heads = [np.concatenate(heads[:2], 1), np.concatenate(heads[2:], 1)]
+        o = sum(attend_heads(q, np.concatenate((kv[..., :n], pe), -1), kv[..., n:], (n + dr) ** -0.5) for kv in heads)
+        return self.project(i, (o / math.sqrt(self.branches)).reshape(t, -1), 'attn.c_proj')
+
+    def mlp(self, i, x):
+        return self.project(i, silu(self.project(i, x, 'mlp.c_fc1')) * self.project(i, x, 'mlp.c_fc2'), 'mlp.c_proj')
+
+
+@layout('mlra_published_2')
+class Mlra2(Mlra):
+    branches, names = 2, ('lm_head.weight', 'layernorm.weight', '')
+
+
+layout('mlra_published_4')(Mlra)
+
+
 # --- writing --------------------------------------------------------------------------------------------
 
 
@@ -250,10 +500,12 @@ def random_tensors(name, shapes):
     for k, shape in sorted(shapes.items()):
         if 'norm' in k and k.endswith('weight'):
             a = 1 + 0.2 * rng.standard_normal(shape)
+        elif k.endswith('rope_freqs'):
+            a = np.sort(rng.uniform(0.01, 1, shape), -1)[:, ::-1]
         elif len(shape) == 1 or k.endswith('.bias'):
             a = 0.3 * rng.standard_normal(shape)
         else:
-            wide = k.endswith(('q_proj.weight', 'wq.weight', 'k_proj.weight', 'qkv_proj.weight', 'q_b_proj.weight'))
+            wide = k.endswith(('q_proj.weight', 'wq.weight', 'k_proj.weight', 'qkv_proj.weight', 'q_b_proj.weight', 'wq.weight', 'wkv_a.weight'))
             a = rng.standard_normal(shape) * (1.6 if wide else 1.0) / math.sqrt(shape[-1])
         out[k] = to_bf16(a)
     return out

@@ -12,8 +12,8 @@
  * KHA: q, k, v of every head times one matrix before rotation, folded into the projections; mlp:
  * values instead go through v' = 2 down(up(v) sigmoid(gate(v))). Basis: keys of t heads, rotated, times
  * a [t dh, dh] matrix of their group are its key; rotated queries times their head's rows of it.
- * Norms of queries and keys after rotation (qk_norm): rows hold keys of length sqrt(dh), and queries meet both
- * norms' weights, so that layers which share rows may have weights of their own. */
+ * Norms of queries and keys after rotation (qk_norm): rows hold keys of length sqrt(dh), and queries meet
+ * both norms' weights, so that layers which share rows may have weights of their own. */
 #include "config.h"
 
 #include "engine/attention/family.h"

@@ -25,8 +25,8 @@ static const struct family_files files = {"model.layers.", "self_attn.", tensors
 
 static void refuse(struct keys *k)
 {
-    static const char *const absent[] = {"use_mla", "mamba", "group_limited_greedy", "position_embedding_xdrope",
-                                         "add_classification_head"};
+    static const char *const absent[] = {"use_mla", "mamba", "group_limited_greedy",
+                                         "position_embedding_xdrope", "add_classification_head"};
     layout__refuse_variants(k);
     for (size_t i = 0; i < sizeof(absent) / sizeof(absent[0]); i++)
         if (keys__bool_or(k, absent[i], false))
@@ -98,8 +98,8 @@ static int uniform(struct keys *k, const struct model_config *c, const char *key
         int v = (int)keys__layer_number(k, key, at, true, 1, hi, absent);
         first = first ? first : v;
         if (v != first)
-            keys__fail(k, ERR_UNSUPPORTED, key, "is %d for layer %d and %d before; one number for all layers is "
-                       "served", v, i, first);
+            keys__fail(k, ERR_UNSUPPORTED, key,
+                       "is %d for layer %d and %d before; one number for all layers is served", v, i, first);
     }
     return first;
 }
@@ -119,7 +119,8 @@ static void experts(struct keys *k, struct model_config *c)
         int64_t shared = uniform(k, c, "num_shared_expert", 64, 1);
         c->n_shared_experts = (int)shared;
         if (shared * c->intermediate_size > MAX_DIM)
-            keys__fail(k, ERR_FORMAT, "num_shared_expert", "times intermediate_size is more than %d", MAX_DIM);
+            keys__fail(k, ERR_FORMAT, "num_shared_expert", "times intermediate_size is more than %d",
+                       MAX_DIM);
         c->shared_intermediate_size = (int)(shared * c->intermediate_size);
     }
     c->n_group = c->topk_group = 1;
