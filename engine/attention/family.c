@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "engine/attention/family_work.h"
+#include "engine/residual.h"
 
 #define FAMILY(row) &row,
 static const struct family_mechanism *const table[] = {
@@ -164,6 +165,7 @@ static void family_layer_free(void *layer)
         free(l->part[i].v);
     }
     plan_done(&l->plan);
+    free(l->residual);
     free((void *)(uintptr_t)l->l.list);
     free(l);
 }
@@ -237,6 +239,8 @@ static int family_layer_new(const struct model_config *c, const struct layer_ten
     if (p.r == 0 && plan_of(from, lim->row_type, &l->plan) < 0)
         family_pack_nomem(&p);
     plan_settle(&l->plan);
+    if (p.r == 0 && residual_new(&t->attn_residual, from->hidden, &l->residual) < 0)
+        family_pack_nomem(&p);
     if (p.r == 0)
         p.r = check_rows(l, lim->row_type, e);
     if (p.r == 0)
@@ -385,8 +389,8 @@ static void norm_row(struct family_call *c, int i)
 static void residual_row(struct family_call *c, int i)
 {
     size_t hidden = (size_t)c->l->l.hidden;
-    c->st->kern->axpy(model_residual_scale(c->st->config), c->w->y + (size_t)i * hidden, (int)hidden,
-                      c->st->x + (size_t)c->part.rows[i] * hidden);
+    residual_add(c->st->kern, c->l->residual, model_residual_scale(c->st->config),
+                 c->w->y + (size_t)i * hidden, (int)hidden, c->st->x + (size_t)c->part.rows[i] * hidden);
 }
 
 /* The part's rows from queries to the residual stream. */

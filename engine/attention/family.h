@@ -134,6 +134,7 @@ struct family_packed {
     struct family_plan plan;
     struct family_part part[FAMILY_MAX_TENSORS];
     int rope[FAMILY_ROPES]; /* tables */
+    float *residual;        /* residual.h; or NULL */
     uint64_t n_bytes;
 };
 

@@ -56,7 +56,9 @@ struct model_config {
     int intermediate_size;
     int moe_intermediate_size;
     int n_routed_experts; /* 0: dense model */
-    int zero_expert_num;  /* identity experts behind the routed ones: their output is their input */
+    int zero_expert_num;  /* identity experts behind the routed ones: their output is their input, */
+    bool zero_expert_skips; /* or nothing */
+    int router_hidden_size; /* of routers that are networks; 0: the router is a matrix */
     int num_experts_per_tok;
     int n_shared_experts;
     int shared_intermediate_size; /* of all shared experts together; 0: moe_intermediate_size for each */
@@ -90,6 +92,19 @@ struct ffn_tensors {
     struct tensor gate, up, down;
 };
 
+/* How a block's output y joins the stream x: x = (y + out_bias) out_scale + (x + stream_bias) stream_scale;
+ * all hidden_size. None: it is added. */
+struct residual_tensors {
+    struct tensor out_scale, out_bias, stream_scale, stream_bias;
+};
+
+/* A router that is a network before its last matrix (engine/router_mlp.h). */
+struct router_mlp_tensors {
+    struct tensor down, down_bias; /* hidden -> router_hidden_size */
+    struct tensor state_scale;     /* of the layer before's; the first layer has none */
+    struct tensor norm, fc1, fc1_bias, fc2, fc2_bias;
+};
+
 /* Tensors of a layer by role. A role that the layer lacks has data == NULL. Projections are 2-d with
  * ne[0] inputs and ne[1] outputs. */
 struct family_layer;
@@ -114,6 +129,8 @@ struct layer_tensors {
     struct tensor ffn_norm;    /* hidden_size */
     struct ffn_tensors dense;  /* layers below first_k_dense_replace, or beside the experts */
     struct tensor router;      /* hidden -> n_routed_experts + zero_expert_num */
+    struct router_mlp_tensors router_mlp; /* in front of the router; optional */
+    struct residual_tensors attn_residual, ffn_residual; /* optional */
     struct tensor router_bias; /* as many, added to the scores for choosing only; optional */
     struct ffn_tensors *experts; /* n_routed_experts of them, or NULL */
     struct ffn_tensors shared;   /* model_shared_width wide */
@@ -158,6 +175,7 @@ struct tokenizer_source {
 struct checkpoint {
     struct model_config config;
     struct tensor token_embd;  /* {hidden, vocab} */
+    struct tensor embd_scale, embd_bias; /* hidden: embeddings are (e + bias) scale; optional */
     struct tensor output_norm; /* hidden */
     struct tensor output;      /* {hidden, vocab}; equals token_embd when tied */
     struct layer_tensors *layers; /* num_hidden_layers */

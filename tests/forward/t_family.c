@@ -409,6 +409,15 @@ static const struct {
     {"mlra_published_4", "{\"kv_lora_rank\": null}", "model_type", "kv_lora_rank"},
     {"mlra_published_4", "{\"n_head\": 0}", "n_head", "1..1024"},
     {"mlra_published_2", "{\"n_embd\": 16}", "", "shapes other"},
+    {"zaya", "{\"layer_types\": [\"hybrid\", \"hybrid_sliding\", \"hybrid\"]}", "layer_types", "layer 1"},
+    {"zaya", "{\"num_experts_per_tok\": 2}", "num_experts_per_tok", "must be 1"},
+    {"zaya", "{\"cca_time1\": 3}", "cca_time1", "must be 2"},
+    {"zaya", "{\"ffn_hidden_size\": 4096}", "ffn_hidden_size", "older form"},
+    {"zaya", "{\"rope_parameters/hybrid/rope_type\": \"yarn\"}", "rope_parameters.hybrid.rope_type", "default"},
+    {"zaya", "{\"moe_intermediate_size\": null}", "moe_intermediate_size", "missing"},
+    {"zaya", "{\"router_hidden_size\": 13}", "", "shapes other"},
+    {"zaya", "{\"lm_head_bias\": true}", "lm_head_bias", "false"},
+    {"hunyuan", "{\"num_shared_expert\": 64}", "", "shapes other"},
 };
 
 static void copy_file(const char *from, const char *to)

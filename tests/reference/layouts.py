@@ -492,6 +492,98 @@ class Mlra2(Mlra):
 layout('mlra_published_4')(Mlra)
 
 
+# --- ZAYA: CCA, routed by a network with a state, weighted residuals -----------------------------------------
+
+
+@layout('zaya')
+class Zaya(Published):
+    config = dict(model_type='zaya', architectures=['ZayaForCausalLM'], attention_bias=False, cca_time0=2, cca_time1=2, head_dim=16,
+                  hidden_act='silu', hidden_size=D, layer_types=['hybrid'] * 3, lm_head_bias=False, max_position_embeddings=128,
+                  moe_intermediate_size=20, num_attention_heads=4, num_experts=3, num_experts_per_tok=1, num_hidden_layers=3,
+                  num_key_value_heads=2, partial_rotary_factor=0.5, rms_norm_eps=1e-5,
+                  rope_parameters=dict(hybrid=dict(partial_rotary_factor=0.5, rope_theta=500, rope_type='default'),
+                                       hybrid_sliding=dict(partial_rotary_factor=0.5, rope_theta=100.0, rope_type='default'),
+                                       rope_type='default'),
+                  router_hidden_size=12, sliding_window=None, tie_word_embeddings=True, vocab_size=VOCAB)
+    tied = True
+
+    def all_shapes(self):
+        return {**super().all_shapes(), 'model.input_hidden_states_scale': (D,), 'model.input_hidden_states_bias': (D,)}
+
+    def shapes(self, i):
+        c, e, r = self.c, self.c['num_experts'], self.c['router_hidden_size']
+        h, g, dh, width = c['num_attention_heads'], c['num_key_value_heads'], c['head_dim'], c['moe_intermediate_size']
+        at = 'self_attn.qkv_proj.'
+        s = {at + 'q_proj.weight': (h * dh, D), at + 'k_proj.weight': (g * dh, D), at + 'v_proj_current.weight': (g * dh // 2, D),
+             at + 'v_proj_delayed.weight': (g * dh // 2, D), at + 'conv_qk_depthwise.weight': ((h + g) * dh, 1, 2),
+             at + 'conv_qk_depthwise.bias': ((h + g) * dh,), at + 'conv_qk_grouped.weight': ((h + g) * dh, dh, 2),
+             at + 'conv_qk_grouped.bias': ((h + g) * dh,), 'self_attn.qk_norm.temp': (g,), 'self_attn.o_proj.weight': (D, h * dh)}
+        for block in ('attention', 'mlp'):
+            for name in ('hidden_states_scale', 'hidden_states_bias', 'residual_scale', 'residual_bias'):
+                s[f'post_{block}_residual_scale.{name}'] = (D,)
+        gate = {'down_proj.weight': (r, D), 'down_proj.bias': (r,), 'router_mlp.norm.weight': (r,),
+                'router_mlp.fc1.weight': (r, r), 'router_mlp.fc1.bias': (r,), 'router_mlp.fc2.weight': (r, r),
+                'router_mlp.fc2.bias': (r,), 'router_mlp.out_proj.weight': (e + 1, r), 'balancing_biases': (e + 1,)}
+        if i > 0:
+            gate['router_states_scale'] = (r,)
+        s.update({'mlp.gate.' + k: v for k, v in gate.items()})
+        return {**s, 'mlp.experts.gate_up_proj': (e, 2 * width, D), 'mlp.experts.down_proj': (e, D, width)}
+
+    def attend(self, i, x):
+        c, t, at = self.c, len(x), 'self_attn.qkv_proj.'
+        h, g, dh = c['num_attention_heads'], c['num_key_value_heads'], c['head_dim']
+        q, k = self.project(i, x, at + 'q_proj'), self.project(i, x, at + 'k_proj')
+        q_mean = (q.reshape(t, h, dh) + np.repeat(k.reshape(t, g, dh), h // g, 1)) / 2
+        k_mean = q_mean.reshape(t, g, h // g, dh).mean(2)
+        u = np.concatenate((np.zeros((2, (h + g) * dh)), np.concatenate((q, k), -1)))  # padded once, by both kernels' reach
+        w, b = self.w(i, at + 'conv_qk_depthwise.weight')[:, 0], self.w(i, at + 'conv_qk_depthwise.bias')
+        u = (u[:-1] * w[:, 0] + u[1:] * w[:, 1] + b).reshape(t + 1, h + g, dh)
+        w = self.w(i, at + 'conv_qk_grouped.weight').reshape(h + g, dh, dh, 2)
+        y = np.einsum('goc,tgc->tgo', w[..., 0], u[:-1]) + np.einsum('goc,tgc->tgo', w[..., 1], u[1:]) + \
+            self.w(i, at + 'conv_qk_grouped.bias').reshape(h + g, dh)
+        q, k = y[:, :h] + q_mean, y[:, h:] + k_mean
+        q = q * math.sqrt(dh) / np.linalg.norm(q, axis=-1, keepdims=True)
+        k = k * math.sqrt(dh) / np.linalg.norm(k, axis=-1, keepdims=True) * self.w(i, 'self_attn.qk_norm.temp')[:, None]
+        late = self.project(i, x, at + 'v_proj_delayed')
+        v = np.concatenate((self.project(i, x, at + 'v_proj_current'), np.concatenate((np.zeros_like(late[:1]), late[:-1]))), -1)
+        v, hybrid = v.reshape(t, g, dh), c['rope_parameters']['hybrid']
+        n = int(dh * hybrid['partial_rotary_factor'])
+        q, k = (np.concatenate((rope(a[..., :n], hybrid['rope_theta'], False), a[..., n:]), -1) for a in (q, k))
+        of = np.arange(h) * g // h
+        return self.project(i, attend_heads(q, k[:, of], v[:, of], dh ** -0.5).reshape(t, -1), 'self_attn.o_proj')
+
+    def mlp(self, i, x):
+        e, at = self.c['num_experts'], 'mlp.gate.'
+        r = self.project(i, x, at + 'down_proj') + self.w(i, at + 'down_proj.bias')
+        if i > 0:
+            r = r + self.state * self.w(i, at + 'router_states_scale')
+        self.state = r
+        a = rms(r, self.w(i, at + 'router_mlp.norm.weight'), self.eps)
+        for fc in ('fc1', 'fc2'):
+            a = gelu(self.project(i, a, f'{at}router_mlp.{fc}') + self.w(i, f'{at}router_mlp.{fc}.bias'))
+        p = softmax(self.project(i, a, at + 'router_mlp.out_proj'))
+        chosen, y = (p + self.w(i, at + 'balancing_biases')).argmax(-1), np.zeros_like(x)
+        for t in range(len(x)):
+            if chosen[t] < e:  # the last one is to skip
+                gate, up = np.split(x[t] @ self.w(i, 'mlp.experts.gate_up_proj')[chosen[t]].T, 2)
+                y[t] = p[t, chosen[t]] * ((silu(gate) * up) @ self.w(i, 'mlp.experts.down_proj')[chosen[t]].T)
+        self.skipped = getattr(self, 'skipped', 0) + (chosen == e).sum()
+        return y
+
+    def join(self, i, block, y, x):
+        a, b, c, d = (self.w(i, f'post_{block}_residual_scale.{name}') for name in
+                      ('hidden_states_scale', 'hidden_states_bias', 'residual_scale', 'residual_bias'))
+        return (y + b) * a + (x + d) * c
+
+    def body(self, x):
+        x = (x + self.tensors['model.input_hidden_states_bias']) * self.tensors['model.input_hidden_states_scale']
+        for i in range(self.n_layers()):
+            x = self.join(i, 'attention', self.attend(i, rms(x, self.w(i, 'input_layernorm.weight'), self.eps)), x)
+            x = self.join(i, 'mlp', self.mlp(i, rms(x, self.w(i, 'post_attention_layernorm.weight'), self.eps)), x)
+        assert 0 < self.skipped < self.n_layers() * len(x) / 2, self.skipped
+        return x
+
+
 # --- writing --------------------------------------------------------------------------------------------
 
 
@@ -502,11 +594,15 @@ def random_tensors(name, shapes):
             a = 1 + 0.2 * rng.standard_normal(shape)
         elif k.endswith('rope_freqs'):
             a = np.sort(rng.uniform(0.01, 1, shape), -1)[:, ::-1]
+        elif k.endswith('balancing_biases'):
+            a = 0.1 * rng.standard_normal(shape)
+        elif k.endswith(('_scale', '.temp')):
+            a = 1 + 0.2 * rng.standard_normal(shape)
         elif len(shape) == 1 or k.endswith('.bias'):
             a = 0.3 * rng.standard_normal(shape)
         else:
             wide = k.endswith(('q_proj.weight', 'wq.weight', 'k_proj.weight', 'qkv_proj.weight', 'q_b_proj.weight', 'wq.weight', 'wkv_a.weight'))
-            a = rng.standard_normal(shape) * (1.6 if wide else 1.0) / math.sqrt(shape[-1])
+            a = rng.standard_normal(shape) * (1.6 if wide else 1.0) / math.sqrt(2 if 'depthwise' in k else 2 * shape[1] if 'grouped' in k else shape[-1])
         out[k] = to_bf16(a)
     return out
 

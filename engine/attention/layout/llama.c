@@ -223,8 +223,9 @@ static void names(struct layout_names *n)
     if (n->layer < 0) {
         layout__refuse_variants(k);
         if (mha2mla == ecomla)
-            keys__fail(k, ERR_UNSUPPORTED, "model_type", "is llama, which is served with mha2mla_args or with "
-                       "a file mla_layer_config.json beside it");
+            keys__fail(k, ERR_UNSUPPORTED, "model_type",
+                       "is llama, which is served with mha2mla_args or with a file mla_layer_config.json "
+                       "beside it");
     }
     if (k->r < 0)
         return;

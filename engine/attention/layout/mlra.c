@@ -1,7 +1,7 @@
 /* engine/attention/layout/mlra.c - multi-head low-rank attention as its authors' training saves it
  * (arXiv 2603.02188): a decoder in the manner of GPT-2 that keeps that model_type, with four blocks of
- * latents. Two or four branches: the shape of kv_b_proj tells. The authors save PyTorch's own format, which has to be
- * rewritten as safetensors first; then either of the two tied tensors may be there. */
+ * latents. Two or four branches: the shape of kv_b_proj tells. The authors save PyTorch's own format, which
+ * has to be rewritten as safetensors first; then either of the two tied tensors may be there. */
 #include "config.h"
 
 #include "engine/attention/layout.h"
