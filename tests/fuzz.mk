@@ -50,10 +50,10 @@ EXTRA_DIST += %D%/fuzz/build.mk %D%/fuzz/run.sh %D%/fuzz/merge.sh %D%/fuzz/seeds
 	%D%/fuzz/gguf.dict %D%/fuzz/safetensors.dict %D%/fuzz/tokenizer.dict %D%/fuzz/config.dict \
 	%D%/fuzz/template.dict %D%/fuzz/disk.dict %D%/fuzz/access.dict %D%/fuzz/http.dict %D%/fuzz/body.dict %D%/fuzz/grammar.dict
 
-fuzz: config.h
+fuzz: config.h $(LIBS_KERN)
 	$(MAKE) -f $(srcdir)/tests/fuzz/build.mk top='$(srcdir)' FUZZ_CC='$(FUZZ_CC)' \
 	pkg_cflags='$(CJSON_CFLAGS) $(PCRE2_CFLAGS) $(UTF8PROC_CFLAGS) $(XXHASH_CFLAGS) $(UV_CFLAGS) $(LLHTTP_CFLAGS) $(OPENSSL_CFLAGS)' \
-	llhttp='$(LLHTTP_SRC)' \
+	llhttp='$(LLHTTP_SRC)' kern_libs='$(LIBS_KERN)' \
 	pkg_libs='$(CJSON_LIBS) $(PCRE2_LIBS) $(UTF8PROC_LIBS) $(XXHASH_LIBS) $(UV_LIBS) $(LLHTTP_LIBS) $(OPENSSL_LIBS)'
 fuzz-run: fuzz $(FUZZ_REPLAYS)
 	top_srcdir='$(abs_top_srcdir)' $(SHELL) $(srcdir)/tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_NAMES)
