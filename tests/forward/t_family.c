@@ -1,5 +1,6 @@
 /* tests/forward/t_family.c - every folder of tests/data/family and tests/data/layout: logits against the
- * float64 reference that made it (tests/reference), and the same bits whichever way the rows came to be in the cache.
+ * float64 reference that made it (tests/reference), and the same bits whichever way the
+ * rows came to be in the cache.
  *
  * Programs walk the folder: a new mechanism needs a folder there, and no line here. */
 #include "config.h"
@@ -413,7 +414,8 @@ static const struct {
     {"zaya", "{\"num_experts_per_tok\": 2}", "num_experts_per_tok", "must be 1"},
     {"zaya", "{\"cca_time1\": 3}", "cca_time1", "must be 2"},
     {"zaya", "{\"ffn_hidden_size\": 4096}", "ffn_hidden_size", "older form"},
-    {"zaya", "{\"rope_parameters/hybrid/rope_type\": \"yarn\"}", "rope_parameters.hybrid.rope_type", "default"},
+    {"zaya", "{\"rope_parameters/hybrid/rope_type\": \"yarn\"}", "rope_parameters.hybrid.rope_type",
+     "default"},
     {"zaya", "{\"moe_intermediate_size\": null}", "moe_intermediate_size", "missing"},
     {"zaya", "{\"router_hidden_size\": 13}", "", "shapes other"},
     {"zaya", "{\"lm_head_bias\": true}", "lm_head_bias", "false"},

@@ -8,7 +8,7 @@ flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sani
 
 # Whatever the readers, the tokenizer and the templates may need; the archive gives what they do.
 parts = base/ kvcache/ engine/model/ engine/attention/ engine/attention/family/ engine/attention/layout/ engine/tokenizer/ engine/grammar/ api/template api/json_ api/params api/structure api/messages api/anthropic_chat api/build \
-	api/ollama_chat api/responses_chat api/tool_choice api/calls server/
+	api/ollama_chat api/responses_chat api/tool_choice api/calls api/parts server/
 sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)*.c)) \
 	$(foreach f,matrix pool products residual rope slab,$(top)/engine/$(f).c)
 # llhttp comes as source where the system has no library of it
