@@ -12,7 +12,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/residual.h"
 #include "engine/router.h"
+#include "engine/router_mlp.h"
 
 struct ffn_block {
     struct matrix gate, up, down;
@@ -26,7 +28,8 @@ struct ffn_layer {
     int n_experts;
     uint64_t *expert_tokens;   /* [n_experts] since the start; counted by ffn_run */
     struct matrix router;
-    float *router_bias, *norm;
+    struct router_mlp *router_mlp; /* in front of it, or NULL */
+    float *router_bias, *norm, *residual;
 };
 
 struct ffn_work {
@@ -46,6 +49,7 @@ struct ffn_work {
     float *norm;             /* [rows][hidden] */
     unsigned char *norm_act;
     float *logits;           /* [rows][router_experts] */
+    unsigned char *router;   /* [rows] of a router's network */
     float *gate, *up;        /* the middle of the lot in hand: experts' rows, then the main block's */
     unsigned char *mid_act;  /* the same rows, prepared for down */
     float *down;             /* [slots + rows][hidden]: slots, then the main block */
@@ -120,6 +124,12 @@ static float *vector_copy(const struct tensor *t)
     return v;
 }
 
+/* What the layer's input is prepared for on its way to the router. */
+static enum tensor_type router_input(const struct ffn_layer *l)
+{
+    return l->router_mlp ? router_mlp_input(l->router_mlp) : l->router.type;
+}
+
 int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, bool dense,
                   struct pool *pool, const struct load_progress *lp, struct ffn_layer **ret,
                   struct err *e)
@@ -130,7 +140,7 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
         return err_set(e, r, "out of memory while loading a feed-forward layer");
     l->dense = dense;
     l->norm = vector_copy(&t->ffn_norm);
-    if (!l->norm)
+    if (!l->norm || residual_new(&t->ffn_residual, c->hidden_size, &l->residual) < 0)
         goto nomem;
     if (dense) {
         if ((r = block_pack(&l->main, &t->dense, pool, lp, e)) < 0)
@@ -150,7 +160,9 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
         goto fail;
     if (c->n_shared_experts > 0 && (r = block_pack(&l->main, &t->shared, pool, lp, e)) < 0)
         goto fail;
-    l->prepared_in = act_is_quantised(l->router.type) || reads_prepared(&l->main);
+    if ((r = router_mlp_new(c, &t->router_mlp, pool, lp, &l->router_mlp, e)) < 0)
+        goto fail;
+    l->prepared_in = act_is_quantised(router_input(l)) || reads_prepared(&l->main);
     if ((r = experts_pack(l, t->experts, pool, lp, e)) < 0)
         goto fail;
     *ret = l;
@@ -172,7 +184,9 @@ void ffn_layer_free(struct ffn_layer *l)
     free(l->experts);
     free(l->expert_tokens);
     matrix_done(&l->router);
+    router_mlp_free(l->router_mlp);
     free(l->router_bias);
+    free(l->residual);
     free(l->norm);
     free(l);
 }
@@ -185,7 +199,7 @@ const uint64_t *ffn_layer_expert_tokens(const struct ffn_layer *l, int *ret_n)
 
 uint64_t ffn_layer_bytes(const struct ffn_layer *l)
 {
-    uint64_t n = block_bytes(&l->main) + l->router.n_bytes;
+    uint64_t n = block_bytes(&l->main) + l->router.n_bytes + router_mlp_bytes(l->router_mlp);
     for (int i = 0; l->experts && i < l->n_experts; i++)
         n += block_bytes(&l->experts[i]);
     return n;
@@ -217,6 +231,7 @@ static size_t place(struct ffn_work *w, bool dense, unsigned char *base)
     w->norm = take(base, &used, rows * hidden * f);
     w->norm_act = take(base, &used, rows * act_room(c->hidden_size));
     w->logits = take(base, &used, rows * (size_t)router_experts(c) * f);
+    w->router = take(base, &used, rows * router_mlp_room(c));
     w->gate = take(base, &used, lot * f);
     w->up = take(base, &used, lot * f);
     /* An int8 row needs less than the float row it comes from, but for its alignment. */
@@ -245,7 +260,7 @@ int ffn_work_new(const struct model_config *c, const struct step_limits *lim, st
     w->top_k = c->n_routed_experts > 0 ? c->num_experts_per_tok : 0;
     size_t slots = rows * (size_t)w->top_k, n = rows + slots;
     if (w->top_k > 0) {
-        size_t expert = (size_t)c->moe_intermediate_size, shared = (size_t)c->n_shared_experts * expert;
+        size_t expert = (size_t)c->moe_intermediate_size, shared = (size_t)model_shared_width(c);
         w->lot_floats[0] = lot_room(shared > expert ? shared : expert, rows * shared + slots * expert);
         scratch_need(lim->scratch, place(w, false, NULL));
     }
@@ -332,7 +347,7 @@ static void norm_rows(void *arg, int r0, int r1, int thread)
             act_store(st->kern, i < w->set->n_rounded, n, c->hidden_size,
                       w->norm_act + (size_t)i * act_room(c->hidden_size));
         if (!l->dense) {
-            w->px[i] = act_view(l->router.type, n,
+            w->px[i] = act_view(router_input(l), n,
                                 w->norm_act + (size_t)i * act_room(c->hidden_size));
             w->py_gate[i] = w->logits + (size_t)i * (size_t)router_experts(c);
         }
@@ -450,7 +465,7 @@ static void sum_identity(const struct ffn_work *w, int row, float *y)
         weight += w->weights[s];
         any = true;
     }
-    if (!any) {
+    if (!any || w->step->config->zero_expert_skips) {
         memset(y, 0, (size_t)hidden * sizeof(float));
         return;
     }
@@ -470,7 +485,7 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
         float *x = w->out + (size_t)w->set->rows[i] * (size_t)hidden;
         const float *main_out = w->down + (size_t)(n_slots + i) * (size_t)hidden;
         if (w->layer->dense) {
-            k->axpy(scale, main_out, hidden, x);
+            residual_add(k, w->layer->residual, scale, main_out, hidden, x);
             continue;
         }
         float *y = w->norm + (size_t)i * (size_t)hidden; /* no longer needed: the sum's place */
@@ -482,7 +497,7 @@ static void sum_rows(void *arg, int r0, int r1, int thread)
         }
         if (w->layer->main.gate.packed)
             k->axpy(1.0f, main_out, hidden, y);
-        k->axpy(scale, y, hidden, x);
+        residual_add(k, w->layer->residual, scale, y, hidden, x);
     }
 }
 
@@ -546,6 +561,8 @@ void ffn_run(const struct ffn_layer *l, struct ffn_work *w, const struct step *s
     place(w, l->dense, w->scratch->base);
     rows_run_light(step->pool, rows, 3 * c->hidden_size, norm_rows, w);
     if (!l->dense) {
+        if (l->router_mlp)
+            router_mlp_run(l->router_mlp, step, set, l->router.type, w->px, w->py_up, w->router);
         w->list[0] = (struct product){&l->router, w->px, w->py_gate, rows, set->n_rounded};
         products_run(step->products, w->list, 1);
         rows_run_light(step->pool, rows, router_experts(c) * w->top_k, choose_rows, w);

@@ -50,6 +50,7 @@ struct layer {
 struct stream {
     float *x, *rope_cos, *rope_sin; /* [rows][hidden], [rows][rope / 2] */
     float *shortcut; /* [rows][hidden], zero between groups; NULL: no layer has one */
+    float *router_state; /* [rows][router_hidden_size] */
     struct rope_tables ropes; /* of layers that rotate by widths of their own */
 };
 
@@ -69,6 +70,7 @@ struct model {
     struct slab *slab;          /* packed weights */
     struct matrix embd, output; /* output.packed == NULL when tied to embd */
     float *output_norm;
+    float *embd_scale, *embd_bias; /* [hidden], or NULL */
     struct kv_plane *planes;
     uint32_t n_planes;
     bool bound;
@@ -253,6 +255,9 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
     m->output_norm = vector_copy(&ck->output_norm);
     if (!m->output_norm)
         return err_set(e, ERR_NOMEM, "out of memory while loading the model");
+    if (ck->embd_scale.data && (!(m->embd_scale = vector_copy(&ck->embd_scale)) ||
+                                !(m->embd_bias = vector_copy(&ck->embd_bias))))
+        return err_set(e, ERR_NOMEM, "out of memory while loading the model");
     m->weight_bytes = m->embd.n_bytes + m->output.n_bytes;
     for (int i = 0; i < c->num_hidden_layers; i++) {
         struct layer *l = &m->layers[i];
@@ -278,6 +283,7 @@ static int stream_new(const struct model *m, struct stream *ret)
     ret->rope_sin = zalloc64(rows * half * f);
     if (m->config.attentions_per_layer > 1 && !(ret->shortcut = zalloc64(rows * hidden * f)))
         return ERR_NOMEM;
+    ret->router_state = zalloc64(rows * (size_t)m->config.router_hidden_size * f);
     ret->ropes = m->ropes;
     for (int i = 0; i < ret->ropes.n; i++) {
         struct rope_table *t = &ret->ropes.t[i];
@@ -286,7 +292,7 @@ static int stream_new(const struct model *m, struct stream *ret)
         if (!t->cos || !t->sin)
             return ERR_NOMEM;
     }
-    return ret->x && ret->rope_cos && ret->rope_sin ? 0 : ERR_NOMEM;
+    return ret->x && ret->rope_cos && ret->rope_sin && ret->router_state ? 0 : ERR_NOMEM;
 }
 
 static void stream_done(struct stream *s)
@@ -295,6 +301,7 @@ static void stream_done(struct stream *s)
     free(s->rope_cos);
     free(s->rope_sin);
     free(s->shortcut);
+    free(s->router_state);
     for (int i = 0; i < s->ropes.n; i++) {
         free(s->ropes.t[i].cos);
         free(s->ropes.t[i].sin);
@@ -350,7 +357,8 @@ static int make_work(struct model *m, const struct checkpoint *ck, struct err *e
                        m->limits.max_rows);
     for (size_t i = 0; i < rows; i++)
         m->all_rows[i] = (int32_t)i;
-    m->step_bytes = 2 * rows * ((m->whole.shortcut ? 2 : 1) * hidden + 2 * half) * f +
+    m->step_bytes = 2 * rows * ((m->whole.shortcut ? 2 : 1) * hidden + 2 * half +
+                                (size_t)c->router_hidden_size) * f +
                     logit_rows * hidden * f + m->scratch.n_bytes + ffn_work_bytes(m->ffn_work);
     for (int i = 0; i < m->ropes.n; i++)
         m->step_bytes += 2 * rows * (uint64_t)m->ropes.t[i].rope.dim * f;
@@ -428,6 +436,8 @@ void model_free(struct model **mp)
     matrix_done(&m->output);
     slab_free(m->slab);
     free(m->output_norm);
+    free(m->embd_scale);
+    free(m->embd_bias);
     free(m->planes);
     products_done(&m->products);
     ffn_work_free(m->ffn_work);
@@ -584,6 +594,8 @@ static void embed_rows(void *arg, int r0, int r1, int thread)
         float *x = j->of->x + (size_t)i * hidden;
         matrix_row_f32(&m->embd, *m->row_tokens[i], x);
         scale_row(m->config.scale_emb, x, m->config.hidden_size);
+        for (size_t d = 0; d < hidden && m->embd_scale; d++)
+            x[d] = (x[d] + m->embd_bias[d]) * m->embd_scale[d];
         rope_angles(&m->rope, m->positions[i], j->of->rope_cos + (size_t)i * half,
                     j->of->rope_sin + (size_t)i * half);
         for (int k = 0; k < j->of->ropes.n; k++) {
@@ -681,6 +693,7 @@ static void run(struct model *m, struct stream *of, const struct forward_batch *
         .ropes = &of->ropes,
         .positions = m->positions,
         .tokens = m->row_tokens,
+        .router_state = of->router_state,
     };
     struct rows_job job = {m, of};
     lay_out(m, batch, &all, &active);

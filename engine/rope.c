@@ -5,6 +5,7 @@
 #include "engine/rope.h"
 
 #include <math.h>
+#include <string.h>
 
 static float yarn_mscale(float factor, float mscale)
 {
@@ -38,6 +39,18 @@ static void longrope_init(struct rope *r, const struct rope_scaling *s, int max_
         r->amplitude = s->factor <= 1.0f ? 1.0f : sqrtf(1.0f + logf(s->factor) / logf(original));
 }
 
+/* Waves longer than the original context over low_freq_factor are stretched, those shorter than it over
+ * high_freq_factor stay, and between the two there is a straight line over the frequency. */
+static void llama3_init(struct rope *r, const struct rope_scaling *s)
+{
+    for (int i = 0; i < r->dim / 2; i++) {
+        double turns = (double)r->inv_freq[i] * s->original_max_position_embeddings / (2.0 * M_PI);
+        double at = (turns - (double)s->low_freq_factor) / (double)(s->high_freq_factor - s->low_freq_factor);
+        at = fmin(fmax(at, 0.0), 1.0);
+        r->inv_freq[i] = (float)((double)r->inv_freq[i] * (at + (1.0 - at) / (double)s->factor));
+    }
+}
+
 void rope_init(struct rope *r, const struct model_config *c, int max_position)
 {
     const struct rope_scaling *s = &c->rope_scaling;
@@ -49,6 +62,8 @@ void rope_init(struct rope *r, const struct model_config *c, int max_position)
         r->inv_freq[i] = 1.0f / powf(c->rope_theta, (float)(2 * i) / (float)r->dim);
     if (s->type == ROPE_SCALING_LONGROPE)
         longrope_init(r, s, max_position);
+    if (s->type == ROPE_SCALING_LLAMA3)
+        llama3_init(r, s);
     if (s->type != ROPE_SCALING_YARN)
         return;
     double low = floor(yarn_dim_of(s->beta_fast, r->dim, c->rope_theta,
@@ -69,17 +84,21 @@ void rope_init(struct rope *r, const struct model_config *c, int max_position)
         r->amplitude = yarn_mscale(s->factor, 1.0f);
 }
 
-int rope_tables_need(struct rope_tables *r, int dim, float theta, bool interleave)
+int rope_tables_need(struct rope_tables *r, int dim, float theta, bool interleave,
+                     const struct rope_scaling *scaling)
 {
+    struct model_config c = {.qk_rope_head_dim = dim, .rope_theta = theta, .rope_interleave = interleave};
+    if (scaling)
+        c.rope_scaling = *scaling;
     for (int i = 0; i < r->n; i++)
-        if (r->t[i].rope.dim == dim && r->t[i].theta == theta && r->t[i].rope.interleave == interleave)
+        if (r->t[i].rope.dim == dim && r->t[i].theta == theta && r->t[i].rope.interleave == interleave &&
+            !memcmp(&r->t[i].scaling, &c.rope_scaling, sizeof(c.rope_scaling)))
             return i;
     if (r->n == ROPE_MAX_TABLES)
         return -1;
-    const struct model_config c = {
-        .qk_rope_head_dim = dim, .rope_theta = theta, .rope_interleave = interleave};
     rope_init(&r->t[r->n].rope, &c, 1);
     r->t[r->n].theta = theta;
+    r->t[r->n].scaling = c.rope_scaling;
     return r->n++;
 }
 

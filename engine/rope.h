@@ -1,5 +1,5 @@
-/* engine/rope.h - rotary position embedding, with YaRN (arXiv 2309.00071) and longrope (arXiv 2402.13753)
- * scaling. Pure functions. */
+/* engine/rope.h - rotary position embedding, with YaRN (arXiv 2309.00071), longrope (arXiv 2402.13753)
+ * and Llama 3's scaling. Pure functions. */
 #ifndef LATENT_ENGINE_ROPE_H
 #define LATENT_ENGINE_ROPE_H
 
@@ -23,11 +23,13 @@ struct rope_tables {
     struct rope_table {
         struct rope rope;
         float theta;
+        struct rope_scaling scaling;
         float *cos, *sin; /* [rows][dim / 2] */
     } t[ROPE_MAX_TABLES];
 };
 /* The table of that width, even and at most ROPE_MAX_DIM; -1: there are too many. */
-int rope_tables_need(struct rope_tables *r, int dim, float theta, bool interleave);
+int rope_tables_need(struct rope_tables *r, int dim, float theta, bool interleave,
+                     const struct rope_scaling *scaling); /* NULL: none; not longrope */
 
 /* max_position: the most positions that will be served. With longrope it decides, once for all
  * requests, between the short and the long factors: cached keys are rotated already, so a sequence

@@ -44,6 +44,7 @@ struct step {
     const struct rope_tables *ropes;  /* of other widths */
     const int32_t *positions;         /* [rows] */
     const int32_t *const *tokens;     /* [rows]: where each row's token is */
+    float *router_state; /* [rows][router_hidden_size]: what routers hand on from layer to layer */
 };
 
 /* What a block's output is multiplied with before it joins the residual stream. */

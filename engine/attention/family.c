@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "engine/attention/family_work.h"
+#include "engine/residual.h"
 
 #define FAMILY(row) &row,
 static const struct family_mechanism *const table[] = {
@@ -43,10 +44,21 @@ void family_names(char *dst, size_t dst_bytes)
         n += (size_t)snprintf(dst + n, dst_bytes - n, "%s%s", i ? ", " : "", table[i]->name);
 }
 
+int family_number(const struct family_layer *l, const char *key)
+{
+    for (int i = 0; l->mechanism->keys[i].kind; i++)
+        if (!strcmp(l->mechanism->keys[i].name, key))
+            return l->n[i];
+    return 0;
+}
+
 uint64_t family_hash(const struct family_layer *l)
 {
     uint64_t h = hash64_bytes(l->mechanism->name, strlen(l->mechanism->name), (uint64_t)l->kv_layer);
+    const float numbers[3] = {l->eps, l->rope_theta, (float)l->interleave};
     h = hash64_bytes(l->f, sizeof(l->f), h);
+    h = hash64_bytes(numbers, sizeof(numbers), h);
+    h = l->scaling ? hash64_bytes(l->scaling, sizeof(*l->scaling), h) : h;
     return l->n_list ? hash64_bytes(l->list, (size_t)l->n_list * sizeof(*l->list), h) : h;
 }
 
@@ -153,6 +165,7 @@ static void family_layer_free(void *layer)
         free(l->part[i].v);
     }
     plan_done(&l->plan);
+    free(l->residual);
     free((void *)(uintptr_t)l->l.list);
     free(l);
 }
@@ -187,13 +200,14 @@ static int check_rows(const struct family_packed *l, enum tensor_type row_type, 
     return 0;
 }
 
-static int find_ropes(struct family_packed *l, const struct step_limits *lim, struct err *e)
+static int find_ropes(struct family_packed *l, const struct family_layer *from,
+                      const struct step_limits *lim, struct err *e)
 {
     for (int i = 0; i < FAMILY_ROPES; i++) {
         int dim = l->plan.rope_dims[i];
         if (dim == 0)
             continue;
-        l->rope[i] = rope_tables_need(lim->ropes, dim, l->l.rope_theta, l->l.interleave);
+        l->rope[i] = rope_tables_need(lim->ropes, dim, from->rope_theta, from->interleave, from->scaling);
         if (l->rope[i] < 0)
             return err_set(e, ERR_LIMIT, "layers rotate by more than %d different widths", ROPE_MAX_TABLES);
     }
@@ -213,6 +227,7 @@ static int family_layer_new(const struct model_config *c, const struct layer_ten
     l->l = *from;
     memset(l->l.t, 0, sizeof(l->l.t));
     l->l.list = NULL;
+    l->l.scaling = NULL;
     if (from->n_list > 0) {
         int32_t *list = malloc((size_t)from->n_list * sizeof(*list));
         if (list)
@@ -224,10 +239,12 @@ static int family_layer_new(const struct model_config *c, const struct layer_ten
     if (p.r == 0 && plan_of(from, lim->row_type, &l->plan) < 0)
         family_pack_nomem(&p);
     plan_settle(&l->plan);
+    if (p.r == 0 && residual_new(&t->attn_residual, from->hidden, &l->residual) < 0)
+        family_pack_nomem(&p);
     if (p.r == 0)
         p.r = check_rows(l, lim->row_type, e);
     if (p.r == 0)
-        p.r = find_ropes(l, lim, e);
+        p.r = find_ropes(l, from, lim, e);
     if (p.r == 0)
         from->mechanism->pack(&p);
     if (p.r < 0) {
@@ -372,8 +389,8 @@ static void norm_row(struct family_call *c, int i)
 static void residual_row(struct family_call *c, int i)
 {
     size_t hidden = (size_t)c->l->l.hidden;
-    c->st->kern->axpy(model_residual_scale(c->st->config), c->w->y + (size_t)i * hidden, (int)hidden,
-                      c->st->x + (size_t)c->part.rows[i] * hidden);
+    residual_add(c->st->kern, c->l->residual, model_residual_scale(c->st->config),
+                 c->w->y + (size_t)i * hidden, (int)hidden, c->st->x + (size_t)c->part.rows[i] * hidden);
 }
 
 /* The part's rows from queries to the residual stream. */

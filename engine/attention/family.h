@@ -39,6 +39,18 @@ struct family_key {
 };
 #define FAMILY_NEEDED ((double)NAN)
 
+/* Names of tensors where files have others than docs/family-format.md says. A family_file is one below a
+ * layer's attention. */
+struct family_file {
+    const char *ours, *theirs;
+};
+struct family_files {
+    const char *layer;     /* "model.layers."; a number and a dot follow */
+    const char *attention; /* "self_attn." */
+    const struct family_file *tensors; /* up to ours == NULL, or NULL */
+};
+extern const struct family_files family_own_files;
+
 /* A layer as config.json and the files have it. */
 struct family_layer {
     const struct family_mechanism *mechanism;
@@ -46,6 +58,9 @@ struct family_layer {
     int hidden, vocab;
     float eps, rope_theta;
     bool interleave;
+    const struct rope_scaling *scaling; /* NULL: none; in the checkpoint's arena */
+    const struct family_files *files;   /* names of its tensors */
+    bool routed;                        /* has experts where only some layers have */
     int n[FAMILY_MAX_KEYS]; /* by the mechanism's index */
     float f[FAMILY_MAX_KEYS];
     const int32_t *list; /* of its only key of kind FAMILY_LIST; in the checkpoint's arena */
@@ -56,6 +71,8 @@ static inline bool family_writes(const struct family_layer *l)
 {
     return l->kv_layer == l->index;
 }
+/* A number of its mechanism by the key's name; 0: the mechanism has no such key. */
+int family_number(const struct family_layer *l, const char *key);
 uint64_t family_hash(const struct family_layer *l);
 
 /* --- tensors ----------------------------------------------------------------------------------- */
@@ -64,11 +81,12 @@ struct family_bind {
     struct binder *b;
     struct family_layer *l;
 };
-/* Bind "model.layers.N.self_attn.NAME" as tensor i. */
+/* Bind "model.layers.N.self_attn.NAME", or what the files call it, as tensor i. */
 void family_matrix(struct family_bind *b, int i, const char *name, int64_t n_in, int64_t n_out);
 void family_vector(struct family_bind *b, int i, const char *name, int64_t n);
 void family_cube(struct family_bind *b, int i, const char *name, int64_t n0, int64_t n1, int64_t n2);
-/* Outputs of a matrix of the file, for sizes that no key has; 0: it is missing. */
+/* Inputs and outputs of a matrix of the file, for sizes that no key has; 0: it is missing. */
+int64_t family_inputs(const struct family_bind *b, const char *name);
 int64_t family_outputs(const struct family_bind *b, const char *name);
 bool family_has(const struct family_bind *b, const char *name);
 
@@ -116,6 +134,7 @@ struct family_packed {
     struct family_plan plan;
     struct family_part part[FAMILY_MAX_TENSORS];
     int rope[FAMILY_ROPES]; /* tables */
+    float *residual;        /* residual.h; or NULL */
     uint64_t n_bytes;
 };
 

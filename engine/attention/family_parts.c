@@ -9,7 +9,7 @@
 
 #include "engine/attention/family_work.h"
 
-#define NAME_BYTES 128
+#define NAME_BYTES 160
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
 typedef uint16_t halves __attribute__((vector_size(8), aligned(2), may_alias));
@@ -19,7 +19,15 @@ typedef uint32_t words __attribute__((vector_size(16), aligned(4), may_alias));
 
 static const char *full_name(const struct family_bind *b, const char *name, char dst[NAME_BYTES])
 {
-    snprintf(dst, NAME_BYTES, "model.layers.%d.self_attn.%s", b->l->index, name);
+    const struct family_files *f = b->l->files;
+    char layer[32];
+    for (const struct family_file *t = f->tensors; t && t->ours; t++)
+        if (!strcmp(t->ours, name)) {
+            name = t->theirs;
+            break;
+        }
+    snprintf(layer, sizeof(layer), "%d.", b->l->index);
+    snprintf(dst, NAME_BYTES, "%s%s%s%s", f->layer, layer, f->attention, name);
     return dst;
 }
 
@@ -42,6 +50,13 @@ void family_vector(struct family_bind *b, int i, const char *name, int64_t n)
 void family_cube(struct family_bind *b, int i, const char *name, int64_t n0, int64_t n1, int64_t n2)
 {
     bind_as(b, i, name, 3, (const int64_t[3]){n0, n1, n2});
+}
+
+int64_t family_inputs(const struct family_bind *b, const char *name)
+{
+    char full[NAME_BYTES];
+    const struct tix_entry *t = tix__find(b->b->tix, full_name(b, name, full));
+    return t ? t->t.ne[0] : 0;
 }
 
 int64_t family_outputs(const struct family_bind *b, const char *name)

@@ -2,7 +2,8 @@
 libengine_a_SOURCES += \
 	%D%/attention.c %D%/attention.def %D%/attention.h \
 	%D%/balance.c %D%/balance.h \
-	%D%/family.c %D%/family_arch.c %D%/family.def %D%/family.h %D%/family_parts.c %D%/family_work.h \
+	%D%/family.c %D%/family_arch.c %D%/layout.c %D%/layout.h \
+	%D%/layout/hunyuan.c %D%/layout/llama.c %D%/layout/mlra.c %D%/layout/mtla.c %D%/layout/step3.c %D%/layout/zaya.c %D%/family.def %D%/family.h %D%/family_parts.c %D%/family_work.h \
 	%D%/family/gqa.c %D%/family/gta.c %D%/family/mfa.c %D%/family/mfa.h %D%/family/mfa_kr.c \
 	%D%/family/query.c %D%/family/query.h %D%/family/latent.c %D%/family/latent.h \
 	%D%/family/gla.c %D%/family/mla.c %D%/family/mla_kvr.c %D%/family/mla_vlm.c %D%/family/mlra.c \
@@ -16,6 +17,7 @@ libengine_a_SOURCES += \
 	engine/forward.c engine/forward.h \
 	engine/matrix.c engine/matrix.h engine/products.c engine/slab.c engine/slab.h \
 	engine/rope.c engine/rope.h \
-	engine/router.c engine/router.h \
+	engine/residual.c engine/residual.h \
+	engine/router.c engine/router.h engine/router_mlp.c engine/router_mlp.h \
 	engine/scheme.c engine/scheme.h \
 	engine/step.h

@@ -26,10 +26,11 @@ enum topk_method {
 #define ROPE_MAX_FACTORS 256
 
 struct rope_scaling {
-    enum { ROPE_SCALING_NONE = 0, ROPE_SCALING_YARN, ROPE_SCALING_LONGROPE } type;
+    enum { ROPE_SCALING_NONE = 0, ROPE_SCALING_YARN, ROPE_SCALING_LONGROPE, ROPE_SCALING_LLAMA3 } type;
     float factor; /* longrope: max_position_embeddings over the original ones, unless said */
     int original_max_position_embeddings;
     float beta_fast, beta_slow;
+    float low_freq_factor, high_freq_factor; /* llama3 */
     float mscale, mscale_all_dim; /* 0 when absent */
     /* longrope (arXiv 2402.13753): a divisor for each frequency, qk_rope_head_dim / 2 of them */
     float short_factor[ROPE_MAX_FACTORS], long_factor[ROPE_MAX_FACTORS];
@@ -55,9 +56,12 @@ struct model_config {
     int intermediate_size;
     int moe_intermediate_size;
     int n_routed_experts; /* 0: dense model */
-    int zero_expert_num;  /* identity experts behind the routed ones: their output is their input */
+    int zero_expert_num;  /* identity experts behind the routed ones: their output is their input, */
+    bool zero_expert_skips; /* or nothing */
+    int router_hidden_size; /* of routers that are networks; 0: the router is a matrix */
     int num_experts_per_tok;
     int n_shared_experts;
+    int shared_intermediate_size; /* of all shared experts together; 0: moe_intermediate_size for each */
     int first_k_dense_replace;
     enum gating_func gating;
     enum topk_method topk_method;
@@ -77,9 +81,28 @@ struct model_config {
     bool tie_word_embeddings;
 };
 
+static inline int model_shared_width(const struct model_config *c)
+{
+    return c->shared_intermediate_size ? c->shared_intermediate_size
+                                       : c->n_shared_experts * c->moe_intermediate_size;
+}
+
 /* One feed-forward block; experts and dense alike. All 2-d: ne[0] inputs, ne[1] outputs. */
 struct ffn_tensors {
     struct tensor gate, up, down;
+};
+
+/* How a block's output y joins the stream x: x = (y + out_bias) out_scale + (x + stream_bias) stream_scale;
+ * all hidden_size. None: it is added. */
+struct residual_tensors {
+    struct tensor out_scale, out_bias, stream_scale, stream_bias;
+};
+
+/* A router that is a network before its last matrix (engine/router_mlp.h). */
+struct router_mlp_tensors {
+    struct tensor down, down_bias; /* hidden -> router_hidden_size */
+    struct tensor state_scale;     /* of the layer before's; the first layer has none */
+    struct tensor norm, fc1, fc1_bias, fc2, fc2_bias;
 };
 
 /* Tensors of a layer by role. A role that the layer lacks has data == NULL. Projections are 2-d with
@@ -106,9 +129,11 @@ struct layer_tensors {
     struct tensor ffn_norm;    /* hidden_size */
     struct ffn_tensors dense;  /* layers below first_k_dense_replace, or beside the experts */
     struct tensor router;      /* hidden -> n_routed_experts + zero_expert_num */
+    struct router_mlp_tensors router_mlp; /* in front of the router; optional */
+    struct residual_tensors attn_residual, ffn_residual; /* optional */
     struct tensor router_bias; /* as many, added to the scores for choosing only; optional */
     struct ffn_tensors *experts; /* n_routed_experts of them, or NULL */
-    struct ffn_tensors shared;   /* n_shared_experts * moe_intermediate wide */
+    struct ffn_tensors shared;   /* model_shared_width wide */
 };
 
 /* Multi-token-prediction block: read and kept. layer is an ordinary layer. */
@@ -150,6 +175,7 @@ struct tokenizer_source {
 struct checkpoint {
     struct model_config config;
     struct tensor token_embd;  /* {hidden, vocab} */
+    struct tensor embd_scale, embd_bias; /* hidden: embeddings are (e + bias) scale; optional */
     struct tensor output_norm; /* hidden */
     struct tensor output;      /* {hidden, vocab}; equals token_embd when tied */
     struct layer_tensors *layers; /* num_hidden_layers */

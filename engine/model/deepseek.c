@@ -214,23 +214,34 @@ void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_c
     c->tie_word_embeddings = !tix__find(tix, "output.weight");
 }
 
-void deepseek__refuse_variants(struct keys *k)
+void deepseek__refuse_activation(struct keys *k)
 {
     char s[64];
     keys__string(k, "hidden_act", s, sizeof(s), "silu");
     if (k->r == 0 && strcmp(s, "silu"))
         keys__fail(k, ERR_UNSUPPORTED, "hidden_act", "is %s; silu is served", s);
+}
+
+void deepseek__refuse_quantised(struct keys *k)
+{
+    char s[64];
+    keys__string(k, "quantization_config.quant_method", s, sizeof(s), "");
+    /* fp8 tensors say so themselves, by name and dtype */
+    if (s[0] && strcmp(s, "fp8"))
+        keys__fail(k, ERR_UNSUPPORTED, "quantization_config.quant_method",
+                   "is %s; folders with F32, F16, BF16 or fp8 weights are served", s);
+}
+
+void deepseek__refuse_variants(struct keys *k)
+{
+    deepseek__refuse_activation(k);
     if (keys__float_or(k, "partial_rotary_factor", 0, 1e6, 1) != 1.0f)
         keys__fail(k, ERR_UNSUPPORTED, "partial_rotary_factor", "must be 1");
     if (keys__bool_or(k, "attention_bias", false))
         keys__fail(k, ERR_UNSUPPORTED, "attention_bias", "must be false");
     if (keys__int_or(k, "moe_layer_freq", 1, MAX_LAYERS, 1) != 1)
         keys__fail(k, ERR_UNSUPPORTED, "moe_layer_freq", "must be 1");
-    keys__string(k, "quantization_config.quant_method", s, sizeof(s), "");
-    /* fp8 tensors say so themselves, by name and dtype */
-    if (s[0] && strcmp(s, "fp8"))
-        keys__fail(k, ERR_UNSUPPORTED, "quantization_config.quant_method",
-                   "is %s; folders with F32, F16, BF16 or fp8 weights are served", s);
+    deepseek__refuse_quantised(k);
 }
 
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c)

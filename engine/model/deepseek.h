@@ -17,6 +17,8 @@ void deepseek_v3__config_hf(struct keys *k, const struct tix *tix, struct model_
 /* Parts of it: rotary embedding; keys whose values ask for what is not served. */
 void deepseek__rope_hf(struct keys *k, struct model_config *c);
 void deepseek__refuse_variants(struct keys *k);
+void deepseek__refuse_activation(struct keys *k);
+void deepseek__refuse_quantised(struct keys *k);
 /* Checks that hold between sizes; names of the keys differ by format. */
 void deepseek__check_routing(struct keys *k, const struct model_config *c);
 /* Token embeddings, last norm and output, from either format. */

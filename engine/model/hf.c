@@ -281,10 +281,21 @@ static int read_tokenizer(struct checkpoint *c, const char *folder, const cJSON 
 }
 
 /* Models that see and hear hold their text model as a part: its configuration under text_config, its
- * tensors behind language_model. Only the text model is served. */
-static bool is_wrapper(const char *model_type)
+ * tensors behind a prefix, or beside those of the other parts. Only the text model is served. */
+static const struct wrapper {
+    const char *model_type, *prefix, *others[4];
+} wrappers[] = {
+    {"kimi_k25", "language_model.", {NULL}},
+    {"kimi_vl", "language_model.", {NULL}},
+    {"step3_vl", "", {"vision_model.", "vit_downsampler", "vit_large_projector."}},
+};
+
+static const struct wrapper *wrapper_of(const char *model_type)
 {
-    return strcmp(model_type, "kimi_k25") == 0 || strcmp(model_type, "kimi_vl") == 0;
+    for (size_t i = 0; i < sizeof(wrappers) / sizeof(wrappers[0]); i++)
+        if (strcmp(model_type, wrappers[i].model_type) == 0)
+            return &wrappers[i];
+    return NULL;
 }
 
 /* FP8 weights have one scale for each block; its size is fixed here (tensor.h). The family has refused other
@@ -321,7 +332,8 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     if (k.r < 0)
         return k.r;
     const cJSON *text = NULL;
-    if (is_wrapper(type)) {
+    const struct wrapper *wrapper = wrapper_of(type);
+    if (wrapper) {
         if (json__get(config, "text_config", &text) < 0 || !cJSON_IsObject(text))
             return err_set_param(e, ERR_FORMAT, "text_config",
                                  "config.json: text_config is missing or no object");
@@ -340,12 +352,32 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     int r = read_weights(c, folder, e);
     if (r < 0)
         return r;
-    if (text)
-        tix__keep_part(&c->priv->tix, "language_model.");
+    for (int i = 0; wrapper && wrapper->others[i]; i++)
+        tix__drop_part(&c->priv->tix, wrapper->others[i]);
+    if (wrapper)
+        tix__keep_part(&c->priv->tix, wrapper->prefix);
     arch__config_json(a, &k, c->priv->arena, &c->priv->tix, c);
     if (k.r < 0 || (r = check_fp8(text ? text : config, e)) < 0)
         return k.r < 0 ? k.r : r;
     return checkpoint__bind(c, a, FORMAT_HF, "the folder", e);
+}
+
+/* Some layouts have more than one file of keys: they are read as members of config.json. */
+static int read_others(struct checkpoint *c, const char *folder, cJSON *config, struct err *e)
+{
+    static const char *const files[][2] = {{"MLA_config.json", "MLA_config"},
+                                           {"mla_layer_config.json", "mla_layer_config"}};
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        cJSON *o;
+        int r = read_json(c, folder, files[i][0], false, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS, &o, e);
+        if (r < 0)
+            return r;
+        if (o && !cJSON_AddItemToObject(config, files[i][1], o)) {
+            cJSON_Delete(o);
+            return err_set(e, ERR_NOMEM, "out of memory");
+        }
+    }
+    return 0;
 }
 
 int hf__open(struct checkpoint *c, const char *path, struct err *e)
@@ -354,7 +386,7 @@ int hf__open(struct checkpoint *c, const char *path, struct err *e)
     int r = read_json(c, path, "config.json", true, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS, &config, e);
     if (r < 0)
         return r;
-    if ((r = read_config(c, path, config, e)) == 0)
+    if ((r = read_others(c, path, config, e)) == 0 && (r = read_config(c, path, config, e)) == 0)
         r = read_tokenizer(c, path, config, e);
     cJSON_Delete(config);
     c->format = "Hugging Face folder";

@@ -7,6 +7,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/model/json.h"
@@ -17,7 +18,22 @@
 struct value {
     const struct gguf_kv *kv;
     const cJSON *json;
+    const struct keys_name *fixed; /* a name's own value */
 };
+
+static const struct keys_name *name_of(const struct keys *k, const char *key)
+{
+    for (const struct keys_name *n = k->names; n && n->key; n++)
+        if (strcmp(n->key, key) == 0)
+            return n;
+    return NULL;
+}
+
+static const char *path_of(const struct keys *k, const char *key)
+{
+    const struct keys_name *n = name_of(k, key);
+    return n && n->path ? n->path : key;
+}
 
 void keys__from_gguf(struct keys *k, const struct gguf *g, const char *prefix, struct err *e)
 {
@@ -38,6 +54,7 @@ void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
+    key = path_of(k, key);
     k->r = err_set_param(k->e, code, key, "%s: %s%s %s", k->label, k->prefix, key, text);
 }
 
@@ -64,7 +81,13 @@ static void find_json(struct keys *k, const char *path, struct value *ret)
 
 static bool find(struct keys *k, const char *key, struct value *ret)
 {
+    const struct keys_name *n = name_of(k, key);
     *ret = (struct value){0};
+    if (n && !n->path) {
+        ret->fixed = n;
+        return true;
+    }
+    key = path_of(k, key);
     if (k->gguf) {
         char full[MAX_PATH_BYTES];
         snprintf(full, sizeof(full), "%s%s", k->prefix, key);
@@ -75,12 +98,19 @@ static bool find(struct keys *k, const char *key, struct value *ret)
     return ret->kv || ret->json;
 }
 
+/* A number of JSON or of a name. */
+static bool number_of(const struct value *v, double *ret)
+{
+    *ret = v->fixed ? v->fixed->number : v->json ? cJSON_GetNumberValue(v->json) : 0;
+    return v->fixed ? !v->fixed->word : v->json && cJSON_IsNumber(v->json);
+}
+
 /* What a value is, for messages. */
 static const char *describe(const struct value *v)
 {
     if (v->kv)
         return gguf__type_name(v->kv->type);
-    if (cJSON_IsString(v->json))
+    if (v->fixed || cJSON_IsString(v->json))
         return "a string";
     if (cJSON_IsNumber(v->json))
         return "a number";
@@ -113,12 +143,11 @@ static int64_t to_int(struct keys *k, const char *key, const struct value *v, in
         if (!gguf__as_int(v->kv, &i))
             i = INT64_MAX;
     } else {
-        if (!cJSON_IsNumber(v->json)) {
+        if (!number_of(v, &d)) {
             keys__fail(k, ERR_FORMAT, key, "must be an integer in %lld..%lld, not %s",
                        (long long)lo, (long long)hi, describe(v));
             return lo;
         }
-        d = cJSON_GetNumberValue(v->json);
         if (!(d >= -0x1p53 && d <= 0x1p53) || floor(d) != d) {
             keys__fail(k, ERR_FORMAT, key, "is %g; an integer in %lld..%lld is accepted", d,
                        (long long)lo, (long long)hi);
@@ -157,9 +186,7 @@ int64_t keys__int_or(struct keys *k, const char *key, int64_t lo, int64_t hi, in
 static float to_float(struct keys *k, const char *key, const struct value *v, double lo, double hi)
 {
     double d = 0;
-    bool number = v->kv ? gguf__as_float(v->kv, &d) : cJSON_IsNumber(v->json);
-    if (v->json && number)
-        d = cJSON_GetNumberValue(v->json);
+    bool number = v->kv ? gguf__as_float(v->kv, &d) : number_of(v, &d);
     if (!number) {
         keys__fail(k, ERR_FORMAT, key, "must be a number in %g..%g, not %s", lo, hi, describe(v));
         return (float)lo;
@@ -199,6 +226,8 @@ bool keys__bool_or(struct keys *k, const char *key, bool absent)
         return absent;
     if (v.json && cJSON_IsBool(v.json))
         return cJSON_IsTrue(v.json);
+    if (v.fixed)
+        return v.fixed->number != 0;
     if (v.kv && v.kv->type == GGUF_BOOL && gguf__as_int(v.kv, &i) && (i == 0 || i == 1))
         return i == 1;
     keys__fail(k, ERR_FORMAT, key, "must be a bool, true or false, not %s", describe(&v));
@@ -215,6 +244,9 @@ static void to_string(struct keys *k, const char *key, const struct value *v, ch
         n = (size_t)v->kv->n;
     } else if (v->json && cJSON_IsString(v->json)) {
         s = v->json->valuestring;
+        n = strlen(s);
+    } else if (v->fixed && v->fixed->word) {
+        s = v->fixed->word;
         n = strlen(s);
     } else if (v->kv || v->json) {
         keys__fail(k, ERR_FORMAT, key, "must be a string, not %s", describe(v));
@@ -261,7 +293,7 @@ static bool find_layer(struct keys *k, const char *key, struct keys_layer at, st
         if (cJSON_IsNull(v->json))
             v->json = NULL;
     }
-    return v->kv || v->json;
+    return v->kv || v->json || v->fixed;
 }
 
 bool keys__layer_has(struct keys *k, const char *key, struct keys_layer at)
@@ -309,10 +341,31 @@ int keys__layer_list(struct keys *k, const char *key, struct keys_layer at, doub
     }
     cJSON_ArrayForEach(item, v.json)
     {
-        struct value one = {NULL, item};
+        struct value one = {.json = item};
         dst[n++] = (int32_t)to_int(k, key, &one, (int64_t)lo, (int64_t)hi);
     }
     return n;
+}
+
+int keys__int_list(struct keys *k, const char *key, int64_t lo, int64_t hi, int max, int32_t *dst)
+{
+    struct value v;
+    int n = 0;
+    if (k->r < 0 || !find(k, key, &v) || !v.json || !cJSON_IsString(v.json))
+        return keys__layer_list(k, key, (struct keys_layer){0, 1}, (double)lo, (double)hi, max, dst);
+    for (const char *s = v.json->valuestring; *s && k->r == 0;) {
+        char *end;
+        long long i = strtoll(s, &end, 10);
+        while (*end == ' ')
+            end++;
+        if (end == s || (*end && *end != ',') || i < lo || i > hi || n == max)
+            keys__fail(k, ERR_FORMAT, key, "must be at most %d integers in %lld..%lld with commas between",
+                       max, (long long)lo, (long long)hi);
+        else
+            dst[n++] = (int32_t)i;
+        s = *end ? end + 1 : end;
+    }
+    return k->r < 0 ? 0 : n;
 }
 
 void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, float *dst)
@@ -332,7 +385,7 @@ void keys__floats(struct keys *k, const char *key, int n, double lo, double hi, 
     }
     cJSON_ArrayForEach(at, v.json)
     {
-        struct value one = {NULL, at};
+        struct value one = {.json = at};
         dst[i++] = to_float(k, key, &one, lo, hi);
     }
 }

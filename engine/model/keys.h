@@ -16,11 +16,20 @@
 
 struct cJSON;
 
+/* A key under another name: where it is in a configuration that says it differently (path), or, without a
+ * path, its value: a word or a number. */
+struct keys_name {
+    const char *key, *path;
+    double number;
+    const char *word;
+};
+
 struct keys {
     const struct gguf *gguf; /* one of the two */
     const struct cJSON *json;
     const char *prefix; /* put before every GGUF key: "deepseek2." */
     const char *label;  /* the file, for messages */
+    const struct keys_name *names; /* up to key == NULL, or NULL; borrowed. Messages say the other name */
     int r;              /* 0 or the first error */
     struct err *e;
 };
@@ -56,6 +65,8 @@ void keys__layer_string(struct keys *k, const char *key, struct keys_layer at, c
 /* A list of integers for all layers, or a list of n lists. Returns how many there are, at most max. */
 int keys__layer_list(struct keys *k, const char *key, struct keys_layer at, double lo, double hi, int max,
                      int32_t *dst);
+/* A list of integers, or a string of them with commas between. Returns how many there are, at most max. */
+int keys__int_list(struct keys *k, const char *key, int64_t lo, int64_t hi, int max, int32_t *dst);
 /* Refuses JSON keys that begin so and are none of `known` (up to NULL). */
 void keys__refuse_others(struct keys *k, const char *prefix, const char *const *known);
 /* Sets the error, unless there is one already. */

@@ -141,6 +141,15 @@ void tix__keep_part(struct tix *x, const char *prefix)
     x->n = n;
 }
 
+void tix__drop_part(struct tix *x, const char *prefix)
+{
+    size_t n = 0, length = strlen(prefix);
+    for (size_t i = 0; i < x->n; i++)
+        if (strncmp(x->v[i].t.name, prefix, length))
+            x->v[n++] = x->v[i];
+    x->n = n;
+}
+
 void tix__claim(const struct tix *x, const struct tix_entry *entry)
 {
     x->v[entry - x->v].claimed = true;

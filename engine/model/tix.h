@@ -48,6 +48,8 @@ int tix__seal(struct tix *x, struct err *e) LATENT_MUST_CHECK;
 const struct tix_entry *tix__find(const struct tix *x, const char *name); /* NULL when absent */
 /* Forgets the tensors whose names do not begin with prefix, and the prefix of the others; after sealing. */
 void tix__keep_part(struct tix *x, const char *prefix);
+/* Forgets those whose names begin with prefix. */
+void tix__drop_part(struct tix *x, const char *prefix);
 void tix__claim(const struct tix *x, const struct tix_entry *entry);
 
 #endif

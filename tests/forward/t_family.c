@@ -1,5 +1,6 @@
-/* tests/forward/t_family.c - every folder of tests/data/family: logits against the float64 reference
- * that made it (tests/reference), and the same bits whichever way the rows came to be in the cache.
+/* tests/forward/t_family.c - every folder of tests/data/family and tests/data/layout: logits against the
+ * float64 reference that made it (tests/reference), and the same bits whichever way the
+ * rows came to be in the cache.
  *
  * Programs walk the folder: a new mechanism needs a folder there, and no line here. */
 #include "config.h"
@@ -373,6 +374,52 @@ static const struct {
     {"mka", "{\"memory_decay\": 2}", "memory_decay", "0..1"},
     {"cca", "{\"rope_scaling\": {\"type\": \"yarn\"}}", "rope_scaling", "null"},
     {"mha", "{\"head_dim\": 8}", "", "shapes other"},
+    {"gqa", "{\"qk_norm\": \"before\"}", "qk_norm", "none|rotated"},
+    {"hunyuan_v1_moe", "{\"cla_share_factor\": 0}", "cla_share_factor", "1..1024"},
+    {"hunyuan_v1_moe", "{\"use_mla\": true}", "use_mla", "false"},
+    {"hunyuan_v1_moe", "{\"attention_bias\": true}", "attention_bias", "false"},
+    {"hunyuan_v1_moe", "{\"moe_topk\": [1, 2, 2, 2]}", "moe_topk", "one number for all layers"},
+    {"hunyuan_v1_moe", "{\"moe_topk\": 5}", "moe_topk", "1..4"},
+    {"hunyuan_v1_moe", "{\"num_key_value_heads\": 3}", "", "shapes other"},
+    {"hunyuan_v1_moe", "{\"rope_scaling/type\": \"linear\"}", "rope_scaling.type", "dynamic are served"},
+    {"hunyuan_v1_moe", "{\"rope_scaling/alpha\": null}", "rope_scaling.alpha", "missing"},
+    {"hunyuan_v1_moe", "{\"routed_scaling_factor\": 2.5}", "routed_scaling_factor", "must be 1"},
+    {"hunyuan_v1_dense", "{\"num_experts\": 3}", "moe_topk", "list of 4"},
+    {"step3_text", "{\"num_attention_groups\": 2}", "num_attention_groups", "must be 1"},
+    {"step3_text", "{\"moe_layers_enum\": \"1,9\"}", "moe_layers_enum", "0..3"},
+    {"step3_text", "{\"moe_layers_enum\": null}", "moe_layers_enum", "missing"},
+    {"step3_text", "{\"max_position_embedding\": 0}", "max_position_embedding", "is 0"},
+    {"step3_text", "{\"share_q_dim\": \"a\"}", "share_q_dim", "integer"},
+    {"step3_text", "{\"moe_top_k\": 5}", "moe_top_k", "1..4"},
+    {"llama_mtla", "{\"down_rate\": 3}", "down_rate", "1, 2, 4"},
+    {"llama_mtla", "{\"q_lora_rank\": 8}", "q_lora_rank", "must be 0"},
+    {"llama_mtla", "{\"recompute_prompt_attn\": false}", "recompute_prompt_attn", "must be true"},
+    {"llama_mtla", "{\"qk_nope_head_dim\": 4}", "qk_nope_head_dim", "size of a head, 8"},
+    {"llama_mtla", "{\"rope_scaling/rope_type\": \"dynamic\"}", "rope_scaling.rope_type", "llama3 and yarn"},
+    {"llama_mtla", "{\"rope_scaling/high_freq_factor\": 1}", "rope_scaling.high_freq_factor", "more than"},
+    {"mha2mla", "{\"mha2mla_args\": null}", "model_type", "mla_layer_config.json"},
+    {"mha2mla", "{\"mha2mla_args/svd_init_method\": \"split\"}", "mha2mla_args.svd_init_method", "joint"},
+    {"mha2mla", "{\"mha2mla_args/partial_rope_version\": \"2-norm\"}", "mha2mla_args.partial_rope_version",
+     "rope_freqs"},
+    {"mha2mla", "{\"mha2mla_args/partial_rope_version\": \"x\"}", "mha2mla_args.partial_rope_version",
+     "high, low, uniform"},
+    {"mha2mla", "{\"mha2mla_args/rope_dim_for_mla\": 16}", "mha2mla_args.rope_dim_for_mla", "2..15"},
+    {"mha2mla", "{\"mha2mla_args/is_gqa2mha2mla\": true}", "mha2mla_args.is_gqa2mha2mla", "false"},
+    {"mha2mla", "{\"mha2mla_args/low_rank\": -1}", "mha2mla_args.low_rank", "1..16384"},
+    {"mha2mla", "{\"rope_scaling\": {\"type\": \"linear\"}}", "rope_scaling.type", "llama3 and yarn"},
+    {"mlra_published_4", "{\"kv_lora_rank\": null}", "model_type", "kv_lora_rank"},
+    {"mlra_published_4", "{\"n_head\": 0}", "n_head", "1..1024"},
+    {"mlra_published_2", "{\"n_embd\": 16}", "", "shapes other"},
+    {"zaya", "{\"layer_types\": [\"hybrid\", \"hybrid_sliding\", \"hybrid\"]}", "layer_types", "layer 1"},
+    {"zaya", "{\"num_experts_per_tok\": 2}", "num_experts_per_tok", "must be 1"},
+    {"zaya", "{\"cca_time1\": 3}", "cca_time1", "must be 2"},
+    {"zaya", "{\"ffn_hidden_size\": 4096}", "ffn_hidden_size", "older form"},
+    {"zaya", "{\"rope_parameters/hybrid/rope_type\": \"yarn\"}", "rope_parameters.hybrid.rope_type",
+     "default"},
+    {"zaya", "{\"moe_intermediate_size\": null}", "moe_intermediate_size", "missing"},
+    {"zaya", "{\"router_hidden_size\": 13}", "", "shapes other"},
+    {"zaya", "{\"lm_head_bias\": true}", "lm_head_bias", "false"},
+    {"hunyuan", "{\"num_shared_expert\": 64}", "", "shapes other"},
 };
 
 static void copy_file(const char *from, const char *to)
@@ -385,6 +432,18 @@ static void copy_file(const char *from, const char *to)
         ck_assert_uint_eq(fwrite(text, 1, n, out), n);
     fclose(in);
     fclose(out);
+}
+
+/* Sets the item at a path of names with '/' between. */
+static void patch_item(cJSON *config, const cJSON *item)
+{
+    char path[200], *save = NULL;
+    snprintf(path, sizeof(path), "%s", item->string);
+    char *name = strtok_r(path, "/", &save);
+    for (char *next; (next = strtok_r(NULL, "/", &save)); name = next)
+        ck_assert_ptr_nonnull(config = cJSON_GetObjectItemCaseSensitive(config, name));
+    cJSON_DeleteItemFromObjectCaseSensitive(config, name);
+    cJSON_AddItemToObject(config, name, cJSON_Duplicate(item, 1));
 }
 
 START_TEST(test_refused)
@@ -403,8 +462,7 @@ START_TEST(test_refused)
     snprintf(from, sizeof(from), "%s/config.json", folders[at]);
     char *text = read_text(from);
     cJSON *config = cJSON_Parse(text), *patch = cJSON_Parse(refusals[_i].patch), *item = patch->child;
-    cJSON_DeleteItemFromObject(config, item->string);
-    cJSON_AddItemToObject(config, item->string, cJSON_Duplicate(item, 1));
+    patch_item(config, item);
     char *out = cJSON_Print(config);
     snprintf(path, sizeof(path), "%s/config.json", dir);
     FILE *f = fopen(path, "we");
@@ -425,13 +483,11 @@ START_TEST(test_refused)
 }
 END_TEST
 
-int main(void)
+static void walk(const char *top, const char *below)
 {
-    const char *src = getenv("top_srcdir");
     char path[400];
     struct dirent **list;
-    const char *at = getenv("FAMILY_DATA");
-    snprintf(path, sizeof(path), "%s%s", at ? at : src ? src : ".", at ? "" : "/tests/data/family");
+    snprintf(path, sizeof(path), "%s%s", top, below);
     int n = scandir(path, &list, NULL, alphasort);
     for (int i = 0; i < n; i++) {
         if (list[i]->d_name[0] != '.' && n_folders < MAX_FOLDERS)
@@ -440,6 +496,15 @@ int main(void)
     }
     if (n >= 0)
         free(list);
+}
+
+int main(void)
+{
+    const char *src = getenv("top_srcdir");
+    const char *at = getenv("FAMILY_DATA");
+    walk(at ? at : src ? src : ".", at ? "" : "/tests/data/family");
+    if (!at)
+        walk(src ? src : ".", "/tests/data/layout");
     Suite *s = suite_create("family");
     TCase *t = tcase_create("family");
     tcase_set_timeout(t, 120);

@@ -7,7 +7,7 @@ flags = -std=gnu11 -g -O1 -fno-omit-frame-pointer -fno-strict-aliasing -fno-sani
 	-I$(top) -I. $(pkg_cflags) -DTPL_MAX_WORK=200000u
 
 # All there is; the archive gives what the harnesses need. Kernels of instruction sets come as they are, uninstrumented.
-parts = base kvcache engine engine/model engine/tokenizer engine/grammar engine/attention engine/attention/family api server
+parts = base kvcache engine engine/model engine/tokenizer engine/grammar engine/attention engine/attention/family engine/attention/layout api server
 sources = $(foreach p,$(parts),$(wildcard $(top)/$(p)/*.c)) \
 	$(patsubst %,$(top)/engine/kernels/%.c,generic pack pack_quants kern)
 # llhttp comes as source where the system has no library of it

@@ -11,8 +11,11 @@
 
 #include "tests/fuzz/fuzz.h"
 
-static const char *const families[] = {"deepseek_v3",  "deepseek_v2", "deepseek_v32", "glm4_moe_lite",
-                                       "longcat_flash", "minicpm3",    "youtu"};
+static const char *const families[] = {
+    "deepseek_v3", "deepseek_v2",    "deepseek_v32",     "glm4_moe_lite", "longcat_flash", "minicpm3",
+    "youtu",       "hunyuan",        "hunyuan_v1_moe",   "hunyuan_v1_dense", "step3_text", "llama-mtla",
+    "llama",       "gpt2",           "zaya",
+};
 #define N_FAMILIES (sizeof(families) / sizeof(families[0]))
 
 /* A line "name dtype dim dim .." to its entry of the header; returns the data's end. */

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes tests/fuzz/seeds and tests/fuzz/weights: the same bytes whenever it runs.
 
-seeds.py [--folders DIR]: DIR holds small Hugging Face folders, one per family; their config.json become
-seeds and the shapes of their tensors become weights/FAMILY.txt. Without it those are left as they are.
+seeds.py [--folders DIR]: DIR (tests/data/hf) holds small Hugging Face folders, one per family, and DIR/../layout
+published layouts of the attention family; their config.json become seeds and the shapes of their tensors
+become weights/FAMILY.txt. Without it those are left as they are.
 "ok-" seeds must be served, "bad-" ones refused (replay.c).
 """
 import argparse, json, os, struct
@@ -288,7 +289,7 @@ def main():
     safetensors_seeds()
     tokenizer_seeds()
     if a.folders:
-        config_seeds(a.folders)
+        config_seeds(a.folders, os.path.join(a.folders, "..", "layout"))
     template_seeds()
     disk_seeds()
     access_seeds()

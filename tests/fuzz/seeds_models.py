@@ -640,7 +640,59 @@ def tokenizer_seeds():
 
 # --- config.json -----------------------------------------------------------------------------------
 
-def config_seeds(folders):
+def paths_to_numbers(o, at=()):
+    """Where an object has numbers, words and flags, also inside objects."""
+    for key, v in o.items():
+        if isinstance(v, dict):
+            yield from paths_to_numbers(v, at + (key,))
+        else:
+            yield at + (key,)
+
+
+def layout_seeds(folders, known):
+    """Layouts of the attention family as others publish them: each key that the families above do not have, with values
+    that it must not have. A folder's further files of keys are members of its config.json, as the reader makes them."""
+    types, tried = set(), set()
+    for folder in sorted(os.listdir(folders)):
+        path = os.path.join(folders, folder)
+        with open(os.path.join(path, "config.json")) as f:
+            config = json.load(f)
+        for name in ("MLA_config", "mla_layer_config"):
+            if os.path.exists(os.path.join(path, name + ".json")):
+                with open(os.path.join(path, name + ".json")) as f:
+                    config[name] = json.load(f)
+        weights = config["model_type"]
+        if "text_config" in config:
+            continue  # the same within another
+        if weights not in types:
+            write_weights(path, weights)
+        ok = "" if weights in types else "ok-"
+        types.add(weights)
+        put("config", ok + "layout-" + folder, json.dumps(config, separators=(",", ":")))
+        for at in paths_to_numbers(config):
+            if at in tried or (len(at) == 1 and at[0] in known):
+                continue
+            tried.add(at)
+            for label, v in (("2-31", 1 << 31), ("word", "x")):
+                changed = json.loads(json.dumps(config))
+                o = changed
+                for key in at[:-1]:
+                    o = o[key]
+                o[at[-1]] = v
+                put("config", "layout-%s-%s-%s" % (folder, "-".join(at), label), json.dumps(changed, separators=(",", ":")))
+
+
+def write_weights(path, name):
+    with open(os.path.join(path, "model.safetensors"), "rb") as f:
+        header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
+    with open(os.path.join(HERE, "weights", name + ".txt"), "w") as f:
+        for tensor in sorted(header):
+            if tensor != "__metadata__":
+                t = header[tensor]
+                f.write(" ".join([tensor, t["dtype"]] + [str(d) for d in t["shape"]]) + "\n")
+
+
+def config_seeds(folders, layouts):
     kind = "config"
     family_of = {}
     os.makedirs(os.path.join(HERE, "weights"), exist_ok=True)
@@ -653,13 +705,7 @@ def config_seeds(folders):
         for key in ("torch_dtype", "transformers_version", "dtype", "_name_or_path"):
             config.pop(key, None)
         family_of[folder] = config
-        with open(os.path.join(path, "model.safetensors"), "rb") as f:
-            header = json.loads(f.read(struct.unpack("<Q", f.read(8))[0]))
-        with open(os.path.join(HERE, "weights", folder + ".txt"), "w") as f:
-            for name in sorted(header):
-                if name != "__metadata__":
-                    t = header[name]
-                    f.write(" ".join([name, t["dtype"]] + [str(d) for d in t["shape"]]) + "\n")
+        write_weights(path, folder)
 
     def dump(c):
         return json.dumps(c, separators=(",", ":"))
@@ -667,6 +713,7 @@ def config_seeds(folders):
     for name, config in family_of.items():
         put(kind, "ok-" + name, dump(config))
     base = family_of["deepseek_v3"]
+    layout_seeds(layouts, set(base) | {"architectures", "dropout", "vocab_size"})
 
     def bad(name, c):
         put(kind, "bad-" + name, c if isinstance(c, (str, bytes)) else dump(c))

@@ -1,11 +1,11 @@
-// tests/integration/family.mjs - folders of the attention family served by the daemon, and the same as GGUF with Q8_0
-// weights (tools/train/gguf.py): log-probabilities of the next token beside the float64 reference's.
+// tests/integration/family.mjs - folders of the attention family served by the daemon, published layouts among them, and
+// our own as GGUF with Q8_0 weights (tools/train/gguf.py): log-probabilities of the next token beside the float64 reference's.
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
 import { assert, done, scratch, skip_test, start, test, top_srcdir } from './harness.mjs'
 
-const data = (name) => path.join(top_srcdir, 'tests/data/family', name)
+const data = (name, of = 'family') => path.join(top_srcdir, 'tests/data', of, name)
 // Debian's python3 has python3-numpy; another one that comes first in PATH may not
 const python = ['/usr/bin/python3', 'python3'].find((p) => spawnSync(p, ['-c', 'import numpy']).status === 0)
 
@@ -64,5 +64,9 @@ for (const name of ['gqa', 'mla', 'mtla', 'cca', 'eg_mla', 'moas', 'mixed']) {
         await compare(out, golden, 0.2)
         fs.unlinkSync(out)
     })
+}
+for (const name of ['hunyuan', 'step3_vl', 'zaya', 'x_ecomla']) {
+    const golden = JSON.parse(fs.readFileSync(path.join(data(name, 'layout'), 'golden.json')))
+    await test(`${name}: the published layout`, () => compare(data(name, 'layout'), golden, 0.05))
 }
 await done()

@@ -9,6 +9,8 @@
  *     q = rope(l2norm(y_q + m_q) sqrt(dh))     k_g = rope(l2norm(y_k + m_k) sqrt(dh) temp_g)
  *     v_g = [x_t W_v1 | x_t-1 W_v2]            cache row = [k_g | v_g] a group
  *
+ * In ZAYA the two halves are those of the values of all groups, one after the other (cca_value_halves).
+ *
  * The state of a sequence after a token: its u, the one before, and its x W_v2. Both convolutions are
  * computed from these, so that u is 0 before the first token and h is what that gives. */
 #include "config.h"
@@ -19,7 +21,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADS, GROUPS, DIM, ROTARY };
+enum { HEADS, GROUPS, DIM, ROTARY, HALVES };
+enum { HALVES_HEAD, HALVES_ALL };
 enum { O = FAMILY_OUT, Q, K, V_NOW, V_LATE, CONV1, CONV1_BIAS, CONV2, CONV2_BIAS, TEMP, ONES };
 
 static const struct family_key keys[] = {
@@ -27,6 +30,7 @@ static const struct family_key keys[] = {
     [GROUPS] = {FAMILY_INT, "num_key_value_heads", 1, MAX_HEADS, FAMILY_NEEDED, NULL},
     [DIM] = {FAMILY_INT, "head_dim", 4, MAX_HEAD_DIM, FAMILY_NEEDED, NULL},
     [ROTARY] = {FAMILY_INT, "rotary_dim", 0, ROPE_MAX_DIM, -1, NULL},
+    [HALVES] = {FAMILY_WORD, "cca_value_halves", 0, 0, HALVES_HEAD, "head|all"},
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
@@ -239,8 +243,11 @@ static void finish_row(struct family_call *c, int i)
         if (l->n[ROTARY])
             family_rotate(c, 0, i, row + g * dh);
         float *v = row + (groups + g) * dh;
-        memcpy(v, row + at[NOW_AT] + g * half, (size_t)half * sizeof(float));
-        memcpy(v + half, row + at[BEFORE_AT] + g * half, (size_t)half * sizeof(float));
+        for (int h = 0; h < 2; h++) {
+            int piece = l->n[HALVES] == HALVES_ALL ? 2 * g + h : h * groups + g; /* of [now | before] */
+            const float *from = row + (piece < groups ? at[NOW_AT] : at[BEFORE_AT]);
+            memcpy(v + h * half, from + piece % groups * half, (size_t)half * sizeof(float));
+        }
         family_store_pair(c, i, g, row + g * dh, v, row + at[BEFORE_AT] + late_dim(l));
     }
 }

@@ -11,7 +11,9 @@
  * gets, whatever the map says.
  * KHA: q, k, v of every head times one matrix before rotation, folded into the projections; mlp:
  * values instead go through v' = 2 down(up(v) sigmoid(gate(v))). Basis: keys of t heads, rotated, times
- * a [t dh, dh] matrix of their group are its key; rotated queries times their head's rows of it. */
+ * a [t dh, dh] matrix of their group are its key; rotated queries times their head's rows of it.
+ * Norms of queries and keys after rotation (qk_norm): rows hold keys of length sqrt(dh), and queries meet
+ * both norms' weights, so that layers which share rows may have weights of their own. */
 #include "config.h"
 
 #include "engine/attention/family.h"
@@ -20,10 +22,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADS, GROUPS, DIM, ROTARY, KNOCK, HEADS_BEFORE, MAP, KNOCK_DIM };
+enum { HEADS, GROUPS, DIM, ROTARY, KNOCK, HEADS_BEFORE, MAP, QK_NORM, KNOCK_DIM };
 enum { KNOCK_NONE, KNOCK_LINEAR, KNOCK_MLP };
 /* tensors */
-enum { O = FAMILY_OUT, Q, K, V, Q_KNOCK, K_KNOCK, V_KNOCK, V_UP, V_GATE, V_DOWN, BASIS, Q_BASIS };
+enum { O = FAMILY_OUT, Q, K, V, Q_KNOCK, K_KNOCK, V_KNOCK, V_UP, V_GATE, V_DOWN, BASIS, Q_BASIS, Q_NORM,
+       K_NORM };
 
 static const struct family_key keys[] = {
     [HEADS] = {FAMILY_INT, "num_attention_heads", 1, MAX_HEADS, FAMILY_NEEDED, NULL},
@@ -33,6 +36,7 @@ static const struct family_key keys[] = {
     [KNOCK] = {FAMILY_WORD, "knocking_heads", 0, 0, KNOCK_NONE, "none|linear|mlp"},
     [HEADS_BEFORE] = {FAMILY_INT, "kv_heads_before", 1, MAX_HEADS, 0, NULL},
     [MAP] = {FAMILY_LIST, "kv_head_map", 0, MAX_HEADS - 1, 0, NULL},
+    [QK_NORM] = {FAMILY_WORD, "qk_norm", 0, 0, 0, "none|rotated"},
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
@@ -56,6 +60,8 @@ static void check(struct keys *k, struct family_layer *l)
     if (l->n_list && (l->n_list != n[HEADS] || n[HEADS] < n[GROUPS]))
         keys__fail(k, ERR_FORMAT, "kv_head_map",
                    "is a list of %d; one group for each of %d heads is accepted", l->n_list, n[HEADS]);
+    if (n[QK_NORM] && n[HEADS_BEFORE])
+        keys__fail(k, ERR_UNSUPPORTED, "qk_norm", "cannot go with kv_heads_before");
     for (int i = 0; i < l->n_list; i++)
         if (l->list[i] >= n[GROUPS])
             keys__fail(k, ERR_FORMAT, "kv_head_map", "has group %d; 0..%d is accepted", l->list[i],
@@ -67,13 +73,22 @@ static void bind(struct family_bind *b)
     int *n = b->l->n;
     int64_t hidden = b->l->hidden, dh = n[DIM], lanes = n[HEADS] > n[GROUPS] ? n[HEADS] : n[GROUPS];
     int64_t k_heads = n[HEADS_BEFORE] ? n[HEADS_BEFORE] : n[GROUPS];
-    family_matrix(b, Q, "q_proj.weight", hidden, n[HEADS] * dh);
+    bool plain = !n[KNOCK] && !n[HEADS_BEFORE] && !b->l->n_list && n[HEADS] % n[GROUPS] == 0;
+    bool fused = plain && family_writes(b->l) && family_has(b, "qkv_proj.weight");
+    if (fused) /* of each group: its queries, key, value */
+        family_matrix(b, Q, "qkv_proj.weight", hidden, (n[HEADS] + 2 * n[GROUPS]) * dh);
+    else
+        family_matrix(b, Q, "q_proj.weight", hidden, n[HEADS] * dh);
+    if (n[QK_NORM]) {
+        family_vector(b, Q_NORM, "q_norm.weight", dh);
+        family_vector(b, K_NORM, "k_norm.weight", dh);
+    }
     family_matrix(b, O, "o_proj.weight", lanes * dh, hidden);
     if (n[KNOCK])
         family_matrix(b, Q_KNOCK, "q_knock.weight", dh, dh);
     if (n[HEADS_BEFORE])
         family_cube(b, BASIS, "k_basis", dh, k_heads / n[GROUPS] * dh, n[GROUPS]);
-    if (!family_writes(b->l))
+    if (!family_writes(b->l) || fused)
         return;
     family_matrix(b, K, "k_proj.weight", hidden, k_heads * dh);
     family_matrix(b, V, "v_proj.weight", hidden, n[GROUPS] * dh);
@@ -87,6 +102,12 @@ static void bind(struct family_bind *b)
         family_matrix(b, V_GATE, "v_knock_gate.weight", dh, n[KNOCK_DIM]);
         family_matrix(b, V_DOWN, "v_knock_down.weight", n[KNOCK_DIM], dh);
     }
+}
+
+/* Its queries, keys and values are one matrix. */
+static bool is_fused(const struct family_layer *l)
+{
+    return l->t[Q].ne[1] > (int64_t)l->n[HEADS] * l->n[DIM];
 }
 
 /* Group of a head, and the query that lane v has: of which head. */
@@ -138,6 +159,8 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->n_out = lanes * dh;
     p->rope_dims[0] = n[ROTARY];
     p->shape = (struct paged_shape){.n_heads = lanes, .dk = dh, .dv = dh, .scale = 1.0f / sqrtf((float)dh)};
+    if (is_fused(l))
+        family_plan_vecs(p, g, l->hidden, g);
     if (n[KNOCK] == KNOCK_MLP) {
         family_plan_vecs(p, g, dh, 1);
         family_plan_vecs(p, g, n[KNOCK_DIM], 1);
@@ -209,11 +232,43 @@ static void pack_basis(struct family_pack *p)
     free(turned);
 }
 
+/* A matrix for each group out of the one for all. */
+static void pack_fused(struct family_pack *p)
+{
+    const int *n = p->from->n;
+    int dh = n[DIM], each = n[HEADS] / n[GROUPS];
+    for (int slot = Q; slot <= V; slot++)
+        family_pack_room(p, slot, n[GROUPS]);
+    for (int g = 0; g < n[GROUPS] && p->r == 0; g++) {
+        int64_t row = (int64_t)g * (each + 2) * dh;
+        family_pack_rows(p, Q, g, &p->from->t[Q], row, each * dh);
+        family_pack_rows(p, K, g, &p->from->t[Q], row + (int64_t)each * dh, dh);
+        family_pack_rows(p, V, g, &p->from->t[Q], row + (int64_t)(each + 1) * dh, dh);
+    }
+}
+
+/* Of queries: both norms' weights; of keys: ones. */
+static void pack_norms(struct family_pack *p)
+{
+    family_pack_vector(p, Q_NORM);
+    family_pack_vector(p, K_NORM);
+    for (int d = 0; d < p->from->n[DIM] && p->r == 0; d++) {
+        p->to->part[Q_NORM].v[d] *= p->to->part[K_NORM].v[d];
+        p->to->part[K_NORM].v[d] = 1.0f;
+    }
+}
+
 static void pack(struct family_pack *p)
 {
     const struct family_layer *l = p->from;
     const int *n = l->n;
     family_pack_matrix(p, O);
+    if (n[QK_NORM])
+        pack_norms(p);
+    if (is_fused(l)) {
+        pack_fused(p);
+        return;
+    }
     pack_knocked(p, Q, n[KNOCK] ? Q_KNOCK : 0, n[HEADS]);
     if (n[HEADS_BEFORE])
         pack_basis(p);
@@ -251,6 +306,8 @@ static void rotate_row(struct family_call *c, int i)
     float *k = family_written(c, i) + (before ? raw_keys_at(l) : 0);
     for (int g = 0; g < n && l->n[ROTARY]; g++)
         family_rotate(c, 0, i, k + (size_t)g * (size_t)l->n[DIM]);
+    for (int g = 0; g < n && l->n[QK_NORM]; g++)
+        family_rms(c, k + g * l->n[DIM], c->l->part[K_NORM].v, l->n[DIM], k + g * l->n[DIM]);
     if (!before)
         store_row(c, i);
 }
@@ -261,8 +318,10 @@ static void write_rows(struct family_call *c)
     int dh = l->n[DIM], g = l->n[GROUPS], before = l->n[HEADS_BEFORE], m = l->n[KNOCK_DIM];
     int raw = raw_values_at(l), up = raw + g * dh;
     struct family_vecs w = c->written;
-    family_project(c, c->all, K, 1, c->norm, family_vecs(w, before ? raw_keys_at(l) : 0, 0));
-    family_project(c, c->all, V, 1, c->norm, family_vecs(w, l->n[KNOCK] == KNOCK_MLP ? raw : g * dh, 0));
+    int parts = c->l->part[K].n;
+    family_project(c, c->all, K, parts, c->norm, family_vecs(w, before ? raw_keys_at(l) : 0, dh));
+    family_project(c, c->all, V, parts, c->norm,
+                   family_vecs(w, l->n[KNOCK] == KNOCK_MLP ? raw : g * dh, dh));
     if (l->n[KNOCK] == KNOCK_MLP) {
         family_project(c, c->all, V_UP, g, family_vecs(w, raw, dh), family_vecs(w, up, m));
         family_project(c, c->all, V_GATE, g, family_vecs(w, raw, dh), family_vecs(w, up + g * m, m));
@@ -285,6 +344,8 @@ static void query_row(struct family_call *c, int i)
     struct family_vecs lanes = family_queries(c, 0);
     for (int h = 0; h < l->n[HEADS] && l->n[ROTARY]; h++)
         family_rotate(c, 0, c->part.rows[i], q + (size_t)h * (size_t)dh);
+    for (int h = 0; h < l->n[HEADS] && l->n[QK_NORM]; h++)
+        family_rms(c, q + h * dh, c->l->part[Q_NORM].v, dh, q + h * dh);
     for (int v = 0; v < c->l->plan.shape.n_heads && !l->n[HEADS_BEFORE]; v++)
         memcpy(family_at(&lanes, i, v), q + (size_t)head_of(l, v) * (size_t)dh, (size_t)dh * sizeof(float));
 }
@@ -292,8 +353,9 @@ static void query_row(struct family_call *c, int i)
 static void query(struct family_call *c)
 {
     const struct family_layer *l = &c->l->l;
-    int dh = l->n[DIM];
-    family_project(c, &c->part, Q, 1, family_part_norm(c), family_vecs(c->record, 0, 0));
+    int dh = l->n[DIM], parts = c->l->part[Q].n;
+    family_project(c, &c->part, Q, parts, family_part_norm(c),
+                   family_vecs(c->record, 0, l->n[HEADS] / parts * dh));
     family_rows(c, c->part.n_rows, 4 * l->n[HEADS] * dh, query_row);
     if (l->n[HEADS_BEFORE])
         family_project(c, &c->part, Q_BASIS, l->n[HEADS], family_vecs(c->record, 0, dh),

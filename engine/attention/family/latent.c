@@ -4,6 +4,7 @@
 #include "engine/attention/family/latent.h"
 
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,7 +13,7 @@ struct latent latent_of(const struct family_layer *l)
     const int *n = l->n;
     return (struct latent){.heads = n[LATENT_HEADS], .nope = n[LATENT_NOPE], .rope = n[LATENT_ROPE],
                            .v = n[LATENT_V], .q_rank = n[LATENT_Q_RANK], .blocks = 1, .width = n[LATENT_RANK],
-                           .branches = 1, .rope_keys = 1, .norm = true, .factor = 1.0f,
+                           .branches = 1, .rope_keys = 1, .norm = true, .q_norm = true, .factor = 1.0f,
                            .scale = 1.0f / sqrtf((float)(n[LATENT_NOPE] + n[LATENT_ROPE]))};
 }
 
@@ -29,7 +30,7 @@ static int lanes_of(const struct latent *s)
 
 static struct low_query queries(const struct latent *s)
 {
-    return (struct low_query){LATENT_Q, s->q_rank, s->heads * (s->nope + s->rope), true};
+    return (struct low_query){LATENT_Q, s->q_rank, s->heads * (s->nope + s->rope), s->q_norm, s->q_factor};
 }
 
 void latent_bind(struct family_bind *b, const struct latent *s)
@@ -38,7 +39,12 @@ void latent_bind(struct family_bind *b, const struct latent *s)
     int per_block = lanes_of(s) / s->blocks;
     struct low_query q = queries(s);
     low_query_bind(b, &q);
-    if (s->branches > 1)
+    if (s->apart) {
+        family_matrix(b, LATENT_KV_B, "k_up_proj.weight", s->width, (int64_t)s->rope_keys * s->nope);
+        family_matrix(b, LATENT_V_B, "v_up_proj.weight", s->width, (int64_t)s->rope_keys * s->v);
+    } else if (s->columns)
+        family_cube(b, LATENT_KV_B, "kv_b_proj.weight", per_block * each, s->width, s->blocks);
+    else if (s->branches > 1)
         family_cube(b, LATENT_KV_B, "kv_b_proj.weight", s->width, per_block * each, s->blocks);
     else
         family_matrix(b, LATENT_KV_B, "kv_b_proj.weight", s->width, s->heads * each);
@@ -53,6 +59,13 @@ void latent_bind(struct family_bind *b, const struct latent *s)
     } else {
         family_matrix(b, LATENT_KV, "kv_a_proj_with_mqa.weight", hidden, latents + s->rope);
     }
+    for (int i = 0; i < s->blocks && s->columns; i++) {
+        char name[40];
+        snprintf(name, sizeof(name), "kv_a_layernorms.%d.weight", i);
+        family_vector(b, LATENT_BLOCK_NORMS + i, name, s->width);
+    }
+    if (s->columns)
+        return;
     if (s->norm && s->blocks == 1)
         family_vector(b, LATENT_NORM, "kv_a_layernorm.weight", s->width);
     else if (s->norm)
@@ -105,10 +118,14 @@ int latent_plan(const struct family_layer *l, const struct latent *s, struct fam
 }
 
 /* W_UV of a head: of all its branches side by side. */
-static void pack_value(struct family_pack *p, const struct latent *s, int head)
+static void pack_value(struct family_pack *p, const struct latent *s, const struct tensor *t, int head)
 {
-    const struct tensor *t = &p->from->t[LATENT_KV_B];
     int each = s->nope + s->v, wide = s->branches * s->width;
+    if (s->apart) {
+        int64_t row = (int64_t)(head * s->rope_keys / s->heads) * s->v;
+        family_pack_rows(p, LATENT_UV, head, &p->from->t[LATENT_V_B], row, s->v);
+        return;
+    }
     if (s->branches == 1) {
         family_pack_rows(p, LATENT_UV, head, t, (int64_t)head * each + s->nope, s->v);
         return;
@@ -124,9 +141,63 @@ static void pack_value(struct family_pack *p, const struct latent *s, int head)
     free(w);
 }
 
+/* kv_b_proj of columns as rows, float32; *ret_values is to be freed. */
+static struct tensor turn_blocks(struct family_pack *p, const struct latent *s, float **ret_values)
+{
+    const struct tensor *from = &p->from->t[LATENT_KV_B];
+    size_t width = (size_t)s->width, n = (size_t)from->ne[0], blocks = (size_t)s->blocks;
+    float *w = family_floats(p, from), *turned = malloc(blocks * n * width * sizeof(float));
+    if (!turned)
+        family_pack_nomem(p);
+    for (size_t b = 0; w && turned && b < blocks; b++)
+        for (size_t c = 0; c < width; c++)
+            for (size_t o = 0; o < n; o++)
+                turned[(b * n + o) * width + c] = w[(b * width + c) * n + o];
+    free(w);
+    *ret_values = turned;
+    struct tensor t = {.name = from->name,
+                       .type = TT_F32,
+                       .n_dims = 3,
+                       .ne = {s->width, from->ne[0], s->blocks, 1},
+                       .data = (const unsigned char *)turned,
+                       .n_bytes = blocks * n * width * sizeof(float)};
+    return t;
+}
+
+static void pack_norms(struct family_pack *p, const struct latent *s)
+{
+    size_t n = (size_t)s->blocks * (size_t)s->width;
+    float *v = s->columns && p->r == 0 ? malloc(n * sizeof(float)) : NULL;
+    if (!s->columns) {
+        family_pack_vector(p, LATENT_NORM);
+        return;
+    }
+    if (!v)
+        family_pack_nomem(p);
+    for (int b = 0; v && b < s->blocks; b++)
+        tensor_row_f32(&p->from->t[LATENT_BLOCK_NORMS + b], 0, v + (size_t)b * (size_t)s->width);
+    for (size_t i = 0; v && i < n; i++)
+        v[i] *= s->kv_factor;
+    p->to->part[LATENT_NORM].v = v;
+    p->to->n_bytes += n * sizeof(float);
+}
+
+static void pack_freqs(struct family_pack *p, const struct latent *s)
+{
+    int half = s->rope / 2;
+    float *v = p->r == 0 ? malloc((size_t)s->rope_keys * (size_t)half * sizeof(float)) : NULL;
+    if (!v)
+        family_pack_nomem(p);
+    for (int i = 0; v && i < s->rope_keys * half; i++)
+        v[i] = powf(p->from->rope_theta,
+                    -2.0f * (float)(s->freq_first + i % half * s->freq_step) / (float)s->freq_dim);
+    p->to->part[LATENT_FREQS].v = v;
+}
+
 void latent_pack(struct family_pack *p, const struct latent *s)
 {
-    const struct tensor *t = &p->from->t[LATENT_KV_B];
+    float *turned = NULL;
+    struct tensor t = s->columns ? turn_blocks(p, s, &turned) : p->from->t[LATENT_KV_B];
     struct low_query q = queries(s);
     int lanes = lanes_of(s), each = s->nope + s->v;
     low_query_pack(p, &q);
@@ -134,18 +205,23 @@ void latent_pack(struct family_pack *p, const struct latent *s)
     family_pack_room(p, LATENT_UK, lanes);
     family_pack_room(p, LATENT_UV, s->heads);
     for (int v = 0; v < lanes && p->r == 0; v++)
-        family_pack_turned(p, LATENT_UK, v, t, (int64_t)v * each, s->nope);
+        family_pack_turned(p, LATENT_UK, v, &t,
+                           s->apart ? (int64_t)(v * s->rope_keys / s->heads) * s->nope : (int64_t)v * each,
+                           s->nope);
     for (int h = 0; h < s->heads && p->r == 0; h++)
-        pack_value(p, s, h);
+        pack_value(p, s, &t, h);
+    free(turned);
+    if (p->from->t[LATENT_FREQS].data) /* also where rows are another's: queries are rotated */
+        family_pack_vector(p, LATENT_FREQS);
+    else if (s->freq_dim)
+        pack_freqs(p, s);
     if (!family_writes(p->from))
         return;
     family_pack_matrix(p, LATENT_KV);
     if (s->rope_apart)
         family_pack_matrix(p, LATENT_ROPE_K);
-    if (p->from->t[LATENT_FREQS].data)
-        family_pack_vector(p, LATENT_FREQS);
     if (s->norm)
-        family_pack_vector(p, LATENT_NORM);
+        pack_norms(p, s);
 }
 
 /* --- rows -------------------------------------------------------------------------------------- */
@@ -223,7 +299,7 @@ static void query_rows(void *arg, int r0, int r1, int thread)
     (void)thread;
     for (int i = r0; i < r1; i++) {
         for (int h = 0; h < s->heads; h++) {
-            float *pe = family_record(c, i) + h * (s->nope + s->rope) + s->nope;
+            float *pe = family_record(c, i) + (s->apart ? h * s->rope : h * (s->nope + s->rope) + s->nope);
             int g = h * s->rope_keys / s->heads;
             latent_rotate(c, s, g, c->part.rows[i], pe);
             for (int v = h; v < lanes_of(s); v += s->heads) {
@@ -244,6 +320,8 @@ void latent_query(struct family_call *c, const struct latent *s)
     struct low_query q = queries(s);
     struct family_vecs x = family_vecs(c->record, 0, s->nope + s->rope), y = family_queries(c, 0);
     int lanes = lanes_of(s);
+    if (s->apart)
+        x = family_vecs(c->record, s->heads * s->rope, s->nope);
     low_query_run(c, &q, 0);
     rows_run(c->st->pool, c->part.n_rows, query_rows, &j);
     x.wrap = s->heads;

@@ -15,6 +15,8 @@
 
 #include "engine/attention/family/query.h"
 
+#define LATENT_MAX_NORMS 4
+
 /* Slots; a mechanism's own begin at LATENT_SLOTS. */
 enum {
     LATENT_O = FAMILY_OUT,
@@ -26,7 +28,9 @@ enum {
     LATENT_UK,
     LATENT_UV,
     LATENT_FREQS,
-    LATENT_SLOTS
+    LATENT_V_B,
+    LATENT_BLOCK_NORMS,
+    LATENT_SLOTS = LATENT_BLOCK_NORMS + LATENT_MAX_NORMS
 };
 
 struct latent {
@@ -35,8 +39,16 @@ struct latent {
     int branches;        /* blocks that a head sums over: lanes are branches * heads */
     int rope_keys;       /* one for each so many groups of heads; 1: one for all */
     bool rope_apart;     /* their projection is a tensor of its own */
-    bool norm;
+    bool norm, q_norm;
     float scale, factor; /* of scores, of the sum */
+    /* Forms of files: */
+    bool apart;   /* queries are [rotary parts of all heads | others]; keys and values of groups have
+                     up-projections of their own */
+    bool columns; /* kv_b_proj is [block][latent][outputs], a norm is a tensor for each block */
+    float q_factor, kv_factor; /* of normalised latents, not in the norms' weights; 0: none */
+    /* Rotary frequencies are every freq_step-th of those of freq_dim values, from freq_first on; 0: all
+     * of its own width */
+    int freq_dim, freq_first, freq_step;
 };
 
 void latent_bind(struct family_bind *b, const struct latent *s);
@@ -94,7 +106,7 @@ static inline int latent_raw(const struct latent *s)
 enum { LATENT_HEADS, LATENT_Q_RANK, LATENT_RANK, LATENT_NOPE, LATENT_ROPE, LATENT_V, LATENT_KEYS };
 #define LATENT_KEY_ROWS                                                                                \
     [LATENT_HEADS] = {FAMILY_INT, "num_attention_heads", 1, MAX_HEADS, FAMILY_NEEDED, NULL},           \
-    [LATENT_Q_RANK] = {FAMILY_INT, "q_lora_rank", 1, MAX_DIM, 0, NULL},                                \
+    [LATENT_Q_RANK] = {FAMILY_INT, "q_lora_rank", 0, MAX_DIM, 0, NULL},                                \
     [LATENT_RANK] = {FAMILY_INT, "kv_lora_rank", 1, MAX_HEAD_DIM, FAMILY_NEEDED, NULL},                \
     [LATENT_NOPE] = {FAMILY_INT, "qk_nope_head_dim", 1, MAX_HEAD_DIM, FAMILY_NEEDED, NULL},            \
     [LATENT_ROPE] = {FAMILY_INT, "qk_rope_head_dim", 2, ROPE_MAX_DIM, FAMILY_NEEDED, NULL},            \

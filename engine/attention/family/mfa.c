@@ -24,7 +24,7 @@ void mfa_check(struct keys *k, struct family_layer *l)
 
 struct low_query mfa_queries(const struct family_layer *l)
 {
-    return (struct low_query){MFA_Q, l->n[MFA_RANK], l->n[MFA_HEADS] * l->n[MFA_DIM], true};
+    return (struct low_query){MFA_Q, l->n[MFA_RANK], l->n[MFA_HEADS] * l->n[MFA_DIM], true, 0.0f};
 }
 
 void mfa_bind(struct family_bind *b)

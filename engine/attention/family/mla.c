@@ -7,12 +7,13 @@
 
 #include "engine/attention/family/latent.h"
 
-enum { NORM = LATENT_KEYS };
+enum { NORM = LATENT_KEYS, Q_NORM };
 enum { NORM_RMS, NORM_NONE };
 
 static const struct family_key keys[] = {
     LATENT_KEY_ROWS,
     [NORM] = {FAMILY_WORD, "latent_norm", 0, 0, NORM_RMS, "rms|none"},
+    [Q_NORM] = {FAMILY_WORD, "q_latent_norm", 0, 0, NORM_RMS, "rms|none"},
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
@@ -20,6 +21,7 @@ static struct latent shape(const struct family_layer *l)
 {
     struct latent s = latent_of(l);
     s.norm = l->n[NORM] == NORM_RMS;
+    s.q_norm = l->n[Q_NORM] == NORM_RMS;
     return s;
 }
 

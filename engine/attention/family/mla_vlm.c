@@ -40,7 +40,7 @@ static struct latent shape(const struct family_layer *l)
 
 static struct low_query queries(const struct latent *s)
 {
-    return (struct low_query){LATENT_Q, 0, s->heads * (s->nope + s->rope), true};
+    return (struct low_query){LATENT_Q, 0, s->heads * (s->nope + s->rope), true, 0.0f};
 }
 
 static void check(struct keys *k, struct family_layer *l)

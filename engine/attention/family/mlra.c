@@ -6,20 +6,23 @@
  *     2, the
  *                   second half 1 and 3
  *
- * The factor sqrt(d / (r / blocks)) of a normed block is in its norm's weights. cache row = r + rope
- * values. */
+ * The factor sqrt(d / (r / blocks)) of a normed block, and sqrt(d / q_rank) of a query's latent, are in
+ * their norms' weights; not so in the authors' own files (columns), where the shape of kv_b_proj tells the
+ * number of branches. cache row = r + rope values. */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"
 
 #include <math.h>
 
-enum { BLOCKS = LATENT_KEYS, BRANCHES };
+enum { BLOCKS = LATENT_KEYS, BRANCHES, FORM };
+enum { FORM_ROWS, FORM_COLUMNS };
 
 static const struct family_key keys[] = {
     LATENT_KEY_ROWS,
     [BLOCKS] = {FAMILY_INT, "latent_blocks", 4, 4, 4, NULL},
     [BRANCHES] = {FAMILY_INT, "latent_branches", 2, 4, 4, NULL},
+    [FORM] = {FAMILY_WORD, "mlra_layout", 0, 0, FORM_ROWS, "rows|columns"},
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
@@ -30,6 +33,11 @@ static struct latent shape(const struct family_layer *l)
     s.width = l->n[LATENT_RANK] / l->n[BLOCKS];
     s.branches = l->n[BRANCHES];
     s.factor = 1.0f / sqrtf((float)s.branches);
+    s.columns = l->n[FORM] == FORM_COLUMNS;
+    if (s.columns) {
+        s.q_factor = s.q_rank ? sqrtf((float)l->hidden / (float)s.q_rank) : 0.0f;
+        s.kv_factor = sqrtf((float)l->hidden / (float)s.width);
+    }
     return s;
 }
 
@@ -48,11 +56,20 @@ static void check(struct keys *k, struct family_layer *l)
 
 LATENT_PARTS(shape)
 
+static void bind_either(struct family_bind *b)
+{
+    int *n = b->l->n, each = n[LATENT_NOPE] + n[LATENT_V];
+    if (n[FORM] == FORM_COLUMNS && n[LATENT_HEADS] % 2 == 0 &&
+        family_inputs(b, "kv_b_proj.weight") == (int64_t)n[LATENT_HEADS] / 2 * each)
+        n[BRANCHES] = 2;
+    bind(b);
+}
+
 const struct family_mechanism family_mlra = {
     .name = "mlra",
     .keys = keys,
     .check = check,
-    .bind = bind,
+    .bind = bind_either,
     .plan = plan,
     .pack = pack,
     .write = write_rows,

@@ -33,6 +33,8 @@ void low_query_pack(struct family_pack *p, const struct low_query *q)
     family_pack_matrix(p, q->slot + A);
     if (q->norm)
         family_pack_vector(p, q->slot + A_NORM);
+    for (int d = 0; d < q->rank && q->norm && q->factor != 0.0f && p->r == 0; d++)
+        p->to->part[q->slot + A_NORM].v[d] *= q->factor;
     family_pack_matrix(p, q->slot + B);
 }
 

@@ -10,6 +10,7 @@
 struct low_query {
     int slot, rank, width;
     bool norm;
+    float factor; /* of the normalised query latent; 0: none */
 };
 void low_query_bind(struct family_bind *b, const struct low_query *q);
 /* Floats of the record that it takes. */
