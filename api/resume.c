@@ -392,7 +392,7 @@ bool resume(struct api *a, const char *id, const char *after, const struct api_r
         reply_error_full(r, 410, "events_gone", "starting_after", text, 0, NULL);
         return true;
     }
-    static const struct api_log_facts none = {-1, -1, -1, -1, NULL};
+    static const struct api_log_facts none = API_NO_FACTS;
     size_t at = s->start;
     for (long long i = s->first; i < from; i++)
         at += event_bytes(s->events.data + at, s->events.n_bytes - at);
