@@ -144,7 +144,8 @@ static void report(struct rig *r, const struct line *l, const char *what, int at
     struct bench_row row = {
         .mode = r->mode, .unit = unit, .bound = bound, .limit = limit,
         .fields = {{"model", l->name, 0}, {"mechanism", l->mechanism, 0}, {"measure", what, 0},
-                   {at >= 0 ? "context" : NULL, NULL, at}, {"cache_type", bench_cache_type_name(r->o->cache_type), 0},
+                   {at >= 0 ? "context" : NULL, NULL, at},
+                   {"cache_type", bench_cache_type_name(r->o->cache_type), 0},
                    {"cpu", cpu_level_name(r->machine->level), 0}, {"threads", NULL, r->machine->threads},
                    {"cache_bytes_a_token", NULL, l->bytes}, {"flops_a_byte", NULL, l->flops}}};
     if (at < 0) /* a row's fields end at the first without a key */
@@ -191,7 +192,7 @@ static int run_one(struct table *t, const char *path, struct err *e)
     int err = rig_open(&r, path, 1, longest > WINDOW ? longest : WINDOW + 1, t->text ? WINDOW : 1, e);
     if (err == 0) {
         name = name && name[1] ? name + 1 : path;
-        snprintf(l->name, sizeof(l->name), "%.*s", (int)(strcspn(name, ".") < 63 ? strcspn(name, ".") : 63), name);
+        snprintf(l->name, sizeof(l->name), "%.*s", (int)strcspn(name, "."), name);
         l->mechanism = mechanism_of(r.ck);
         l->bytes = r.token_bytes;
         l->flops = flops_a_byte(r.ck, r.token_bytes);
@@ -228,8 +229,9 @@ static void print_table(const struct table *t)
             printf("  %8.1f (%4.2f) ", l->decode[i], l->ratio[i]);
         printf("%10.0f\n", l->prefill);
     }
-    printf("bytes: of a token in the cache. FLOP/B: what a query does for a byte that it reads. Tokens a second; in\n"
-           "brackets over the bound. Prefill of %d tokens; perplexity in windows of %d.\n", WINDOW, WINDOW);
+    printf("bytes: of a token in the cache. FLOP/B: what a query does for a byte that it reads. Tokens\n"
+           "a second; in brackets over the bound. Prefill of %d tokens; perplexity in windows of %d.\n",
+           WINDOW, WINDOW);
 }
 
 static int read_text(struct table *t, struct err *e)

@@ -148,7 +148,9 @@ void rig_group_begin(struct rig *r, struct rig_group *g, int shared)
 {
     size_t n = (size_t)r->max_batch;
     *g = (struct rig_group){
-        .seq = calloc(n, sizeof(*g->seq)), .fs = calloc(n, sizeof(*g->fs)), .tok = calloc(n, sizeof(*g->tok))};
+        .seq = calloc(n, sizeof(*g->seq)),
+        .fs = calloc(n, sizeof(*g->fs)),
+        .tok = calloc(n, sizeof(*g->tok))};
     rig_must(g->seq && g->fs && g->tok ? 0 : ERR_NOMEM, "sequences");
     rig_must(kv_seq_new(r->kv, 0, &g->root), "cache");
     grow(r, g->root, shared, 0);

@@ -1,6 +1,6 @@
-/* tools/bench_rig.h - a model, its threads and a cache, and steps of the forward pass over them: what the modes
- * that measure a model are made of. A failure of a step, whose limits were computed for what is asked, is a
- * mistake of this program, which it ends. */
+/* tools/bench_rig.h - a model, its threads and a cache, and steps of the forward pass over them: what the
+ * modes that measure a model are made of. A failure of a step, whose limits were computed for what is
+ * asked, is a mistake of this program, which it ends. */
 #ifndef LATENT_TOOLS_BENCH_RIG_H
 #define LATENT_TOOLS_BENCH_RIG_H
 

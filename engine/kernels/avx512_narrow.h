@@ -1,5 +1,6 @@
-/* engine/kernels/avx512_narrow.h - a piece of the context for few lanes: mechanisms with some heads of a group of
- * keys, where 16 lanes across a vector would be mostly empty. Included by avx512_attn.c; all static.
+/* engine/kernels/avx512_narrow.h - a piece of the context for few lanes: mechanisms with some heads of a
+ * group of keys, where 16 lanes across a vector would be mostly empty. Included by avx512_attn.c; all
+ * static.
  *
  * Here rows lie across a vector, 16 of them, and the pairs of a query or the weights of a lane are broadcast.
  * Each sum has the terms of attn_bf16_template.h in its order, so that a lane's result is the same to
