@@ -14,6 +14,7 @@ except ImportError:
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import family as f  # noqa: E402
+import layouts  # noqa: E402
 import make  # noqa: E402
 
 CHECKS = []
@@ -494,6 +495,22 @@ def committed_checkpoints_give_their_goldens():
         with open(os.path.join(top, name, 'golden.json')) as file:
             golden = json.load(file)
         model = f.Model(c, read_safetensors(os.path.join(top, name, 'model.safetensors')))
+        try:
+            same(model.logits(golden['tokens'])[golden['positions']], np.array(golden['logits']), 1e-10)
+        except AssertionError as e:
+            raise AssertionError(f'{name}: {e}') from None
+
+
+@check
+def committed_layouts_give_their_goldens():
+    top = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'data', 'layout')
+    assert sorted(os.listdir(top)) == sorted(layouts.LAYOUTS), 'folders and layouts.py name different models'
+    for name, (cls, changes) in layouts.LAYOUTS.items():
+        with open(os.path.join(top, name, 'golden.json')) as file:
+            golden = json.load(file)
+        model = cls(changes)
+        model.tensors = {k: v.astype(np.float64)
+                         for k, v in read_safetensors(os.path.join(top, name, 'model.safetensors')).items()}
         try:
             same(model.logits(golden['tokens'])[golden['positions']], np.array(golden['logits']), 1e-10)
         except AssertionError as e:
