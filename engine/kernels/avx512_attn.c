@@ -3,19 +3,12 @@
  *
  * A vector has a pair of elements of 16 columns: a row of a right operand as it lies. The pair of a left row
  * is broadcast. Eight left rows by up to three right operands are in registers. Calls with few lanes go
- * another way, avx512_narrow.h. */
+ * another way, attn_narrow_template.h. */
 #include "config.h"
 
-#include "engine/kernels/attn_bf16_template.h"
+#include "engine/kernels/attn_narrow_template.h"
 
 #define ROWS 8 /* of a left operand at a time */
-
-INLINE __m512 dot(__m512 sum, const unsigned char *left, __m512i right)
-{
-    int32_t pair;
-    memcpy(&pair, left, sizeof(pair));
-    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)right);
-}
 
 /* sum[i][j] += left row i times right operand j, one step. */
 INLINE void step_products(const int n, const unsigned char *left, size_t left_stride,
@@ -114,8 +107,6 @@ static void value_products(struct call *c, int n, const unsigned char *weights, 
         for (int lane = 0; lane < KERN_LANES; lane += ROWS)
             values_of(c, weights, values, steps, resume, to + 2 * i, stride + 2 * i, lane);
 }
-
-#include "engine/kernels/avx512_narrow.h" /* it needs dot */
 
 static void attn_piece_any(const struct attn_piece *p)
 {

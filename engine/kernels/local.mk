@@ -43,7 +43,7 @@ LIBS_KERN_SIMD += libkern_avx512.a
 endif
 if HAVE_SIMD_AVX512_BF16
 noinst_LIBRARIES += libkern_avx512_bf16.a
-libkern_avx512_bf16_a_SOURCES = %D%/avx512_attn.c %D%/avx512_narrow.h
+libkern_avx512_bf16_a_SOURCES = %D%/avx512_attn.c %D%/attn_narrow_template.h
 libkern_avx512_bf16_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_BF16_CFLAGS) -O3 -ffp-contract=off
 LIBS_KERN_SIMD += libkern_avx512_bf16.a
 endif

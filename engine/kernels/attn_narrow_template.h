@@ -1,19 +1,27 @@
-/* engine/kernels/avx512_narrow.h - a piece of the context for few lanes: mechanisms with some heads of a
- * group of keys, where 16 lanes across a vector would be mostly empty. Included by avx512_attn.c; all
+/* engine/kernels/attn_narrow_template.h - a piece of the context for few lanes: mechanisms with some heads
+ * of a group of keys, where 16 lanes across a vector would be mostly empty. Included by avx512_attn.c; all
  * static.
  *
  * Here rows lie across a vector, 16 of them, and the pairs of a query or the weights of a lane are broadcast.
  * Each sum has the terms of attn_bf16_template.h in its order, so that a lane's result is the same to
  * the bit: scores and values one pair after the other by vdpbf16ps, the sum of weights one row after the
  * other, in two halves of each block. */
-#ifndef LATENT_ENGINE_KERNELS_AVX512_NARROW_H
-#define LATENT_ENGINE_KERNELS_AVX512_NARROW_H
+#ifndef LATENT_ENGINE_KERNELS_ATTN_NARROW_TEMPLATE_H
+#define LATENT_ENGINE_KERNELS_ATTN_NARROW_TEMPLATE_H
 
 #include "engine/kernels/attn_bf16_template.h"
 
 #define NARROW_LANES 8 /* beyond them the other way is as quick */
 #define NARROW_ELEMS 384 /* of wider rows few are in the first-level cache, and more loads wait */
 #define VALUE_BYTES (24 << 10) /* of values that stay there */
+
+/* sum += the pair at left, broadcast, times the pairs of right. */
+INLINE __m512 dot(__m512 sum, const unsigned char *left, __m512i right)
+{
+    int32_t pair;
+    memcpy(&pair, left, sizeof(pair));
+    return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(pair), (__m512bh)right);
+}
 
 struct narrow {
     const struct attn_piece *p;
