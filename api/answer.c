@@ -73,11 +73,14 @@ void write_token(const struct api_exchange *x, struct jw *w, int32_t id)
     jw_token_text(w, s, n);
 }
 
-void write_token_logprob(const struct api_exchange *x, struct jw *w, int32_t id, float logprob)
+static void write_one(const struct api_exchange *x, struct jw *w, int32_t id, float logprob, bool by_id)
 {
     const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
     size_t n = 0;
     const char *s = t ? tokenizer_token_bytes(t, id, &n) : "";
+    jw_raw(w, "{");
+    if (by_id)
+        jw_printf(w, "\"id\":%d,", id);
     jw_raw(w, "\"token\":");
     write_token(x, w, id);
     jw_raw(w, ",\"logprob\":");
@@ -86,6 +89,18 @@ void write_token_logprob(const struct api_exchange *x, struct jw *w, int32_t id,
     for (size_t i = 0; i < n; i++)
         jw_printf(w, "%s%d", i ? "," : "", (unsigned char)s[i]);
     jw_raw(w, "]");
+}
+
+void write_token_logprobs(const struct api_exchange *x, struct jw *w, const struct gen_token *t, bool by_id)
+{
+    write_one(x, w, t->id, t->logprob, by_id);
+    jw_raw(w, ",\"top_logprobs\":[");
+    for (int i = 0; i < t->n_top; i++) {
+        jw_raw(w, i ? "," : "");
+        write_one(x, w, t->top[i].token_id, t->top[i].logprob, by_id);
+        jw_raw(w, "}");
+    }
+    jw_raw(w, "]}");
 }
 
 long token_chars(const struct api_exchange *x, int32_t id)

@@ -224,8 +224,9 @@ void sse_closing(struct api_exchange *x, struct jw *w);
 void write_usage(const struct api_exchange *x, struct jw *w);
 /* Text of a token in log-probabilities: "token_id:N" or its bytes. */
 void write_token(const struct api_exchange *x, struct jw *w, int32_t id);
-/* "token":...,"logprob":...,"bytes":[...] */
-void write_token_logprob(const struct api_exchange *x, struct jw *w, int32_t id, float logprob);
+/* {"token":...,"logprob":...,"bytes":[...],"top_logprobs":[...]}, the last the same of each alternative.
+ * by_id: "id" comes first in each. */
+void write_token_logprobs(const struct api_exchange *x, struct jw *w, const struct gen_token *t, bool by_id);
 /* Characters that a token's bytes add. */
 long token_chars(const struct api_exchange *x, int32_t id);
 const char *finish_name(enum finish_reason f);

@@ -69,26 +69,13 @@ static void write_result(const struct api_exchange *x, const struct choice *c, b
     jw_raw(w, "}");
 }
 
-static void write_token_by_id(const struct api_exchange *x, struct jw *w, int32_t id, float logprob)
-{
-    jw_printf(w, "{\"id\":%d,", id);
-    write_token_logprob(x, w, id, logprob);
-}
-
 static void logprob(struct api_exchange *x, struct jw lp[4], int n_lp, long offset,
                     const struct gen_token *t, bool first)
 {
     (void)offset;
     (void)first;
     jw_raw(&lp[0], n_lp ? "," : "");
-    write_token_by_id(x, &lp[0], t->id, t->logprob);
-    jw_raw(&lp[0], ",\"top_logprobs\":[");
-    for (int i = 0; i < t->n_top; i++) {
-        jw_raw(&lp[0], i ? "," : "");
-        write_token_by_id(x, &lp[0], t->top[i].token_id, t->top[i].logprob);
-        jw_raw(&lp[0], "}");
-    }
-    jw_raw(&lp[0], "]}");
+    write_token_logprobs(x, &lp[0], t, true);
 }
 
 static void chunk(struct api_exchange *x, struct choice *c, bool final, struct jw *w)

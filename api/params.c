@@ -55,6 +55,14 @@ int params_int(const cJSON *v, const char *name, int min, int max, int *ret, str
     return 0;
 }
 
+int params_text(const cJSON *v, const char *name, const char **ret, struct err *e)
+{
+    if (!cJSON_IsString(v))
+        return params_bad(e, name, "a string");
+    *ret = v->valuestring;
+    return 0;
+}
+
 static void *list_of(struct params *p, size_t n, size_t elem_bytes)
 {
     return arena_array(p->arena, n ? n : 1, elem_bytes);
@@ -64,10 +72,7 @@ static void *list_of(struct params *p, size_t n, size_t elem_bytes)
 
 static int read_model(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    if (!cJSON_IsString(v))
-        return params_bad(e, name, "a string");
-    p->model = v->valuestring;
-    return 0;
+    return params_text(v, name, &p->model, e);
 }
 
 static int read_prompt(struct params *p, const cJSON *v, const char *name, struct err *e)

@@ -23,26 +23,21 @@ int read_best_of(struct params *p, const cJSON *v, const char *name, struct err 
 
 int read_suffix(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    if (!cJSON_IsString(v))
-        return params_bad(e, name, "a string");
-    p->suffix = *v->valuestring ? v->valuestring : NULL;
-    return 0;
+    const char *text;
+    int r = params_text(v, name, &text, e);
+    if (r == 0)
+        p->suffix = *text ? text : NULL;
+    return r;
 }
 
 int read_input_prefix(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    if (!cJSON_IsString(v))
-        return params_bad(e, name, "a string");
-    p->input_prefix = v->valuestring;
-    return 0;
+    return params_text(v, name, &p->input_prefix, e);
 }
 
 int read_input_suffix(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    if (!cJSON_IsString(v))
-        return params_bad(e, name, "a string");
-    p->input_suffix = v->valuestring;
-    return 0;
+    return params_text(v, name, &p->input_suffix, e);
 }
 
 int read_input_extra(struct params *p, const cJSON *v, const char *name, struct err *e)

@@ -51,5 +51,6 @@ int params_bad(struct err *e, const char *name, const char *expected);
 int params_no_memory(struct err *e);
 /* A whole number in [min, max] (MAX_INT: no bound of ours). */
 int params_int(const cJSON *v, const char *name, int min, int max, int *ret, struct err *e) LATENT_MUST_CHECK;
+int params_text(const cJSON *v, const char *name, const char **ret, struct err *e) LATENT_MUST_CHECK;
 
 #endif

@@ -161,10 +161,7 @@ int read_input(struct params *p, const cJSON *v, const char *name, struct err *e
 
 int read_instructions(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    if (!cJSON_IsString(v))
-        return params_bad(e, name, "a string");
-    p->instructions = v->valuestring;
-    return 0;
+    return params_text(v, name, &p->instructions, e);
 }
 
 int read_previous(struct params *p, const cJSON *v, const char *name, struct err *e)

@@ -144,13 +144,10 @@ static void report(struct rig *r, const struct line *l, const char *what, int at
     struct bench_row row = {
         .mode = r->mode, .unit = unit, .bound = bound, .limit = limit,
         .fields = {{"model", l->name, 0}, {"mechanism", l->mechanism, 0}, {"measure", what, 0},
-                   {at >= 0 ? "context" : NULL, NULL, at},
                    {"cache_type", bench_cache_type_name(r->o->cache_type), 0},
                    {"cpu", cpu_level_name(r->machine->level), 0}, {"threads", NULL, r->machine->threads},
-                   {"cache_bytes_a_token", NULL, l->bytes}, {"flops_a_byte", NULL, l->flops}}};
-    if (at < 0) /* a row's fields end at the first without a key */
-        memmove(row.fields + 3, row.fields + 4, 5 * sizeof(row.fields[0]));
-    row.fields[at < 0 ? 8 : 9] = (struct bench_field){0};
+                   {"cache_bytes_a_token", NULL, l->bytes}, {"flops_a_byte", NULL, l->flops},
+                   {at >= 0 ? "context" : NULL, NULL, at}}};
     bench_row_values(&row, values, n);
     if (n == 1)
         row.min = row.max = 0;

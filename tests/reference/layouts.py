@@ -5,7 +5,6 @@ and golden.json with their logits. `layouts.py [NAME...]`; the same bytes every 
 
 A layout is a class: config (what config.json says), shapes() (name -> shape), attend(i, x) and mlp(i, x), both of
 normalised rows [T, d]."""
-import json
 import math
 import os
 import sys
@@ -14,9 +13,9 @@ import numpy as np
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from family import attend_heads, gelu, layer_norm, rms, rope, sigmoid, silu, softmax  # noqa: E402
-from make import from_bf16, to_bf16, write_safetensors  # noqa: E402
+from make import from_bf16, golden_tokens, to_bf16, write_folder  # noqa: E402
 
-D, VOCAB, T, LAYERS = 32, 64, 43, 4
+D, VOCAB, LAYERS = 32, 64, 4
 LAYOUTS = {}
 
 
@@ -611,24 +610,14 @@ def main():
     top = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'data', 'layout')
     for name in sys.argv[1:] or LAYOUTS:
         cls, changes = LAYOUTS[name]
-        model, folder = cls(changes), os.path.join(top, name)
-        os.makedirs(folder, exist_ok=True)
+        model = cls(changes)
         tensors = random_tensors(name, model.all_shapes())
         model.tensors = {k: from_bf16(v).astype(np.float64) for k, v in tensors.items()}
-        rng = np.random.default_rng(zlib.crc32((name + ' tokens').encode()))
-        tokens = [int(t) for t in rng.integers(0, VOCAB, T)]
+        tokens = golden_tokens(name, VOCAB)
         logits = model.logits(tokens)
-        positions = [0, 1, 2, 3, 7, 8, 16, 30, T - 2, T - 1]
-        for file, config in {'config.json': model.config, **model.files}.items():
-            with open(os.path.join(folder, file), 'w') as f:
-                f.write(json.dumps(config, indent=1) + '\n')
         if name == 'step3_vl':
             tensors['vision_model.class_embedding'] = to_bf16(np.zeros(4))
-        write_safetensors(os.path.join(folder, 'model.safetensors'), tensors)
-        rows = ',\n'.join('[' + ','.join('%.17g' % v for v in logits[p]) + ']' for p in positions)
-        with open(os.path.join(folder, 'golden.json'), 'w') as f:
-            f.write('{"tokens": %s,\n"positions": %s,\n"logits": [\n%s]}\n' % (tokens, positions, rows))
-        print(f'{name}: logits {logits.std():.3f} in deviation')
+        write_folder(os.path.join(top, name), {'config.json': model.config, **model.files}, tensors, tokens, logits)
 
 
 if __name__ == '__main__':

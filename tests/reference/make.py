@@ -257,6 +257,25 @@ def write_safetensors(path, tensors):
             f.write(v.astype('<u2').tobytes())
 
 
+def golden_tokens(name, vocab):
+    rng = np.random.default_rng(zlib.crc32((name + ' tokens').encode()))
+    return [int(t) for t in rng.integers(0, vocab, T)]
+
+
+def write_folder(folder, files, tensors, tokens, logits):
+    """files: name -> what it has as JSON; logits of all tokens, of which golden.json keeps some."""
+    os.makedirs(folder, exist_ok=True)
+    for file, value in files.items():
+        with open(os.path.join(folder, file), 'w') as f:
+            f.write(json.dumps(value, indent=1) + '\n')
+    write_safetensors(os.path.join(folder, 'model.safetensors'), tensors)
+    positions = [0, 1, 2, 3, 7, 8, 16, 30, T - 2, T - 1]
+    rows = ',\n'.join('[' + ','.join('%.17g' % v for v in logits[p]) + ']' for p in positions)
+    with open(os.path.join(folder, 'golden.json'), 'w') as f:
+        f.write('{"tokens": %s,\n"positions": %s,\n"logits": [\n%s]}\n' % (tokens, positions, rows))
+    print(f'{os.path.basename(folder)}: logits {logits.std():.3f} in deviation')
+
+
 def config_of(name):
     c = {**BASE, **MODELS[name]}
     if not any(k in json.dumps(c['attention_mechanism']) for k in ('gqa', 'mfa', 'gta', 'lrkv', 'tucker', 'cca', 'moas', 'mka')):
@@ -272,21 +291,11 @@ def main():
     top = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'data', 'family')
     for name in sys.argv[1:] or MODELS:
         folder, c = os.path.join(top, name), config_of(name)
-        os.makedirs(folder, exist_ok=True)
         made = {**c, 'freqs': name.endswith('_freqs')}
         tensors = random_tensors(name, made)
         model = family.Model(c, {k: from_bf16(v) for k, v in tensors.items()})
-        rng = np.random.default_rng(zlib.crc32((name + ' tokens').encode()))
-        tokens = [int(t) for t in rng.integers(0, c['vocab_size'], T)]
-        logits = model.logits(tokens)
-        positions = [0, 1, 2, 3, 7, 8, 16, 30, T - 2, T - 1]
-        with open(os.path.join(folder, 'config.json'), 'w') as f:
-            f.write(json.dumps(c, indent=1) + '\n')
-        write_safetensors(os.path.join(folder, 'model.safetensors'), tensors)
-        rows = ',\n'.join('[' + ','.join('%.17g' % v for v in logits[p]) + ']' for p in positions)
-        with open(os.path.join(folder, 'golden.json'), 'w') as f:
-            f.write('{"tokens": %s,\n"positions": %s,\n"logits": [\n%s]}\n' % (tokens, positions, rows))
-        print(f'{name}: logits {logits.std():.3f} in deviation')
+        tokens = golden_tokens(name, c['vocab_size'])
+        write_folder(folder, {'config.json': c}, tensors, tokens, model.logits(tokens))
 
 
 if __name__ == '__main__':

@@ -88,22 +88,48 @@ static void make_tools(void)
     }
 }
 
-/* A walk to the end of the text; false: it became too long. Near the end it prefers to stop. */
-static bool wander(struct grammar *g, struct buf *out)
+/* The token that the plan goes on with, of a random length, or any one of the mask. */
+static int choose(const uint32_t *bits, int n_allowed, const char **plan)
 {
+    size_t n = strlen(*plan);
+    for (int tries = 0; n > 0 && tries < 8; tries++) {
+        size_t len = tries < 4 ? 1 + below((unsigned)n) : 1;
+        int id = len > 1 ? tokenizer_find(tokenizer, *plan, len) : N_CONTROLS + (unsigned char)**plan;
+        if (id >= 0 && !tokenizer_is_eog(tokenizer, id) && ((bits[id / 32] >> (id % 32)) & 1)) {
+            *plan += len;
+            return id;
+        }
+    }
+    int pick = (int)below((unsigned)n_allowed), id = 0;
+    *plan = "";
+    while (!((bits[id / 32] >> (id % 32)) & 1) || pick-- > 0)
+        id++;
+    return id;
+}
+
+/* A walk to the end of the text, which it chooses in one of `end_in` cases where it may; false: it became too
+ * long. With a format it is mostly of what the format's marks are made of, so that it often nearly is one. */
+static bool wander(struct grammar *g, const struct call_format *f, unsigned end_in, struct buf *out)
+{
+    const char *plan = "";
     struct matcher *m;
     uint32_t bits[N_VOCAB / 32 + 1];
+    unsigned n_marks = 0;
+    while (f && f->begin[n_marks])
+        n_marks++;
     ck_assert_int_eq(matcher_new(g, &m), 0);
     for (int step = 0; step < 3000; step++) {
-        int k = matcher_mask(m, true, bits), pick, id = 0;
+        int k = matcher_mask(m, true, bits);
         ck_assert_int_gt(k, 0);
-        if (matcher_may_end(m) && (k == 1 || below(3) == 0)) {
+        if (matcher_may_end(m) && (k == 1 || below(end_in) == 0)) {
             matcher_free(&m);
             return true;
         }
-        for (pick = (int)below((unsigned)k);; id++)
-            if ((bits[id / 32] >> (id % 32) & 1) && pick-- == 0)
-                break;
+        if (f && below(8) == 0)
+            plan = f->begin[below(n_marks)];
+        if (f && below(30) == 0)
+            plan = "";
+        int id = choose(bits, k, &plan);
         if (tokenizer_is_eog(tokenizer, id))
             continue;
         size_t n;
@@ -221,7 +247,7 @@ START_TEST(test_formats)
         for (int k = 0; k < 60; k++) {
             struct buf text;
             buf_init(&text, 1 << 20);
-            if (wander(g, &text)) {
+            if (wander(g, NULL, 3, &text)) {
                 int n = read_back(all, format, &text, true);
                 ck_assert_int_ge(n, 1);
                 ck_assert(kind == 0 || n == 1);
@@ -239,60 +265,6 @@ START_TEST(test_formats)
 }
 END_TEST
 
-/* The token that the plan goes on with, of a random length, or any one of the mask. */
-static int choose(const uint32_t *bits, int n_allowed, const char **plan)
-{
-    size_t n = strlen(*plan);
-    for (int tries = 0; n > 0 && tries < 8; tries++) {
-        size_t len = tries < 4 ? 1 + below((unsigned)n) : 1;
-        int id = len > 1 ? tokenizer_find(tokenizer, *plan, len) : N_CONTROLS + (unsigned char)**plan;
-        if (id >= 0 && !tokenizer_is_eog(tokenizer, id) && ((bits[id / 32] >> (id % 32)) & 1)) {
-            *plan += len;
-            return id;
-        }
-    }
-    int pick = (int)below((unsigned)n_allowed), id = 0;
-    *plan = "";
-    while (!((bits[id / 32] >> (id % 32)) & 1) || pick-- > 0)
-        id++;
-    return id;
-}
-
-/* Text under a grammar where calls need not come: mostly of what the marks are made of, so that it often
- * nearly is one. False: it became too long. */
-static bool wander_freely(struct grammar *g, const char *format, struct buf *out)
-{
-    const struct call_format *f = call_format_find(format);
-    const char *plan = "";
-    struct matcher *m;
-    uint32_t bits[N_VOCAB / 32 + 1];
-    int n_marks = 0;
-    while (f->begin[n_marks])
-        n_marks++;
-    ck_assert_int_eq(matcher_new(g, &m), 0);
-    for (int step = 0; step < 3000; step++) {
-        int k = matcher_mask(m, true, bits);
-        ck_assert_int_gt(k, 0);
-        if (matcher_may_end(m) && (k == 1 || below(30) == 0)) {
-            matcher_free(&m);
-            return true;
-        }
-        if (below(8) == 0)
-            plan = f->begin[below((unsigned)n_marks)];
-        if (below(30) == 0)
-            plan = "";
-        int id = choose(bits, k, &plan);
-        if (tokenizer_is_eog(tokenizer, id))
-            continue;
-        size_t n;
-        const char *s = tokenizer_token_bytes(tokenizer, id, &n);
-        ck_assert_int_eq(matcher_accept(m, id), 0);
-        ck_assert_int_eq(buf_append(out, s, n), 0);
-    }
-    matcher_free(&m);
-    return false;
-}
-
 /* Tools that are strict while calls may come: text is free, and a call that is read is one that may be. */
 START_TEST(test_free_text)
 {
@@ -305,7 +277,7 @@ START_TEST(test_free_text)
     for (int k = 0; k < 400; k++) {
         struct buf text;
         buf_init(&text, 1 << 20);
-        if (wander_freely(g, format, &text)) {
+        if (wander(g, call_format_find(format), 30, &text)) {
             whole++;
             calls += read_back(all, format, &text, false) > 0;
         }
