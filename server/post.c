@@ -30,7 +30,7 @@ struct post {
     int connect_error; /* of the address before */
     char host[256];
     struct tls *tls;
-    struct buf out, sealed, flight, in;
+    struct buf out, sealed, flight, in, body;
     size_t n_received;
     llhttp_t parser;
     llhttp_settings_t settings;
@@ -95,6 +95,7 @@ static void release(struct post *p)
     buf_done(&p->sealed);
     buf_done(&p->flight);
     buf_done(&p->in);
+    buf_done(&p->body);
     free(p);
 }
 
@@ -118,8 +119,8 @@ static void finish(struct post *p, int status)
 {
     if (p->over)
         return;
-    const struct post_answer a = {status, p->retry_after_s, p->error};
-    end(p);
+    const struct post_answer a = {status, p->retry_after_s, p->error, p->body.data, p->body.n_bytes};
+    end(p); /* what the answer points to lasts until the handles are closed */
     p->done(p->arg, &a);
 }
 
@@ -184,6 +185,12 @@ static int on_headers(llhttp_t *h)
     if (p->value_seen)
         take_header(p);
     return 0;
+}
+
+static int on_body(llhttp_t *h, const char *at, size_t n)
+{
+    struct post *p = h->data;
+    return buf_append(&p->body, at, n) < 0 ? HPE_USER : 0;
 }
 
 static int on_complete(llhttp_t *h)
@@ -366,6 +373,7 @@ static void set_parser(struct post *p)
     p->settings.on_header_field = on_field;
     p->settings.on_header_value = on_value;
     p->settings.on_headers_complete = on_headers;
+    p->settings.on_body = on_body;
     p->settings.on_message_complete = on_complete;
     llhttp_init(&p->parser, HTTP_RESPONSE, &p->settings);
     p->parser.data = p;
@@ -385,6 +393,7 @@ struct post *post_start(uv_loop_t *loop, const struct post_target *to, struct bu
         snprintf(p->host, sizeof(p->host), "%s", to->host);
         buf_init(&p->out, HEAD_MAX + body->n_bytes);
         buf_init(&p->in, 2 * ANSWER_MAX);
+        buf_init(&p->body, 2 * ANSWER_MAX);
         buf_init(&p->sealed, 1u << 30);
         buf_init(&p->flight, 1u << 30);
         set_parser(p);

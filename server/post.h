@@ -1,8 +1,7 @@
 /* server/post.h - sends one body to a URL by HTTP/1.1 POST, from the loop and without holding it up.
  *
- * One connection each, closed behind the answer; of that only what says whether it was taken is kept. Made
- * for few and small deliveries to an operator's own collector: no redirects, no proxies, no coding of
- * contents.
+ * One connection each, closed behind the answer. Made for few and small deliveries to an operator's own
+ * collector: no redirects, no proxies, no coding of contents.
  * Loop thread; names are looked up by the loop's helpers. */
 #ifndef LATENT_SERVER_POST_H
 #define LATENT_SERVER_POST_H
@@ -28,7 +27,9 @@ int post_target_read(const char *url, struct post_target *ret, struct err *e) LA
 struct post_answer {
     int status;        /* 0: there was none, and `error` says why */
     int retry_after_s; /* that it asks for; 0: nothing */
-    const char *error; /* valid during the call */
+    const char *error; /* valid during the call, as is the body */
+    const char *body;  /* NULL: it has none */
+    size_t n_bytes;    /* of the body; with head and framing at most 64 KiB */
 };
 typedef void post_done(void *arg, const struct post_answer *a);
 

@@ -10,6 +10,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include <cjson/cJSON.h>
+
 #include "base/clock.h"
 #include "base/log.h"
 #include "server/conf.h"
@@ -285,14 +287,42 @@ static void tell_failure(struct traces *t, const struct post_answer *a, bool aga
     LOG_WARN("traces", "%.200s takes no spans: %s; %s", t->set->url, what, then);
 }
 
+/* Of the n spans of a delivery that was taken, how many the collector did not want all the same
+ * ("partialSuccess"). It is not to be asked again for these. */
+static int rejected(struct traces *t, const struct post_answer *a, int n)
+{
+    cJSON *root = a->body ? cJSON_ParseWithLength(a->body, a->n_bytes) : NULL;
+    const cJSON *part = cJSON_GetObjectItemCaseSensitive(root, "partialSuccess");
+    const cJSON *many = cJSON_GetObjectItemCaseSensitive(part, "rejectedSpans");
+    cJSON *why = cJSON_GetObjectItemCaseSensitive(part, "errorMessage");
+    /* 64 bits are a string in protobuf's JSON; some write a number */
+    double d = cJSON_IsString(many)   ? strtod(many->valuestring, NULL)
+               : cJSON_IsNumber(many) ? many->valuedouble
+                                      : 0;
+    int ret = d >= n ? n : d > 0 ? (int)d : 0;
+    bool says = cJSON_IsString(why) && why->valuestring[0];
+    int64_t now = clock_now_ns();
+    if ((ret > 0 || says) && (!t->told_ns || now - t->told_ns >= LOG_NS)) {
+        t->told_ns = now;
+        for (char *c = says ? why->valuestring : NULL; c && *c; c++)
+            if ((unsigned char)*c < ' ') /* a line of the log is ours */
+                *c = ' ';
+        LOG_WARN("traces", "%.200s rejects %d of %d spans%s%.200s", t->set->url, ret, n, says ? ": " : "",
+                 says ? why->valuestring : "");
+    }
+    cJSON_Delete(root);
+    return ret;
+}
+
 static void on_answer(void *arg, const struct post_answer *a)
 {
     struct traces *t = arg;
     bool ok = a->status >= 200 && a->status < 300, again = comes_again(a->status);
     t->post = NULL;
     if (ok || !again) {
-        int n = drop(t, t->n_sending);
-        metric_add(ok ? t->m_delivered : t->m_refused, n);
+        int n = drop(t, t->n_sending), n_lost = ok ? rejected(t, a, n) : n;
+        metric_add(t->m_delivered, n - n_lost);
+        metric_add(t->m_refused, n_lost);
     }
     t->n_sending = 0;
     if (ok && t->failing)
@@ -358,7 +388,7 @@ static void deliver(struct traces *t)
     }
     buf_done(&body);
     if (!t->post) {
-        const struct post_answer none = {0, 0, "out of memory"};
+        const struct post_answer none = {.error = "out of memory"};
         on_answer(t, &none);
     }
 }

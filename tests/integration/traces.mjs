@@ -366,6 +366,26 @@ await test('Retry-After is waited for; other refusals are dropped and counted', 
     await bad.close()
 })
 
+await test('a part that is rejected is counted and told, and nothing comes again', async () => {
+    const bad = await collector()
+    const on = await start({ set: { otlp_endpoint: bad.url } })
+    const answers = ['{"partialSuccess":{"rejectedSpans":"1","errorMessage":"too\\u0000old\\n"}}', '{"partialSuccess":{"rejectedSpans":7e300}}',
+        '{"partialSuccess":{"rejectedSpans":-3}}', '{"partialSuccess":{"rejectedSpans":"x"}}', '{"partialSuccess":7}', '[', '']
+    for (const [i, text] of answers.entries()) {
+        bad.answer = (req, res) => res.writeHead(200).end(text)
+        await on.get('/v1/models')
+        await until('an answer', async () => {
+            const m = await metrics(on)
+            return m.delivered + m.refused === i + 1
+        })
+    }
+    const m = await metrics(on)
+    assert.deepEqual([m.refused, m.delivered, m.failures, bad.posts], [2, 5, 0, 7])
+    assert.match(fs.readFileSync(on.log_path, 'utf8'), /rejects 1 of 1 spans: too/)
+    await bad.close()
+    await on.kill()
+})
+
 await test('the queue has a bound; what finds no room is dropped and counted; nobody waits', async () => {
     const bad = await collector()
     bad.answer = () => {}
