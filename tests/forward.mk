@@ -35,5 +35,5 @@ tests_t_family_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_family_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 ## the reference in NumPy against itself and the committed goldens
 TESTS += %D%/reference/check.py
-EXTRA_DIST += %D%/reference/family.py %D%/reference/make.py %D%/reference/check.py %D%/reference/embedding.py %D%/reference/layouts.py
-EXTRA_DIST += %D%/data/family %D%/data/layout %D%/data/checkpoints.json %D%/data/latent-mini-golden.json %D%/data/hf
+EXTRA_DIST += %D%/reference/family.py %D%/reference/make.py %D%/reference/check.py %D%/reference/embedding.py %D%/reference/layouts.py %D%/reference/zoo.py
+EXTRA_DIST += %D%/data/family %D%/data/layout %D%/data/checkpoints.json %D%/data/latent-mini-golden.json %D%/data/zoo.json %D%/data/hf

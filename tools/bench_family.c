@@ -18,7 +18,7 @@
 
 #define MAX_MODELS 64
 #define WINDOW 512            /* tokens of a text that are predicted from each other */
-#define MAX_SCORED (1 << 18)  /* tokens of a text that are looked at */
+#define MAX_SCORED (1 << 19)  /* tokens of a text that are looked at */
 #define MAX_TEXT (16 << 20)   /* bytes of it */
 
 /* A line of the last table. */
@@ -113,14 +113,15 @@ static double logprob(const float *logits, int n, int32_t token)
     return logits[token] - most - log(sum);
 }
 
-/* Over whole windows; each token but a window's first is predicted from those before it there. */
+/* Over whole windows; each token but a window's first is predicted from those before it there. Special
+ * tokens in the text count as such: that is how one file holds several documents. */
 static int perplexity(struct rig *r, const struct table *t, double *ret, struct err *e)
 {
     struct tokenizer *tok = NULL;
     struct token_list ids = {0};
     int vocab = r->ck->config.vocab_size, err = tokenizer_new(&r->ck->tokenizer, vocab, &tok, e);
     if (err == 0)
-        err = tokenizer_encode(tok, t->text, t->n_text, 0, MAX_TEXT, &ids, e);
+        err = tokenizer_encode(tok, t->text, t->n_text, TOKENIZE_PARSE_SPECIAL, MAX_TEXT, &ids, e);
     size_t n = ids.n < MAX_SCORED ? ids.n : MAX_SCORED, n_scored = 0;
     double sum = 0;
     if (err == 0 && n < WINDOW)

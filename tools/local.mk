@@ -16,4 +16,4 @@ libconvert_a_SOURCES = %D%/convert/commands.h \
 bin_PROGRAMS += latent-convert
 latent_convert_SOURCES = %D%/convert/latent_convert.c %D%/convert/info.c %D%/convert/verify.c
 latent_convert_LDADD = libconvert.a $(LIBS_ENGINE)
-EXTRA_DIST += %D%/measure.sh %D%/plot.mjs %D%/train/family.py %D%/train/models.py %D%/train/zoo.sh %D%/train/gguf.py
+EXTRA_DIST += %D%/measure.sh %D%/plot.mjs %D%/family_table.mjs %D%/train/family.py %D%/train/models.py %D%/train/zoo.sh %D%/train/gguf.py

@@ -74,7 +74,13 @@ static void name_from_path(const char *path, char *dst, size_t dst_bytes)
 int checkpoint_open(const char *path, struct checkpoint **ret, struct err *e)
 {
     struct stat st;
-    if (stat(path, &st) < 0)
+    char file[4096];
+    int found = stat(path, &st), why = errno;
+    if (found < 0 && why == ENOENT && snprintf(file, sizeof(file), "%s.gguf", path) < (int)sizeof(file) &&
+        (found = stat(file, &st)) == 0)
+        path = file; /* a GGUF file may be named without its ending */
+    errno = why;
+    if (found < 0)
         return err_set(e, errno == ENOENT ? ERR_NOTFOUND : ERR_IO, "cannot open model %.200s: %s", path,
                        strerror(errno));
     struct checkpoint *c = calloc(1, sizeof(*c));

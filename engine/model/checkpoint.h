@@ -1,11 +1,12 @@
 /* engine/model/checkpoint.h - a model on disk, opened and understood, whatever its format.
  *
- * checkpoint_open maps a GGUF v3 file (also the first part of a split one) or a Hugging Face folder
- * (config.json, model.safetensors or the shards of model.safetensors.index.json, tokenizer.json,
- * tokenizer_config.json, generation_config.json) read-only, checks every length against the map, and
- * hands out one description: sizes under the names that papers and checkpoints use, and tensors by
- * role. Each architecture is one file and one row in arch.def: it reads the keys and binds the roles.
- * Everything is owned by the checkpoint and immutable; safe to read from any thread. */
+ * checkpoint_open maps a GGUF v3 file (named with or without .gguf; also the first part of a split
+ * one) or a Hugging Face folder (config.json, model.safetensors or the shards of
+ * model.safetensors.index.json, tokenizer.json, tokenizer_config.json, generation_config.json)
+ * read-only, checks every length against the map, and hands out one description: sizes under the
+ * names that papers and checkpoints use, and tensors by role. Each architecture is one file and
+ * one row in arch.def: it reads the keys and binds the roles. Everything is owned by the
+ * checkpoint and immutable; safe to read from any thread. */
 #ifndef LATENT_ENGINE_MODEL_CHECKPOINT_H
 #define LATENT_ENGINE_MODEL_CHECKPOINT_H
 
