@@ -65,6 +65,8 @@ static void bind(struct binder *b)
     layout__bind(&layout, b);
 }
 
+const struct arch_out family_gguf_out = {.gguf_name = "latent-family"};
+
 /* declared by arch.c through arch.def */
 extern const struct arch arch__latent_family;
 const struct arch arch__latent_family = {
@@ -74,4 +76,5 @@ const struct arch arch__latent_family = {
     .config_hf = config_hf,
     .layers_hf = layers_hf,
     .bind = bind,
+    .out = &family_gguf_out,
 };

@@ -70,6 +70,9 @@ bool layout__has(const struct binder *b, int layer, const char *name);
 void layout__need_block(struct binder *b, struct ffn_tensors *f, int layer, const char *prefix,
                         int64_t width);
 
+/* How each is written as GGUF (family_arch.c). */
+extern const struct arch_out family_gguf_out;
+
 /* The const struct arch of a layout. */
 #define LAYOUT_ARCH(symbol, type, layout)                                                              \
     static void symbol##_config(struct keys *k, const struct tix *tix, struct model_config *c)         \
@@ -90,6 +93,7 @@ void layout__need_block(struct binder *b, struct ffn_tensors *f, int layer, cons
                                 .hf_model_type = type,                                                 \
                                 .config_hf = symbol##_config,                                          \
                                 .layers_hf = symbol##_layers,                                          \
-                                .bind = symbol##_bind}
+                                .bind = symbol##_bind,                                                 \
+                                .out = &family_gguf_out}
 
 #endif

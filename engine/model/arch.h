@@ -61,7 +61,7 @@ struct arch_out {
     bool split_kv_b; /* its files have attn_k_b and attn_v_b, not attn_kv_b */
     bool rope_pairs; /* its files have rotary pairs adjacent, whatever the folder has */
     /* Writes the keys that config_gguf reads. ERR_UNSUPPORTED names what a configuration has and the keys
-     * cannot say. */
+     * cannot say. NULL: one key has the text of config.json, and tensors are as in the folder. */
     int (*keys)(const struct model_config *c, struct gguf_writer *w, struct err *e);
 };
 
@@ -70,7 +70,8 @@ struct arch {
     const char *gguf_name;     /* general.architecture; NULL: none */
     const char *hf_model_type; /* model_type of config.json; NULL: none */
     /* Fill what the family knows of *c (zeroed); errors through k. tix tells what the file has. Without
-     * config_gguf, a GGUF file has the text of a config.json in its key GGUF_NAME.config. */
+     * config_gguf, a GGUF file has the text of a config.json in its key GGUF_NAME.config; its model_type may
+     * be that of any row with layers_hf, whose tensors then have the names that they have in a folder. */
     void (*config_gguf)(struct keys *k, const struct tix *tix, struct model_config *c);
     void (*config_hf)(struct keys *k, const struct tix *tix, struct model_config *c);
     /* Makes c->layers with what the keys say of each; NULL: bind makes them. */

@@ -16,6 +16,8 @@ struct checkpoint_priv {
     struct tix tix;
     struct file_map **maps; /* each allocated by itself: entries of tix point at it */
     int n_maps;
+    /* config.json of a folder whose family reads layer by layer (arch.h: layers_hf); NULL otherwise */
+    const char *config_text;
 };
 
 /* Maps one more file of the checkpoint; it stays until checkpoint_close. */

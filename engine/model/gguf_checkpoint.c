@@ -56,12 +56,12 @@ static int open_parts(struct checkpoint *c, const char *path, const struct gguf 
 }
 
 /* A family whose layers are configured one by one has the text of its config.json in one key. */
-static int read_config(struct checkpoint *c, const struct arch *a, const struct gguf *g, const char *name,
+static int read_config(struct checkpoint *c, const struct arch **a, const struct gguf *g, const char *name,
                        struct err *e)
 {
     struct keys k;
     cJSON *config;
-    char key[80];
+    char key[80], type[64];
     snprintf(key, sizeof(key), "%s.config", name);
     const struct gguf_kv *kv = gguf__find(g, key);
     if (!kv || kv->type != GGUF_STR)
@@ -71,7 +71,12 @@ static int read_config(struct checkpoint *c, const struct arch *a, const struct 
     if (r < 0)
         return r;
     keys__from_json(&k, config, g->map->label, e);
-    arch__config_json(a, &k, c->priv->arena, &c->priv->tix, c);
+    keys__string(&k, "model_type", type, sizeof(type), (*a)->hf_model_type);
+    const struct arch *of = k.r < 0 ? NULL : arch__by_hf_model_type(type);
+    if (k.r == 0 && (!of || !of->layers_hf))
+        keys__fail(&k, ERR_UNSUPPORTED, "model_type", "is %s, which has no such form", type);
+    else if (k.r == 0)
+        arch__config_json(*a = of, &k, c->priv->arena, &c->priv->tix, c);
     cJSON_Delete(config);
     return k.r;
 }
@@ -108,11 +113,11 @@ int gguf__open(struct checkpoint *c, const char *path, struct err *e)
     if (a->config_gguf)
         a->config_gguf(&k, &p->tix, &c->config);
     else
-        k.r = read_config(c, a, &g, name, e);
+        k.r = read_config(c, &a, &g, name, e);
     if (k.r < 0)
         return k.r;
     c->format = g.version == 3 ? "GGUF v3" : "GGUF v2";
-    if ((r = checkpoint__bind(c, a, FORMAT_GGUF, m->label, e)) < 0)
+    if ((r = checkpoint__bind(c, a, a->gguf_name ? FORMAT_GGUF : FORMAT_HF, m->label, e)) < 0)
         return r;
     r = gguf__tokenizer(&g, c->config.vocab_size, p->arena, &c->tokenizer, &c->chat_template, e);
     return r < 0 ? r : gguf__tool_template(&g, p->arena, &c->tool_template, e);

@@ -323,6 +323,15 @@ static int check_fp8(const cJSON *config, struct err *e)
     return 0;
 }
 
+/* For who writes the checkpoint in another format. */
+static int keep_config(struct checkpoint *c, const cJSON *config, struct err *e)
+{
+    char *text = cJSON_PrintUnformatted(config);
+    c->priv->config_text = text ? arena_strndup(c->priv->arena, text, strlen(text)) : NULL;
+    cJSON_free(text);
+    return c->priv->config_text ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+}
+
 static int read_config(struct checkpoint *c, const char *folder, const cJSON *config, struct err *e)
 {
     struct keys k;
@@ -359,6 +368,8 @@ static int read_config(struct checkpoint *c, const char *folder, const cJSON *co
     arch__config_json(a, &k, c->priv->arena, &c->priv->tix, c);
     if (k.r < 0 || (r = check_fp8(text ? text : config, e)) < 0)
         return k.r < 0 ? k.r : r;
+    if (a->layers_hf && (r = keep_config(c, text ? text : config, e)) < 0)
+        return r;
     return checkpoint__bind(c, a, FORMAT_HF, "the folder", e);
 }
 

@@ -1,9 +1,10 @@
 // tests/integration/family.mjs - folders of the attention family served by the daemon, published layouts among them, and
-// our own as GGUF with Q8_0 weights (tools/train/gguf.py): log-probabilities of the next token beside the float64 reference's.
+// all of them as GGUF (latent-convert, our own also by tools/train/gguf.py): log-probabilities of the next token beside the
+// float64 reference's.
 import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import path from 'node:path'
-import { assert, done, scratch, skip_test, start, test, top_srcdir } from './harness.mjs'
+import { assert, done, scratch, skip_test, start, test, top_builddir, top_srcdir } from './harness.mjs'
 
 const data = (name, of = 'family') => path.join(top_srcdir, 'tests/data', of, name)
 // Debian's python3 has python3-numpy; another one that comes first in PATH may not
@@ -49,9 +50,25 @@ async function embed(name, golden) {
     await d.kill()
 }
 
+function convert(...args) {
+    return spawnSync(path.join(top_builddir, 'latent-convert'), args)
+}
+
+/** As latent-convert writes it: F16 has all that these weights have, Q8_0 moves them. */
+async function converted(folder, golden) {
+    const out = path.join(scratch, 'converted.gguf')
+    for (const [type, tolerance] of [['f16', 0.05], ['q8_0', 0.3]]) {
+        const made = convert('to-gguf', folder, out, '--type', type, '--force', '--quiet')
+        assert.equal(made.status, 0, String(made.stderr))
+        await compare(out, golden, tolerance)
+    }
+    fs.unlinkSync(out)
+}
+
 for (const name of ['gqa', 'mla', 'mtla', 'cca', 'eg_mla', 'moas', 'mixed']) {
     const golden = JSON.parse(fs.readFileSync(path.join(data(name), 'golden.json')))
     await test(`${name}: the folder`, () => compare(data(name), golden, 0.05))
+    await test(`${name}: the folder, converted`, () => converted(data(name), golden))
     if (!python) {
         skip_test(`${name}: embeddings, as GGUF`, 'there is no Python with NumPy')
         continue
@@ -65,8 +82,22 @@ for (const name of ['gqa', 'mla', 'mtla', 'cca', 'eg_mla', 'moas', 'mixed']) {
         fs.unlinkSync(out)
     })
 }
-for (const name of ['hunyuan', 'step3_vl', 'zaya', 'x_ecomla']) {
+for (const name of fs.readdirSync(data('', 'layout'))) {
     const golden = JSON.parse(fs.readFileSync(path.join(data(name, 'layout'), 'golden.json')))
-    await test(`${name}: the published layout`, () => compare(data(name, 'layout'), golden, 0.05))
+    if (['hunyuan', 'step3_vl', 'zaya', 'x_ecomla'].includes(name))
+        await test(`${name}: the published layout`, () => compare(data(name, 'layout'), golden, 0.05))
+    await test(`${name}: the published layout, converted`, () => converted(data(name, 'layout'), golden))
 }
+await test('a GGUF file of a layout that has no such form', () => {
+    const out = path.join(scratch, 'strange.gguf')
+    assert.equal(convert('to-gguf', data('zaya', 'layout'), out, '--force', '--quiet').status, 0)
+    for (const type of ['zayb', 'none']) {
+        fs.writeFileSync(out, Buffer.from(fs.readFileSync(out).toString('latin1').replace(/("model_type":")[a-z]{4}"/, `$1${type}"`),
+            'latin1'))
+        const said = convert('info', out)
+        assert.notEqual(said.status, 0)
+        assert.match(String(said.stderr), new RegExp(`model_type is ${type}`))
+    }
+    fs.unlinkSync(out)
+})
 await done()

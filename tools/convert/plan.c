@@ -10,12 +10,18 @@
 
 #include "tools/convert/quantize.h"
 
-/* Vectors, norms and gates stay exact: they are small, and a gate decides by differences. */
+static bool ends_in(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* Vectors, norms, frequencies and gates stay exact: they are small, and a gate decides by
+ * differences. Names may be those of folders, where a matrix need not be called weight. */
 static bool stays_f32(const struct source_tensor *t)
 {
-    size_t n = strlen(t->name);
-    return t->n_dims < 2 || t->n_rows == 1 || n < 6 || strcmp(t->name + n - 6, "weight") ||
-           strstr(t->name, "_norm.") || strstr(t->name, "ffn_gate_inp.");
+    return t->n_dims < 2 || t->n_rows == 1 || ends_in(t->name, "bias") || ends_in(t->name, "_freqs") ||
+           strstr(t->name, "norm.") || strstr(t->name, "ffn_gate_inp.") || strstr(t->name, ".gate.");
 }
 
 /* Where rows are no multiple of the block, as llama.cpp does it. */
@@ -129,19 +135,29 @@ const char *plan_size(uint64_t n_bytes, char dst[32])
     return dst;
 }
 
-/* The name without its block's number. */
-static const char *kind(const char *name)
+/* The name without its block's number; *ret_of is what stands before it. */
+static const char *kind(const char *name, const char **ret_of)
 {
-    int n = 0;
-    return sscanf(name, "blk.%*d.%n", &n) == 0 && n > 0 ? name + n : name;
+    static const char *const of[][2] = {{"blk.%*d.%n", "blk.*."},
+                                        {"model.layers.%*d.%n", "model.layers.*."},
+                                        {"transformer.h.%*d.%n", "transformer.h.*."}};
+    for (size_t i = 0; i < sizeof(of) / sizeof(of[0]); i++) {
+        int n = 0;
+        *ret_of = of[i][1];
+        if (sscanf(name, of[i][0], &n) == 0 && n > 0)
+            return name + n;
+    }
+    *ret_of = "";
+    return name;
 }
 
 static bool alike(const struct plan *p, int a, int b)
 {
     const struct source_tensor *x = &p->source->tensors[a], *y = &p->source->tensors[b];
+    const char *of_x, *of_y, *kind_x = kind(x->name, &of_x), *kind_y = kind(y->name, &of_y);
     return p->tensors[a].type == p->tensors[b].type && p->tensors[a].wanted == p->tensors[b].wanted &&
            strcmp(x->type_name, y->type_name) == 0 && memcmp(x->ne, y->ne, sizeof(x->ne)) == 0 &&
-           strcmp(kind(x->name), kind(y->name)) == 0;
+           strcmp(of_x, of_y) == 0 && strcmp(kind_x, kind_y) == 0;
 }
 
 static void print_kind(const struct plan *p, int first, int count, FILE *f)
@@ -149,10 +165,11 @@ static void print_kind(const struct plan *p, int first, int count, FILE *f)
     const struct source_tensor *t = &p->source->tensors[first];
     const struct plan_tensor *at = &p->tensors[first];
     char shape[96], name[128], size[32];
+    const char *of, *what = kind(t->name, &of);
     int n = snprintf(shape, sizeof(shape), "%" PRId64, t->ne[0]);
     for (int i = 1; i < t->n_dims && n < (int)sizeof(shape); i++)
         n += snprintf(shape + n, sizeof(shape) - (size_t)n, " x %" PRId64, t->ne[i]);
-    snprintf(name, sizeof(name), "%s%.100s", kind(t->name) == t->name ? "" : "blk.*.", kind(t->name));
+    snprintf(name, sizeof(name), "%s%.100s", of, what);
     fprintf(f, "  %-32s %4d x %-22s %5s -> %-6s %10s", name, count, shape, t->type_name,
             tensor_type_info((uint32_t)at->type)->name, plan_size(at->n_bytes * (uint64_t)count, size));
     if (at->type != at->wanted) {

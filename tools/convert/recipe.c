@@ -47,11 +47,14 @@ static bool more_bits(int layer, int n_layers)
 
 static enum tensor_type mixed(enum tensor_type base, const char *name, int n_layers)
 {
+    static const char *const ends[] = {"output.weight", "token_embd.weight", "lm_head.weight",
+                                       "model.embed_tokens.weight", "transformer.wte.weight"};
     int layer = 0;
     bool values = strstr(name, ".attn_v_b.") || strstr(name, ".attn_kv_b.");
     bool down = strstr(name, ".ffn_down");
-    if (strcmp(name, "output.weight") == 0 || strcmp(name, "token_embd.weight") == 0)
-        return TT_Q6_K;
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+        if (strcmp(name, ends[i]) == 0)
+            return TT_Q6_K;
     if (sscanf(name, "blk.%d.", &layer) != 1)
         return base;
     if (base == TT_Q3_K) {

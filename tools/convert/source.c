@@ -208,7 +208,7 @@ static int list_folder(struct source *s, struct err *e)
     return l.r;
 }
 
-/* --- tensors of a GGUF file -------------------------------------------------------------------- */
+/* --- tensors as files have them ----------------------------------------------------------------- */
 
 struct place {
     const struct tix_entry *entry;
@@ -231,23 +231,38 @@ static int map_index(const struct checkpoint_priv *p, const struct file_map *m)
     return i;
 }
 
-static int list_gguf(struct source *s, struct err *e)
+/* llama.cpp's names for what is no layer's: our own format has them in GGUF. */
+static const char *end_name(const char *name)
+{
+    static const char *const ends[][2] = {{"model.embed_tokens.weight", "token_embd.weight"},
+                                          {"model.norm.weight", "output_norm.weight"},
+                                          {"lm_head.weight", "output.weight"}};
+    for (size_t i = 0; i < sizeof(ends) / sizeof(ends[0]); i++)
+        if (strcmp(name, ends[i][0]) == 0)
+            return ends[i][1];
+    return name;
+}
+
+/* All that the files have, or (folders) all that the model takes of it. */
+static int list_files(struct source *s, struct err *e)
 {
     const struct checkpoint_priv *p = s->ck->priv;
-    size_t n = p->tix.n;
-    struct place *order = arena_array(s->arena, n, sizeof(*order));
-    s->tensors = arena_array(s->arena, n, sizeof(*s->tensors));
+    bool rename = !s->is_gguf && arch__by_name(s->ck->config.architecture)->gguf_name;
+    size_t n = 0;
+    struct place *order = arena_array(s->arena, p->tix.n, sizeof(*order));
+    s->tensors = arena_array(s->arena, p->tix.n, sizeof(*s->tensors));
     if (!order || !s->tensors)
         return err_set(e, ERR_NOMEM, "no memory for the list of tensors");
-    for (size_t i = 0; i < n; i++)
-        order[i] = (struct place){&p->tix.v[i], map_index(p, p->tix.v[i].map)};
+    for (size_t i = 0; i < p->tix.n; i++)
+        if (s->is_gguf || p->tix.v[i].claimed)
+            order[n++] = (struct place){&p->tix.v[i], map_index(p, p->tix.v[i].map)};
     qsort(order, n, sizeof(*order), by_place);
     for (size_t i = 0; i < n; i++) {
         const struct tensor *from = &order[i].entry->t;
         struct source_tensor *t = &s->tensors[s->n_tensors++];
-        *t = (struct source_tensor){.name = from->name, .n_dims = from->n_dims, .n_parts = 1,
-                                    .parts = from, .n_rows = 1, .readable = from->data != NULL,
-                                    .type_name = order[i].entry->type_name};
+        *t = (struct source_tensor){.name = rename ? end_name(from->name) : from->name,
+                                    .n_dims = from->n_dims, .n_parts = 1, .parts = from, .n_rows = 1,
+                                    .readable = from->data != NULL, .type_name = order[i].entry->type_name};
         memcpy(t->ne, from->ne, sizeof(t->ne));
         for (int d = 1; d < TENSOR_MAX_DIMS; d++)
             t->n_rows *= t->ne[d];
@@ -285,11 +300,11 @@ int source_open(const char *path, struct source *ret, struct err *e)
         r = err_set(e, ERR_NOMEM, "out of memory");
     } else if (s.is_gguf) {
         if ((r = reread_keys(&s, e)) == 0)
-            r = list_gguf(&s, e);
+            r = list_files(&s, e);
     } else {
         const struct arch_out *out = arch__by_name(s.ck->config.architecture)->out;
         s.gguf_arch = out ? out->gguf_name : "";
-        r = list_folder(&s, e);
+        r = out && !out->keys ? list_files(&s, e) : list_folder(&s, e);
     }
     if (r < 0)
         source_close(&s);
@@ -417,7 +432,14 @@ static int folder_keys(const struct source *s, struct gguf_writer *w, struct err
     gguf_write_string(w, "general.architecture", a->out->gguf_name);
     gguf_write_string(w, "general.type", "model");
     gguf_write_string(w, "general.name", c.name);
-    int r = a->out->keys(&c, w, e);
+    int r = 0;
+    if (!a->out->keys) {
+        char key[80];
+        snprintf(key, sizeof(key), "%s.config", a->out->gguf_name);
+        gguf_write_string(w, key, s->ck->priv->config_text);
+    } else {
+        r = a->out->keys(&c, w, e);
+    }
     return r < 0 ? r : source__tokenizer_keys(s, w, e);
 }
 
