@@ -47,11 +47,11 @@ double budget_time(const struct budget *b, int n_decode)
     return b->step_ns > 0 ? fmax((double)b->step_ns - alone, 0) : SHARE * alone;
 }
 
-bool budget_burst(const struct budget *b, int n_decode, int n_short)
+bool budget_burst(const struct budget *b, int n_decode, int n_short, int n_left)
 {
     if (n_decode > 0 && (b->step_ns > 0 || budget_time(b, n_decode) < 0))
         return false;
-    return n_short > n_decode || (n_short >= BURST_LEAST && n_short * BURST_PART >= n_decode);
+    return n_left > 0 || n_short > n_decode || (n_short >= BURST_LEAST && n_short * BURST_PART >= n_decode);
 }
 
 double budget_group(const struct budget *b, int n_decode, double ns)

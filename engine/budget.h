@@ -8,7 +8,7 @@
  * an eighth of these, the first to arrive would so decode in small batches while the others wait. Then steps
  * take prompts whole, in groups. Where each step costs `f` beside its prompts and all that wait take `w`, groups
  * of sqrt(f w) make the mean prompt wait least: in smaller ones all pay f more often, in larger ones each
- * waits for more of the others. And streams go along only as often as keeps their gaps in the length of one
+ * waits for more of the others. It lasts until those that waited when it began have gone. And streams go along only as often as keeps their gaps in the length of one
  * whole step: what they miss comes in larger batches soon.
  * Results never depend on it: chunks may be cut anywhere. */
 #ifndef LATENT_ENGINE_BUDGET_H
@@ -32,8 +32,8 @@ struct budget {
 /* Time for prompts in a step with n_decode rows that decode. Negative: none at all, so that decoding alone is
  * measured. */
 double budget_time(const struct budget *b, int n_decode);
-/* Are n_short short prompts a burst, while n_decode streams run? */
-bool budget_burst(const struct budget *b, int n_decode, int n_short);
+/* Are n_short short prompts a burst, while n_decode streams run, n_left of them left of one that began? */
+bool budget_burst(const struct budget *b, int n_decode, int n_short, int n_left);
 /* Time for a group of the short prompts that wait, which take `ns` all together, beside n_decode rows. */
 double budget_group(const struct budget *b, int n_decode, double ns);
 /* Time that n tokens of a prompt take from `position` on; 0 when nothing was measured yet. */

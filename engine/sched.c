@@ -530,34 +530,39 @@ static void plan_decode(struct sched *s)
     }
 }
 
-/* Prompts that one chunk would finish, and the time for them all: of those that run, and of those that wait and
- * would find a place. */
-static int short_prompts(const struct sched *s, double *ret_ns)
+struct short_ones {
+    int n, n_left; /* of these, of the burst that goes on */
+    double ns;     /* time for all */
+};
+
+static void count_short(const struct sched *s, const struct seq *q, int position, struct short_ones *sh)
 {
-    int n = 0, seats = s->c.max_num_seqs - s->n_running;
-    double ns = 0;
+    int n = q->n_tokens - position;
+    if (n > s->c.prefill_chunk)
+        return;
+    sh->n++;
+    sh->n_left += q->order < s->burst_end;
+    sh->ns += budget_cost(&s->budget, position, n);
+}
+
+/* Prompts that one chunk would finish: of those that run, and of those that wait and would find a place. */
+static struct short_ones short_prompts(const struct sched *s)
+{
+    struct short_ones sh = {0};
+    int seats = s->c.max_num_seqs - s->n_running;
     for (int i = 0; i < s->n_running; i++) {
         const struct seq *q = s->running[i];
-        if (q->eats_step || q->job->paused || decodes(q) || !is_short(s, q))
-            continue;
-        ns += budget_cost(&s->budget, computed(q), to_go(q));
-        n++;
+        if (!q->eats_step && !q->job->paused && !decodes(q))
+            count_short(s, q, computed(q), &sh);
     }
     for (const struct seq *q = s->waiting.head; q && seats > 0; q = q->next, seats--) {
-        uint32_t ends[KV_WAYS];
-        int there = 0, left = q->n_tokens;
-        if (left > s->c.prefill_chunk && s->c.prefix_cache) {
-            sched_ways(s, q->job->req->n_prompt, false, ends);
-            there = (int)kv_probe(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)left);
-            left -= there;
-        }
-        if (left > s->c.prefill_chunk)
-            continue;
-        ns += budget_cost(&s->budget, there, left);
-        n++;
+        uint32_t ends[KV_WAYS], there = 0;
+        sched_ways(s, q->job->req->n_prompt, false, ends);
+        if (q->n_tokens > s->c.prefill_chunk && s->c.prefix_cache)
+            there = kv_probe(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens);
+        count_short(s, q, (int)there, &sh);
     }
-    *ret_ns = ns;
-    return n;
+    return sh;
 }
 
 /* Streams that would decode in this step. */
@@ -574,12 +579,14 @@ static int running_streams(const struct sched *s)
 static void plan_streams(struct sched *s)
 {
     int streams = running_streams(s);
-    double ns;
-    s->burst = budget_burst(&s->budget, streams, short_prompts(s, &ns));
+    struct short_ones sh = short_prompts(s);
+    s->burst = budget_burst(&s->budget, streams, sh.n, sh.n_left);
+    if (s->burst && sh.n_left == 0)
+        s->burst_end = s->next_order;
     s->without = s->burst && streams > 0 && !s->slice.q && 2 * s->undecoded <= s->c.max_num_batched_tokens;
     if (!s->without)
         plan_decode(s);
-    s->prompt_ns = s->burst ? budget_group(&s->budget, s->plan_decodes, ns) :
+    s->prompt_ns = s->burst ? budget_group(&s->budget, s->plan_decodes, sh.ns) :
                               budget_time(&s->budget, s->plan_decodes);
     if (!s->slice.q)
         return;
@@ -857,6 +864,8 @@ int sched_step(struct sched *s)
         s->without = false;
         plan_decode(s);
     }
+    if (s->burst && !s->plan_short) /* there are no pages for what is left of it */
+        s->burst_end = 0;
     s->undecoded = s->without ? s->undecoded + s->plan_tokens : 0;
     struct queue_state waiting = queue_look(&s->waiting, s->now);
     s->waits_since_ns = waiting.n ? s->now - waiting.longest_ns : 0;
