@@ -23,31 +23,43 @@ static void line_add(struct budget_line *l, double x, double y, double weight)
 }
 
 /* Neither falls with x nor goes below 0 at 0: what is fitted does not, noise does. */
-static double line_at(const struct budget_line *l, double x)
+static double line_slope(const struct budget_line *l)
 {
-    if (!(l->w > 0))
-        return 0;
     double mx = l->x / l->w, my = l->y / l->w, var = l->xx / l->w - mx * mx;
     double slope = var > 1e-4 * mx * mx + 1e-9 ? (l->xy / l->w - mx * my) / var : 0;
     if (slope < 0)
         slope = 0;
-    if (mx > 0 && slope > my / mx)
-        slope = my / mx;
-    return my + slope * (x - mx);
+    return mx > 0 && slope > my / mx ? my / mx : slope;
 }
 
-double budget_time(const struct budget *b, int n_decode, int n_short)
+static double line_at(const struct budget_line *l, double x)
+{
+    return l->w > 0 ? l->y / l->w + line_slope(l) * (x - l->x / l->w) : 0;
+}
+
+double budget_time(const struct budget *b, int n_decode)
 {
     if (n_decode == 0)
         return INFINITY;
-    double alone = line_at(&b->decode, n_decode), many = (double)n_short / n_decode;
+    double alone = line_at(&b->decode, n_decode);
     if (!(alone > 0) || b->n_mixed >= LOOK_AGAIN)
         return -1;
-    if (b->step_ns > 0)
-        return fmax((double)b->step_ns - alone, 0);
-    if (n_short >= BURST_LEAST && n_short * BURST_PART >= n_decode)
+    return b->step_ns > 0 ? fmax((double)b->step_ns - alone, 0) : SHARE * alone;
+}
+
+bool budget_burst(const struct budget *b, int n_decode, int n_short, int n_left)
+{
+    if (n_decode > 0 && (b->step_ns > 0 || budget_time(b, n_decode) < 0))
+        return false;
+    return n_left > 0 || n_short > n_decode || (n_short >= BURST_LEAST && n_short * BURST_PART >= n_decode);
+}
+
+double budget_group(const struct budget *b, int n_decode, double ns)
+{
+    if (line_slope(&b->group) <= 0) /* groups of one size say nothing of the price of a step */
         return INFINITY;
-    return SHARE * alone * (many > 1 ? many : 1);
+    double beside = n_decode > 0 ? line_at(&b->decode, n_decode) : 0;
+    return sqrt((line_at(&b->group, 0) + beside) * ns);
 }
 
 double budget_cost(const struct budget *b, int position, int n)
@@ -81,9 +93,11 @@ void budget_observe(struct budget *b, int n_decode, int n_prompt, double mean_po
         return;
     }
     double alone = n_decode ? line_at(&b->decode, n_decode) : 0;
-    b->n_mixed = n_decode ? b->n_mixed + 1 : 0;
+    b->n_mixed += n_decode > 0;
     if (n_decode && !(alone > 0))
         return;
-    double each = ((double)took_ns - alone) / n_prompt, least = (double)took_ns / n_prompt / 50;
-    line_add(&b->prompt, mean_position, each > least ? each : least, n_prompt < 64 ? n_prompt / 64.0 : 1);
+    double ns = fmax((double)took_ns - alone, (double)took_ns / 50);
+    if (b->prompt.w > 0)
+        line_add(&b->group, n_prompt * line_at(&b->prompt, mean_position), ns, 1);
+    line_add(&b->prompt, mean_position, ns / n_prompt, n_prompt < 64 ? n_prompt / 64.0 : 1);
 }

@@ -6,6 +6,7 @@
 
 #include "engine/sched_internal.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -380,6 +381,12 @@ static int rows_of(const struct seq *q, int n)
     return n == to_go(q) && (q->n_output < q->job->req->max_tokens || q->pooled) ? 1 : 0;
 }
 
+/* One chunk finishes its prompt. */
+static bool is_short(const struct sched *s, const struct seq *q)
+{
+    return to_go(q) <= s->c.prefill_chunk;
+}
+
 static void add_to_plan(struct sched *s, struct seq *q, int n)
 {
     int rows = rows_of(q, n);
@@ -393,12 +400,18 @@ static void add_to_plan(struct sched *s, struct seq *q, int n)
     }
     s->plan_prompt += n;
     s->plan_positions += n * (computed(q) + n / 2.0);
-    s->prompt_ns -= budget_cost(&s->budget, computed(q), n);
+    s->plan_short |= is_short(s, q);
+    if (!s->burst || is_short(s, q)) /* time is for short ones in a burst */
+        s->prompt_ns -= budget_cost(&s->budget, computed(q), n);
 }
 
 /* Prompt tokens of q for which there is time. */
 static int time_for(const struct sched *s, const struct seq *q)
 {
+    if (s->burst && is_short(s, q) && s->plan_short)
+        return budget_cost(&s->budget, computed(q), to_go(q)) <= s->prompt_ns ? INT_MAX : 0;
+    if (s->burst)
+        return INT_MAX;
     int n = budget_tokens(&s->budget, s->prompt_ns, computed(q));
     return n < BUDGET_LEAST && s->plan_prompt == 0 && s->prompt_ns >= 0 ? BUDGET_LEAST : n;
 }
@@ -425,8 +438,8 @@ static int chunk_within(const struct sched *s, const struct seq *q, int chunk, i
 /* Most rows of q that this step still takes. */
 static int chunk_for(const struct sched *s, const struct seq *q)
 {
-    int n = chunk_within(s, q, s->c.prefill_chunk, s->c.max_num_batched_tokens - s->plan_tokens,
-                         s->c.max_logit_rows - s->plan_rows);
+    int room = s->c.max_num_batched_tokens - s->plan_tokens - (s->without ? s->undecoded : 0);
+    int n = chunk_within(s, q, s->c.prefill_chunk, room, s->c.max_logit_rows - s->plan_rows);
     int timely = decodes(q) ? n : time_for(s, q);
     return n < timely ? n : timely;
 }
@@ -436,7 +449,7 @@ static int chunk_for(const struct sched *s, const struct seq *q)
 static int slice_for(const struct sched *s, const struct seq *q, int n)
 {
     int layers = s->c.n_layers, most, timely;
-    if (s->slice.q || isinf(s->prompt_ns) || s->prompt_ns <= 0 || n < 1 || n >= to_go(q))
+    if (s->slice.q || s->burst || isinf(s->prompt_ns) || s->prompt_ns <= 0 || n < 1 || n >= to_go(q))
         return 0;
     most = chunk_within(s, q, s->c.max_num_batched_tokens, s->c.max_num_batched_tokens, s->c.max_logit_rows);
     timely = budget_tokens(&s->budget, s->slice_part * s->prompt_ns * layers, computed(q));
@@ -517,29 +530,77 @@ static void plan_decode(struct sched *s)
     }
 }
 
-/* Prompts that one chunk would finish: of those that run, and of those that wait and would find a place. */
-static int short_prompts(const struct sched *s)
+struct short_ones {
+    int n, n_left; /* of these, of the burst that goes on */
+    double ns;     /* time for all */
+};
+
+static void count_short(const struct sched *s, const struct seq *q, int position, struct short_ones *sh)
 {
-    int n = 0, seats = s->c.max_num_seqs - s->n_running;
+    int n = q->n_tokens - position;
+    if (n > s->c.prefill_chunk)
+        return;
+    sh->n++;
+    sh->n_left += q->order < s->burst_end;
+    sh->ns += budget_cost(&s->budget, position, n);
+}
+
+/* Prompts that one chunk would finish: of those that run, and of those that wait and would find a place. */
+static struct short_ones short_prompts(const struct sched *s)
+{
+    struct short_ones sh = {0};
+    int seats = s->c.max_num_seqs - s->n_running;
     for (int i = 0; i < s->n_running; i++) {
         const struct seq *q = s->running[i];
-        n += !q->eats_step && !q->job->paused && to_go(q) <= s->c.prefill_chunk;
+        if (!q->eats_step && !q->job->paused && !decodes(q))
+            count_short(s, q, computed(q), &sh);
     }
     for (const struct seq *q = s->waiting.head; q && seats > 0; q = q->next, seats--) {
-        uint32_t ends[KV_WAYS] = {(uint32_t)decompressed(s, q)};
-        int left = q->n_tokens;
-        if (left > s->c.prefill_chunk && s->c.prefix_cache)
-            left -= (int)kv_probe(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens);
-        n += left <= s->c.prefill_chunk;
+        uint32_t ends[KV_WAYS], there = 0;
+        sched_ways(s, q->job->req->n_prompt, false, ends);
+        if (q->n_tokens > s->c.prefill_chunk && s->c.prefix_cache)
+            there = kv_probe(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens);
+        count_short(s, q, (int)there, &sh);
     }
+    return sh;
+}
+
+/* Streams that would decode in this step. */
+static int running_streams(const struct sched *s)
+{
+    int n = 0;
+    for (int i = 0; i < s->n_running; i++)
+        n += !s->running[i]->eats_step && !s->running[i]->job->paused && decodes(s->running[i]);
     return n;
+}
+
+/* Those that decode go first, but in a burst, as long as that leaves their gaps within a step; then there is time
+ * for prompts. */
+static void plan_streams(struct sched *s)
+{
+    int streams = running_streams(s);
+    struct short_ones sh = short_prompts(s);
+    s->burst = budget_burst(&s->budget, streams, sh.n, sh.n_left);
+    if (s->burst && sh.n_left == 0)
+        s->burst_end = s->next_order;
+    s->without = s->burst && streams > 0 && !s->slice.q && 2 * s->undecoded <= s->c.max_num_batched_tokens;
+    if (!s->without)
+        plan_decode(s);
+    s->prompt_ns = s->burst ? budget_group(&s->budget, s->plan_decodes, sh.ns) :
+                              budget_time(&s->budget, s->plan_decodes);
+    if (!s->slice.q)
+        return;
+    /* It has the time for prompts to itself, but where there is no end of it. */
+    s->slice.ns = s->burst ? INFINITY : s->prompt_ns;
+    if (isfinite(s->slice.ns))
+        s->prompt_ns = -1;
 }
 
 static void plan_prefill(struct sched *s)
 {
     for (int i = 0; i < s->n_running; i++) {
         struct seq *q = s->running[i];
-        if (q->eats_step || q->job->paused)
+        if (q->eats_step || q->job->paused || (s->without && decodes(q)))
             continue;
         match(s, q);
         int n = chunk_for(s, q);
@@ -732,6 +793,8 @@ static int64_t run_plan(struct sched *s)
     double mean = s->plan_prompt ? s->plan_positions / s->plan_prompt : 0;
     if (s->plan_decodes)
         metric_add(em->stall, budget_added(&s->budget, s->plan_prompt, mean, took) / 1e9);
+    else if (s->without)
+        metric_add(em->stall, (double)took / 1e9);
     budget_observe(&s->budget, s->plan_decodes, s->plan_prompt, mean, took);
     if (r == 0)
         sched__finish(s);
@@ -792,15 +855,18 @@ int sched_step(struct sched *s)
     s->plan_positions = 0;
     if (s->slice.q)
         s->slice.q->eats_step = true;
-    plan_decode(s);
-    s->prompt_ns = budget_time(&s->budget, s->plan_decodes, s->plan_decodes ? short_prompts(s) : 0);
-    if (s->slice.q) { /* has the time for prompts to itself, but where there is no end of it */
-        s->slice.ns = s->prompt_ns;
-        s->prompt_ns = isinf(s->prompt_ns) ? s->prompt_ns : -1;
-    }
+    s->plan_short = false;
+    plan_streams(s);
     plan_prefill(s);
     while (admit_one(s))
         ;
+    if (s->without && s->n_plan == 0) { /* no prompt could go: for want of pages, or others compute it */
+        s->without = false;
+        plan_decode(s);
+    }
+    if (s->burst && !s->plan_short) /* there are no pages for what is left of it */
+        s->burst_end = 0;
+    s->undecoded = s->without ? s->undecoded + s->plan_tokens : 0;
     struct queue_state waiting = queue_look(&s->waiting, s->now);
     s->waits_since_ns = waiting.n ? s->now - waiting.longest_ns : 0;
     engine_metrics_counts(em, s->n_running, &waiting, s->parked_bytes);

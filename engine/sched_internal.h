@@ -44,6 +44,11 @@ struct sched {
     double slice_part;         /* of the time for prompts that a layer of the next one is meant to take */
     double prompt_ns;          /* time that prompts may still take in the step being built */
     int plan_decodes, plan_prompt; /* rows that decode, prompt tokens in it */
+    bool burst;                /* of short prompts: they go whole, in groups (budget.h) */
+    uint64_t burst_end;        /* those that arrived before are its prompts */
+    bool without;              /* ... and streams that run do not go along in this step */
+    bool plan_short;           /* a short prompt does */
+    int undecoded;             /* tokens computed since they last did */
     double plan_positions;     /* of those tokens, summed */
     double used;               /* part of max_tokens that choices use, smoothed */
     double copy_ns;            /* a byte, smoothed */

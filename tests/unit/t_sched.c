@@ -577,6 +577,105 @@ START_TEST(test_slice_given_up)
 }
 END_TEST
 
+static int by_time(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Twelve that begin alike arrive together. Once the beginning is there their first tokens come one after the
+ * other, the middle one's after half of what all take; those that have theirs go on meanwhile, with gaps of a
+ * whole step at most. So it is too where rows of prompts are made differently from later ones, and where the
+ * beginning is known already, or some streams run before. */
+START_TEST(test_burst)
+{
+    enum { N = 12 };
+    struct rig rig_, *rig = &rig_;
+    for (int kind = 0; kind < 8; kind++) {
+        struct err e = {0};
+        bool known = kind & 1, rounded = kind & 2;
+        int running = kind & 4 ? 3 : 0;
+        begin(rig, 400, 32, 0);
+        rig->c.rounded_prompts = rounded;
+        sched_free(&rig->s);
+        ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+        rig->decode_cost = 10000;
+        rig->step_cost = 50000;
+        for (int i = 0; i < 12; i++) { /* so that it knows what a step costs */
+            submit(rig, &(struct ask){.n_prompt = 5 + 7 * i, .max_tokens = 9, .n = 1, .family = -1});
+            while (!sched_idle(rig->s))
+                step(rig);
+        }
+        struct ask ask = {.n_prompt = 46, .max_tokens = 60, .n = 1, .family = 0};
+        if (known) {
+            submit(rig, &ask);
+            while (!sched_idle(rig->s))
+                step(rig);
+        }
+        for (int i = 0; i < running; i++)
+            submit(rig, &(struct ask){.n_prompt = 6, .max_tokens = 120, .n = 1, .family = -1});
+        while (running && rig->last_decodes < running)
+            step(rig);
+        int first = rig->n_jobs, without = 0;
+        int64_t begun = clock_ns, came[N];
+        for (int i = 0; i < N; i++)
+            submit(rig, &ask);
+        while (rig->jobs[first + N - 1].n_out[0] == 0) {
+            bool streams = running;
+            for (int i = first; i < first + N; i++)
+                streams = streams || rig->jobs[i].n_out[0] > 0;
+            step(rig);
+            without = streams && rig->last_decodes == 0 ? without + rig->last_prompts : 0;
+            REQUIRE(without <= rig->c.max_num_batched_tokens);
+        }
+        for (int i = 0; i < N; i++)
+            came[i] = rig->jobs[first + i].first_ns[0] - begun;
+        qsort(came, N, sizeof(*came), by_time);
+        int64_t prefix = known ? 0 : 40 * rig->prompt_cost + 2 * rig->step_cost, tail = 6 * rig->prompt_cost;
+        if (known || !running) /* else the beginning must leave the streams their time */
+            REQUIRE(came[0] <= prefix + 3 * tail);
+        REQUIRE(came[N / 2 - 1] - came[0] <= N / 2 * tail * 3 / 2);
+        REQUIRE(came[N - 1] - came[0] <= N * tail * 7 / 4);
+        while (!sched_idle(rig->s))
+            step(rig);
+        for (int i = 0; i < rig->n_jobs; i++)
+            check_end(rig, &rig->jobs[i]);
+        finish(rig);
+    }
+}
+END_TEST
+
+/* Those that come later, one by one, do not make a burst last. */
+START_TEST(test_burst_ends)
+{
+    struct rig rig_, *rig = &rig_;
+    struct ask ask = {.n_prompt = 20, .max_tokens = 1, .n = 1, .family = -1};
+    begin(rig, 400, 16, 0);
+    decode_eight(rig);
+    int64_t alone = rig->last_took, worst = 0;
+    int first = rig->n_jobs, ended = 0;
+    for (int i = 0; i < 5; i++)
+        submit(rig, &ask);
+    for (int i = 0; i < 60; i++) {
+        if (rig->n_jobs - ended < first + 2)
+            submit(rig, &ask);
+        step(rig);
+        ended = 0;
+        for (int k = first; k < rig->n_jobs; k++)
+            ended += rig->jobs[k].n_ends[0];
+        if (ended < 5)
+            REQUIRE(i < 5);
+        else if (i >= 8)
+            worst = rig->last_took > worst ? rig->last_took : worst;
+    }
+    REQUIRE(worst <= 2 * alone);
+    REQUIRE(ended > 10);
+    while (!sched_idle(rig->s))
+        step(rig);
+    finish(rig);
+}
+END_TEST
+
 /* Rows that are dear to compute are parked, and come back; those that are cheap are not. */
 START_TEST(test_park)
 {
@@ -669,6 +768,8 @@ int main(void)
     tcase_add_test(t, test_keys_share);
     tcase_add_test(t, test_sharers);
     tcase_add_test(t, test_budget);
+    tcase_add_test(t, test_burst);
+    tcase_add_test(t, test_burst_ends);
     tcase_add_test(t, test_slice_given_up);
     tcase_add_test(t, test_park);
     tcase_add_test(t, test_deadlines);
