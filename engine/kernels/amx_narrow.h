@@ -1,11 +1,11 @@
-/* engine/kernels/amx_narrow.h - a piece of the context for few lanes on tiles: one group of at most 16 lanes whose
- * rows are not wide, where the way of attn_bf16_template.h spends its time around the products. Included by
- * amx_attn.c; all static.
+/* engine/kernels/amx_narrow.h - a piece of the context for few lanes on tiles: one group of at most 16 lanes
+ * whose rows are not wide, where the way of attn_bf16_template.h spends its time around the products. Included
+ * by amx_attn.c; all static.
  *
- * A tile has as many columns as there are lanes (1, 2, 4, 8 or 16), so that scores lie close together, [row][lane], and
- * each vector of weights is full. Rows are operands where they lie: the last elements of a key that are no
- * whole step go through tiles of their own size. Each sum has the terms of attn_bf16_template.h in its order, so that a
- * lane's result is the same to the bit. */
+ * A tile has as many columns as there are lanes (1, 2, 4, 8 or 16), so that scores lie close together,
+ * [row][lane], and each vector of weights is full. Rows are operands where they lie: the last elements of a
+ * key that are no whole step go through tiles of their own size. Each sum has the terms of
+ * attn_bf16_template.h in its order, so that a lane's result is the same to the bit. */
 #ifndef LATENT_ENGINE_KERNELS_AMX_NARROW_H
 #define LATENT_ENGINE_KERNELS_AMX_NARROW_H
 
@@ -28,7 +28,7 @@ struct narrow {
     unsigned char *keys, *values; /* copies of rows that are no operands as they lie */
     float *scores;           /* [rows][lanes], in units of log 2; then weights */
     unsigned char *weights;  /* [steps][lanes][64]: left operands */
-    unsigned char *operands; /* two blocks of some columns */
+    unsigned char *operands; /* twice 32 columns of a block */
     float *out;              /* [NARROW_COLUMNS][lanes][16] */
     const unsigned char *key_at[HALVES], *value_at[HALVES]; /* of 16 rows, stride bytes apart */
     size_t key_step[HALVES], value_step[HALVES];
@@ -42,16 +42,15 @@ static void narrow_shape(struct tile_config *c, int tile, int rows, int bytes)
 
 /* --- rows ------------------------------------------------------------------------------------------ */
 
-/* Fetches what the call reads of rows [lo, hi). */
+/* Fetches rows [lo, hi). */
 static void narrow_fetch_rows(const struct attn_piece *p, int lo, int hi)
 {
     size_t size = p->format.row_bytes;
     while (lo < hi) {
-        int at = (p->first + lo) % p->page_tokens, left = p->page_tokens - at;
-        int n = hi - lo < left ? hi - lo : left;
+        int left = p->page_tokens - (p->first + lo) % p->page_tokens, n = hi - lo < left ? hi - lo : left;
         const unsigned char *row = attn_row(p, lo), *end = row + (size_t)n * size;
-        for (row -= (uintptr_t)row & 63; row < end; row += 64)
-            _mm_prefetch((const char *)row, _MM_HINT_T0);
+        for (row -= (uintptr_t)row & 127; row < end; row += 128) /* lines come in pairs */
+            _mm_prefetch((const char *)row, _MM_HINT_T1);
         lo += n;
     }
 }
@@ -82,7 +81,8 @@ static void narrow_rows(struct narrow *w, int t0)
         w->key_step[h] = w->value_step[h] = f->row_bytes;
         return;
     }
-    unsigned char *key = w->keys + (size_t)t0 * w->key_stride, *value = w->values + (size_t)t0 * w->value_stride;
+    unsigned char *key = w->keys + (size_t)t0 * w->key_stride;
+    unsigned char *value = w->values + (size_t)t0 * w->value_stride;
     w->key_at[h] = key;
     w->key_step[h] = w->key_stride;
     w->value_at[h] = inside ? key + 2 * (size_t)(p->v_off - p->k_off) : value;
@@ -273,31 +273,19 @@ static void narrow_values(const struct narrow *w, int b, int j, unsigned char *t
                     _mm512_maskz_loadu_epi16(16 + r < n ? mask : 0, y));
 }
 
-/* Columns j and j + 1, or j alone, of a block. */
-INLINE void narrow_operands(const struct narrow *w, int b, int j, const bool two)
+/* Products of block b with 32 columns, sums in tiles 0 and 1 or in 2 and 3. */
+INLINE void narrow_products(const struct narrow *w, int b, const unsigned char *from, const bool second)
 {
-    unsigned char *to = w->operands + (size_t)(b % 2) * NARROW_COLUMNS * TILE_BYTES;
-    if (b >= w->steps)
-        return;
-    narrow_values(w, b, j, to);
-    if (two)
-        narrow_values(w, b, j + 1, to + 2 * TILE_BYTES);
-}
-
-INLINE void narrow_products(const struct narrow *w, int b, const bool two)
-{
-    const unsigned char *from = w->operands + (size_t)(b % 2) * NARROW_COLUMNS * TILE_BYTES;
     tiles_fence();
     _tile_loadd(4, w->weights + (size_t)b * 64 * (size_t)w->lanes, 64);
     _tile_loadd(5, from, 64);
-    _tile_dpbf16ps(0, 4, 5);
     _tile_loadd(6, from + TILE_BYTES, 64);
-    _tile_dpbf16ps(1, 4, 6);
-    if (two) {
-        _tile_loadd(5, from + 2 * TILE_BYTES, 64);
+    if (second) {
         _tile_dpbf16ps(2, 4, 5);
-        _tile_loadd(6, from + 3 * TILE_BYTES, 64);
         _tile_dpbf16ps(3, 4, 6);
+    } else {
+        _tile_dpbf16ps(0, 4, 5);
+        _tile_dpbf16ps(1, 4, 6);
     }
     tiles_fence();
 }
@@ -320,17 +308,29 @@ static void narrow_store(const struct narrow *w, int j, const float *from)
     }
 }
 
+/* Columns j and j + 1, or j alone. What becomes an operand next lies in the other half of 4 KB: loads wait for
+ * stores that look as if they went to the same place. */
 INLINE void narrow_columns(const struct narrow *w, int j, const bool two)
 {
     size_t tile = 16 * (size_t)w->lanes;
+    unsigned char *x = w->operands, *y = x + 2 * TILE_BYTES;
     _tile_zero(0);
     _tile_zero(1);
     _tile_zero(2);
     _tile_zero(3);
-    narrow_operands(w, 0, j, two);
+    narrow_values(w, 0, j, x);
     for (int b = 0; b < w->steps; b++) {
-        narrow_operands(w, b + 1, j, two);
-        narrow_products(w, b, two);
+        if (two) {
+            narrow_values(w, b, j + 1, y);
+            narrow_products(w, b, x, false);
+            if (b + 1 < w->steps)
+                narrow_values(w, b + 1, j, x);
+            narrow_products(w, b, y, true);
+        } else {
+            if (b + 1 < w->steps)
+                narrow_values(w, b + 1, j, b % 2 ? x : y);
+            narrow_products(w, b, b % 2 ? y : x, false);
+        }
     }
     _tile_stored(0, w->out, 64);
     _tile_stored(1, w->out + tile, 64);
@@ -371,7 +371,7 @@ static void narrow_open(struct narrow *w)
     w->key_stride = 64 * (((size_t)p->dk + 31) / 32);
     w->value_stride = 64 * (((size_t)p->dv + 31) / 32);
     w->operands = at;
-    at += 2 * NARROW_COLUMNS * TILE_BYTES;
+    at += 4 * TILE_BYTES;
     w->out = (float *)(void *)at;
     at += NARROW_COLUMNS * lanes * 64;
     w->weights = at;
