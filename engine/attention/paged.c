@@ -122,6 +122,7 @@ static void copy_rows(const unsigned char *from, size_t step, int n_rows, size_t
         case 16: memcpy(to, from, 16); break;
         case 32: memcpy(to, from, 32); break;
         case 64: memcpy(to, from, 64); break;
+        case 128: memcpy(to, from, 128); break;
         default: memcpy(to, from, n);
         }
     }

@@ -9,6 +9,7 @@
 #include "engine/kernels/attn_bf16_template.h"
 
 #include "engine/kernels/amx_narrow.h"
+#include "engine/kernels/avx512_rotate.h"
 
 /* Vector work behind products. */
 static __attribute__((noinline)) void beside(struct call *c)
@@ -190,4 +191,5 @@ void kern__init_amx_attention(struct kernels *t)
     t->attn_pack = attn_pack;
     t->attn_piece = attn_piece_any;
     t->attn_bf16 = true;
+    set_rotation(t);
 }
