@@ -117,6 +117,13 @@ static void time_rotate(const struct kernels *k)
     k->rotate(d.x, d.scratch, 32, 1, d.y);
 }
 
+static void time_rotate_rows(const struct kernels *k)
+{
+    struct row_rotation r = {.rows = d.rows, .row_bytes = 2 * DK, .dst = d.act, .dst_bytes = 128,
+                             .type = TT_BF16, .n = 32, .dim = 64, .near = d.x, .far = d.y};
+    k->rotate_rows(&r);
+}
+
 /* One row; `products` has more. */
 static void time_mul_rounded(const struct kernels *k)
 {

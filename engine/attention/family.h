@@ -181,7 +181,9 @@ struct family_vecs {
     const int32_t *index; /* row i is index[i]; or NULL */
     const int32_t *const *indirect; /* row i is *indirect[i]; or NULL */
     int wrap;             /* k counts modulo wrap; or 0 */
-    int shift_from, shift; /* vectors from this one on lie so many floats further */
+    /* Blocks of so many vectors, or 0: each lies block_step floats beyond the one before, but every
+     * `blocks`-th, which lies where the first one does and row_step further for each time. */
+    int block, blocks, block_step, row_step;
 };
 
 struct family_call {
@@ -202,8 +204,12 @@ struct family_call {
 static inline float *family_at(const struct family_vecs *v, int i, int k)
 {
     size_t row = v->indirect ? (size_t)*v->indirect[i] : (size_t)(v->index ? v->index[i] : i);
-    return v->base + row * v->row + (size_t)(v->wrap ? k % v->wrap : k) * v->step +
-           (k >= v->shift_from ? v->shift : 0);
+    float *at = v->base + row * v->row + (size_t)(v->wrap ? k % v->wrap : k) * v->step;
+    if (v->block) {
+        int b = k / v->block;
+        at += b % v->blocks * v->block_step + b / v->blocks * v->row_step;
+    }
+    return at;
 }
 static inline float *family_written(const struct family_call *c, int i)
 {
@@ -243,6 +249,9 @@ void family_rotate(const struct family_call *c, int k, int i, float *x);
 /* Cosines and sines of a position, dim / 2 each, from slot `part`. Whoever rotates keys by them rotates
  * queries by them, too. */
 void family_angles(const struct family_packed *l, int part, int dim, int position, float *cos, float *sin);
+/* The first dim elements of rows, rotated by these angles, to dst, dst + stride, .. */
+void family_rotate_rows(const struct family_call *c, int part, int dim, const struct paged_rows *from,
+                        unsigned char *dst, size_t stride);
 /* y = RMSNorm(x) of n values; y may be x. */
 void family_rms(const struct family_call *c, const float *x, const float *w, int n, float *y);
 /* The same for the first vector of each of the part's rows, in place. */

@@ -155,7 +155,7 @@ void family_pack_turned(struct family_pack *p, int i, int k, const struct tensor
 }
 
 /* Angles of position p are those of p / ANGLES * ANGLES and of p % ANGLES added. */
-#define ANGLES 512
+#define ANGLES 64 /* the table of one side stays in the first-level cache */
 
 void family_pack_angles(struct family_pack *p, int i, int dim)
 {
@@ -191,6 +191,25 @@ void family_angles(const struct family_packed *l, int part, int dim, int positio
     for (; d < half; d++) {
         cos[d] = a[d] * b[d] - a[half + d] * b[half + d];
         sin[d] = a[half + d] * b[d] + a[d] * b[half + d];
+    }
+}
+
+/* In runs of rows that lie in one page and share an angle. */
+void family_rotate_rows(const struct family_call *c, int part, int dim, const struct paged_rows *from,
+                        unsigned char *dst, size_t stride)
+{
+    const float *angles = c->l->part[part].v;
+    struct row_rotation r = {.row_bytes = from->row_bytes, .dst = dst, .dst_bytes = stride, .dim = dim,
+                             .type = c->l->plan.shape.format.type, .interleaved = c->l->l.interleave};
+    for (int i = 0; i < from->n; i += r.n, r.dst += (size_t)r.n * stride) {
+        int position = from->t0 + i, in_page = (int)((uint32_t)position % from->page_rows);
+        int page_left = (int)from->page_rows - in_page, angle_left = ANGLES - position % ANGLES;
+        r.n = page_left < angle_left ? page_left : angle_left;
+        r.n = from->n - i < r.n ? from->n - i : r.n;
+        r.rows = paged_row(from, i);
+        r.near = angles + (size_t)(position % ANGLES) * (size_t)dim;
+        r.far = angles + (size_t)(ANGLES + position / ANGLES) * (size_t)dim;
+        c->st->kern->rotate_rows(&r);
     }
 }
 

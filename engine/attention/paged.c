@@ -22,15 +22,24 @@
 #define STORE_BYTES ((size_t)4 << 20)
 /* Jobs are flushed when they have this many items. */
 #define MAX_ITEMS 4096
+/* Rows that are made at a time: a multiple of what mechanisms take together. */
+#define MAKE_ROWS 64
 /* Lanes of one item of the fold. */
 #define FOLD_LANES 8
 
-/* Some lanes of a segment and some of its pieces; lanes of a group are numbered slot * its heads + head. */
+/* Some lanes of a segment and some of its pieces; lanes of a group are numbered slot * its heads + head.
+ * Where groups read the same rows and have few lanes, an item takes all lanes of some groups. */
 struct item {
     int32_t segment, group;
+    int32_t n_groups;        /* from `group` on; lanes are counted where it is 1 */
     int32_t lane0, n_lanes;
     int32_t p0, p1;
     int32_t partial; /* place in the store of its first lane and piece; -1: folded on the way */
+};
+
+/* The lanes of an item's group; their places among those of the item begin at 16 * slot. */
+struct lanes {
+    int group, lane0, n, slot;
 };
 
 struct fold {
@@ -41,8 +50,8 @@ struct fold {
 };
 
 struct thread_scratch {
-    unsigned char *q;  /* packed queries of the lanes below */
-    int32_t q_group, q_lane0, q_lanes; /* n 0: none */
+    unsigned char *q;  /* packed queries */
+    struct item q_of;  /* whose; n_groups 0: none */
     float *m, *l, *o;  /* a piece's result: [CALL_LANES], [CALL_LANES], [CALL_LANES][dv] */
     void *kernel;      /* kern_attn_scratch_bytes */
     unsigned char *gathered; /* ATTN_PIECE rows, chosen or made */
@@ -68,6 +77,7 @@ struct paged_work {
     const struct paged_call *call;
     struct paged_shape shape;
     struct paged_group whole; /* the group of a shape without groups */
+    bool same_rows;           /* groups read the same */
     uint32_t page_rows;
 };
 
@@ -100,6 +110,31 @@ void paged_store(const struct step *st, const struct row_set *set, int i, size_t
     uint32_t pos = (uint32_t)(sp->position + (i - sp->first));
     st->kern->row_store(format, row, sp->pages[pos / st->page_tokens] + plane_offset +
                                          (size_t)(pos % st->page_tokens) * format->row_bytes);
+}
+
+/* Of a page: where n is known, a copy is a few moves. */
+static void copy_rows(const unsigned char *from, size_t step, int n_rows, size_t n, unsigned char *to,
+                      size_t stride)
+{
+    for (int i = 0; i < n_rows; i++, from += step, to += stride) {
+        switch (n) {
+        case 8: memcpy(to, from, 8); break;
+        case 16: memcpy(to, from, 16); break;
+        case 32: memcpy(to, from, 32); break;
+        case 64: memcpy(to, from, 64); break;
+        case 128: memcpy(to, from, 128); break;
+        default: memcpy(to, from, n);
+        }
+    }
+}
+
+void paged_copy(const struct paged_rows *r, size_t at, size_t n, unsigned char *dst, size_t stride)
+{
+    for (int i = 0, m; i < r->n; i += m, dst += (size_t)m * stride) {
+        int left = (int)(r->page_rows - (uint32_t)(r->t0 + i) % r->page_rows);
+        m = r->n - i < left ? r->n - i : left;
+        copy_rows(paged_row(r, i) + at, r->row_bytes, m, n, dst, stride);
+    }
 }
 
 /* --- work space -------------------------------------------------------------------------------- */
@@ -239,24 +274,51 @@ static size_t sum_at(const struct paged_work *w, int group, int lane)
     return (size_t)group_of(w, group)->first * (size_t)w->max_rows + (size_t)lane;
 }
 
+static struct lanes lanes_of(const struct paged_work *w, const struct item *it, int k)
+{
+    const struct stack_segment *g = &w->stack.segments[it->segment];
+    struct lanes l = {it->group, it->lane0, it->n_lanes, 0};
+    for (int i = 0; it->n_groups > 1; i++) {
+        int heads = group_of(w, it->group + i)->n;
+        l = (struct lanes){it->group + i, g->slot0 * heads, g->n_slots * heads, l.slot};
+        if (i == k)
+            break;
+        l.slot += groups_of(l.n);
+    }
+    return l;
+}
+
+/* Lane groups of an item. */
+static int width_of(const struct paged_work *w, const struct item *it)
+{
+    struct lanes last = lanes_of(w, it, it->n_groups - 1);
+    return last.slot + groups_of(last.n);
+}
+
+static unsigned char *packed(const struct paged_work *w, const struct thread_scratch *ts, int slot)
+{
+    return ts->q + (size_t)slot * kern_attn_query_bytes(w->shape.dk);
+}
+
 static void pack_queries(const struct paged_work *w, struct thread_scratch *ts, const struct item *it)
 {
     size_t dk = (size_t)w->shape.dk;
-    int n = it->n_lanes;
-    if (ts->q_lanes == n && ts->q_lane0 == it->lane0 && ts->q_group == it->group)
-        return; /* the next piece of the same lanes */
-    for (int g = 0; g < groups_of(n); g++) {
-        const float *q[KERN_LANES];
-        for (int i = 0; i < KERN_LANES; i++) {
-            int lane = g * KERN_LANES + i;
-            q[i] = lane < n ? w->call->q + lane_at(w, it->group, it->lane0 + lane) * dk : NULL;
+    const struct item *q = &ts->q_of;
+    if (q->n_groups == it->n_groups && q->segment == it->segment && q->group == it->group &&
+        q->lane0 == it->lane0 && q->n_lanes == it->n_lanes)
+        return; /* other pieces of the same lanes */
+    for (int k = 0; k < it->n_groups; k++) {
+        struct lanes l = lanes_of(w, it, k);
+        for (int g = 0; g < groups_of(l.n); g++) {
+            const float *q_of[KERN_LANES];
+            for (int i = 0; i < KERN_LANES; i++) {
+                int lane = g * KERN_LANES + i;
+                q_of[i] = lane < l.n ? w->call->q + lane_at(w, l.group, l.lane0 + lane) * dk : NULL;
+            }
+            w->step->kern->attn_pack(q_of, w->shape.dk, w->shape.scale, packed(w, ts, l.slot + g));
         }
-        w->step->kern->attn_pack(q, w->shape.dk, w->shape.scale,
-                                 ts->q + (size_t)g * kern_attn_query_bytes(w->shape.dk));
     }
-    ts->q_group = it->group;
-    ts->q_lane0 = it->lane0;
-    ts->q_lanes = n;
+    ts->q_of = *it;
 }
 
 /* Lanes that start have no sum yet. */
@@ -349,39 +411,70 @@ static void gather(const struct paged_work *w, const struct span *sp, size_t off
     }
 }
 
-/* One piece against packed lanes, from scratch. false: none of them sees a row of it. */
-static bool run_piece(const struct paged_work *w, int thread, const struct item *it, int piece, float *m,
-                      float *l, float *o)
+/* Rows [lo, hi), counted from those of r, come into the nearer caches. */
+static void fetch_rows(const struct paged_rows *r, int lo, int hi)
+{
+    for (int m; lo < hi; lo += m) {
+        int left = (int)(r->page_rows - (uint32_t)(r->t0 + lo) % r->page_rows);
+        const unsigned char *at = paged_row(r, lo), *end;
+        m = hi - lo < left ? hi - lo : left;
+        end = at + (size_t)m * r->row_bytes;
+        for (at -= (uintptr_t)at & 127; at < end; at += 128) /* lines come in pairs */
+            __builtin_prefetch(at, 0, 2);
+    }
+}
+
+/* Makes a piece's rows, some at a time, while those that come next may be fetched: no hardware does so across
+ * pages. n_ahead: rows of the next piece. */
+static void make_rows(const struct paged_work *w, int thread, int group, const struct paged_rows *all,
+                      bool fetch, int n_ahead)
+{
+    const struct paged_make *make = w->shape.make;
+    unsigned char *dst = w->threads[thread].gathered;
+    struct paged_rows some = *all;
+    size_t step = MAKE_ROWS * make->format.row_bytes;
+    int end = all->n + n_ahead;
+    for (int t = 0; t < all->n; t += MAKE_ROWS, some.t0 += MAKE_ROWS, dst += step) {
+        int ahead = t + 2 * MAKE_ROWS < end ? t + 2 * MAKE_ROWS : end;
+        some.n = all->n - t < MAKE_ROWS ? all->n - t : MAKE_ROWS;
+        if (fetch)
+            fetch_rows(all, t ? t + MAKE_ROWS : 0, ahead);
+        make->rows(w->call->make_arg, group, &some, thread, dst);
+    }
+}
+
+/* One piece against packed lanes of an item, from scratch. false: none of them sees a row of it. */
+static bool run_piece(const struct paged_work *w, int thread, const struct item *it,
+                      const struct lanes *lanes, int piece, float *m, float *l, float *o)
 {
     const struct paged_shape *s = &w->shape;
     const struct thread_scratch *ts = &w->threads[thread];
-    const struct paged_group *group = group_of(w, it->group);
+    const struct paged_group *group = group_of(w, lanes->group);
     size_t offset = w->call->plane_offsets[group->plane];
     int span = w->stack.order[w->stack.segments[it->segment].first], t0 = piece * ATTN_PIECE;
     const struct span *sp = &w->call->set->spans[span];
     const struct paged_choice *chosen = stack__choice(&w->stack, span);
     const unsigned char *gathered = ts->gathered;
     int32_t limit[CALL_LANES];
-    int n_groups = groups_of(it->n_lanes), most = 0; /* rows from here on that a lane sees */
+    int n_groups = groups_of(lanes->n), most = 0; /* rows from here on that a lane sees */
 
     for (int i = 0; i < n_groups * KERN_LANES; i++) {
-        limit[i] = i < it->n_lanes ? slot_of(w, it->group, it->lane0 + i)->seen - t0 : 0;
+        limit[i] = i < lanes->n ? slot_of(w, lanes->group, lanes->lane0 + i)->seen - t0 : 0;
         most = limit[i] > most ? limit[i] : most;
     }
     if (most == 0)
         return false;
     int n_rows = most < ATTN_PIECE ? most : ATTN_PIECE;
-    /* The item's next piece, which the kernel may fetch meanwhile. */
-    bool copied = chosen || s->make;
-    /* rows are fetched whole: not where a group reads a part of them */
-    bool parts = copied || s->dk + s->dv < s->format.elems;
-    int n_ahead = parts || piece + 1 == it->p1 ? 0 : most - n_rows;
+    /* The item's next piece, which the kernel may fetch meanwhile; its first group does so for all. */
+    bool copied = chosen || s->make, first = lanes->group == it->group;
+    int n_ahead = chosen || piece + 1 == it->p1 || !first ? 0 : most - n_rows;
+    n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE;
     if (chosen) {
         gather(w, sp, offset, chosen->positions + t0, n_rows, ts->gathered);
     } else if (s->make) {
         struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0,
                                   n_rows};
-        s->make->rows(w->call->make_arg, it->group, &from, thread, ts->gathered);
+        make_rows(w, thread, lanes->group, &from, first, n_ahead);
     }
     struct attn_piece p = {
         .pages = copied ? &gathered : (const unsigned char *const *)sp->pages,
@@ -389,15 +482,15 @@ static bool run_piece(const struct paged_work *w, int thread, const struct item 
         .page_tokens = copied ? ATTN_PIECE : (int)w->page_rows,
         .first = copied ? 0 : t0,
         .n_rows = n_rows,
-        .n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE,
-        .fetched = parts || piece > it->p0,
+        .n_ahead = copied ? 0 : n_ahead,
+        .fetched = copied || !first || piece > it->p0,
         .format = s->make ? s->make->format : s->format,
         .dk = s->dk,
         .dv = s->dv,
         .k_off = group->k_off,
         .v_off = group->v_off,
         .n_groups = n_groups,
-        .q = ts->q,
+        .q = packed(w, ts, lanes->slot),
         .limit = limit,
         .m = m,
         .l = l,
@@ -410,39 +503,47 @@ static bool run_piece(const struct paged_work *w, int thread, const struct item 
 }
 
 /* Whether the outputs of some lanes lie one behind the other. */
-static bool are_neighbours(const struct paged_work *w, const struct item *it)
+static bool are_neighbours(const struct paged_work *w, const struct lanes *l)
 {
-    int heads = group_of(w, it->group)->n;
-    int first = it->lane0 / heads, last = (it->lane0 + it->n_lanes - 1) / heads;
+    int heads = group_of(w, l->group)->n;
+    int first = l->lane0 / heads, last = (l->lane0 + l->n - 1) / heads;
     for (int i = first; i < last; i++)
         if (heads != w->shape.n_heads || w->stack.slots[i + 1].row != w->stack.slots[i].row + 1)
             return false;
     return true;
 }
 
+/* A piece of an item, folded into the sums. The first piece of lanes whose outputs are neighbours is the sum
+ * as it stands. */
+static void walk_piece(const struct paged_work *w, int thread, const struct item *it, const struct lanes *l,
+                       int p)
+{
+    const struct thread_scratch *ts = &w->threads[thread];
+    size_t at = sum_at(w, l->group, l->lane0);
+    bool straight = p == 0 && are_neighbours(w, l);
+    if (!run_piece(w, thread, it, l, p, ts->m, ts->l, straight ? lane_out(w, l->group, l->lane0) : ts->o))
+        return;
+    for (int i = 0; i < l->n && !straight; i++)
+        fold_lane(w, l->group, l->lane0 + i, ts->m[i], ts->l[i], ts->o + (size_t)i * (size_t)w->shape.dv);
+    if (straight) {
+        memcpy(w->m + at, ts->m, (size_t)l->n * sizeof(float));
+        memcpy(w->l + at, ts->l, (size_t)l->n * sizeof(float));
+    }
+}
+
 /* The pieces of an item in order. */
 static void walk(const struct paged_work *w, int thread, const struct item *it)
 {
-    const struct thread_scratch *ts = &w->threads[thread];
-    size_t dv = (size_t)w->shape.dv;
-    /* The first piece of lanes whose outputs are neighbours is the sum as it stands. */
-    bool direct = are_neighbours(w, it);
-    if (it->p0 == 0)
-        start_lanes(w, it->group, it->lane0, it->n_lanes);
     for (int p = it->p0; p < it->p1; p++) {
-        bool straight = p == 0 && direct;
-        if (!run_piece(w, thread, it, p, ts->m, ts->l, straight ? lane_out(w, it->group, it->lane0) : ts->o))
-            continue;
-        if (straight) {
-            size_t at = sum_at(w, it->group, it->lane0);
-            memcpy(w->m + at, ts->m, (size_t)it->n_lanes * sizeof(float));
-            memcpy(w->l + at, ts->l, (size_t)it->n_lanes * sizeof(float));
-            continue;
+        for (int k = 0; k < it->n_groups; k++) {
+            struct lanes l = lanes_of(w, it, k);
+            if (p == 0)
+                start_lanes(w, l.group, l.lane0, l.n);
+            walk_piece(w, thread, it, &l, p);
+            if (p + 1 == it->p1)
+                finish_lanes(w, l.group, l.lane0, l.n, it->p1);
         }
-        for (int i = 0; i < it->n_lanes; i++)
-            fold_lane(w, it->group, it->lane0 + i, ts->m[i], ts->l[i], ts->o + (size_t)i * dv);
     }
-    finish_lanes(w, it->group, it->lane0, it->n_lanes, it->p1);
 }
 
 static void attend_item(void *arg, int index, int thread)
@@ -454,11 +555,16 @@ static void attend_item(void *arg, int index, int thread)
         walk(w, thread, it);
         return;
     }
-    size_t at = (size_t)it->partial;
-    for (int p = it->p0; p < it->p1; p++, at += (size_t)groups_of(it->n_lanes) * KERN_LANES)
-        if (!run_piece(w, thread, it, p, w->partial_m + at, w->partial_l + at,
-                       w->partials + at * (size_t)w->shape.dv))
-            memset(w->partial_l + at, 0, (size_t)it->n_lanes * sizeof(float));
+    int stride = width_of(w, it) * KERN_LANES;
+    for (int p = it->p0; p < it->p1; p++) {
+        for (int k = 0; k < it->n_groups; k++) {
+            struct lanes l = lanes_of(w, it, k);
+            size_t at = (size_t)(it->partial + (p - it->p0) * stride + l.slot * KERN_LANES);
+            if (!run_piece(w, thread, it, &l, p, w->partial_m + at, w->partial_l + at,
+                           w->partials + at * (size_t)w->shape.dv))
+                memset(w->partial_l + at, 0, (size_t)l.n * sizeof(float));
+        }
+    }
 }
 
 static void fold_item(void *arg, int index, int thread)
@@ -507,11 +613,30 @@ static int run_length(int n, int n_threads)
     return 1;
 }
 
+/* Folds of n pieces from p on, whose results come next in the store. */
+static void add_folds(struct paged_work *w, const struct item *it, int p, int n, int stride)
+{
+    for (int k = 0; k < it->n_groups; k++) {
+        struct lanes l = lanes_of(w, it, k);
+        for (int lane = 0; lane < l.n; lane += FOLD_LANES)
+            w->folds[w->n_folds++] = (struct fold){
+                .segment = it->segment,
+                .group = l.group,
+                .lane0 = l.lane0 + lane,
+                .n_lanes = l.n - lane < FOLD_LANES ? l.n - lane : FOLD_LANES,
+                .p0 = p,
+                .n_pieces = n,
+                .partial = w->n_partials + l.slot * KERN_LANES + lane,
+                .stride = stride,
+            };
+    }
+}
+
 /* Items of `length` pieces, as many at a time as there is room for. */
 static void add_spread(struct paged_work *w, const struct item *it, int length)
 {
-    int stride = groups_of(it->n_lanes) * KERN_LANES;
-    int n_folds = (it->n_lanes + FOLD_LANES - 1) / FOLD_LANES;
+    int stride = width_of(w, it) * KERN_LANES;
+    int n_folds = stride / FOLD_LANES; /* at most */
     int max_partials = (int)(w->partial_floats / (size_t)w->shape.dv); /* lanes of this call's width */
     for (int p = it->p0; p < it->p1;) {
         int room = (max_partials - w->n_partials) / stride, left = it->p1 - p;
@@ -521,17 +646,7 @@ static void add_spread(struct paged_work *w, const struct item *it, int length)
         }
         int n = left < room ? left : room;
         n = n < MAX_ITEMS - w->n_items ? n : MAX_ITEMS - w->n_items;
-        for (int lane = 0; lane < it->n_lanes; lane += FOLD_LANES)
-            w->folds[w->n_folds++] = (struct fold){
-                .segment = it->segment,
-                .group = it->group,
-                .lane0 = it->lane0 + lane,
-                .n_lanes = it->n_lanes - lane < FOLD_LANES ? it->n_lanes - lane : FOLD_LANES,
-                .p0 = p,
-                .n_pieces = n,
-                .partial = w->n_partials + lane,
-                .stride = stride,
-            };
+        add_folds(w, it, p, n, stride);
         for (int end = p + n; p < end;) {
             struct item one = *it;
             one.p0 = p;
@@ -543,18 +658,37 @@ static void add_spread(struct paged_work *w, const struct item *it, int length)
     }
 }
 
-/* The items of a segment and group, its last lanes first: they see most. */
+/* Lane groups of all groups of a segment, where they go together; or 0. */
+static int together(const struct paged_work *w, int segment)
+{
+    struct item all = {.segment = segment, .n_groups = w->shape.n_groups};
+    int width = w->same_rows ? width_of(w, &all) : 0;
+    return width <= ATTN_MAX_GROUPS ? width : 0;
+}
+
+/* The items of a segment and group, its last lanes first: they see most. Or all groups of a segment. */
 static void add_segment(struct paged_work *w, int segment, int group, const struct balance_plan *plan)
 {
     const struct stack_segment *g = &w->stack.segments[segment];
     int heads = group_of(w, group)->n, lane0 = g->slot0 * heads, n_lanes = g->n_slots * heads;
     int n_groups = groups_of(n_lanes), length = run_length((g->p1 - g->p0) * plan->n_parts, w->n_threads);
+    bool all = together(w, segment) > 0;
     for (int i = plan->n_parts - 1; i >= 0; i--) {
-        int from = (int)((int64_t)n_groups * i / plan->n_parts) * KERN_LANES;
-        int to = (int)((int64_t)n_groups * (i + 1) / plan->n_parts) * KERN_LANES;
-        struct item it = {.segment = segment, .group = group, .lane0 = lane0 + from, .p0 = g->p0, .p1 = g->p1,
+        int n = all ? w->shape.n_groups : n_groups;
+        int from = (int)((int64_t)n * i / plan->n_parts), to = (int)((int64_t)n * (i + 1) / plan->n_parts);
+        struct item it = {.segment = segment, .group = group, .n_groups = 1, .p0 = g->p0, .p1 = g->p1,
                           .partial = -1};
-        it.n_lanes = (to < n_lanes ? to : n_lanes) - from;
+        it.lane0 = lane0 + from * KERN_LANES;
+        it.n_lanes = (to * KERN_LANES < n_lanes ? to * KERN_LANES : n_lanes) - from * KERN_LANES;
+        if (all) {
+            heads = group_of(w, from)->n;
+            it.group = from;
+            it.n_groups = to - from;
+            it.lane0 = g->slot0 * heads;
+            it.n_lanes = g->n_slots * heads;
+        }
+        if (it.n_groups == 0)
+            continue;
         if (plan->spread)
             add_spread(w, &it, length);
         else
@@ -570,7 +704,10 @@ static void run_round(struct paged_work *w, int first, int end)
     b->n_jobs = 0;
     for (int i = first; i < end; i++) {
         const struct stack_segment *g = &w->stack.segments[i];
-        for (int k = 0; k < n_groups; k++)
+        int all = together(w, i);
+        if (all)
+            balance__add(b, i * n_groups, all, g->p1 - g->p0);
+        for (int k = 0; k < n_groups && !all; k++)
             balance__add(b, i * n_groups + k, groups_of(g->n_slots * group_of(w, k)->n), g->p1 - g->p0);
     }
     balance__plan(b);
@@ -593,7 +730,10 @@ void paged_attend(struct paged_work *w, const struct step *step, const struct pa
     w->whole = (struct paged_group){0, w->shape.n_heads, 0, w->shape.k_off, w->shape.v_off};
     w->page_rows = step->page_tokens / (uint32_t)(w->shape.tokens_per_row ? w->shape.tokens_per_row : 1);
     for (int t = 0; t < w->n_threads; t++)
-        w->threads[t].q_lanes = 0;
+        w->threads[t].q_of.n_groups = 0;
+    w->same_rows = w->shape.n_groups > 1;
+    for (int i = 1; i < w->shape.n_groups; i++)
+        w->same_rows = w->same_rows && w->shape.groups[i].plane == w->shape.groups[0].plane;
     w->stack.tokens_per_row = w->shape.tokens_per_row;
     stack__build(&w->stack, call->set, call->choices, (int)w->page_rows);
     const struct stack_segment *list = w->stack.segments;

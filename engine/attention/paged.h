@@ -40,6 +40,8 @@ static inline const unsigned char *paged_row(const struct paged_rows *r, int i)
     uint32_t t = (uint32_t)(r->t0 + i);
     return r->pages[t / r->page_rows] + r->offset + (size_t)(t % r->page_rows) * r->row_bytes;
 }
+/* Bytes [at, at + n) of each row, to dst, dst + stride, .. */
+void paged_copy(const struct paged_rows *r, size_t at, size_t n, unsigned char *dst, size_t stride);
 
 /* Rows that are made when they are read: for a group, from at most ATTN_PIECE cache rows, in a format of
  * their own (float32 or bf16). What is made of a row may depend on nothing but the row, its position and

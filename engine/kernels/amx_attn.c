@@ -8,6 +8,9 @@
 #include "engine/kernels/amx_tiles.h"
 #include "engine/kernels/attn_bf16_template.h"
 
+#include "engine/kernels/amx_narrow.h"
+#include "engine/kernels/avx512_rotate.h"
+
 /* Vector work behind products. */
 static __attribute__((noinline)) void beside(struct call *c)
 {
@@ -177,9 +180,16 @@ static void value_products(struct call *c, int n, const unsigned char *weights, 
     tiles_fence();
 }
 
+static void attn_piece_any(const struct attn_piece *p)
+{
+    if (!attn_narrow(p))
+        attn_piece(p);
+}
+
 void kern__init_amx_attention(struct kernels *t)
 {
     t->attn_pack = attn_pack;
-    t->attn_piece = attn_piece;
+    t->attn_piece = attn_piece_any;
     t->attn_bf16 = true;
+    set_rotation(t);
 }

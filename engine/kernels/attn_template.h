@@ -485,6 +485,7 @@ static void attn_pack(const float *const *q, int dk, float scale, void *dst)
 
 static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l2, const float *o2)
 {
+    static const float index[KERN_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     float all[KERN_LANES];
     int r = 0;
     if (l2 == 0.0f)
@@ -496,12 +497,12 @@ static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l
         return;
     }
     float m = *m1 > m2 ? *m1 : m2;
-    v16_store(all, v16_exp(v16_set1(*m1 - m)));
-    v16 c1 = v16_set1(all[0]);
+    /* both in one: the first half of the vector, and the second */
+    v16 x = v16_select_lt(v16_load(index), v16_set1(8.0f), v16_set1(*m1 - m), v16_set1(m2 - m));
+    v16_store(all, v16_exp(x));
+    v16 c1 = v16_set1(all[0]), c2 = v16_set1(all[8]);
     *l1 *= all[0];
-    v16_store(all, v16_exp(v16_set1(m2 - m)));
-    v16 c2 = v16_set1(all[0]);
-    *l1 += l2 * all[0];
+    *l1 += l2 * all[8];
     *m1 = m;
     for (; r + KERN_LANES <= dv; r += KERN_LANES)
         v16_store(o1 + r, v16_fma(v16_load(o2 + r), c2, v16_mul(v16_load(o1 + r), c1)));

@@ -7,6 +7,7 @@
 #include "config.h"
 
 #include "engine/kernels/attn_narrow_template.h"
+#include "engine/kernels/avx512_rotate.h"
 
 #define ROWS 8 /* of a left operand at a time */
 
@@ -119,4 +120,5 @@ void kern__init_avx512_attention(struct kernels *t)
     t->attn_pack = attn_pack;
     t->attn_piece = attn_piece_any;
     t->attn_bf16 = true;
+    set_rotation(t);
 }

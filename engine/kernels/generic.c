@@ -543,6 +543,27 @@ static void rotate(const float *cos, const float *sin, int half, int interleaved
     }
 }
 
+static void rotate_rows(const struct row_rotation *r)
+{
+    int half = r->dim / 2;
+    const float *near = r->near, *far = r->far;
+    float x[KERN_MAX_ROTATION], cos[KERN_MAX_ROTATION / 2], sin[KERN_MAX_ROTATION / 2];
+    for (int i = 0; i < r->n; i++, near += r->dim) {
+        unsigned char *dst = r->dst + (size_t)i * r->dst_bytes;
+        for (int d = 0; d < half; d++) {
+            cos[d] = near[d] * far[d] - near[half + d] * far[half + d];
+            sin[d] = near[half + d] * far[d] + near[d] * far[half + d];
+        }
+        for (int d = 0; d < r->dim; d++)
+            x[d] = element(r->type, r->rows + (size_t)i * r->row_bytes, d);
+        rotate(cos, sin, half, r->interleaved, x);
+        if (r->type == TT_F32)
+            memcpy(dst, x, (size_t)r->dim * sizeof(*x));
+        else
+            f32_to_bf16(x, r->dim, dst);
+    }
+}
+
 void kern__init_generic(struct kernels *t)
 {
 #define KERN(name, ret, args, check_class) t->name = name;

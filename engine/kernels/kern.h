@@ -88,6 +88,22 @@ struct row_format {
     size_t row_bytes;
 };
 
+#define KERN_MAX_ROTATION 512
+
+/* The first dim values of n rows, rotated as by `rotate`: row i by the sum of the angles of near + i * dim and
+ * those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to the type
+ * of the rows. */
+struct row_rotation {
+    const unsigned char *rows;
+    size_t row_bytes;
+    unsigned char *dst;
+    size_t dst_bytes;
+    enum tensor_type type; /* TT_BF16 or TT_F32 */
+    int n, dim;            /* dim: even, at most KERN_MAX_ROTATION */
+    int interleaved;
+    const float *near, *far;
+};
+
 #define ATTN_PIECE 512     /* most rows of one attn_piece call */
 #define ATTN_MAX_GROUPS 16 /* most lane groups of one call */
 

@@ -3,6 +3,7 @@ noinst_LIBRARIES += libkern.a
 libkern_a_SOURCES = \
 	%D%/attn_bf16_template.h \
 	%D%/attn_template.h \
+	%D%/avx512_rotate.h \
 	%D%/avx512_rows.h \
 	%D%/act_template.h \
 	%D%/generic.c \
@@ -56,6 +57,7 @@ amx_sources = \
 	%D%/amx_mul.h \
 	%D%/amx_mul_bf16.c \
 	%D%/amx_mul_rounded.c \
+	%D%/amx_narrow.h \
 	%D%/amx_tiles.h
 if HAVE_SIMD_AMX
 noinst_LIBRARIES += libkern_amx.a

@@ -103,6 +103,68 @@ static void rotate(const float *cos, const float *sin, int half, int interleaved
     }
 }
 
+/* Cosines and sines of a sum of angles. */
+INLINE void add_angles(const float *a, const float *b, int half, float *cos, float *sin)
+{
+    v16 zero = v16_set1(0.0f);
+    int i = 0;
+    for (; i + KERN_LANES <= half; i += KERN_LANES) {
+        v16 ac = v16_load(a + i), as = v16_load(a + half + i);
+        v16 bc = v16_load(b + i), bs = v16_load(b + half + i);
+        v16_store(cos + i, v16_fma(ac, bc, v16_sub(zero, v16_mul(as, bs))));
+        v16_store(sin + i, v16_fma(as, bc, v16_mul(ac, bs)));
+    }
+    for (; i < half; i++) {
+        cos[i] = fmaf(a[i], b[i], -(a[half + i] * b[half + i]));
+        sin[i] = fmaf(a[half + i], b[i], a[i] * b[half + i]);
+    }
+}
+
+/* Halves of whole vectors, bfloat16. */
+INLINE void rotate_halves(const float *a, const float *b, int half, const unsigned char *from, uint16_t *to)
+{
+    v16 zero = v16_set1(0.0f);
+    for (int i = 0; i < half; i += KERN_LANES) {
+        v16 ac = v16_load(a + i), as = v16_load(a + half + i);
+        v16 bc = v16_load(b + i), bs = v16_load(b + half + i);
+        v16 c = v16_fma(ac, bc, v16_sub(zero, v16_mul(as, bs))), s = v16_fma(as, bc, v16_mul(ac, bs));
+        v16 x = v16_load_bf16(from + 2 * i), y = v16_load_bf16(from + 2 * (half + i));
+        v16_store_bf16(to + i, v16_fma(x, c, v16_sub(zero, v16_mul(y, s))));
+        v16_store_bf16(to + half + i, v16_fma(y, c, v16_mul(x, s)));
+    }
+}
+
+static void rotate_rows(const struct row_rotation *r)
+{
+    int half = r->dim / 2;
+    bool bf16 = r->type == TT_BF16, halves = bf16 && !r->interleaved && half % KERN_LANES == 0;
+    size_t row = (size_t)r->dim * (bf16 ? 2 : 4);
+    const float *near = r->near;
+    const unsigned char *from = r->rows;
+    unsigned char *dst = r->dst;
+    float x[KERN_MAX_ROTATION], cos[KERN_MAX_ROTATION / 2], sin[KERN_MAX_ROTATION / 2];
+    for (int i = 0; i < r->n; i++, near += r->dim, from += r->row_bytes, dst += r->dst_bytes) {
+        if (halves) {
+            rotate_halves(near, r->far, half, from, (uint16_t *)(void *)dst);
+            continue;
+        }
+        add_angles(near, r->far, half, cos, sin);
+        if (!bf16)
+            memcpy(x, from, row);
+        for (int d = 0; bf16 && d < r->dim; d += KERN_LANES) {
+            uint16_t some[KERN_LANES] = {0};
+            int n = r->dim - d < KERN_LANES ? r->dim - d : KERN_LANES;
+            memcpy(some, from + 2 * d, 2 * (size_t)n);
+            v16_store_n(x + d, v16_load_bf16(some), n);
+        }
+        rotate(cos, sin, half, r->interleaved, x);
+        if (bf16)
+            f32_to_bf16(x, r->dim, dst);
+        else
+            memcpy(dst, x, row);
+    }
+}
+
 INLINE void set_small_kernels(struct kernels *t)
 {
     t->lane_max = lane_max;
@@ -110,4 +172,5 @@ INLINE void set_small_kernels(struct kernels *t)
     t->soft_weights = soft_weights;
     t->sum_from = sum_from;
     t->rotate = rotate;
+    t->rotate_rows = rotate_rows;
 }

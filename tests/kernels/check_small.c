@@ -150,3 +150,68 @@ void check_rotate(void)
     check_guards();
     check_floats("x", x, def, want, bound, 2 * half);
 }
+
+static void row_floats(enum tensor_type type, const unsigned char *row, int n, float *dst)
+{
+    const struct row_format f = {.type = type, .elems = n};
+    kern_row_read(&f, row, n, dst);
+}
+
+/* Angles of which one is the same for all rows. */
+static float *random_angles(int n, int half, double *angles)
+{
+    float *a = floats(n * 2 * half);
+    for (int i = 0; i < n; i++)
+        for (int d = 0; d < half; d++) {
+            double angle = angles[i * half + d] = (double)values_uniform() * 100;
+            a[(2 * i) * half + d] = (float)cos(angle);
+            a[(2 * i + 1) * half + d] = (float)sin(angle);
+        }
+    return a;
+}
+
+void check_rotate_rows(void)
+{
+    static double near[8 * 70], far[70];
+    int half = 1 + values_below(70), n = 1 + values_below(8), dim = 2 * half, wide = values_below(3);
+    struct row_rotation r = {.type = values_below(3) ? TT_BF16 : TT_F32, .n = n, .dim = dim,
+                             .interleaved = values_below(2)};
+    size_t size = r.type == TT_F32 ? 4 : 2, row = (size_t)dim * size;
+    r.row_bytes = row + (size_t)wide * 2 * size;
+    r.dst_bytes = row + (size_t)values_below(3) * size;
+    r.near = random_angles(n, half, near);
+    r.far = random_angles(1, half, far);
+    unsigned char *rows = guard_new((size_t)(n - 1) * r.row_bytes + row, size);
+    unsigned char *got = guard_new((size_t)(n - 1) * r.dst_bytes + row, size);
+    unsigned char *def = guard_new((size_t)(n - 1) * r.dst_bytes + row, size);
+    for (int i = 0; i < n; i++) {
+        float *x = random_floats(dim);
+        if (r.type == TT_F32)
+            memcpy(rows + (size_t)i * r.row_bytes, x, row);
+        else
+            generic->f32_to_bf16(x, dim, rows + (size_t)i * r.row_bytes);
+    }
+    r.rows = rows;
+    r.dst = got;
+    level->rotate_rows(&r);
+    r.dst = def;
+    generic->rotate_rows(&r);
+    check_guards();
+    for (int i = 0; i < n; i++) {
+        static float x[140], y[140], z[140];
+        static double want[140], bound[140];
+        row_floats(r.type, rows + (size_t)i * r.row_bytes, dim, x);
+        row_floats(r.type, got + (size_t)i * r.dst_bytes, dim, y);
+        row_floats(r.type, def + (size_t)i * r.dst_bytes, dim, z);
+        for (int d = 0; d < half; d++) {
+            int at = r.interleaved ? 2 * d : d, other = r.interleaved ? at + 1 : half + d;
+            double a = (double)x[at], b = (double)x[other], angle = near[i * half + d] + far[d];
+            double err = 8 * EPS * (fabs(a) + fabs(b)) + 3e-45;
+            want[at] = a * cos(angle) - b * sin(angle);
+            want[other] = b * cos(angle) + a * sin(angle);
+            bound[at] = err + (r.type == TT_F32 ? 0 : fabs(want[at]) / 256 + 1e-38);
+            bound[other] = err + (r.type == TT_F32 ? 0 : fabs(want[other]) / 256 + 1e-38);
+        }
+        check_floats("x", y, z, want, bound, dim);
+    }
+}

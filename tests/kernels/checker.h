@@ -55,5 +55,6 @@ void check_collect(void);
 void check_soft_weights(void);
 void check_sum_from(void);
 void check_rotate(void);
+void check_rotate_rows(void);
 
 #endif

@@ -53,11 +53,8 @@ static void make_rows(void *arg, int group, const struct paged_rows *from, int t
     const struct row_format *f = &c->l->plan.make.format;
     size_t dh = (size_t)c->l->l.n[DIM] * family_row_size(f), half = dh / 2;
     (void)thread;
-    for (int i = 0; i < from->n; i++, dst += f->row_bytes) {
-        const unsigned char *row = paged_row(from, i);
-        memcpy(dst, row, half);
-        memcpy(dst + half, row + half + (size_t)group * dh, dh);
-    }
+    paged_copy(from, 0, half, dst, f->row_bytes);
+    paged_copy(from, half + (size_t)group * dh, dh, dst + half, f->row_bytes);
 }
 
 static int plan(const struct family_layer *l, struct family_plan *p)

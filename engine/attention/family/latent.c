@@ -28,6 +28,23 @@ static int lanes_of(const struct latent *s)
     return s->branches * s->heads;
 }
 
+/* Four blocks of a row no longer than this lie in halves: more products, but no row is made. */
+#define HALVES_ELEMS 256
+
+/* Blocks on each side of the rotary key; 0: it does not stand between them. */
+static int half_of(const struct latent *s)
+{
+    bool halves = s->blocks == 2 || (s->blocks == 4 && latent_raw(s) <= HALVES_ELEMS);
+    return halves ? s->blocks / 2 : 0;
+}
+
+/* Values of latents in a key. */
+static int key_width(const struct latent *s)
+{
+    int half = half_of(s);
+    return half ? half * s->width : s->width;
+}
+
 static struct low_query queries(const struct latent *s)
 {
     return (struct low_query){LATENT_Q, s->q_rank, s->heads * (s->nope + s->rope), s->q_norm, s->q_factor};
@@ -80,20 +97,17 @@ static void make_rows(void *arg, int group, const struct paged_rows *from, int t
     size_t size = family_row_size(f), width = (size_t)p->shape.dv * size;
     size_t rope = (size_t)(p->shape.dk - p->shape.dv) * size, rope_at = (size_t)p->row_elems * size - rope;
     (void)thread;
-    for (int i = 0; i < from->n; i++, dst += f->row_bytes) {
-        const unsigned char *row = paged_row(from, i);
-        memcpy(dst, row + (size_t)group * width, width);
-        memcpy(dst + width, row + rope_at, rope);
-    }
+    paged_copy(from, (size_t)group * width, width, dst, f->row_bytes);
+    paged_copy(from, rope_at, rope, dst + width, f->row_bytes);
 }
 
 int latent_plan(const struct family_layer *l, const struct latent *s, struct family_plan *p)
 {
     struct low_query q = queries(s);
-    int lanes = lanes_of(s), r = 0;
+    int lanes = lanes_of(s), half = half_of(s), wide = key_width(s), r = 0;
     (void)l;
     p->row_elems = latent_raw(s);
-    p->row_tail = s->blocks == 2 ? 0 : s->rope_keys * s->rope;
+    p->row_tail = half ? 0 : s->rope_keys * s->rope;
     p->write_floats = 2 * p->row_elems;
     p->d[0] = low_query_plan(p, &q);         /* where the outputs of heads are, in the query's record */
     p->d[1] = p->d[0] + s->heads * s->v;     /* and what their matrices read, where it is a sum */
@@ -101,16 +115,16 @@ int latent_plan(const struct family_layer *l, const struct latent *s, struct fam
     p->out_at = p->d[0];
     p->n_out = s->heads * s->v;
     p->rope_dims[0] = s->rope;
-    p->shape = (struct paged_shape){.n_heads = lanes, .dk = s->width + s->rope_keys * s->rope, .dv = s->width,
+    p->shape = (struct paged_shape){.n_heads = lanes, .dk = wide + s->rope_keys * s->rope, .dv = wide,
                                     .scale = s->scale};
     family_plan_vecs(p, lanes, s->nope, lanes);
     family_plan_vecs(p, s->heads, s->branches * s->width, s->heads);
     if (s->blocks > 1)
-        r = family_plan_groups(p, s->blocks, 0, 0, 0);
-    if (r == 0 && s->blocks == 2) {
-        p->groups[1].k_off = s->width;
-        p->groups[1].v_off = s->width + s->rope;
-    } else if (s->blocks > 2) {
+        r = family_plan_groups(p, half ? 2 : s->blocks, 0, 0, 0);
+    if (r == 0 && half) {
+        p->groups[1].k_off = wide;
+        p->groups[1].v_off = wide + s->rope;
+    } else if (s->blocks > 1) {
         p->make.rows = make_rows;
         p->make_elems = s->width + s->rope;
     }
@@ -261,7 +275,7 @@ static void store_rows(void *arg, int r0, int r1, int thread)
     const struct latent_job *j = arg;
     struct family_call *c = j->c;
     const struct latent *s = j->s;
-    size_t f = sizeof(float), width = (size_t)s->width, rope = (size_t)s->rope;
+    size_t f = sizeof(float), width = (size_t)s->width, rope = (size_t)s->rope, wide = (size_t)key_width(s);
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *raw = family_written(c, i), *pe = raw + (size_t)s->blocks * width, *row = raw;
@@ -270,11 +284,11 @@ static void store_rows(void *arg, int r0, int r1, int thread)
                        raw + (size_t)b * width);
         for (int g = 0; g < s->rope_keys; g++)
             latent_rotate(c, s, g, i, pe + (size_t)g * rope);
-        if (s->blocks == 2) {
+        if (half_of(s)) {
             row = raw + latent_raw(s);
-            memcpy(row, raw, width * f);
-            memcpy(row + width, pe, rope * f);
-            memcpy(row + width + rope, raw + width, width * f);
+            memcpy(row, raw, wide * f);
+            memcpy(row + wide, pe, rope * f);
+            memcpy(row + wide + rope, raw + wide, wide * f);
         }
         family_store(c, i, row);
     }
@@ -287,15 +301,16 @@ void latent_write(struct family_call *c, const struct latent *s)
     rows_run_light(c->st->pool, c->all->n_rows, 4 * latent_raw(s), store_rows, &j);
 }
 
-/* Rotates q_pe and puts it where the lane's key has its rotary part: behind the latent, or in front of
- * it in the second of two blocks. */
+/* Rotates q_pe and puts it where the lane's key has its rotary part: behind the latents, or in front of
+ * them in the second half. All else is zero until the product comes. */
 static void query_rows(void *arg, int r0, int r1, int thread)
 {
     const struct latent_job *j = arg;
     struct family_call *c = j->c;
     const struct latent *s = j->s;
     struct family_vecs lanes = family_queries(c, 0);
-    int per_block = lanes_of(s) / s->blocks;
+    int half = half_of(s), per_half = half ? lanes_of(s) / 2 : lanes_of(s);
+    size_t dk = (size_t)c->l->plan.shape.dk;
     (void)thread;
     for (int i = r0; i < r1; i++) {
         for (int h = 0; h < s->heads; h++) {
@@ -304,16 +319,27 @@ static void query_rows(void *arg, int r0, int r1, int thread)
             latent_rotate(c, s, g, c->part.rows[i], pe);
             for (int v = h; v < lanes_of(s); v += s->heads) {
                 float *q = family_at(&lanes, i, v);
-                float *to = q + (s->blocks == 2 && v >= per_block ? 0 : s->width);
-                if (s->rope_keys > 1)
-                    memset(to, 0, (size_t)(s->rope_keys * s->rope) * sizeof(float));
+                float *to = q + (v >= per_half ? 0 : key_width(s));
+                if (s->rope_keys > 1 || half > 1)
+                    memset(q, 0, dk * sizeof(float));
                 memcpy(to + g * s->rope, pe, (size_t)s->rope * sizeof(float));
             }
         }
     }
 }
 
-/* Absorbed queries of the lanes of one block at a time go by one call, since their places differ. */
+/* Where lanes have the latent of their own block. */
+static struct family_vecs in_blocks(const struct latent *s, struct family_vecs v, int rope)
+{
+    if (!half_of(s))
+        return v;
+    v.block = lanes_of(s) / s->blocks;
+    v.blocks = half_of(s);
+    v.block_step = s->width;
+    v.row_step = rope;
+    return v;
+}
+
 void latent_query(struct family_call *c, const struct latent *s)
 {
     struct latent_job j = {c, s};
@@ -325,13 +351,7 @@ void latent_query(struct family_call *c, const struct latent *s)
     low_query_run(c, &q, 0);
     rows_run(c->st->pool, c->part.n_rows, query_rows, &j);
     x.wrap = s->heads;
-    if (s->blocks != 2) {
-        family_project(c, &c->part, LATENT_UK, lanes, x, y);
-        return;
-    }
-    y.shift_from = lanes / 2;
-    y.shift = s->rope;
-    family_project(c, &c->part, LATENT_UK, lanes, x, y);
+    family_project(c, &c->part, LATENT_UK, lanes, x, in_blocks(s, y, s->rope));
 }
 
 /* What a head found in its blocks, side by side and times the factor. */
@@ -339,7 +359,7 @@ static void gather_rows(void *arg, int r0, int r1, int thread)
 {
     const struct latent_job *j = arg;
     const struct latent *s = j->s;
-    struct family_vecs found = family_found(j->c, 0);
+    struct family_vecs found = in_blocks(s, family_found(j->c, 0), 0);
     (void)thread;
     for (int i = r0; i < r1; i++) {
         float *to = family_record(j->c, i) + j->c->l->plan.d[1];
@@ -356,7 +376,8 @@ static void gather_rows(void *arg, int r0, int r1, int thread)
 void latent_output(struct family_call *c, const struct latent *s)
 {
     struct latent_job j = {c, s};
-    struct family_vecs x = family_found(c, 0), y = family_vecs(c->record, c->l->plan.d[0], s->v);
+    struct family_vecs x = in_blocks(s, family_found(c, 0), 0);
+    struct family_vecs y = family_vecs(c->record, c->l->plan.d[0], s->v);
     if (s->branches > 1) {
         rows_run_light(c->st->pool, c->part.n_rows, 2 * lanes_of(s) * s->width, gather_rows, &j);
         x = family_vecs(c->record, c->l->plan.d[1], s->branches * s->width);

@@ -26,19 +26,12 @@ static void rotate_keys(void *arg, int group, const struct paged_rows *from, int
 {
     const struct family_call *c = arg;
     const struct row_format *f = &c->l->plan.make.format;
-    int dh = c->l->l.n[MFA_DIM], half = dh / 2;
-    float *k = c->make_floats + (size_t)thread * (size_t)c->l->plan.make_floats, *cos = k + dh,
-          *sin = cos + half;
+    int dh = c->l->l.n[MFA_DIM];
     size_t plain = (size_t)dh * family_row_size(f);
     (void)group;
-    for (int i = 0; i < from->n; i++, dst += f->row_bytes) {
-        const unsigned char *row = paged_row(from, i);
-        family_row_read(f, row, 0, dh, k);
-        family_angles(c->l, ANGLES, dh, from->t0 + i, cos, sin);
-        c->st->kern->rotate(cos, sin, half, c->l->l.interleave, k);
-        family_row_write(c->st->kern, f, k, 0, dh, dst);
-        memcpy(dst + plain, row, plain);
-    }
+    (void)thread;
+    family_rotate_rows(c, ANGLES, dh, from, dst, f->row_bytes);
+    paged_copy(from, 0, plain, dst + plain, f->row_bytes);
 }
 
 static int plan(const struct family_layer *l, struct family_plan *p)
@@ -49,7 +42,7 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->query_floats = low_query_plan(p, &q) + dh;
     p->out_at = -1;
     p->make.rows = rotate_keys;
-    p->make_elems = p->make_floats = 2 * dh;
+    p->make_elems = 2 * dh;
     p->shape = mfa_shape(l);
     return 0;
 }
