@@ -1,6 +1,6 @@
 // tests/integration/bench.mjs - latent-bench measures each mode on the shipped model: rows with their
 // parameters, a value beside its bound, and what the parts of a row say about each other. No speed is judged.
-import { assert, done, path, test, top_builddir, top_srcdir } from './harness.mjs'
+import { assert, done, fs, path, scratch, test, top_builddir, top_srcdir } from './harness.mjs'
 import { spawnSync } from 'node:child_process'
 
 const model = path.join(top_srcdir, 'models/latent-mini.q8_0.gguf')
@@ -116,4 +116,32 @@ await test('what is wrong is said', () => {
     assert.equal(bench('--help').status, 0)
 })
 
+await test('family: the zoo in one table, its plots, and the table of a document', () => {
+    const { texts } = JSON.parse(fs.readFileSync(path.join(top_srcdir, 'tests/data/latent-mini-golden.json')))
+    const file = (name) => path.join(scratch, `bench-family-${name}`)
+    fs.writeFileSync(file('text'), texts.map((t) => t.text).join('<|eos|>'))
+    const all = rows('family', '--model', path.join(top_srcdir, 'models/zoo'), '--text', file('text'), '--context', '0,100', '--tokens',
+        '2')
+    const scored = all.rows.filter((r) => r.measure === 'perplexity')
+    // what docs/attention.md says that a token takes
+    assert.deepEqual(Object.fromEntries(pick(scored, 'model', 'cache_bytes_a_token')), { cca: 1848, cla: 768, eg_mla: 600, gla: 960,
+        gqa: 1536, gta: 960, mfa: 1536, mla: 960, mlra_4: 960, mtla: 480 })
+    for (const r of scored) assert.ok(r.value > 25 && r.value < 70, `${r.model}: perplexity ${r.value}`)
+
+    fs.writeFileSync(file('rows'), JSON.stringify(all))
+    const node = (...args) => assert.equal(spawnSync(process.execPath, args).status, 0)
+    node(path.join(top_srcdir, 'tools/plot.mjs'), file('plots'), file('rows'))
+    for (const name of ['perplexity', 'context', 'bound']) {
+        const svg = fs.readFileSync(path.join(file('plots'), `family-${name}.svg`), 'utf8')
+        for (const r of scored) assert.ok(svg.includes(`>${r.model}</text>`), `${name}: no ${r.model}`)
+        assert.doesNotMatch(svg, /NaN|undefined|Infinity/)
+    }
+    fs.copyFileSync(path.join(top_srcdir, 'docs/attention.md'), file('doc'))
+    node(path.join(top_srcdir, 'tools/family_table.mjs'), file('doc'), path.join(top_srcdir, 'models/zoo/results.json'), file('rows'))
+    const before = fs.readFileSync(path.join(top_srcdir, 'docs/attention.md'), 'utf8'), after = fs.readFileSync(file('doc'), 'utf8')
+    const words = (text) => text.split('\n').filter((l) => !l.startsWith('| ')).join('\n')
+    assert.equal(words(after), words(before))
+    for (const r of scored)
+        assert.match(after, new RegExp(`\\| ${r.model} \\| ${r.cache_bytes_a_token} \\| [0-9.]+ \\| ${r.value.toFixed(2)} `))
+})
 await done()
