@@ -13,8 +13,8 @@
 
 #define FIRST_USED 0.5      /* of max_tokens, before anything was seen */
 #define FIRST_COPY_NS 0.5   /* a byte, before anything was copied */
-/* Least tokens of a slice that multiplies latents out. That costs what some hundred queries do, so with fewer a
- * layer takes hardly less time, and there are many more of them. */
+/* Least tokens of a slice that multiplies latents out. That costs what some hundred queries do, so with
+ * fewer a layer takes hardly less time, and there are many more of them. */
 #define LEAST_DECOMPRESSED 64
 #define FIRST_PART 0.7 /* of the time for prompts, that a layer of a chunk in slices is meant to take */
 
@@ -50,8 +50,8 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->scratch = calloc((size_t)n_threads, sizeof(*s->scratch));
         s->layer_took = calloc((size_t)cfg->n_layers, sizeof(*s->layer_took));
         s->layer_weight = calloc((size_t)cfg->n_layers, sizeof(*s->layer_weight));
-        ok = s->layer_took && s->layer_weight && s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
-             s->who && s->scratch && s->fair;
+        ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
+             s->who && s->scratch && s->fair && s->layer_took && s->layer_weight;
         for (int t = 0; ok && t < n_threads; t++)
             ok = (s->scratch[t] = sampler_scratch_new(cfg->kern, cfg->vocab_size)) != NULL;
         s->env.scratch = ok ? s->scratch[0] : NULL;
@@ -579,8 +579,8 @@ static int running_streams(const struct sched *s)
     return n;
 }
 
-/* Those that decode go first, but in a burst, as long as that leaves their gaps within a step; then there is time
- * for prompts. */
+/* Those that decode go first, but in a burst not in every step, as long as their gaps stay within a whole
+ * one; then there is time for prompts. */
 static void plan_streams(struct sched *s)
 {
     int streams = running_streams(s);

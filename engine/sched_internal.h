@@ -87,7 +87,7 @@ void sched__run_insert(struct sched *s, struct seq *q);
 void sched__leave(struct sched *s, struct seq *q, enum seq_state was);
 void sched__end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e);
 void sched__fail_seq(struct sched *s, struct seq *q, int code);
-/* Computes the layers of the chunk in slices for which there is time, at least one. Returns the time taken. */
+/* Computes the layers of the chunk in slices for which there is time, at least one. Returns what it took. */
 int64_t sched__run_slice(struct sched *s);
 /* The planned rows are in the cache: commits them, samples, and ends what has ended. */
 void sched__finish(struct sched *s);

@@ -44,8 +44,8 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* All layers are done: what did each take beside the others? Returns the time of the longest as it usually is:
- * once in a while one is disturbed. */
+/* All layers are done: what did each take beside the others? Returns the time of the longest as it usually
+ * is: once in a while one is disturbed. */
 static double learn(struct sched *s)
 {
     int n = s->c.n_layers;

@@ -526,8 +526,8 @@ static void decode_eight(struct rig *rig)
         step(rig);
 }
 
-/* While streams run a step with prompts takes at most twice what it takes without, and prompts go on; also where
- * layers differ. */
+/* While streams run a step with prompts takes at most twice what it takes without, and prompts go on; also
+ * where layers differ. */
 START_TEST(test_budget)
 {
     struct rig rig_, *rig = &rig_;
