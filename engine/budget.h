@@ -6,10 +6,11 @@
  * `max_step_time`, or (0) 1.7 times what it would last without prompts.
  * But in a burst, where more prompts that one chunk would finish wait than streams run, or at least four and
  * an eighth of these, the first to arrive would so decode in small batches while the others wait. Then steps
- * take prompts whole, in groups. Where each step costs `f` beside its prompts and all that wait take `w`, groups
- * of sqrt(f w) make the mean prompt wait least: in smaller ones all pay f more often, in larger ones each
- * waits for more of the others. It lasts until those that waited when it began have gone. And streams go along only as often as keeps their gaps in the length of one
- * whole step: what they miss comes in larger batches soon.
+ * take prompts whole, in groups. Where a step costs `f` beside its prompts and all that wait take `w`,
+ * groups of sqrt(f w) make the mean prompt wait least: in smaller ones all pay f more often, in larger ones
+ * each waits for more of the others. Streams go along only as often as keeps their gaps within one whole
+ * step: what they miss comes in larger batches soon. It lasts until those that waited when it began have
+ * gone.
  * Results never depend on it: chunks may be cut anywhere. */
 #ifndef LATENT_ENGINE_BUDGET_H
 #define LATENT_ENGINE_BUDGET_H

@@ -13,8 +13,9 @@
 
 #define FIRST_USED 0.5      /* of max_tokens, before anything was seen */
 #define FIRST_COPY_NS 0.5   /* a byte, before anything was copied */
-/* Least tokens of a slice that multiplies latents out, which costs what a hundred queries and more do. */
-#define LEAST_DECOMPRESSED 32
+/* Least tokens of a slice that multiplies latents out. That costs what some hundred queries do, so with
+ * fewer a layer takes hardly less time, and there are many more of them. */
+#define LEAST_DECOMPRESSED 64
 #define FIRST_PART 0.7 /* of the time for prompts, that a layer of a chunk in slices is meant to take */
 
 int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
@@ -47,8 +48,10 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->lse = calloc(n, sizeof(*s->lse));
         s->who = calloc(n, sizeof(*s->who));
         s->scratch = calloc((size_t)n_threads, sizeof(*s->scratch));
+        s->layer_took = calloc((size_t)cfg->n_layers, sizeof(*s->layer_took));
+        s->layer_weight = calloc((size_t)cfg->n_layers, sizeof(*s->layer_weight));
         ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
-             s->who && s->scratch && s->fair;
+             s->who && s->scratch && s->fair && s->layer_took && s->layer_weight;
         for (int t = 0; ok && t < n_threads; t++)
             ok = (s->scratch[t] = sampler_scratch_new(cfg->kern, cfg->vocab_size)) != NULL;
         s->env.scratch = ok ? s->scratch[0] : NULL;
@@ -70,6 +73,8 @@ void sched_free(struct sched **sp)
     for (int t = 0; s->scratch && t < pool_threads(s->c.pool); t++)
         sampler_scratch_free(s->scratch[t]);
     free(s->scratch);
+    free(s->layer_took);
+    free(s->layer_weight);
     fair_free(s->fair);
     free(s->running);
     free(s->plan);
@@ -574,8 +579,8 @@ static int running_streams(const struct sched *s)
     return n;
 }
 
-/* Those that decode go first, but in a burst, as long as that leaves their gaps within a step; then there is time
- * for prompts. */
+/* Those that decode go first, but in a burst not in every step, as long as their gaps stay within a whole
+ * one; then there is time for prompts. */
 static void plan_streams(struct sched *s)
 {
     int streams = running_streams(s);
@@ -804,46 +809,6 @@ static int64_t run_plan(struct sched *s)
     return took;
 }
 
-/* Computes the layers of the chunk in slices for which there is time, at least one. */
-static int64_t run_slice(struct sched *s)
-{
-    struct slice *sl = &s->slice;
-    int n = sl->layers_left, all = s->c.n_layers, left = 0;
-    if (isfinite(sl->ns)) {
-        double fit = sl->layer_ns > 0 ? sl->ns / sl->layer_ns : 1;
-        n = fit < 1 ? 1 : fit < n ? (int)fit : n;
-    }
-    int64_t began = s->c.now();
-    sl->seq.pages = kv_seq_pages(sl->q->kv, NULL);
-    if (sl->layers_left == all)
-        left = s->c.begin(s->c.model, &sl->batch);
-    if (left >= 0)
-        left = s->c.go_on(s->c.model, n);
-    int64_t took = s->c.now() - began;
-    sl->took_ns += took;
-    if (left < 0) {
-        sched__fail_seq(s, sl->q, left);
-        return took;
-    }
-    sl->layers_left = left;
-    sl->layer_ns = (double)sl->took_ns / (all - left);
-    if (left > 0)
-        return took;
-    /* What a layer costs whatever the chunk, as reading its experts, the estimate by tokens does not know. */
-    if (isfinite(sl->ns) && sl->ns > 0)
-        s->slice_part = fmin(1, fmax(0.1, s->slice_part * (sl->layer_ns > 0.9 * sl->ns ? 0.8 : 1.05)));
-    struct seq *q = sl->q;
-    const struct forward_seq *f = &sl->seq;
-    sl->q = NULL;
-    kv_disk_computed(s->c.kv, (uint32_t)f->n_tokens, sl->took_ns);
-    budget_observe(&s->budget, 0, f->n_tokens, f->position + f->n_tokens / 2.0, sl->took_ns);
-    engine_metrics_step(s->c.metrics, 1, f->n_tokens);
-    s->plan[0] = (struct planned){q, f->n_tokens, f->n_logits, 0, false};
-    s->n_plan = 1;
-    sched__finish(s);
-    return took;
-}
-
 int sched_step(struct sched *s)
 {
     struct engine_metrics *em = s->c.metrics;
@@ -880,7 +845,7 @@ int sched_step(struct sched *s)
         *s->c.profile = (struct profile){0};
     int64_t took = s->n_plan ? run_plan(s) : 0;
     if (s->slice.q) {
-        int64_t added = run_slice(s);
+        int64_t added = sched__run_slice(s);
         if (s->plan_decodes)
             metric_add(em->stall, (double)added / 1e9);
         took += added;

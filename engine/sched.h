@@ -1,6 +1,7 @@
 /* engine/sched.h - continuous batching: which tokens of which sequences go through each step.
  *
- * Every step takes one new token of each running sequence that decodes, then fills the budget of time
+ * Every step (but some in a burst of short prompts, budget.h) takes one new token of each running sequence
+ * that decodes, then fills the budget of time
  * (budget.h) and tokens with chunks of prompts, in the order of queue.h; sequences join and leave at every
  * step. A prompt that would take many steps so is computed in larger chunks, some layers a step. A sequence
  * is its known tokens and how many of them have cache rows: prefill, decode and recomputing after

@@ -64,7 +64,8 @@ async function measure(with_prompts) {
     gaps.sort((a, b) => a - b)
     took.sort((a, b) => a - b)
     console.log(`${with_prompts ? `${prompts} prompts of ${options.prompt}` : 'alone'}: gaps p50 ` +
-        `${at(gaps, 0.5).toFixed(2)} ms, p99 ${at(gaps, 0.99).toFixed(2)} ms, most ${at(gaps, 1).toFixed(2)} ms` +
+        `${at(gaps, 0.5).toFixed(2)} ms, p90 ${at(gaps, 0.9).toFixed(2)} ms, p99 ${at(gaps, 0.99).toFixed(2)} ms, ` +
+        `most ${at(gaps, 1).toFixed(2)} ms` +
         (took.length ? `; a prompt's token after ${at(took, 0.5).toFixed(0)} ms` : ''))
     return at(gaps, 0.99)
 }
