@@ -6,6 +6,7 @@ libkern_a_SOURCES = \
 	%D%/avx512_rotate.h \
 	%D%/avx512_rows.h \
 	%D%/act_template.h \
+	%D%/gate_template.h \
 	%D%/generic.c \
 	%D%/kern.c \
 	%D%/kern.def \
