@@ -53,6 +53,7 @@ amx_sources = \
 	%D%/amx.h \
 	%D%/amx_dequant.h \
 	%D%/amx_attn.c \
+	%D%/amx_gate.h \
 	%D%/amx_index.c \
 	%D%/amx_mul.c \
 	%D%/amx_mul.h \
