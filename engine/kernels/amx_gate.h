@@ -1,9 +1,7 @@
-/* engine/kernels/amx_gate.h - gated_rows on tiles: sixteen rows of latents and of embeddings against weights as
- * pairs of bfloat16, both products of sixteen outputs side by side. All static. */
+/* engine/kernels/amx_gate.h - gated_rows on tiles: sixteen rows of latents and of embeddings against weights
+ * as pairs of bfloat16, both products of sixteen outputs side by side. All static. */
 #ifndef LATENT_ENGINE_KERNELS_AMX_GATE_H
 #define LATENT_ENGINE_KERNELS_AMX_GATE_H
-
-#include <math.h>
 
 #include "engine/kernels/amx.h"
 #include "engine/kernels/avx512_rows.h"
@@ -20,8 +18,8 @@ struct gate {
 /* Inputs [0, n) of a column of weights as right operands. */
 static void gate_weights(const float *w, int n, size_t stride, unsigned char *to)
 {
-    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22,
-                                           6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
+                                           22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int k = 0; k < (n + 31) / 32 * 32; k += 2, to += 64) {
         __m512 a = k < n ? _mm512_loadu_ps(w + (size_t)k * stride) : _mm512_setzero_ps();
         __m512 b = k + 1 < n ? _mm512_loadu_ps(w + (size_t)(k + 1) * stride) : _mm512_setzero_ps();
@@ -80,12 +78,15 @@ static void gate_products(const struct gate *w)
     tiles_fence();
 }
 
-INLINE float gate_sum(__m512 x)
+/* Lane i: the sum of vector i. */
+INLINE __m512 gate_sums(__m512i *r)
 {
-    __m256 y = _mm256_add_ps(_mm512_castps512_ps256(x), _mm512_extractf32x8_ps(x, 1));
-    __m128 z = _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
-    z = _mm_add_ps(z, _mm_movehl_ps(z, z));
-    return _mm_cvtss_f32(_mm_add_ss(z, _mm_shuffle_ps(z, z, 1)));
+    transpose_16x16(r);
+    __m512 sum = _mm512_castsi512_ps(r[0]);
+    UNROLL
+    for (int i = 1; i < 16; i++)
+        sum = _mm512_add_ps(sum, _mm512_castsi512_ps(r[i]));
+    return sum;
 }
 
 /* Values [lo, hi) of a normalised row. */
@@ -98,31 +99,67 @@ INLINE void gate_store(const struct gated_rows *g, const float *y, int lo, int h
         if (g->type == TT_F32)
             _mm512_mask_storeu_ps(to + 4 * (size_t)(d - lo), gate_mask(hi - d), v);
         else
-            _mm256_mask_storeu_epi16(to + 2 * (size_t)(d - lo), gate_mask(hi - d), (__m256i)_mm512_cvtneps_pbh(v));
+            _mm256_mask_storeu_epi16(to + 2 * (size_t)(d - lo), gate_mask(hi - d),
+                                     (__m256i)_mm512_cvtneps_pbh(v));
     }
 }
 
-/* Row i, whose products are y and z. */
-static void gate_finish(const struct gate *w, int i, float *y, const float *z)
+/* The gated values of sixteen rows in place of y, and their means. */
+INLINE __m512 gate_means(const struct gate *w, size_t stride)
+{
+    __m512i sums[16];
+    for (int r = 0; r < 16; r++) {
+        float *y = w->y + (size_t)r * stride;
+        const float *z = w->z + (size_t)r * stride;
+        __m512 sum = _mm512_setzero_ps();
+        for (size_t d = 0; d < stride; d += 16) { /* zeros fill up the last */
+            __m512 v = _mm512_mul_ps(_mm512_loadu_ps(y + d), _mm512_loadu_ps(z + d));
+            _mm512_storeu_ps(y + d, v);
+            sum = _mm512_add_ps(sum, v);
+        }
+        sums[r] = _mm512_castps_si512(sum);
+    }
+    return _mm512_div_ps(gate_sums(sums), _mm512_set1_ps((float)w->g->each));
+}
+
+/* One over their deviations. */
+INLINE __m512 gate_factors(const struct gate *w, size_t stride, const float *mean)
+{
+    __m512i sums[16];
+    __m512 n = _mm512_set1_ps((float)w->g->each);
+    for (int r = 0; r < 16; r++) {
+        const float *y = w->y + (size_t)r * stride;
+        __m512 sum = _mm512_setzero_ps(), m = _mm512_set1_ps(mean[r]);
+        for (int d = 0; d < w->g->each; d += 16) {
+            __m512 v = _mm512_maskz_sub_ps(gate_mask(w->g->each - d), _mm512_loadu_ps(y + d), m);
+            sum = _mm512_fmadd_ps(v, v, sum);
+        }
+        sums[r] = _mm512_castps_si512(sum);
+    }
+    __m512 square = _mm512_add_ps(_mm512_div_ps(gate_sums(sums), n), _mm512_set1_ps(w->g->eps));
+    return _mm512_div_ps(_mm512_set1_ps(1.0f), _mm512_sqrt_ps(square));
+}
+
+/* Rows i .. i + n from their products. */
+static void gate_finish(const struct gate *w, int i, int n)
 {
     const struct gated_rows *g = w->g;
-    size_t size = g->type == TT_F32 ? 4 : 2;
-    unsigned char *dst = g->dst + (size_t)i * g->dst_bytes;
-    __m512 sum = _mm512_setzero_ps(), square = sum, mean, factor;
-    for (int d = 0; d < w->columns * 16; d += 16) {
-        __m512 v = _mm512_mul_ps(_mm512_loadu_ps(y + d), _mm512_loadu_ps(z + d));
-        _mm512_storeu_ps(y + d, v);
-        sum = _mm512_add_ps(sum, v); /* zeros fill up the last */
+    size_t stride = (size_t)w->columns * 16, size = g->type == TT_F32 ? 4 : 2;
+    float mean[16], factor[16];
+    _mm512_storeu_ps(mean, gate_means(w, stride));
+    if (g->mean) {
+        _mm512_storeu_ps(mean, _mm512_maskz_loadu_ps(gate_mask(n), g->mean + i));
+        _mm512_storeu_ps(factor, _mm512_maskz_loadu_ps(gate_mask(n), g->inverse + i));
+    } else {
+        _mm512_storeu_ps(factor, gate_factors(w, stride, mean));
     }
-    mean = _mm512_set1_ps(g->mean ? g->mean[i] : gate_sum(sum) / (float)g->each);
-    for (int d = 0; d < g->each && !g->inverse; d += 16) {
-        __m512 v = _mm512_maskz_sub_ps(gate_mask(g->each - d), _mm512_loadu_ps(y + d), mean);
-        square = _mm512_fmadd_ps(v, v, square);
+    for (int r = 0; r < n; r++) {
+        const float *y = w->y + (size_t)r * stride;
+        unsigned char *dst = g->dst + (size_t)(i + r) * g->dst_bytes;
+        __m512 m = _mm512_set1_ps(mean[r]), f = _mm512_set1_ps(factor[r]);
+        gate_store(g, y, 0, g->first, m, f, dst);
+        gate_store(g, y, g->first, g->each, m, f, dst + (size_t)g->rest_at * size);
     }
-    factor = _mm512_set1_ps(g->inverse ? g->inverse[i]
-                                       : 1.0f / sqrtf(gate_sum(square) / (float)g->each + g->eps));
-    gate_store(g, y, 0, g->first, mean, factor, dst);
-    gate_store(g, y, g->first, g->each, mean, factor, dst + (size_t)g->rest_at * size);
 }
 
 static void gated_rows(const struct gated_rows *g)
@@ -150,8 +187,7 @@ static void gated_rows(const struct gated_rows *g)
             gate_row(TT_F32, g->e[from], g->embed, r, w.e);
         }
         gate_products(&w);
-        for (int r = 0; r < n; r++)
-            gate_finish(&w, i + r, w.y + (size_t)r * stride, w.z + (size_t)r * stride);
+        gate_finish(&w, i, n);
     }
     _tile_release();
 }

@@ -1,5 +1,5 @@
-/* engine/kernels/gate_template.h - gated_rows over vectors, one source for every level that has vec_*.h. Included
- * behind attn_template.h; all static. */
+/* engine/kernels/gate_template.h - gated_rows over vectors, one source for every level that has vec_*.h.
+ * Included behind attn_template.h; all static. */
 
 #define GATE_ROWS (VA == KERN_LANES ? 4 : 2) /* whose sums are in registers */
 #define GATE_VECS 2
@@ -25,8 +25,8 @@ INLINE void gate_sums(const float *const *x, const float *w, int n, size_t strid
     }
 }
 
-INLINE void gate_products(const struct gated_rows *g, const float *const *x, const float *const *e, size_t stride,
-                          size_t at, float *const *y, const int rows, const int vecs)
+INLINE void gate_products(const struct gated_rows *g, const float *const *x, const float *const *e,
+                          size_t stride, size_t at, float *const *y, const int rows, const int vecs)
 {
     v16 a[GATE_ROWS][GATE_VECS], b[GATE_ROWS][GATE_VECS];
     gate_sums(x, g->up + at, g->width, stride, a, rows, vecs);

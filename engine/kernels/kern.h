@@ -90,9 +90,9 @@ struct row_format {
 
 #define KERN_MAX_ROTATION 512
 
-/* The first dim values of n rows, rotated as by `rotate`: row i by the sum of the angles of near + i * dim and
- * those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to the type
- * of the rows. */
+/* The first dim values of n rows, rotated as by `rotate`: row i by the sum of the angles of near + i * dim
+ * and those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to the
+ * type of the rows. */
 struct row_rotation {
     const unsigned char *rows;
     size_t row_bytes;
@@ -104,22 +104,24 @@ struct row_rotation {
     const float *near, *far;
 };
 
-/* The products of n rows x with `up` and of n embeddings with `gate`, multiplied with each other and normalised: y_d
- * = (sum over k of x_k up_kd) (sum over k of e_k gate_kd), less its mean over all d, times 1 / sqrt(mean of its
- * square + eps), each sum in sequence and in float32. Rounded to the type of the rows. A row depends on its own x and
- * e only. Levels may round operands to bfloat16 (attn_bf16). */
+/* The products of n rows x with `up` and of n embeddings with `gate`, multiplied with each other and
+ * normalised: y_d = (sum over k of x_k up_kd) (sum over k of e_k gate_kd), less its mean over all d, times
+ * 1 / sqrt(mean of its square + eps), each sum in float32. Rounded to the type of the rows. A row depends on
+ * its own x and e only. Levels may round operands to bfloat16 (attn_bf16). */
 struct gated_rows {
     int n, width, embed, each; /* each: outputs */
     enum tensor_type type;     /* of x and dst: TT_BF16 or TT_F32 */
     const unsigned char *const *x; /* [n] */
     const float *const *e;         /* [n] */
-    const float *up, *gate;        /* [width][stride], [embed][stride], stride kern_gated_stride(each): zeros beyond */
+    /* [width][stride], [embed][stride], stride kern_gated_stride(each): zeros beyond the outputs */
+    const float *up, *gate;
     float eps;
-    const float *mean, *inverse;   /* [n], to be taken for a row's own; or NULL */
-    unsigned char *dst;            /* rows dst_bytes apart; `first` values, and the others from element rest_at on */
+    const float *mean, *inverse; /* [n], to be taken for a row's own; or NULL */
+    /* Rows dst_bytes apart: `first` values, and the others from element rest_at on. */
+    unsigned char *dst;
     size_t dst_bytes;
     int first, rest_at;
-    float *scratch;                /* kern_gated_floats, 64-aligned */
+    float *scratch; /* kern_gated_floats, 64-aligned */
 };
 
 #define ATTN_PIECE 512     /* most rows of one attn_piece call */

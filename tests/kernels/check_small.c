@@ -235,7 +235,8 @@ void check_gated_rows(void)
     int each = 2 + values_below(OUTS - 2), first = 1 + values_below(each - 1), gap = values_below(9);
     size_t stride = kern_gated_stride(each);
     struct gated_rows g = {.n = n, .width = width, .embed = embed, .each = each, .eps = 1e-3f,
-                           .type = values_below(3) ? TT_BF16 : TT_F32, .first = first, .rest_at = first + gap};
+                           .type = values_below(3) ? TT_BF16 : TT_F32, .first = first,
+                           .rest_at = first + gap};
     size_t size = g.type == TT_F32 ? 4 : 2, row = (size_t)(each + gap) * size;
     const unsigned char *x[N];
     const float *e[N];
@@ -301,8 +302,9 @@ void check_gated_rows(void)
             int at = d < first ? d : d + gap;
             want[at] = (raw[d] - middle) * factor;
             /* of its own value, of mean and deviation */
-            bound[at] = 4 * (err + fabs(raw[d]) * 4 * EPS + fabs(middle) * each * EPS) * factor * (1 + fabs(want[at])) +
-                        fabs(want[at]) * each * EPS + (g.type == TT_F32 ? 0 : fabs(want[at]) / 250) + 1e-6;
+            bound[at] = err + fabs(raw[d]) * 4 * EPS + fabs(middle) * each * EPS;
+            bound[at] *= 4 * factor * (1 + fabs(want[at]));
+            bound[at] += fabs(want[at]) * each * EPS + (g.type == TT_F32 ? 0 : fabs(want[at]) / 250) + 1e-6;
         }
         check_floats("y", y, z, want, bound, each + gap);
     }

@@ -112,7 +112,8 @@ static void make_rows(void *arg, int head, const struct paged_rows *from, int th
     struct latent s = shape(&c->l->l);
     size_t size = family_row_size(out);
     struct paged_rows some = *from;
-    paged_copy(from, (size_t)s.width * size, (size_t)s.rope * size, dst + (size_t)s.nope * size, out->row_bytes);
+    paged_copy(from, (size_t)s.width * size, (size_t)s.rope * size, dst + (size_t)s.nope * size,
+               out->row_bytes);
     for (int t = 0; t < from->n; t += TILE, some.t0 += TILE, dst += TILE * out->row_bytes) {
         some.n = from->n - t < TILE ? from->n - t : TILE;
         make_tile(c, head, &some, thread, dst);
@@ -149,7 +150,8 @@ static void pack_turned(struct family_pack *p, int slot, int tensor, int heads, 
 {
     const struct tensor *t = &p->from->t[tensor];
     size_t width = (size_t)t->ne[0], stride = kern_gated_stride(each), n = (size_t)heads * width * stride;
-    float *row = p->r < 0 ? NULL : malloc(width * sizeof(float)), *v = p->r < 0 ? NULL : calloc(n, sizeof(float));
+    float *row = p->r < 0 ? NULL : malloc(width * sizeof(float));
+    float *v = p->r < 0 ? NULL : calloc(n, sizeof(float));
     if (!row || !v)
         family_pack_nomem(p);
     for (int i = 0; row && v && i < heads * each; i++) {
