@@ -124,6 +124,20 @@ static void time_rotate_rows(const struct kernels *k)
     k->rotate_rows(&r);
 }
 
+static void time_gated_rows(const struct kernels *k)
+{
+    const unsigned char *x[32];
+    const float *e[32];
+    for (int i = 0; i < 32; i++) {
+        x[i] = (const unsigned char *)d.rows + 64 * i;
+        e[i] = d.x + 8 * i;
+    }
+    struct gated_rows g = {.n = 32, .width = 32, .embed = 8, .each = 64, .type = TT_BF16, .x = x, .e = e,
+                           .up = d.x, .gate = d.x, .eps = 1e-6f, .dst = d.act, .dst_bytes = 160, .first = 32,
+                           .rest_at = 48, .scratch = d.piece};
+    k->gated_rows(&g);
+}
+
 /* One row; `products` has more. */
 static void time_mul_rounded(const struct kernels *k)
 {

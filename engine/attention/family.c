@@ -126,7 +126,8 @@ struct family_cost family_cost(const struct family_layer *l)
     struct family_plan p;
     (void)!plan_of(l, TT_F32, &p);
     double each = p.shape.tokens_per_row ? p.shape.tokens_per_row : 1;
-    struct family_cost c = {p.shape.n_heads * (double)(p.shape.dk + p.shape.dv) / each, p.make_macs};
+    double pair = p.pair_macs > 0 ? p.pair_macs : p.shape.n_heads * (double)(p.shape.dk + p.shape.dv);
+    struct family_cost c = {pair / each, p.make_macs};
     plan_done(&p);
     return c;
 }

@@ -574,8 +574,8 @@ static void fold_item(void *arg, int index, int thread)
     (void)thread;
     if (f->p0 == 0)
         start_lanes(w, f->group, f->lane0, f->n_lanes);
-    for (int i = 0; i < f->n_lanes; i++) {
-        for (int p = 0; p < f->n_pieces; p++) {
+    for (int p = 0; p < f->n_pieces; p++) { /* lanes do not wait for each other */
+        for (int i = 0; i < f->n_lanes; i++) {
             size_t at = (size_t)(f->partial + p * f->stride + i);
             fold_lane(w, f->group, f->lane0 + i, w->partial_m[at], w->partial_l[at],
                       w->partials + at * (size_t)w->shape.dv);

@@ -8,6 +8,7 @@
 #include "engine/kernels/amx_tiles.h"
 #include "engine/kernels/attn_bf16_template.h"
 
+#include "engine/kernels/amx_gate.h"
 #include "engine/kernels/amx_narrow.h"
 #include "engine/kernels/avx512_rotate.h"
 
@@ -191,5 +192,6 @@ void kern__init_amx_attention(struct kernels *t)
     t->attn_pack = attn_pack;
     t->attn_piece = attn_piece_any;
     t->attn_bf16 = true;
+    t->gated_rows = gated_rows;
     set_rotation(t);
 }

@@ -1,6 +1,6 @@
 /* engine/kernels/amx_narrow.h - a piece of the context for few lanes on tiles: one group of at most 16 lanes
- * whose rows are not wide, where the way of attn_bf16_template.h spends its time around the products. Included
- * by amx_attn.c; all static.
+ * whose rows are not wide, where the way of attn_bf16_template.h spends its time around the products.
+ * Included by amx_attn.c; all static.
  *
  * A tile has as many columns as there are lanes (1, 2, 4, 8 or 16), so that scores lie close together,
  * [row][lane], and each vector of weights is full. Rows are operands where they lie: the last elements of a
@@ -308,8 +308,8 @@ static void narrow_store(const struct narrow *w, int j, const float *from)
     }
 }
 
-/* Columns j and j + 1, or j alone. What becomes an operand next lies in the other half of 4 KB: loads wait for
- * stores that look as if they went to the same place. */
+/* Columns j and j + 1, or j alone. What becomes an operand next lies in the other half of 4 KB: loads wait
+ * for stores that look as if they went to the same place. */
 INLINE void narrow_columns(const struct narrow *w, int j, const bool two)
 {
     size_t tile = 16 * (size_t)w->lanes;

@@ -1,4 +1,4 @@
-/* engine/kernels/avx512_rotate.h - rotate_rows where vectors become bfloat16 by an instruction. All static. */
+/* engine/kernels/avx512_rotate.h - rotate_rows where an instruction rounds to bfloat16. All static. */
 #ifndef LATENT_ENGINE_KERNELS_AVX512_ROTATE_H
 #define LATENT_ENGINE_KERNELS_AVX512_ROTATE_H
 
@@ -20,7 +20,8 @@ INLINE void rotate_pairs(const float *near, const float *far, int half, int i, c
 {
     __m512 ac = _mm512_loadu_ps(near + i), as = _mm512_loadu_ps(near + half + i);
     __m512 bc = _mm512_loadu_ps(far + i), bs = _mm512_loadu_ps(far + half + i);
-    __m512 c = _mm512_fmsub_ps(ac, bc, _mm512_mul_ps(as, bs)), s = _mm512_fmadd_ps(as, bc, _mm512_mul_ps(ac, bs));
+    __m512 c = _mm512_fmsub_ps(ac, bc, _mm512_mul_ps(as, bs));
+    __m512 s = _mm512_fmadd_ps(as, bc, _mm512_mul_ps(ac, bs));
     __m512 x = bf16_values(from + 2 * i), y = bf16_values(from + 2 * (half + i));
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(y, c, _mm512_mul_ps(x, s)),
                                                 _mm512_fmsub_ps(x, c, _mm512_mul_ps(y, s)));

@@ -564,6 +564,42 @@ static void rotate_rows(const struct row_rotation *r)
     }
 }
 
+static float times(const float *x, const float *w, int n, size_t stride)
+{
+    float sum = 0;
+    for (int k = 0; k < n; k++)
+        sum += x[k] * w[(size_t)k * stride];
+    return sum;
+}
+
+static void gated_rows(const struct gated_rows *g)
+{
+    size_t stride = kern_gated_stride(g->each), size = g->type == TT_F32 ? 4 : 2;
+    float *x = g->scratch, *y = x + g->width;
+    for (int i = 0; i < g->n; i++) {
+        float mean = 0, square = 0, inverse;
+        for (int k = 0; k < g->width; k++)
+            x[k] = element(g->type, g->x[i], k);
+        for (int d = 0; d < g->each; d++) {
+            y[d] = times(x, g->up + d, g->width, stride) * times(g->e[i], g->gate + d, g->embed, stride);
+            mean += y[d];
+        }
+        mean = g->mean ? g->mean[i] : mean / (float)g->each;
+        for (int d = 0; d < g->each; d++)
+            square += (y[d] - mean) * (y[d] - mean);
+        inverse = g->inverse ? g->inverse[i] : 1.0f / sqrtf(square / (float)g->each + g->eps);
+        for (int d = 0; d < g->each; d++) {
+            unsigned char *to = g->dst + (size_t)i * g->dst_bytes;
+            float v = (y[d] - mean) * inverse;
+            to += size * (size_t)(d < g->first ? d : g->rest_at + d - g->first);
+            if (g->type == TT_F32)
+                memcpy(to, &v, size);
+            else
+                f32_to_bf16(&v, 1, to);
+        }
+    }
+}
+
 void kern__init_generic(struct kernels *t)
 {
 #define KERN(name, ret, args, check_class) t->name = name;

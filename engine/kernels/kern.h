@@ -90,9 +90,9 @@ struct row_format {
 
 #define KERN_MAX_ROTATION 512
 
-/* The first dim values of n rows, rotated as by `rotate`: row i by the sum of the angles of near + i * dim and
- * those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to the type
- * of the rows. */
+/* The first dim values of n rows, rotated as by `rotate`: row i by the sum of the angles of near + i * dim
+ * and those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to the
+ * type of the rows. */
 struct row_rotation {
     const unsigned char *rows;
     size_t row_bytes;
@@ -102,6 +102,26 @@ struct row_rotation {
     int n, dim;            /* dim: even, at most KERN_MAX_ROTATION */
     int interleaved;
     const float *near, *far;
+};
+
+/* The products of n rows x with `up` and of n embeddings with `gate`, multiplied with each other and
+ * normalised: y_d = (sum over k of x_k up_kd) (sum over k of e_k gate_kd), less its mean over all d, times
+ * 1 / sqrt(mean of its square + eps), each sum in float32. Rounded to the type of the rows. A row depends on
+ * its own x and e only. Levels may round operands to bfloat16 (attn_bf16). */
+struct gated_rows {
+    int n, width, embed, each; /* each: outputs */
+    enum tensor_type type;     /* of x and dst: TT_BF16 or TT_F32 */
+    const unsigned char *const *x; /* [n] */
+    const float *const *e;         /* [n] */
+    /* [width][stride], [embed][stride], stride kern_gated_stride(each): zeros beyond the outputs */
+    const float *up, *gate;
+    float eps;
+    const float *mean, *inverse; /* [n], to be taken for a row's own; or NULL */
+    /* Rows dst_bytes apart: `first` values, and the others from element rest_at on. */
+    unsigned char *dst;
+    size_t dst_bytes;
+    int first, rest_at;
+    float *scratch; /* kern_gated_floats, 64-aligned */
 };
 
 #define ATTN_PIECE 512     /* most rows of one attn_piece call */
@@ -193,5 +213,10 @@ void kern_row_read(const struct row_format *f, const void *row, int n, float *ds
 /* For the piece above, enough at every level; multiples of 64. */
 size_t kern_attn_query_bytes(int dk);
 size_t kern_attn_scratch_bytes(int row_elems, int dk, int dv);
+static inline size_t kern_gated_stride(int each)
+{
+    return ((size_t)each + KERN_LANES - 1) / KERN_LANES * KERN_LANES;
+}
+size_t kern_gated_floats(int width, int embed, int each);
 
 #endif

@@ -10,6 +10,7 @@
 #include "engine/kernels/attn_template.h"
 
 #include "engine/kernels/small_template.h"
+#include "engine/kernels/gate_template.h"
 
 #include "engine/kernels/quants_neon.h"
 
@@ -156,6 +157,7 @@ void kern__init_neon(struct kernels *t)
 {
     set_template_kernels(t);
     set_attention_kernels(t);
+    t->gated_rows = gated_rows;
     set_small_kernels(t);
     set_quant_kernels(t);
     t->mul_q8_0 = mul_q8_0;

@@ -110,6 +110,14 @@ size_t kern_attn_scratch_bytes(int row_elems, int dk, int dv)
            (size_t)ATTN_MAX_GROUPS * KERN_LANES * values * 4 + 65536;
 }
 
+size_t kern_gated_floats(int width, int embed, int each)
+{
+    /* Sixteen rows of inputs and of both products, and weights as pairs of bfloat16, all filled up. */
+    size_t inputs = ((size_t)width + 31) / 32 * 32 + ((size_t)embed + 31) / 32 * 32;
+    size_t stride = kern_gated_stride(each);
+    return KERN_LANES * (inputs + 2 * stride) + inputs * stride / 2 + 64;
+}
+
 /* Exchanges the bits of a that lie `shift` above the mask with those of b under it. */
 INLINE void swap64(uint64_t *a, uint64_t *b, int shift, uint64_t mask)
 {

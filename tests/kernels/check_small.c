@@ -215,3 +215,97 @@ void check_rotate_rows(void)
         check_floats("x", y, z, want, bound, dim);
     }
 }
+
+/* [n][stride] with zeros beyond `each`, such as all levels take exactly. */
+static float *random_weights(int n, int each)
+{
+    size_t stride = kern_gated_stride(each);
+    float *w = floats((int)((size_t)n * stride));
+    memset(w, 0, (size_t)n * stride * sizeof(*w));
+    for (int k = 0; k < n; k++)
+        for (int d = 0; d < each; d++)
+            w[(size_t)k * stride + (size_t)d] = (float)(values_below(255) - 127) / 64;
+    return w;
+}
+
+void check_gated_rows(void)
+{
+    enum { N = 40, OUTS = 80 };
+    int n = 1 + values_below(N), width = 1 + values_below(70), embed = 1 + values_below(40);
+    int each = 2 + values_below(OUTS - 2), first = 1 + values_below(each - 1), gap = values_below(9);
+    size_t stride = kern_gated_stride(each);
+    struct gated_rows g = {.n = n, .width = width, .embed = embed, .each = each, .eps = 1e-3f,
+                           .type = values_below(3) ? TT_BF16 : TT_F32, .first = first,
+                           .rest_at = first + gap};
+    size_t size = g.type == TT_F32 ? 4 : 2, row = (size_t)(each + gap) * size;
+    const unsigned char *x[N];
+    const float *e[N];
+    float *mean = floats(n), *inverse = floats(n);
+    g.up = random_weights(width, each);
+    g.gate = random_weights(embed, each);
+    for (int i = 0; i < n; i++) {
+        float *values = random_weights(1, width), *to = guard_new((size_t)width * size, size);
+        memcpy(to, values, g.type == TT_F32 ? (size_t)width * size : 0);
+        if (g.type == TT_BF16)
+            generic->f32_to_bf16(values, width, to);
+        x[i] = (const unsigned char *)to;
+        e[i] = random_weights(1, embed);
+        mean[i] = values_uniform();
+        inverse[i] = values_uniform() + 2;
+    }
+    g.x = x;
+    g.e = e;
+    if (values_below(3) == 0) {
+        g.mean = mean;
+        g.inverse = inverse;
+    }
+    g.dst_bytes = row + (size_t)values_below(3) * size;
+    unsigned char *got = guard_new((size_t)(n - 1) * g.dst_bytes + row, size);
+    unsigned char *def = guard_new((size_t)(n - 1) * g.dst_bytes + row, size);
+    memset(got, 0, (size_t)(n - 1) * g.dst_bytes + row);
+    memset(def, 0, (size_t)(n - 1) * g.dst_bytes + row);
+    g.scratch = guard_new(kern_gated_floats(width, embed, each) * sizeof(float), 64);
+    g.dst = got;
+    level->gated_rows(&g);
+    g.dst = def;
+    generic->gated_rows(&g);
+    check_guards();
+    for (int i = 0; i < n; i++) {
+        static float y[OUTS + 9], z[OUTS + 9];
+        static double want[OUTS + 9], bound[OUTS + 9], raw[OUTS];
+        double sum = 0, square = 0, err = 0;
+        float in[70];
+        row_floats(g.type, x[i], width, in);
+        for (int d = 0; d < each; d++) {
+            double a = 0, b = 0, size_a = 0, size_b = 0;
+            for (int k = 0; k < width; k++) {
+                a += (double)in[k] * (double)g.up[(size_t)k * stride + (size_t)d];
+                size_a += fabs((double)in[k] * (double)g.up[(size_t)k * stride + (size_t)d]);
+            }
+            for (int k = 0; k < embed; k++) {
+                b += (double)e[i][k] * (double)g.gate[(size_t)k * stride + (size_t)d];
+                size_b += fabs((double)e[i][k] * (double)g.gate[(size_t)k * stride + (size_t)d]);
+            }
+            raw[d] = a * b;
+            sum += raw[d];
+            err = fmax(err, (size_a * fabs(b) + size_b * fabs(a)) * (width + embed + 4) * EPS);
+        }
+        double middle = g.mean ? (double)mean[i] : sum / each;
+        for (int d = 0; d < each; d++)
+            square += (raw[d] - middle) * (raw[d] - middle);
+        double factor = g.inverse ? (double)inverse[i] : 1 / sqrt(square / each + (double)g.eps);
+        row_floats(g.type, got + (size_t)i * g.dst_bytes, each + gap, y);
+        row_floats(g.type, def + (size_t)i * g.dst_bytes, each + gap, z);
+        memset(want, 0, sizeof(want));
+        memset(bound, 0, sizeof(bound));
+        for (int d = 0; d < each; d++) {
+            int at = d < first ? d : d + gap;
+            want[at] = (raw[d] - middle) * factor;
+            /* of its own value, of mean and deviation */
+            bound[at] = err + fabs(raw[d]) * 4 * EPS + fabs(middle) * each * EPS;
+            bound[at] *= 4 * factor * (1 + fabs(want[at]));
+            bound[at] += fabs(want[at]) * each * EPS + (g.type == TT_F32 ? 0 : fabs(want[at]) / 250) + 1e-6;
+        }
+        check_floats("y", y, z, want, bound, each + gap);
+    }
+}

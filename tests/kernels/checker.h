@@ -56,5 +56,6 @@ void check_soft_weights(void);
 void check_sum_from(void);
 void check_rotate(void);
 void check_rotate_rows(void);
+void check_gated_rows(void);
 
 #endif

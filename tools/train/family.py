@@ -328,7 +328,7 @@ class Model(torch.nn.Module):
                 v = torch.randn(shape, generator=g) * std
                 if name.endswith('gate_embed'):
                     v = torch.ones(shape) + 0.1 * torch.randn(shape, generator=g)
-                if name.endswith('knock.weight'):
+                if name.endswith(('knock.weight', 'kr_map.weight')):
                     v = torch.eye(shape[0])
             self.params[name.replace('.', '/')] = torch.nn.Parameter(v)
 

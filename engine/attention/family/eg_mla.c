@@ -7,7 +7,7 @@
  *     cache row = [c | r], beside it the token; with gate_norm all also mean and 1 / deviation of its product
  *
  * The gate stands between latent and head, so that nothing can be absorbed: a head's keys and values are made
- * when rows are read, [k_h | v_h], by two products for some rows at a time. */
+ * when rows are read, [k_h | v_h], by a kernel for some rows at a time (gated_rows). */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"
@@ -60,61 +60,63 @@ static void bind(struct family_bind *b)
 }
 
 /* Rows that are made at a time. */
-#define TILE 32
+#define TILE 64
 
-/* Floats of a thread: latents, products and gates of a tile, a rotary key, ones. */
-static int tile_floats(const struct latent *s)
+static void make_tile(const struct family_call *c, int head, const struct paged_rows *from, int thread,
+                      unsigned char *dst)
 {
-    int each = s->nope + s->v;
-    return TILE * (s->width + 2 * each) + s->rope + each;
+    const struct family_packed *l = c->l;
+    struct latent s = shape(&l->l);
+    const unsigned char *x[TILE];
+    const float *e[TILE];
+    float mean[TILE], inverse[TILE];
+    size_t stride = kern_gated_stride(s.nope + s.v);
+    bool all = l->l.n[SPAN] == SPAN_ALL;
+    for (int i = 0; i < from->n; i++) {
+        uint32_t at = (uint32_t)(from->t0 + i);
+        struct side side;
+        memcpy(&side, from->pages[at / from->page_rows] + c->a->plane_offsets[1] +
+                          (size_t)(at % from->page_rows) * (size_t)l->plan.side_bytes,
+               (size_t)l->plan.side_bytes);
+        x[i] = paged_row(from, i);
+        e[i] = l->part[EMBED].v + (size_t)side.token * (size_t)l->l.n[EMBED_DIM];
+        if (all) {
+            mean[i] = side.mean;
+            inverse[i] = side.inverse;
+        }
+    }
+    struct gated_rows g = {.n = from->n,
+                           .width = s.width,
+                           .embed = l->l.n[EMBED_DIM],
+                           .each = s.nope + s.v,
+                           .type = l->plan.shape.format.type,
+                           .x = x,
+                           .e = e,
+                           .up = l->part[LATENT_UV].v + (size_t)head * (size_t)s.width * stride,
+                           .gate = l->part[GATE_UP].v + (size_t)head * (size_t)l->l.n[EMBED_DIM] * stride,
+                           .eps = l->l.eps,
+                           .mean = all ? mean : NULL,
+                           .inverse = all ? inverse : NULL,
+                           .dst = dst,
+                           .dst_bytes = l->plan.make.format.row_bytes,
+                           .first = s.nope,
+                           .rest_at = s.nope + s.rope,
+                           .scratch = c->make_floats + (size_t)thread * (size_t)l->plan.make_floats};
+    c->st->kern->gated_rows(&g);
 }
 
 static void make_rows(void *arg, int head, const struct paged_rows *from, int thread, unsigned char *dst)
 {
     const struct family_call *c = arg;
-    const struct family_packed *l = c->l;
-    const struct kernels *k = c->st->kern;
-    const struct row_format *in = &l->plan.shape.format, *out = &l->plan.make.format;
-    struct latent s = shape(&l->l);
-    const struct matrix *up = &l->part[LATENT_UV].m[head], *gate = &l->part[GATE_UP].m[head];
-    int each = s.nope + s.v, de = l->l.n[EMBED_DIM];
-    float *latent = c->make_floats + (size_t)thread * (size_t)l->plan.make_floats;
-    float *kv = latent + TILE * s.width, *g = kv + TILE * each, *rope = g + TILE * each,
-          *ones = rope + s.rope;
-    const void *x[TILE], *e[TILE];
-    float *y[TILE], *z[TILE];
-    struct side side[TILE];
-    for (int d = 0; d < each; d++)
-        ones[d] = 1.0f;
-    for (int t = 0; t < from->n; t += TILE) {
-        int n = from->n - t < TILE ? from->n - t : TILE, count;
-        for (int i = 0; i < n; i++) {
-            uint32_t at = (uint32_t)(from->t0 + t + i);
-            memcpy(&side[i], from->pages[at / from->page_rows] + c->a->plane_offsets[1] +
-                                 (size_t)(at % from->page_rows) * (size_t)l->plan.side_bytes,
-                   (size_t)l->plan.side_bytes);
-            family_row_read(in, paged_row(from, t + i), 0, s.width, latent + (size_t)i * (size_t)s.width);
-            x[i] = latent + (size_t)i * (size_t)s.width;
-            e[i] = l->part[EMBED].v + (size_t)side[i].token * (size_t)de;
-            y[i] = kv + (size_t)i * (size_t)each;
-            z[i] = g + (size_t)i * (size_t)each;
-        }
-        kern_mul(k, up->type)(up->packed, each, s.width, 0, matrix_groups(up), x, y, n);
-        kern_mul(k, gate->type)(gate->packed, each, de, 0, matrix_groups(gate), e, z, n);
-        for (int i = 0; i < n; i++, dst += out->row_bytes) {
-            family_times(y[i], z[i], each);
-            if (l->l.n[SPAN] == SPAN_HEAD) {
-                float mean = k->sum_from(y[i], each, -INFINITY, &count) / (float)each;
-                family_centre(y[i], mean, 1.0f, each);
-                k->rms_norm(y[i], ones, each, l->l.eps, y[i]);
-            } else {
-                family_centre(y[i], side[i].mean, side[i].inverse, each);
-            }
-            family_row_read(in, paged_row(from, t + i), s.width, s.rope, rope);
-            family_row_write(k, out, y[i], 0, s.nope, dst);
-            family_row_write(k, out, rope, s.nope, s.rope, dst);
-            family_row_write(k, out, y[i] + s.nope, s.nope + s.rope, s.v, dst);
-        }
+    const struct row_format *out = &c->l->plan.make.format;
+    struct latent s = shape(&c->l->l);
+    size_t size = family_row_size(out);
+    struct paged_rows some = *from;
+    paged_copy(from, (size_t)s.width * size, (size_t)s.rope * size, dst + (size_t)s.nope * size,
+               out->row_bytes);
+    for (int t = 0; t < from->n; t += TILE, some.t0 += TILE, dst += TILE * out->row_bytes) {
+        some.n = from->n - t < TILE ? from->n - t : TILE;
+        make_tile(c, head, &some, thread, dst);
     }
 }
 
@@ -135,27 +137,32 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->make.rows = make_rows;
     p->make_macs = (double)wide * (s.width + l->n[EMBED_DIM]);
     p->make_elems = s.nope + s.rope + s.v;
-    p->make_floats = tile_floats(&s);
+    p->make_floats = (int)kern_gated_floats(s.width, l->n[EMBED_DIM], s.nope + s.v);
+    p->make_floats = (p->make_floats + 15) / 16 * 16;
     p->shape = (struct paged_shape){.n_heads = s.heads, .dk = s.nope + s.rope, .dv = s.v, .scale = s.scale};
     family_plan_vecs(p, 1, s.width, 1);
     family_plan_vecs(p, 1, l->n[EMBED_DIM], 1);
     return family_plan_groups(p, s.heads, 0, s.nope + s.rope, 0);
 }
 
-/* A head's rows of a matrix, for products with float32: quantised ones are stored in 16 bits. */
-static void pack_head(struct family_pack *p, int slot, int tensor, int head, int each)
+/* A matrix as gated_rows takes it: of each head, outputs of an input side by side. */
+static void pack_turned(struct family_pack *p, int slot, int tensor, int heads, int each)
 {
     const struct tensor *t = &p->from->t[tensor];
-    size_t width = (size_t)t->ne[0];
-    float *w = p->r < 0 ? NULL : malloc((size_t)each * width * sizeof(float));
-    if (!w) {
+    size_t width = (size_t)t->ne[0], stride = kern_gated_stride(each), n = (size_t)heads * width * stride;
+    float *row = p->r < 0 ? NULL : malloc(width * sizeof(float));
+    float *v = p->r < 0 ? NULL : calloc(n, sizeof(float));
+    if (!row || !v)
         family_pack_nomem(p);
-        return;
+    for (int i = 0; row && v && i < heads * each; i++) {
+        float *to = v + (size_t)(i / each) * width * stride + (size_t)(i % each);
+        tensor_row_f32(t, i, row);
+        for (size_t k = 0; k < width; k++)
+            to[k * stride] = row[k];
     }
-    for (int d = 0; d < each; d++)
-        tensor_row_f32(t, (int64_t)head * each + d, w + (size_t)d * width);
-    family_pack_floats(p, slot, head, t->name, w, each, (int)width, t->type);
-    free(w);
+    free(row);
+    p->to->part[slot].v = v;
+    p->to->n_bytes += v ? n * sizeof(float) : 0;
 }
 
 static void pack(struct family_pack *p)
@@ -168,12 +175,8 @@ static void pack(struct family_pack *p)
     if (s.norm)
         family_pack_vector(p, LATENT_NORM);
     family_pack_vector(p, EMBED);
-    family_pack_room(p, LATENT_UV, s.heads);
-    family_pack_room(p, GATE_UP, s.heads);
-    for (int h = 0; h < s.heads && p->r == 0; h++) {
-        pack_head(p, LATENT_UV, LATENT_KV_B, h, s.nope + s.v);
-        pack_head(p, GATE_UP, GATE_UP, h, s.nope + s.v);
-    }
+    pack_turned(p, LATENT_UV, LATENT_KV_B, s.heads, s.nope + s.v);
+    pack_turned(p, GATE_UP, GATE_UP, s.heads, s.nope + s.v);
     if (p->from->n[SPAN] == SPAN_HEAD)
         return;
     family_pack_room(p, ALL_KV, 1);

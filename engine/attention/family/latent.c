@@ -117,6 +117,7 @@ int latent_plan(const struct family_layer *l, const struct latent *s, struct fam
     p->rope_dims[0] = s->rope;
     p->shape = (struct paged_shape){.n_heads = lanes, .dk = wide + s->rope_keys * s->rope, .dv = wide,
                                     .scale = s->scale};
+    p->pair_macs = lanes * (double)(2 * s->width + s->rope);
     family_plan_vecs(p, lanes, s->nope, lanes);
     family_plan_vecs(p, s->heads, s->branches * s->width, s->heads);
     if (s->blocks > 1)

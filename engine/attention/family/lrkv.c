@@ -9,9 +9,9 @@
  * lrkv_rope full: k_h is rotated as a whole. That does not commute with U_h, so a_h is kept as it is and a
  * head's keys are made when they are read: rows [rope(k) + rope(U_h a_h) | v | b_h].
  * latent: a_h is rotated as a vector of r values and k by itself, and the score is rope(q) rope(k) +
- * (U_h^T rope(q)) rope(a_h). While all heads' residuals are no wider than a head, rows are read whole: a query
- * is zero where other heads' a are, and a head takes its own b from what it finds. Else rows are put together as
- * [k | a_h | v | b_h]. */
+ * (U_h^T rope(q)) rope(a_h). While all heads' residuals are no wider than a head, rows are read whole: a
+ * query is zero where other heads' a are, and a head takes its own b from what it finds. Else rows are put
+ * together as [k | a_h | v | b_h]. */
 #include "config.h"
 
 #include "engine/attention/family.h"
@@ -126,6 +126,7 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->rope_dims[0] = full ? 0 : dh;
     p->rope_dims[1] = full ? 0 : n[RANK];
     p->make.rows = full ? make_full : whole ? NULL : make_latent;
+    p->pair_macs = n[HEADS] * (double)(2 * dh + (full ? 1 : 2) * n[RANK]);
     p->make_macs = full ? (double)n[HEADS] * dh * r : 0;
     p->make_elems = dk + dh + r;
     p->make_floats = full ? TILE * (r + dh) + 2 * dh : 0;
