@@ -99,8 +99,7 @@ INLINE void gate_store(const struct gated_rows *g, const float *y, int lo, int h
         if (g->type == TT_F32)
             _mm512_mask_storeu_ps(to + 4 * (size_t)(d - lo), gate_mask(hi - d), v);
         else
-            _mm256_mask_storeu_epi16(to + 2 * (size_t)(d - lo), gate_mask(hi - d),
-                                     (__m256i)_mm512_cvtneps_pbh(v));
+            bf16_store((uint16_t *)(void *)(to + 2 * (size_t)(d - lo)), v, hi - d);
     }
 }
 
