@@ -97,7 +97,7 @@ struct family_plan {
     struct paged_group *groups; /* [shape.n_groups], malloc'd; or NULL */
     struct paged_make make;   /* rows: NULL: none */
     int make_elems;           /* of a made row */
-    double pair_macs;         /* multiply-adds of a token with a row but for those by zeros; 0: as shape says */
+    double pair_macs;         /* multiply-adds of a query token and a row, zeros apart; 0: as shape says */
     double make_macs;         /* multiply-adds that making a token's row takes, all groups */
     int row_elems, row_tail;  /* of the cache row; its last values, which 8 bits would blur */
     int row_planes;           /* so many such rows a token, each a stream of its own; 0: one */

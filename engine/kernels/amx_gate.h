@@ -18,8 +18,8 @@ struct gate {
 /* Inputs [0, n) of a column of weights as right operands. */
 static void gate_weights(const float *w, int n, size_t stride, unsigned char *to)
 {
-    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7,
-                                           22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
     for (int k = 0; k < (n + 31) / 32 * 32; k += 2, to += 64) {
         __m512 a = k < n ? _mm512_loadu_ps(w + (size_t)k * stride) : _mm512_setzero_ps();
         __m512 b = k + 1 < n ? _mm512_loadu_ps(w + (size_t)(k + 1) * stride) : _mm512_setzero_ps();
@@ -99,8 +99,7 @@ INLINE void gate_store(const struct gated_rows *g, const float *y, int lo, int h
         if (g->type == TT_F32)
             _mm512_mask_storeu_ps(to + 4 * (size_t)(d - lo), gate_mask(hi - d), v);
         else
-            _mm256_mask_storeu_epi16(to + 2 * (size_t)(d - lo), gate_mask(hi - d),
-                                     (__m256i)_mm512_cvtneps_pbh(v));
+            bf16_store((uint16_t *)(void *)(to + 2 * (size_t)(d - lo)), v, hi - d);
     }
 }
 

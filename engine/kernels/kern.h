@@ -91,8 +91,8 @@ struct row_format {
 #define KERN_MAX_ROTATION 512
 
 /* The first dim values of n rows, rotated as by `rotate`: row i by the sum of the angles of near + i * dim
- * and those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to the
- * type of the rows. */
+ * and those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to
+ * the type of the rows. */
 struct row_rotation {
     const unsigned char *rows;
     size_t row_bytes;
