@@ -56,7 +56,7 @@ bool budget_burst(const struct budget *b, int n_decode, int n_short, int n_left)
 
 double budget_group(const struct budget *b, int n_decode, double ns)
 {
-    if (line_slope(&b->group) <= 0) /* groups of one size say nothing of the price of a step */
+    if (!(b->group.w > 0) || line_slope(&b->group) <= 0) /* one size does not tell a step's price */
         return INFINITY;
     double beside = n_decode > 0 ? line_at(&b->decode, n_decode) : 0;
     return sqrt((line_at(&b->group, 0) + beside) * ns);
