@@ -11,6 +11,7 @@
 #include "engine/kernels/attn_bf16_template.h"
 
 enum work { NOTHING, WEIGH, TURN };
+enum start { GO_ON, ZERO, LOAD }; /* of a step's sums */
 
 /* A run of products: some left operands, which stream by, times some right ones. */
 struct run {
@@ -18,7 +19,8 @@ struct run {
     const unsigned char *l[UNIT], *r[UNIT];
     size_t l_stride[UNIT], l_step, r_step; /* r: rows of 64 bytes side by side */
     int steps, worked;       /* the first so many have work beside them */
-    int next;                /* strip in the making */
+    const struct part *next; /* in the making */
+    const float *so_far;
     struct weighing w;
     __m512i pair[QUADS];
 };
@@ -44,14 +46,16 @@ INLINE void beside(const enum work work, const int i, const int n, struct run *r
 /* In the first step the tile has a sum of the run before. */
 #define PRODUCT(sum, left, right)                                                                  \
     do {                                                                                           \
-        if (first) {                                                                               \
-            _tile_stored(sum, r->c->waiting.to[sum], r->c->waiting.stride[sum]);                   \
+        if (start != GO_ON)                                                                        \
+            _tile_stored(sum, r->c->waiting->to[sum], r->c->waiting->stride[sum]);                         \
+        if (start == ZERO)                                                                         \
             _tile_zero(sum);                                                                       \
-        }                                                                                          \
+        if (start == LOAD)                                                                         \
+            _tile_loadd(sum, r->so_far + (sum / 2 * STRIP + sum % 2) * KERN_LANES, 4 * STRIP);              \
         _tile_dpbf16ps(sum, left, right);                                                          \
     } while (0)
 
-INLINE void step_2_by_1(const bool first, const enum work work, struct run *r, int k)
+INLINE void step_2_by_1(const enum start start, const enum work work, struct run *r, int k)
 {
     LEFT(4, 0);
     RIGHT(6, 0);
@@ -64,7 +68,7 @@ INLINE void step_2_by_1(const bool first, const enum work work, struct run *r, i
     fetch_some(r->c);
 }
 
-INLINE void step_1_by_2(const bool first, const enum work work, struct run *r, int k)
+INLINE void step_1_by_2(const enum start start, const enum work work, struct run *r, int k)
 {
     LEFT(4, 0);
     RIGHT(6, 0);
@@ -77,7 +81,7 @@ INLINE void step_1_by_2(const bool first, const enum work work, struct run *r, i
     fetch_some(r->c);
 }
 
-INLINE void step_2_by_2(const bool first, const enum work work, struct run *r, int k)
+INLINE void step_2_by_2(const enum start start, const enum work work, struct run *r, int k)
 {
     LEFT(4, 0);
     RIGHT(6, 0);
@@ -96,7 +100,7 @@ INLINE void step_2_by_2(const bool first, const enum work work, struct run *r, i
 }
 
 /* Six sums leave one tile for each side: the path goes forth and back over the right operands. */
-INLINE void step_2_by_3(const bool first, const enum work work, struct run *r, int k)
+INLINE void step_2_by_3(const enum start start, const enum work work, struct run *r, int k)
 {
     LEFT(6, 0);
     RIGHT(7, 0);
@@ -121,7 +125,7 @@ INLINE void step_2_by_3(const bool first, const enum work work, struct run *r, i
     beside(work, 5, 6, r, k);
 }
 
-INLINE void step_3_by_2(const bool first, const enum work work, struct run *r, int k)
+INLINE void step_3_by_2(const enum start start, const enum work work, struct run *r, int k)
 {
     LEFT(6, 0);
     RIGHT(7, 0);
@@ -147,20 +151,20 @@ INLINE void step_3_by_2(const bool first, const enum work work, struct run *r, i
 }
 
 /* The steps of a run, m left operands by n right ones. */
-INLINE void run_steps(const int m, const int n, const bool first, const enum work work, struct run *r, int k,
+INLINE void run_steps(const int m, const int n, const enum start start, const enum work work, struct run *r, int k,
                       int end)
 {
     for (; k < end; k++) {
         if (m == 2 && n == 1)
-            step_2_by_1(first, work, r, k);
+            step_2_by_1(start, work, r, k);
         else if (m == 1)
-            step_1_by_2(first, work, r, k);
+            step_1_by_2(start, work, r, k);
         else if (m == 2 && n == 2)
-            step_2_by_2(first, work, r, k);
+            step_2_by_2(start, work, r, k);
         else if (m == 2)
-            step_2_by_3(first, work, r, k);
+            step_2_by_3(start, work, r, k);
         else
-            step_3_by_2(first, work, r, k);
+            step_3_by_2(start, work, r, k);
     }
 }
 
@@ -180,28 +184,22 @@ static void sums_end(const struct sums *s)
     }
 }
 
-/* No sums wait. */
-static void sums_none(struct call *c)
-{
-    c->waiting.n = 0;
-    for (int i = 0; i < 2 * UNIT; i++) {
-        c->waiting.to[i] = c->nowhere;
-        c->waiting.stride[i] = 64;
-    }
-}
-
 static void products_wait(struct call *c)
 {
     tiles_fence();
-    sums_end(&c->waiting);
+    sums_end(c->waiting);
     tiles_fence();
-    sums_none(c);
+    c->waiting = &c->none;
 }
 
 static void products_begin(struct call *c)
 {
     tiles_configure();
-    sums_none(c);
+    for (int i = 0; i < 2 * UNIT; i++) {
+        c->none.to[i] = c->nowhere;
+        c->none.stride[i] = 64;
+    }
+    c->waiting = &c->none;
 }
 
 static void products_end(void)
@@ -211,17 +209,35 @@ static void products_end(void)
 
 INLINE void run_products(const int m, const int n, const enum work work, struct run *r)
 {
+    const enum work first = work == TURN ? NOTHING : work;
     tiles_fence();
-    run_steps(m, n, true, work == TURN ? NOTHING : work, r, 0, 1);
-    run_steps(m, n, false, work, r, 1, r->worked);
-    run_steps(m, n, false, NOTHING, r, r->worked > 1 ? r->worked : 1, r->steps);
+    if (!r->so_far)
+        run_steps(m, n, ZERO, first, r, 0, 1);
+    else if (r->so_far == r->c->waiting->to[0]) /* the tiles have them */
+        run_steps(m, n, GO_ON, first, r, 0, 1);
+    else
+        run_steps(m, n, LOAD, first, r, 0, 1);
+    run_steps(m, n, GO_ON, work, r, 1, r->worked);
+    run_steps(m, n, GO_ON, NOTHING, r, r->worked > 1 ? r->worked : 1, r->steps);
     tiles_fence();
 }
 
-static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q,
-                           const struct sums *to)
+/* Tiles that have sums of the run before, and that this one does not use, are stored. */
+static void run_begin(struct call *c)
 {
-    struct run r = {.c = c, .l_step = 64, .r_step = TILE_BYTES, .steps = c->k_steps};
+    if (c->waiting->n > 0 && c->waiting->n != c->to->n)
+        products_wait(c);
+}
+
+static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q)
+{
+    struct run r;
+    r.c = c;
+    r.l_step = 64;
+    r.r_step = TILE_BYTES;
+    r.so_far = NULL;
+    r.steps = c->k_steps;
+    r.worked = 0;
     for (int i = 0; i < 2; i++) {
         r.l[i] = keys[i].at;
         r.l_stride[i] = keys[i].stride;
@@ -233,8 +249,7 @@ static void score_products(struct call *c, int n, const struct operand *keys, co
         r.w = c->weighing;
         r.worked = r.w.quads < r.steps ? r.w.quads : r.steps;
     }
-    if (c->waiting.n > 0 && c->waiting.n != to->n)
-        products_wait(c);
+    run_begin(c);
     if (n == 1)
         run_products(2, 1, NOTHING, &r);
     else if (n == 2 && weigh)
@@ -245,7 +260,7 @@ static void score_products(struct call *c, int n, const struct operand *keys, co
         run_products(2, 3, WEIGH, &r);
     else
         run_products(2, 3, NOTHING, &r);
-    c->waiting = *to;
+    c->waiting = c->to;
     if (weigh) {
         c->weighing = r.w;
         if (r.w.quads == 0)
@@ -253,19 +268,28 @@ static void score_products(struct call *c, int n, const struct operand *keys, co
     }
 }
 
-static void value_products(struct call *c, int n, const unsigned char *weights, int steps, int next,
-                           const struct sums *to)
+static void value_products(struct call *c, int n, const unsigned char *weights, int steps,
+                           const struct part *next, const float *so_far)
 {
-    struct run r = {.c = c, .l_step = TILE_BYTES, .r_step = 2 * TILE_BYTES, .steps = steps, .next = next};
+    struct run r;
+    r.c = c;
+    r.l_step = TILE_BYTES;
+    r.r_step = 2 * TILE_BYTES;
+    r.so_far = so_far;
+    r.steps = steps;
+    r.worked = 0;
     for (int i = 0; i < n; i++) {
         r.l[i] = weights + (size_t)i * GROUP_WEIGHTS;
         r.l_stride[i] = 64;
     }
     r.r[0] = c->strip;
     r.r[1] = c->strip + TILE_BYTES;
-    r.worked = next ? steps : 0;
-    if (c->waiting.n > 0 && c->waiting.n != to->n)
-        products_wait(c);
+    r.next = next;
+    if (next) {
+        r.worked = next->n + 1 < steps ? next->n + 1 : steps;
+        c->turned = r.worked - 1;
+    }
+    run_begin(c);
     if (n == 1 && next)
         run_products(1, 2, TURN, &r);
     else if (n == 1)
@@ -278,8 +302,7 @@ static void value_products(struct call *c, int n, const unsigned char *weights, 
         run_products(3, 2, TURN, &r);
     else
         run_products(3, 2, NOTHING, &r);
-    c->waiting = *to;
-    c->turned = next ? steps - 1 : 0;
+    c->waiting = c->to;
 }
 
 void kern__init_amx_attention(struct kernels *t)

@@ -4,13 +4,13 @@
  *
  * Groups of lanes are taken in units of two (or one, or three). First the scores of all units: rows as they
  * lie are the left operand, packed queries the right one. Then, per group, the weights exp(s - m) as left
- * operands. Then the results, 32 elements of the values at a time (a strip): these of all rows are turned
- * into right operands, pairs of rows side by side, which stay in the first-level cache while the weights of
- * all groups stream by. Queries of a unit stay there too, while rows stream by.
+ * operands. Then the results, 32 elements of the values (a strip) of 256 rows at a time: these are turned into
+ * right operands, pairs of rows side by side, which stay in the first-level cache while the weights of all
+ * groups stream by. Queries of a unit stay there too, while rows stream by.
  *
  * Vector work goes between the products, where the file that has them can: with the scores of a unit the
- * weights of the one before, with the results of the last unit the next strip, block by block into the
- * place of the one just used. Rows of the next call (n_ahead) are fetched at an even pace, a few lines
+ * weights of the one before, with the results of the last unit what is turned next, block by block into
+ * the place of the one just used. Rows of the next call (n_ahead) are fetched at an even pace, a few lines
  * a step: bursts of them fill the buffers that operands from the second-level cache need.
  *
  * Scores are in units of log 2. A step of the value product takes 32 rows; pair r of it is rows r and
@@ -28,11 +28,11 @@
 #define BLOCK 32                      /* rows of a block, and of a step of the value product */
 #define MAX_STEPS (ATTN_PIECE / BLOCK)
 #define STRIP 32                      /* elements of the values that are right operands at a time: two columns */
+#define PART 8                        /* blocks of a strip at a time: more push each other out of the cache */
 #define UNIT 3                        /* most groups of a unit */
 #define QUADS 4                       /* four pairs of rows each, of a step */
 #define GROUP_SCORES ((size_t)ATTN_PIECE * KERN_LANES)
 #define GROUP_WEIGHTS ((size_t)MAX_STEPS * TILE_BYTES)
-#define QUERY_BYTES (42 << 10)        /* of three groups that stay in the first-level cache */
 #define MAX_LINES 32                  /* fetched at a time */
 
 struct group {
@@ -63,6 +63,7 @@ struct weighing {
 struct fetching {
     const unsigned char *at, *end; /* what is left of the page in hand */
     int row, stop;           /* the next row that is not in it; where rows end */
+    bool over;
     int lines;               /* at a time */
     int64_t pace, paces;     /* times so far, and in all */
     int64_t due, fetched;    /* lines: that do not wait for the pace, so far */
@@ -73,6 +74,11 @@ struct sums {
     int n;
     float *to[2 * UNIT];
     size_t stride[2 * UNIT];
+};
+
+/* Part of a strip: blocks [first, first + n). */
+struct part {
+    int strip, first, n;
 };
 
 struct call {
@@ -87,14 +93,15 @@ struct call {
     const unsigned char *row_values[ATTN_PIECE]; /* of bfloat16, whole strips */
     size_t key_stride, value_stride; /* bytes of copied rows */
     unsigned char *key_copies, *value_copies, *zeros;
-    unsigned char *strip;    /* right operands: [n_blocks][2] */
-    int turned;              /* blocks of the next strip that are in its place */
+    unsigned char *strip;    /* right operands: [PART][2] */
+    int turned;              /* blocks of the next part that are in their place */
     unsigned char *weights;  /* left operands: [n_groups][MAX_STEPS] */
     float *scores;           /* of two units: [UNIT][ATTN_PIECE][16] */
-    float *out;              /* results of two runs that have no place yet: [UNIT][16][STRIP] */
+    float *out;              /* results that have no place yet: [n_groups][16][STRIP] */
     struct weighing weighing;
     struct fetching fetching;
-    struct sums waiting;     /* of the file that makes the products */
+    struct sums sums[2], *to; /* of the run in hand and the one before; the former's */
+    struct sums *waiting, none; /* of the file that makes the products */
     float *nowhere;          /* the same: room for a tile */
 };
 
@@ -104,16 +111,23 @@ static void products_begin(struct call *c);
 /* Sums are in their places only when the next products are made, or after this. */
 static void products_wait(struct call *c);
 static void products_end(void);
-/* Scores of the 32 rows of keys[0] and keys[1] for n groups: to[i] gets those of the first 16 rows, to[n + i]
+/* Scores of the 32 rows of keys[0] and keys[1] for n groups: c->to->to[i] gets those of the first 16 rows, to[n + i]
  * of the others, 16 lanes each. Between products weights may be made (c->weighing), and fetch_some be called twice
  * a step. */
-static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q,
-                           const struct sums *to);
-/* A strip of the results of n groups: weights of a group GROUP_WEIGHTS behind the one before, a step
- * TILE_BYTES on. to[2 i + j] gets the sums of group i and column j. Between products fetch_some as above; and where
- * next is a strip, blocks of it may take the place of those used: c->turned. */
-static void value_products(struct call *c, int n, const unsigned char *weights, int steps, int next,
-                           const struct sums *to);
+static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q);
+/* Part of a strip of the results of n groups: weights of a group GROUP_WEIGHTS behind the one before, a step
+ * TILE_BYTES on. c->to->to[2 i + j] gets the sums of group i and column j, which start from those so_far, if any:
+ * [n][16][STRIP]. Between products fetch_some as above; and blocks of the next part, if any, may take the place of
+ * those used: c->turned. */
+static void value_products(struct call *c, int n, const unsigned char *weights, int steps,
+                           const struct part *next, const float *so_far);
+/* Two sets of sums take turns: copies of what was just written would wait for all stores before. */
+static struct sums *sums_next(struct call *c, int n)
+{
+    c->to = c->to == c->sums ? c->sums + 1 : c->sums;
+    c->to->n = n;
+    return c->to;
+}
 
 /* --- queries ----------------------------------------------------------------------------------- */
 
@@ -156,7 +170,8 @@ static void fetch_rows(const struct attn_piece *p, int lo, int hi)
 static __attribute__((noinline)) void fetch_page(const struct attn_piece *p, struct fetching *f)
 {
     if (f->row == f->stop) {
-        f->lines = 0;
+        *f = (struct fetching){.end = (const unsigned char *)UINTPTR_MAX, .row = f->row, .stop = f->stop,
+                               .over = true};
         return;
     }
     int u = p->first + f->row, n = p->page_tokens - u % p->page_tokens;
@@ -183,9 +198,11 @@ static void fetch_pace(struct call *c, int n)
     struct fetching *f = &c->fetching;
     int64_t ahead = (int64_t)c->p->n_ahead * (int64_t)c->p->format.row_bytes / 64;
     f->pace += n;
+    if (f->over)
+        return;
     int64_t left = f->due + ahead * f->pace / f->paces - f->fetched;
-    int64_t lines = left < 0 || (f->row == f->stop && f->at >= f->end) ? 0 : (left + n / 2) / n;
-    f->lines = (int)(lines < MAX_LINES ? lines : MAX_LINES);
+    int lines = left < 0 ? 0 : (int)(left + n / 2) / n;
+    f->lines = lines < MAX_LINES ? lines : MAX_LINES;
     f->fetched += (int64_t)f->lines * n;
 }
 
@@ -209,28 +226,32 @@ static void take_row(struct call *c, int t, const unsigned char *row, bool copy_
     }
 }
 
-/* The rows of a block. Sixteen of bfloat16 on one page are a left operand as they lie. */
-static void take_block(struct call *c, int b)
+/* Rows t0 .. t0 + 15. Of bfloat16 and on one page they are a left operand as they lie. */
+static void take_rows(struct call *c, int t0)
 {
     const struct attn_piece *p = c->p;
     const struct row_format *f = &p->format;
-    int u = p->first + b * BLOCK, page = u / p->page_tokens, at = u % p->page_tokens;
-    bool lies_well = false;
-    for (int t = b * BLOCK; t < (b + 1) * BLOCK; t++) {
-        struct operand *o = &c->keys[t / 16];
-        c->row_values[t] = c->zeros;
-        if (t >= c->n) {
-            if (t % 16 == 0)
-                *o = o[-1]; /* nobody looks at these scores */
-            continue;
-        }
-        const unsigned char *row = p->pages[page] + p->offset + (size_t)at * f->row_bytes;
-        if (t % 16 == 0) {
-            lies_well = f->type == TT_BF16 && p->dk % 32 == 0 && at + 16 <= p->page_tokens;
-            *o = lies_well ? (struct operand){row + 2 * (size_t)p->k_off, f->row_bytes, 64}
-                           : (struct operand){c->key_copies + (size_t)t * c->key_stride, c->key_stride, 64};
-        }
-        take_row(c, t, row, !lies_well);
+    int u = p->first + t0, page = u / p->page_tokens, at = u % p->page_tokens;
+    int n = c->n - t0 < KERN_LANES ? c->n - t0 : KERN_LANES;
+    struct operand *o = &c->keys[t0 / KERN_LANES];
+    for (int i = n < 0 ? 0 : n; i < KERN_LANES; i++)
+        c->row_values[t0 + i] = c->zeros;
+    if (n <= 0) {
+        *o = o[-1]; /* nobody looks at these scores */
+        return;
+    }
+    const unsigned char *row = p->pages[page] + p->offset + (size_t)at * f->row_bytes;
+    bool lie_well = f->type == TT_BF16 && p->dk % 32 == 0 && at + KERN_LANES <= p->page_tokens;
+    *o = lie_well ? (struct operand){row + 2 * (size_t)p->k_off, f->row_bytes, 64}
+                  : (struct operand){c->key_copies + (size_t)t0 * c->key_stride, c->key_stride, 64};
+    if (lie_well && p->dv % STRIP == 0) {
+        row += 2 * (size_t)p->v_off;
+        for (int i = 0; i < n; i++, row += f->row_bytes)
+            c->row_values[t0 + i] = row;
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        take_row(c, t0 + i, p->pages[page] + p->offset + (size_t)at * f->row_bytes, !lie_well);
         if (++at == p->page_tokens) {
             at = 0;
             page++;
@@ -238,26 +259,27 @@ static void take_block(struct call *c, int b)
     }
 }
 
-/* Pairs [lo, hi) of a block's values in a strip as rows of right operands. */
-INLINE void turn_pairs(struct call *c, int strip, int b, int lo, int hi)
+/* Pairs [lo, hi) of block k of a part as rows of right operands. */
+INLINE void turn_pairs(struct call *c, const struct part *part, int k, int lo, int hi)
 {
     const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
-    const unsigned char *const *rows = c->row_values + b * BLOCK;
-    unsigned char *to = c->strip + (size_t)b * 2 * TILE_BYTES;
+    const unsigned char *const *rows = c->row_values + (part->first + k) * BLOCK;
+    unsigned char *to = c->strip + (size_t)k * 2 * TILE_BYTES;
+    size_t at = 2 * STRIP * (size_t)part->strip;
     UNROLL
     for (int r = lo; r < hi; r++) {
-        __m512i u = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rows[r] + 2 * STRIP * strip));
-        __m512i v = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rows[16 + r] + 2 * STRIP * strip));
+        __m512i u = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rows[r] + at));
+        __m512i v = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rows[16 + r] + at));
         _mm512_store_si512(to + 64 * r, _mm512_unpacklo_epi16(u, v));
         _mm512_store_si512(to + TILE_BYTES + 64 * r, _mm512_unpackhi_epi16(u, v));
     }
 }
 
-/* What is missing of a strip. */
-static void turn_rest(struct call *c, int strip)
+/* What is missing of a part. */
+static void turn_rest(struct call *c, const struct part *part)
 {
-    for (; c->turned < c->n_blocks; c->turned++)
-        turn_pairs(c, strip, c->turned, 0, 16);
+    for (; c->turned < part->n; c->turned++)
+        turn_pairs(c, part, c->turned, 0, 16);
     c->turned = 0;
 }
 
@@ -407,17 +429,17 @@ static void score_block(struct call *c, int index, int b)
 {
     const struct unit *u = &c->units[index];
     struct operand q[UNIT];
-    struct sums to = {.n = 2 * u->n};
+    struct sums *to = sums_next(c, 2 * u->n);
     size_t query = kern_attn_query_bytes(c->p->dk);
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
         q[i] = (struct operand){(const unsigned char *)c->p->q + (size_t)g->index * query, 64, TILE_BYTES};
-        to.to[i] = unit_scores(c, index, i) + (size_t)b * BLOCK * KERN_LANES;
-        to.to[u->n + i] = to.to[i] + 16 * KERN_LANES;
-        to.stride[i] = to.stride[u->n + i] = 64;
+        to->to[i] = unit_scores(c, index, i) + (size_t)b * BLOCK * KERN_LANES;
+        to->to[u->n + i] = to->to[i] + 16 * KERN_LANES;
+        to->stride[i] = to->stride[u->n + i] = 64;
     }
     fetch_pace(c, 2 * c->k_steps);
-    score_products(c, u->n, &c->keys[2 * b], q, &to);
+    score_products(c, u->n, &c->keys[2 * b], q);
 }
 
 static void unit_maximum(struct call *c, int index, int b)
@@ -434,8 +456,8 @@ static void score_unit(struct call *c, int index)
     struct fetching *f = &c->fetching;
     int n = index == 0 ? c->n_blocks : u->steps;
     for (int b = 0; b < n; b++) {
-        if (index == 0)
-            take_block(c, b);
+        for (int h = 0; h < 2 && index == 0; h++)
+            take_rows(c, b * BLOCK + KERN_LANES * h);
         if (index == 0 && !c->p->fetched) {
             int near = (b + 3) * BLOCK < c->p->n_rows ? (b + 3) * BLOCK : c->p->n_rows;
             f->due = (int64_t)near * (int64_t)c->p->format.row_bytes / 64;
@@ -454,61 +476,86 @@ static void score_unit(struct call *c, int index)
     weigh_unit(c, index);
 }
 
-/* A strip of the results of a unit. */
-static void value_unit(struct call *c, const struct unit *u, int strip, int next, float *out)
+/* Results of a unit that have no place yet, [n][16][STRIP]. */
+static float *unit_out(const struct call *c, const struct unit *u)
 {
-    const struct attn_piece *p = c->p;
-    struct sums to = {.n = 2 * u->n};
-    for (int i = 0; i < u->n; i++) {
-        const struct group *g = &c->groups[u->first + i];
-        for (int h = 0; h < 2; h++) {
-            to.to[2 * i + h] = g->direct
-                ? p->o + (size_t)g->index * KERN_LANES * p->o_stride + STRIP * strip + KERN_LANES * h
-                : out + i * KERN_LANES * STRIP + KERN_LANES * h;
-            to.stride[2 * i + h] = 4 * (g->direct ? p->o_stride : STRIP);
-        }
-    }
-    fetch_pace(c, 2 * u->steps);
-    value_products(c, u->n, c->weights + (size_t)u->first * GROUP_WEIGHTS, u->steps, next, &to);
+    return c->out + (size_t)u->first * KERN_LANES * STRIP;
 }
 
-/* Those that did not go to their place. */
-static void place_results(const struct call *c, const struct unit *u, int strip, const float *out)
+static void value_unit(struct call *c, const struct unit *u, const struct part *part, const struct part *next)
+{
+    const struct attn_piece *p = c->p;
+    int steps = u->steps - part->first < PART ? u->steps - part->first : PART;
+    bool last = part->first + steps == u->steps;
+    struct sums *to = sums_next(c, 2 * u->n);
+    for (int i = 0; i < u->n; i++) {
+        const struct group *g = &c->groups[u->first + i];
+        bool direct = last && g->direct;
+        to->to[2 * i] = direct ? p->o + (size_t)g->index * KERN_LANES * p->o_stride + STRIP * part->strip
+                               : unit_out(c, u) + i * KERN_LANES * STRIP;
+        to->to[2 * i + 1] = to->to[2 * i] + KERN_LANES;
+        to->stride[2 * i] = to->stride[2 * i + 1] = 4 * (direct ? p->o_stride : STRIP);
+    }
+    fetch_pace(c, 2 * steps);
+    value_products(c, u->n,
+                   c->weights + (size_t)u->first * GROUP_WEIGHTS + (size_t)part->first * TILE_BYTES, steps, next,
+                   part->first > 0 ? unit_out(c, u) : NULL);
+}
+
+/* Results that did not go to their place. */
+static void place_results(const struct call *c, const struct unit *u, int strip)
 {
     const struct attn_piece *p = c->p;
     int left = p->dv - STRIP * strip, n = left < STRIP ? left : STRIP;
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
+        const float *from = unit_out(c, u) + i * KERN_LANES * STRIP;
         for (int lane = 0; lane < KERN_LANES && !g->direct; lane++)
             if (g->limit[lane] > 0)
                 memcpy(p->o + (size_t)(g->index * KERN_LANES + lane) * p->o_stride + STRIP * strip,
-                       out + (i * KERN_LANES + lane) * STRIP, (size_t)n * sizeof(float));
+                       from + lane * STRIP, (size_t)n * sizeof(float));
     }
+}
+
+/* The part behind this one. */
+static struct part part_next(const struct call *c, struct part p)
+{
+    p.first += PART;
+    if (p.first >= c->n_blocks) {
+        p.first = 0;
+        p.strip++;
+    }
+    p.n = c->n_blocks - p.first < PART ? c->n_blocks - p.first : PART;
+    return p;
 }
 
 static void values(struct call *c)
 {
-    const struct unit *before = NULL;
-    float *out = c->out, *out_before = c->out + UNIT * KERN_LANES * STRIP;
+    struct part part = {0, 0, c->n_blocks < PART ? c->n_blocks : PART};
+    const struct unit *before = NULL; /* of the run before, where that ended its sums */
     int strip_before = 0;
-    turn_rest(c, 0);
-    for (int strip = 0; strip < c->strips; strip++) {
-        for (int i = 0; i < c->n_units; i++) {
-            int last = i + 1 == c->n_units && strip + 1 < c->strips;
-            value_unit(c, &c->units[i], strip, last ? strip + 1 : 0, out);
-            if (last)
-                turn_rest(c, strip + 1);
+    turn_rest(c, &part);
+    while (part.strip < c->strips) {
+        struct part next = part_next(c, part);
+        int last = c->n_units - 1;
+        while (c->units[last].steps <= part.first)
+            last--;
+        for (int i = 0; i <= last; i++) {
+            const struct unit *u = &c->units[i];
+            if (u->steps <= part.first)
+                continue;
+            value_unit(c, u, &part, i == last && next.strip < c->strips ? &next : NULL);
             if (before)
-                place_results(c, before, strip_before, out_before);
-            before = &c->units[i];
-            strip_before = strip;
-            float *free = out_before;
-            out_before = out;
-            out = free;
+                place_results(c, before, strip_before);
+            before = u->steps <= part.first + PART ? u : NULL;
+            strip_before = part.strip;
         }
+        if (next.strip < c->strips)
+            turn_rest(c, &next);
+        part = next;
     }
     products_wait(c);
-    place_results(c, before, strip_before, out_before);
+    place_results(c, before, strip_before);
 }
 
 /* --- a call ------------------------------------------------------------------------------------ */
@@ -542,13 +589,12 @@ static void open_groups(struct call *c)
     c->n_blocks = (c->n + BLOCK - 1) / BLOCK;
 }
 
-/* Three groups where their queries stay in the first-level cache, or where one would be left. */
+/* Two groups each, as their products leave time for all weights of the two before, or the last three. */
 static void open_units(struct call *c)
 {
-    int stay = UNIT * c->k_steps * TILE_BYTES <= QUERY_BYTES;
     for (int i = 0; i < c->n_groups;) {
         struct unit *u = &c->units[c->n_units++];
-        int left = c->n_groups - i, most = left == UNIT || (stay && left > 4) ? UNIT : 2;
+        int left = c->n_groups - i, most = left == UNIT ? UNIT : 2;
         *u = (struct unit){.first = i, .n = left < most ? left : most};
         for (int k = 0; k < u->n; k++)
             u->seen = c->groups[i + k].seen > u->seen ? c->groups[i + k].seen : u->seen;
@@ -584,9 +630,9 @@ static void open_scratch(struct call *c)
     c->key_stride = (size_t)c->k_steps * 64;
     c->value_stride = (size_t)c->strips * 64;
     c->strip = at;
-    at += MAX_STEPS * 2 * TILE_BYTES;
+    at += PART * 2 * TILE_BYTES;
     c->out = (float *)(void *)at;
-    at += 2 * UNIT * KERN_LANES * STRIP * sizeof(float);
+    at += (size_t)c->n_groups * KERN_LANES * STRIP * sizeof(float);
     c->nowhere = (float *)(void *)at;
     at += TILE_BYTES;
     c->zeros = at;
