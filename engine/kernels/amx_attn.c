@@ -151,8 +151,8 @@ INLINE void step_3_by_2(const enum start start, const enum work work, struct run
 }
 
 /* The steps of a run, m left operands by n right ones. */
-INLINE void run_steps(const int m, const int n, const enum start start, const enum work work, struct run *r, int k,
-                      int end)
+INLINE void run_steps(const int m, const int n, const enum start start, const enum work work, struct run *r,
+                      int k, int end)
 {
     for (; k < end; k++) {
         if (m == 2 && n == 1)

@@ -2,16 +2,16 @@
  * products: a file that includes this one makes them with tiles or with vectors, and exports attn_pack
  * and attn_piece. All static.
  *
- * Groups of lanes are taken in units of two (or one, or three). First the scores of all units: rows as they
- * lie are the left operand, packed queries the right one. Then, per group, the weights exp(s - m) as left
- * operands. Then the results, 32 elements of the values (a strip) of 256 rows at a time: these are turned into
- * right operands, pairs of rows side by side, which stay in the first-level cache while the weights of all
- * groups stream by. Queries of a unit stay there too, while rows stream by.
+ * Groups of lanes are taken in units of two (or one, or three). First come the scores of all units: rows
+ * as they lie are the left operand, packed queries the right one. Then, of each group, the weights
+ * exp(s - m) as left operands. Then the results, 32 elements of the values (a strip) of 256 rows at a time:
+ * these are turned into right operands, pairs of rows side by side, which stay in the first-level cache
+ * while the weights of all groups stream by. Queries of a unit stay there too, while rows stream by.
  *
- * Vector work goes between the products, where the file that has them can: with the scores of a unit the
+ * Vector work goes between the products where the file that has them can: with the scores of a unit the
  * weights of the one before, with the results of the last unit what is turned next, block by block into
  * the place of the one just used. Rows of the next call (n_ahead) are fetched at an even pace, a few lines
- * a step: bursts of them fill the buffers that operands from the second-level cache need.
+ * a step: a burst fills the buffers that operands from the second-level cache need.
  *
  * Scores are in units of log 2. A step of the value product takes 32 rows; pair r of it is rows r and
  * 16 + r, which spares a shuffle. What a lane does not see has weight 0 and adds 0 exactly, so that its
@@ -27,8 +27,8 @@
 
 #define BLOCK 32                      /* rows of a block, and of a step of the value product */
 #define MAX_STEPS (ATTN_PIECE / BLOCK)
-#define STRIP 32                      /* elements of the values that are right operands at a time: two columns */
-#define PART 8                        /* blocks of a strip at a time: more push each other out of the cache */
+#define STRIP 32                      /* elements of the values at a time: two columns */
+#define PART 8                        /* blocks of a strip at a time: what is read pushes out more */
 #define UNIT 3                        /* most groups of a unit */
 #define QUADS 4                       /* four pairs of rows each, of a step */
 #define GROUP_SCORES ((size_t)ATTN_PIECE * KERN_LANES)
@@ -45,7 +45,7 @@ struct group {
 };
 
 struct unit {
-    int first, n, seen, steps;
+    int first, n, steps;     /* steps: blocks that any of its lanes sees */
 };
 
 /* The weights of a unit in the making. */
@@ -111,16 +111,17 @@ static void products_begin(struct call *c);
 /* Sums are in their places only when the next products are made, or after this. */
 static void products_wait(struct call *c);
 static void products_end(void);
-/* Scores of the 32 rows of keys[0] and keys[1] for n groups: c->to->to[i] gets those of the first 16 rows, to[n + i]
- * of the others, 16 lanes each. Between products weights may be made (c->weighing), and fetch_some be called twice
- * a step. */
+/* Scores of the 32 rows of keys[0] and keys[1] for n groups: to[i] of c->to gets those of the first 16 rows,
+ * to[n + i] of the others, 16 lanes each. Between products weights may be made (c->weighing); fetch_some is
+ * called twice a step. */
 static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q);
 /* Part of a strip of the results of n groups: weights of a group GROUP_WEIGHTS behind the one before, a step
- * TILE_BYTES on. c->to->to[2 i + j] gets the sums of group i and column j, which start from those so_far, if any:
- * [n][16][STRIP]. Between products fetch_some as above; and blocks of the next part, if any, may take the place of
- * those used: c->turned. */
+ * TILE_BYTES on. to[2 i + j] of c->to gets the sums of group i and column j, which start from those so_far,
+ * if any: [n][16][STRIP]. fetch_some as above; and blocks of the next part, if any, may take the place of
+ * those that have been used (c->turned). */
 static void value_products(struct call *c, int n, const unsigned char *weights, int steps,
                            const struct part *next, const float *so_far);
+
 /* Two sets of sums take turns: copies of what was just written would wait for all stores before. */
 static struct sums *sums_next(struct call *c, int n)
 {
@@ -491,14 +492,14 @@ static void value_unit(struct call *c, const struct unit *u, const struct part *
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
         bool direct = last && g->direct;
-        to->to[2 * i] = direct ? p->o + (size_t)g->index * KERN_LANES * p->o_stride + STRIP * part->strip
-                               : unit_out(c, u) + i * KERN_LANES * STRIP;
+        float *place = p->o + (size_t)g->index * KERN_LANES * p->o_stride + STRIP * part->strip;
+        to->to[2 * i] = direct ? place : unit_out(c, u) + i * KERN_LANES * STRIP;
         to->to[2 * i + 1] = to->to[2 * i] + KERN_LANES;
         to->stride[2 * i] = to->stride[2 * i + 1] = 4 * (direct ? p->o_stride : STRIP);
     }
     fetch_pace(c, 2 * steps);
-    value_products(c, u->n,
-                   c->weights + (size_t)u->first * GROUP_WEIGHTS + (size_t)part->first * TILE_BYTES, steps, next,
+    const unsigned char *weights = c->weights + (size_t)u->first * GROUP_WEIGHTS;
+    value_products(c, u->n, weights + (size_t)part->first * TILE_BYTES, steps, next,
                    part->first > 0 ? unit_out(c, u) : NULL);
 }
 
@@ -596,9 +597,10 @@ static void open_units(struct call *c)
         struct unit *u = &c->units[c->n_units++];
         int left = c->n_groups - i, most = left == UNIT ? UNIT : 2;
         *u = (struct unit){.first = i, .n = left < most ? left : most};
-        for (int k = 0; k < u->n; k++)
-            u->seen = c->groups[i + k].seen > u->seen ? c->groups[i + k].seen : u->seen;
-        u->steps = (u->seen + BLOCK - 1) / BLOCK;
+        for (int k = 0; k < u->n; k++) {
+            int steps = (c->groups[i + k].seen + BLOCK - 1) / BLOCK;
+            u->steps = steps > u->steps ? steps : u->steps;
+        }
         i += u->n;
     }
 }
