@@ -97,7 +97,7 @@ struct call {
     int turned;              /* blocks of the next part that are in their place */
     unsigned char *weights;  /* left operands: [n_groups][MAX_STEPS] */
     float *scores;           /* of two units: [UNIT][ATTN_PIECE][16] */
-    float *out;              /* results that have no place yet: [n_groups][16][STRIP] */
+    float *out;              /* results that have no place yet: [2][n_groups][16][STRIP] */
     struct weighing weighing;
     struct fetching fetching;
     struct sums sums[2], *to; /* of the run in hand and the one before; the former's */
@@ -477,10 +477,11 @@ static void score_unit(struct call *c, int index)
     weigh_unit(c, index);
 }
 
-/* Results of a unit that have no place yet, [n][16][STRIP]. */
-static float *unit_out(const struct call *c, const struct unit *u)
+/* Results of a unit that have no place yet, [n][16][STRIP]. Strips take turns: those of one are placed when
+ * the next one's are being made. */
+static float *unit_out(const struct call *c, const struct unit *u, int strip)
 {
-    return c->out + (size_t)u->first * KERN_LANES * STRIP;
+    return c->out + (size_t)(strip % 2 * c->n_groups + u->first) * KERN_LANES * STRIP;
 }
 
 static void value_unit(struct call *c, const struct unit *u, const struct part *part, const struct part *next)
@@ -493,14 +494,14 @@ static void value_unit(struct call *c, const struct unit *u, const struct part *
         const struct group *g = &c->groups[u->first + i];
         bool direct = last && g->direct;
         float *place = p->o + (size_t)g->index * KERN_LANES * p->o_stride + STRIP * part->strip;
-        to->to[2 * i] = direct ? place : unit_out(c, u) + i * KERN_LANES * STRIP;
+        to->to[2 * i] = direct ? place : unit_out(c, u, part->strip) + i * KERN_LANES * STRIP;
         to->to[2 * i + 1] = to->to[2 * i] + KERN_LANES;
         to->stride[2 * i] = to->stride[2 * i + 1] = 4 * (direct ? p->o_stride : STRIP);
     }
     fetch_pace(c, 2 * steps);
     const unsigned char *weights = c->weights + (size_t)u->first * GROUP_WEIGHTS;
     value_products(c, u->n, weights + (size_t)part->first * TILE_BYTES, steps, next,
-                   part->first > 0 ? unit_out(c, u) : NULL);
+                   part->first > 0 ? unit_out(c, u, part->strip) : NULL);
 }
 
 /* Results that did not go to their place. */
@@ -510,7 +511,7 @@ static void place_results(const struct call *c, const struct unit *u, int strip)
     int left = p->dv - STRIP * strip, n = left < STRIP ? left : STRIP;
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
-        const float *from = unit_out(c, u) + i * KERN_LANES * STRIP;
+        const float *from = unit_out(c, u, strip) + i * KERN_LANES * STRIP;
         for (int lane = 0; lane < KERN_LANES && !g->direct; lane++)
             if (g->limit[lane] > 0)
                 memcpy(p->o + (size_t)(g->index * KERN_LANES + lane) * p->o_stride + STRIP * strip,
@@ -634,7 +635,7 @@ static void open_scratch(struct call *c)
     c->strip = at;
     at += PART * 2 * TILE_BYTES;
     c->out = (float *)(void *)at;
-    at += (size_t)c->n_groups * KERN_LANES * STRIP * sizeof(float);
+    at += (size_t)2 * (size_t)c->n_groups * KERN_LANES * STRIP * sizeof(float);
     c->nowhere = (float *)(void *)at;
     at += TILE_BYTES;
     c->zeros = at;
