@@ -6,7 +6,7 @@
  * level below. */
 #include "config.h"
 
-#include "engine/kernels/amx_tiles.h"
+#include "engine/kernels/amx.h"
 
 #define ROWS 64      /* of a block: four tiles of sums */
 #define MAX_STEPS 8  /* of 32 elements */
@@ -41,7 +41,10 @@ static void block_products(const struct operand *keys, unsigned char (*q)[MAX_ST
                            int n_steps, float *to)
 {
     tiles_fence();
-    sums_clear(4);
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
     for (int part = PARTS - 1; part >= 0; part--)
         for (int k = 0; k < n_steps; k++) {
             _tile_loadd(6, q[part][k], 64);

@@ -2,16 +2,16 @@
  * products: a file that includes this one makes them with tiles or with vectors, and exports attn_pack
  * and attn_piece. All static.
  *
- * Groups of lanes are taken in units of two (or one, or three), which go through three stages: scores
- * (the rows as they lie are the left operand, packed queries the right one), weights exp(s - m) as left
- * operands, and their product with the values, which are kept as right operands (pairs of rows side by
- * side). Stages of following units overlap: while the scores of a unit are made and the results of the one
- * before the last, the weights of the unit in between can be made, bit by bit (beside), and with the scores
- * of the first unit rows become operands.
+ * Groups of lanes are taken in units of two (or one, or three). First come the scores of all units: rows
+ * as they lie are the left operand, packed queries the right one. Then, of each group, the weights
+ * exp(s - m) as left operands. Then the results, 32 elements of the values (a strip) of 256 rows at a time:
+ * these are turned into right operands, pairs of rows side by side, which stay in the first-level cache
+ * while the weights of all groups stream by. Queries of a unit stay there too, while rows stream by.
  *
- * Operands come from the second-level cache at most half as fast as products would take them, so one side
- * of each stays in the first one: a unit's queries, or its weights; the other streams by. Rows of the next
- * call (n_ahead) are fetched at an even pace.
+ * Vector work goes between the products where the file that has them can: with the scores of a unit the
+ * weights of the one before, with the results of the last unit what is turned next, block by block into
+ * the place of the one just used. Rows of the next call (n_ahead) are fetched at an even pace, a few lines
+ * a step: a burst fills the buffers that operands from the second-level cache need.
  *
  * Scores are in units of log 2. A step of the value product takes 32 rows; pair r of it is rows r and
  * 16 + r, which spares a shuffle. What a lane does not see has weight 0 and adds 0 exactly, so that its
@@ -21,22 +21,19 @@
 #define LATENT_ENGINE_KERNELS_ATTN_BF16_TEMPLATE_H
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "engine/kernels/avx512_rows.h"
 
 #define BLOCK 32                      /* rows of a block, and of a step of the value product */
 #define MAX_STEPS (ATTN_PIECE / BLOCK)
+#define STRIP 32                      /* elements of the values at a time: two columns */
+#define PART 8                        /* blocks of a strip at a time: what is read pushes out more */
 #define UNIT 3                        /* most groups of a unit */
+#define QUADS 4                       /* four pairs of rows each, of a step */
 #define GROUP_SCORES ((size_t)ATTN_PIECE * KERN_LANES)
 #define GROUP_WEIGHTS ((size_t)MAX_STEPS * TILE_BYTES)
-/* What stays in the first-level cache: queries of three groups, or steps of their weights. */
-#define QUERY_BYTES (42 << 10)
-#define WEIGHT_STEPS 8
-/* Steps of the score product between two slices of rows that become operands: their stores wait for the
- * second-level cache. */
-#define TURN_STEPS 3
-/* Units in whose time the next call's rows come: spread further they would be gone before their use. */
-#define AHEAD_UNITS 4
+#define MAX_LINES 32                  /* fetched at a time */
 
 struct group {
     int index;               /* of the call */
@@ -44,68 +41,94 @@ struct group {
     int direct;              /* results go straight to their place */
     int32_t limit[KERN_LANES];
     float m[KERN_LANES];     /* of log 2; 0 where nothing is seen */
+    __m512 top;              /* largest scores so far */
 };
 
 struct unit {
-    int first, n, seen, steps;
+    int first, n, steps;     /* steps: blocks that any of its lanes sees */
 };
 
 /* The weights of a unit in the making. */
 struct weighing {
-    int left;                /* groups, with the one in hand */
+    int groups, quads;       /* left, with the group in hand; of it */
+    int steps;               /* of a group */
+    int quad;                /* of the step in hand */
     struct group *g;
-    float *scores;           /* of the group */
+    const float *scores;     /* of the quad */
     unsigned char *to;
-    int steps, step, pair;   /* step < 0: largest scores are looked for, step + steps is a block */
-    __m512 top, l[2];        /* l: of rows r and 16 + r */
-    __m512i pairs[KERN_LANES]; /* of the step in hand, lanes across */
+    __m512 m, l[2];          /* l: of rows r and 16 + r */
 };
 
-/* Rows becoming operands: of block b its values, of the next one its keys. */
-struct turning {
-    int b, slice, n_slices;  /* slice < n_slices: there is something to do */
-    int steps;               /* of the score product since the last slice */
+/* Lines being fetched. */
+struct fetching {
+    const unsigned char *at, *end; /* what is left of the page in hand */
+    int row, stop;           /* the next row that is not in it; where rows end */
+    bool over;
+    int lines;               /* at a time */
+    int64_t pace, paces;     /* times so far, and in all */
+    int64_t due, fetched;    /* lines: that do not wait for the pace, so far */
+};
+
+/* Where n sums go, their rows stride bytes apart. */
+struct sums {
+    int n;
+    float *to[2 * UNIT];
+    size_t stride[2 * UNIT];
+};
+
+/* Part of a strip: blocks [first, first + n). */
+struct part {
+    int strip, first, n;
 };
 
 struct call {
     const struct attn_piece *p;
     int n;                   /* rows that any lane sees */
     int n_blocks;
-    int k_steps, v_columns;  /* steps of the score product; columns of 16 values, even */
+    int k_steps, strips;     /* steps of the score product; of 32 values */
     int n_groups, n_units;
     struct group groups[ATTN_MAX_GROUPS]; /* those that see something */
     struct unit units[ATTN_MAX_GROUPS];
     struct operand keys[ATTN_PIECE / KERN_LANES]; /* 16 rows each */
-    /* v_columns * 16 of bfloat16 each, of two blocks; NULL: zeros */
-    const unsigned char *row_values[2 * BLOCK];
+    const unsigned char *row_values[ATTN_PIECE]; /* of bfloat16, whole strips */
     size_t key_stride, value_stride; /* bytes of copied rows */
-    unsigned char *key_copies;   /* of all rows */
-    unsigned char *value_copies; /* of two blocks */
-    unsigned char *columns;  /* [n_blocks][v_columns] tiles */
-    size_t block_bytes;      /* of it: a tile more, or blocks would meet in the same sets of the caches */
-    unsigned char *weights;  /* of two units */
+    unsigned char *key_copies, *value_copies, *zeros;
+    unsigned char *strip;    /* right operands: [PART][2] */
+    int turned;              /* blocks of the next part that are in their place */
+    unsigned char *weights;  /* left operands: [n_groups][MAX_STEPS] */
     float *scores;           /* of two units: [UNIT][ATTN_PIECE][16] */
-    float *out;              /* [UNIT][16][16 v_columns] */
+    float *out;              /* results that have no place yet: [2][n_groups][16][STRIP] */
     struct weighing weighing;
-    struct turning turning;
-    int run, runs, ahead;    /* runs of products, done and in all; rows of the next call fetched */
+    struct fetching fetching;
+    struct sums sums[2], *to; /* of the run in hand and the one before; the former's */
+    struct sums *waiting, none; /* of the file that makes the products */
+    float *nowhere;          /* the same: room for a tile */
 };
 
 /* --- what the file has that includes this one ---------------------------------------------------- */
 
-static void products_begin(void);
+static void products_begin(struct call *c);
+/* Sums are in their places only when the next products are made, or after this. */
+static void products_wait(struct call *c);
 static void products_end(void);
-/* Scores of the 32 rows of keys[0] and keys[1] for n groups: to[i] has those of the first 16 rows,
- * to[n + i] of the others, 16 lanes each. Between products weigh may be called while c->weighing.left,
- * or else turn_slice while c->turning.slice < c->turning.n_slices. */
-static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q,
-                           float *const *to);
-/* Two columns of results of n groups: weights of a group GROUP_WEIGHTS behind the one before, a step
- * TILE_BYTES on; values of the second column TILE_BYTES behind the first, a step block_bytes on.
- * to[2 i + j] gets the sums of group i and column j, rows stride[2 i + j] bytes apart; resume: it has them
- * so far. */
-static void value_products(struct call *c, int n, const unsigned char *weights, const unsigned char *values,
-                           int steps, bool resume, float *const *to, const size_t *stride);
+/* Scores of the 32 rows of keys[0] and keys[1] for n groups: to[i] of c->to gets those of the first 16 rows,
+ * to[n + i] of the others, 16 lanes each. Between products weights may be made (c->weighing); fetch_some is
+ * called twice a step. */
+static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q);
+/* Part of a strip of the results of n groups: weights of a group GROUP_WEIGHTS behind the one before, a step
+ * TILE_BYTES on. to[2 i + j] of c->to gets the sums of group i and column j, which start from those so_far,
+ * if any: [n][16][STRIP]. fetch_some as above; and blocks of the next part, if any, may take the place of
+ * those that have been used (c->turned). */
+static void value_products(struct call *c, int n, const unsigned char *weights, int steps,
+                           const struct part *next, const float *so_far);
+
+/* Two sets of sums take turns: copies of what was just written would wait for all stores before. */
+static struct sums *sums_next(struct call *c, int n)
+{
+    c->to = c->to == c->sums ? c->sums + 1 : c->sums;
+    c->to->n = n;
+    return c->to;
+}
 
 /* --- queries ----------------------------------------------------------------------------------- */
 
@@ -145,296 +168,396 @@ static void fetch_rows(const struct attn_piece *p, int lo, int hi)
     }
 }
 
-/* Where 16 rows from t0 are left operands as they lie. */
-static int keys_lie_well(const struct call *c, int t0)
+static __attribute__((noinline)) void fetch_page(const struct attn_piece *p, struct fetching *f)
 {
-    const struct attn_piece *p = c->p;
-    return p->format.type == TT_BF16 && p->dk % 32 == 0 &&
-           (p->first + t0) % p->page_tokens + 16 <= p->page_tokens;
+    if (f->row == f->stop) {
+        *f = (struct fetching){.end = (const unsigned char *)UINTPTR_MAX, .row = f->row, .stop = f->stop,
+                               .over = true};
+        return;
+    }
+    int u = p->first + f->row, n = p->page_tokens - u % p->page_tokens;
+    n = n < f->stop - f->row ? n : f->stop - f->row;
+    f->at = attn_row(p, f->row);
+    f->end = f->at + (size_t)n * p->format.row_bytes;
+    f->at -= (uintptr_t)f->at & 63;
+    f->row += n;
 }
 
-/* Row i of block b as key and value, copied where it is no operand as it lies. */
-static void take_row(struct call *c, int b, int i)
+/* The next lines. */
+INLINE void fetch_some(struct call *c)
+{
+    struct fetching *f = &c->fetching;
+    for (int i = 0; i < f->lines; i++, f->at += 64)
+        _mm_prefetch((const char *)f->at, _MM_HINT_T1);
+    if (f->at >= f->end)
+        fetch_page(c->p, f);
+}
+
+/* How many lines at a time, for n times. */
+static void fetch_pace(struct call *c, int n)
+{
+    struct fetching *f = &c->fetching;
+    int64_t ahead = (int64_t)c->p->n_ahead * (int64_t)c->p->format.row_bytes / 64;
+    f->pace += n;
+    if (f->over)
+        return;
+    int64_t left = f->due + ahead * f->pace / f->paces - f->fetched;
+    int lines = left < 0 ? 0 : (int)(left + n / 2) / n;
+    f->lines = lines < MAX_LINES ? lines : MAX_LINES;
+    f->fetched += (int64_t)f->lines * n;
+}
+
+/* Row t as key and value, copied where it is no operand as it lies. */
+static void take_row(struct call *c, int t, const unsigned char *row, bool copy_key)
 {
     const struct attn_piece *p = c->p;
     const struct row_format *f = &p->format;
-    int inside = p->v_off >= p->k_off && p->v_off + p->dv <= p->k_off + p->dk;
-    int t = b * BLOCK + i, t0 = t - i % 16, well = keys_lie_well(c, t0), slot = b % 2 * BLOCK + i;
+    bool inside = p->v_off >= p->k_off && p->v_off + p->dv <= p->k_off + p->dk;
     unsigned char *key = c->key_copies + (size_t)t * c->key_stride;
-    struct operand *o = &c->keys[t / 16];
-    if (t0 >= c->n)
-        *o = c->keys[t0 / 16 - 1]; /* nobody looks at these scores */
-    else if (i % 16 == 0 && well)
-        *o = (struct operand){attn_row(p, t0) + 2 * (size_t)p->k_off, f->row_bytes, 64};
-    else if (i % 16 == 0)
-        *o = (struct operand){key, c->key_stride, 64};
-    c->row_values[slot] = NULL;
-    if (t >= c->n)
-        return;
-    const unsigned char *row = attn_row(p, t);
-    if (!well)
+    if (copy_key)
         row_to_bf16(f, row, p->k_off, p->k_off + p->dk, (uint16_t *)(void *)key);
-    if (f->type == TT_BF16 && p->dv % 32 == 0) {
-        c->row_values[slot] = row + 2 * (size_t)p->v_off;
-    } else if (f->type != TT_BF16 && inside && p->dv % 32 == 0) {
-        c->row_values[slot] = key + 2 * (size_t)(p->v_off - p->k_off);
+    if (f->type == TT_BF16 && p->dv % STRIP == 0) {
+        c->row_values[t] = row + 2 * (size_t)p->v_off;
+    } else if (f->type != TT_BF16 && inside && p->dv % STRIP == 0) {
+        c->row_values[t] = key + 2 * (size_t)(p->v_off - p->k_off);
     } else {
-        unsigned char *value = c->value_copies + (size_t)slot * c->value_stride;
+        unsigned char *value = c->value_copies + (size_t)t * c->value_stride;
         row_to_bf16(f, row, p->v_off, p->v_off + p->dv, (uint16_t *)(void *)value);
-        c->row_values[slot] = value;
+        c->row_values[t] = value;
     }
 }
 
-/* Pairs [lo, hi) of a block's values as rows of right operands. */
-static void turn_values(const struct call *c, int b, int lo, int hi)
+/* Rows t0 .. t0 + 15. Of bfloat16 and on one page they are a left operand as they lie. */
+static void take_rows(struct call *c, int t0)
 {
-    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7), zero = _mm512_setzero_si512();
-    for (int r = lo; r < hi; r++) {
-        const unsigned char *x = c->row_values[b % 2 * BLOCK + r], *y = c->row_values[b % 2 * BLOCK + 16 + r];
-        unsigned char *to = c->columns + (size_t)b * c->block_bytes + 64 * r;
-        for (int j = 0; j < c->v_columns; j += 2, to += 2 * TILE_BYTES) {
-            __m512i u = x ? _mm512_permutexvar_epi64(order, _mm512_loadu_si512(x + 32 * j)) : zero;
-            __m512i v = y ? _mm512_permutexvar_epi64(order, _mm512_loadu_si512(y + 32 * j)) : zero;
-            _mm512_store_si512(to, _mm512_unpacklo_epi16(u, v));
-            _mm512_store_si512(to + TILE_BYTES, _mm512_unpackhi_epi16(u, v));
+    const struct attn_piece *p = c->p;
+    const struct row_format *f = &p->format;
+    int u = p->first + t0, page = u / p->page_tokens, at = u % p->page_tokens;
+    int n = c->n - t0 < KERN_LANES ? c->n - t0 : KERN_LANES;
+    struct operand *o = &c->keys[t0 / KERN_LANES];
+    for (int i = n < 0 ? 0 : n; i < KERN_LANES; i++)
+        c->row_values[t0 + i] = c->zeros;
+    if (n <= 0) {
+        *o = o[-1]; /* nobody looks at these scores */
+        return;
+    }
+    const unsigned char *row = p->pages[page] + p->offset + (size_t)at * f->row_bytes;
+    bool lie_well = f->type == TT_BF16 && p->dk % 32 == 0 && at + KERN_LANES <= p->page_tokens;
+    *o = lie_well ? (struct operand){row + 2 * (size_t)p->k_off, f->row_bytes, 64}
+                  : (struct operand){c->key_copies + (size_t)t0 * c->key_stride, c->key_stride, 64};
+    if (lie_well && p->dv % STRIP == 0) {
+        row += 2 * (size_t)p->v_off;
+        for (int i = 0; i < n; i++, row += f->row_bytes)
+            c->row_values[t0 + i] = row;
+        return;
+    }
+    for (int i = 0; i < n; i++) {
+        take_row(c, t0 + i, p->pages[page] + p->offset + (size_t)at * f->row_bytes, !lie_well);
+        if (++at == p->page_tokens) {
+            at = 0;
+            page++;
         }
     }
 }
 
-static void turn_slice(struct call *c)
+/* Pairs [lo, hi) of block k of a part as rows of right operands. */
+INLINE void turn_pairs(struct call *c, const struct part *part, int k, int lo, int hi)
 {
-    struct turning *t = &c->turning;
-    int lo = 16 * t->slice / t->n_slices, hi = 16 * ++t->slice / t->n_slices;
-    t->steps = 0;
-    turn_values(c, t->b, lo, hi);
-    for (int i = 2 * lo; t->b + 1 < c->n_blocks && i < 2 * hi; i++)
-        take_row(c, t->b + 1, i);
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    const unsigned char *const *rows = c->row_values + (part->first + k) * BLOCK;
+    unsigned char *to = c->strip + (size_t)k * 2 * TILE_BYTES;
+    size_t at = 2 * STRIP * (size_t)part->strip;
+    UNROLL
+    for (int r = lo; r < hi; r++) {
+        __m512i u = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rows[r] + at));
+        __m512i v = _mm512_permutexvar_epi64(order, _mm512_loadu_si512(rows[16 + r] + at));
+        _mm512_store_si512(to + 64 * r, _mm512_unpacklo_epi16(u, v));
+        _mm512_store_si512(to + TILE_BYTES + 64 * r, _mm512_unpackhi_epi16(u, v));
+    }
+}
+
+/* What is missing of a part. */
+static void turn_rest(struct call *c, const struct part *part)
+{
+    for (; c->turned < part->n; c->turned++)
+        turn_pairs(c, part, c->turned, 0, 16);
+    c->turned = 0;
 }
 
 /* --- weights ----------------------------------------------------------------------------------- */
 
-/* 2^x for x <= 0, exactly 1 at 0, within 1.1e-4 of itself: a twentieth of what bfloat16 makes of it. 0 below
- * -127 and for NaN. From -127 to -126 it is no normal number, which products take for 0. */
+/* 2^x for x <= 0, exactly 1 at 0, within 8.6e-5 of itself: a twentieth of what bfloat16 makes of it. 0 below
+ * -126, where numbers are no longer normal, and for NaN. */
 INLINE __m512 exp2_negative(__m512 x)
 {
-    const __m512 magic = _mm512_set1_ps(12582912.0f); /* 1.5 * 2^23: rounds, n in the low bits */
-    x = _mm512_max_ps(x, _mm512_set1_ps(-127.0f));
-    __m512 n = _mm512_add_ps(x, magic), r = _mm512_sub_ps(x, _mm512_sub_ps(n, magic));
-    __m512 e = _mm512_set1_ps(0.0550088564f);
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.242210983f));
-    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.693282942f));
+    __mmask16 normal = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-126.0f), _CMP_GE_OQ);
+    __m512 r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC); /* x - floor(x) */
+    __m512 e = _mm512_set1_ps(0.0770672f);
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.22764482f));
+    e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(0.6951168f));
     e = _mm512_fmadd_ps(e, r, _mm512_set1_ps(1.0f));
-    return _mm512_castsi512_ps(
-        _mm512_add_epi32(_mm512_castps_si512(e), _mm512_slli_epi32(_mm512_castps_si512(n), 23)));
+    return _mm512_maskz_scalef_ps(normal, e, x);
+}
+
+/* The largest scores of a block; those of rows that a lane does not see are gone afterwards. */
+static void block_maximum(struct group *g, float *scores, int b)
+{
+    const __m512 none = _mm512_set1_ps(-INFINITY);
+    float *s = scores + (size_t)b * BLOCK * KERN_LANES;
+    __m512 top[4] = {g->top, none, none, none};
+    if ((b + 1) * BLOCK <= g->least) {
+        UNROLL
+        for (int i = 0; i < BLOCK; i++)
+            top[i % 4] = _mm512_max_ps(_mm512_loadu_ps(s + i * KERN_LANES), top[i % 4]);
+    } else {
+        __m512i limit = _mm512_loadu_si512(g->limit);
+        for (int i = 0; i < BLOCK; i++) {
+            __mmask16 sees = _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(b * BLOCK + i));
+            __m512 x = _mm512_mask_blend_ps(sees, none, _mm512_loadu_ps(s + i * KERN_LANES));
+            top[0] = _mm512_max_ps(x, top[0]);
+            _mm512_storeu_ps(s + i * KERN_LANES, x);
+        }
+    }
+    g->top = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
+}
+
+/* m of a group, for its weights and for the call. */
+static void group_maximum(const struct call *c, struct group *g)
+{
+    __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(g->limit), _mm512_setzero_si512());
+    _mm512_storeu_ps(g->m, _mm512_maskz_mov_ps(any, g->top));
+    _mm512_storeu_ps(c->p->m + g->index * KERN_LANES,
+                     _mm512_mask_blend_ps(any, _mm512_set1_ps(-INFINITY),
+                                          _mm512_mul_ps(g->top, _mm512_set1_ps(0.693147181f))));
 }
 
 static void weigh_group(struct weighing *w)
 {
-    const __m512 none = _mm512_set1_ps(-INFINITY);
-    w->step = -w->steps;
-    w->pair = 0;
-    w->top = none;
+    w->quads = QUADS * w->steps;
+    w->quad = 0;
+    w->m = _mm512_loadu_ps(w->g->m);
     w->l[0] = w->l[1] = _mm512_setzero_ps();
 }
 
-/* The largest scores of a block; those of rows that a lane does not see are gone afterwards. */
-static void block_maximum(struct weighing *w)
+static void weigh_unit(struct call *c, int index)
 {
-    const __m512 none = _mm512_set1_ps(-INFINITY);
-    int t = (w->step + w->steps) * BLOCK;
-    float *s = w->scores + (size_t)t * KERN_LANES;
-    __m512 a = w->top, b = none;
-    if (t + BLOCK <= w->g->least) {
-        for (int i = 0; i < BLOCK; i += 2) {
-            a = _mm512_max_ps(_mm512_loadu_ps(s + i * KERN_LANES), a);
-            b = _mm512_max_ps(_mm512_loadu_ps(s + (i + 1) * KERN_LANES), b);
-        }
-    } else {
-        __m512i limit = _mm512_loadu_si512(w->g->limit);
-        for (int i = 0; i < BLOCK; i++) {
-            __mmask16 sees = _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(t + i));
-            __m512 x = _mm512_mask_blend_ps(sees, none, _mm512_loadu_ps(s + i * KERN_LANES));
-            a = _mm512_max_ps(x, a);
-            _mm512_storeu_ps(s + i * KERN_LANES, x);
-        }
-    }
-    w->top = _mm512_max_ps(a, b);
+    const struct unit *u = &c->units[index];
+    struct weighing *w = &c->weighing;
+    w->groups = u->n;
+    w->g = &c->groups[u->first];
+    w->scores = c->scores + (size_t)(index % 2 * UNIT) * GROUP_SCORES;
+    w->to = c->weights + (size_t)u->first * GROUP_WEIGHTS;
+    w->steps = u->steps;
+    weigh_group(w);
 }
 
-/* m of a group, for its weights and for the call. */
-static void group_maximum(const struct call *c, struct weighing *w)
-{
-    struct group *g = w->g;
-    __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(g->limit), _mm512_setzero_si512());
-    _mm512_storeu_ps(g->m, _mm512_maskz_mov_ps(any, w->top));
-    _mm512_storeu_ps(c->p->m + g->index * KERN_LANES,
-                     _mm512_mask_blend_ps(any, _mm512_set1_ps(-INFINITY),
-                                          _mm512_mul_ps(w->top, _mm512_set1_ps(0.693147181f))));
-}
-
-/* Rows `pair` and 16 + `pair` of a step: bfloat16 of their weights side by side, for each lane. */
-static void pair_weights(struct weighing *w)
+/* Pair i of a quad, rows r and 16 + r: bfloat16 of their weights side by side, for each lane. */
+INLINE void weigh_pair(struct weighing *w, int i, __m512i *pair)
 {
     const __m512i half = _mm512_set1_epi32(0x8000);
-    const float *s = w->scores + (size_t)(w->step * BLOCK + w->pair) * KERN_LANES;
-    __m512 m = _mm512_loadu_ps(w->g->m);
-    __m512 x = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s), m));
-    __m512 y = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * KERN_LANES), m));
+    const float *s = w->scores + i * KERN_LANES;
+    __m512 x = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s), w->m));
+    __m512 y = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * KERN_LANES), w->m));
     w->l[0] = _mm512_add_ps(w->l[0], x);
     w->l[1] = _mm512_add_ps(w->l[1], y);
     /* rounded to nearest, ties up: weights are not negative */
     __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(x), half), 16);
     __m512i b = _mm512_add_epi32(_mm512_castps_si512(y), half);
-    w->pairs[w->pair] = _mm512_mask_blend_epi16(0xaaaaaaaa, a, b);
+    pair[i] = _mm512_mask_blend_epi16(0xaaaaaaaa, a, b);
 }
 
-/* The pairs of a step become a left operand: a lane a row. */
-static void step_weights(const struct weighing *w)
+/* The pairs of a quad become a quarter of the rows of a left operand, a lane a row; on to the next one. */
+INLINE void weigh_turn(struct weighing *w, const __m512i *pair)
 {
-    unsigned char *to = w->to + (size_t)w->step * TILE_BYTES;
-    __m512i r[KERN_LANES];
+    __m512i a = _mm512_unpacklo_epi32(pair[0], pair[1]), b = _mm512_unpackhi_epi32(pair[0], pair[1]);
+    __m512i c = _mm512_unpacklo_epi32(pair[2], pair[3]), d = _mm512_unpackhi_epi32(pair[2], pair[3]);
+    const __m512i r[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
+                          _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)};
     UNROLL
-    for (int i = 0; i < KERN_LANES; i++)
-        r[i] = w->pairs[i];
-    transpose_16x16(r);
-    UNROLL
-    for (int i = 0; i < KERN_LANES; i++)
-        _mm512_store_si512(to + 64 * i, r[i]);
-}
-
-/* The next bit of the weights. */
-static void weigh(const struct call *c, struct weighing *w)
-{
-    if (w->step < 0) {
-        block_maximum(w);
-        if (++w->step == 0)
-            group_maximum(c, w);
-        return;
+    for (int j = 0; j < 4; j++) { /* of r[j], 128 bits i: lane 4 i + j */
+        __m128i *to = (__m128i *)(void *)(w->to + 64 * j);
+        _mm_store_si128(to, _mm512_castsi512_si128(r[j]));
+        _mm_store_si128(to + 16, _mm512_extracti32x4_epi32(r[j], 1));
+        _mm_store_si128(to + 32, _mm512_extracti32x4_epi32(r[j], 2));
+        _mm_store_si128(to + 48, _mm512_extracti32x4_epi32(r[j], 3));
     }
-    pair_weights(w);
-    if (++w->pair < KERN_LANES)
-        return;
-    step_weights(w);
-    w->pair = 0;
-    if (++w->step < w->steps)
-        return;
+    int last = ++w->quad == QUADS;
+    w->quad = last ? 0 : w->quad;
+    w->scores += last ? (QUADS + 16) * KERN_LANES : QUADS * KERN_LANES;
+    w->to += last ? TILE_BYTES - 16 * (QUADS - 1) : 16;
+    w->quads--;
+}
+
+/* When the last quad of a group is done: on to the next one. */
+static void weigh_next(struct call *c, struct weighing *w)
+{
     _mm512_storeu_ps(c->p->l + w->g->index * KERN_LANES, _mm512_add_ps(w->l[0], w->l[1]));
-    w->left--;
+    if (--w->groups == 0)
+        return;
     w->g++;
-    w->scores += GROUP_SCORES;
-    w->to += GROUP_WEIGHTS;
+    w->scores += (size_t)(MAX_STEPS - w->steps) * BLOCK * KERN_LANES;
+    w->to += (size_t)(MAX_STEPS - w->steps) * TILE_BYTES;
     weigh_group(w);
+}
+
+/* What is missing of a unit's weights. */
+static void weigh_rest(struct call *c)
+{
+    struct weighing w = c->weighing;
+    while (w.groups) {
+        for (int n = w.quads; n > 0; n--) {
+            __m512i pair[QUADS];
+            UNROLL
+            for (int i = 0; i < QUADS; i++)
+                weigh_pair(&w, i, pair);
+            weigh_turn(&w, pair);
+            fetch_some(c);
+        }
+        weigh_next(c, &w);
+    }
+    c->weighing = w;
 }
 
 /* --- stages ---------------------------------------------------------------------------------- */
 
-/* Rows of the next call, at an even pace over the last units of this one. */
-static void fetch_ahead(struct call *c)
+static float *unit_scores(const struct call *c, int index, int i)
 {
-    int few = c->n_units < AHEAD_UNITS ? c->n_units : AHEAD_UNITS, last = c->runs * few / c->n_units;
-    int done = ++c->run - (c->runs - last);
-    int end = done <= 0 ? 0 : (int)((int64_t)c->p->n_ahead * done / last);
-    fetch_rows(c->p, c->p->n_rows + c->ahead, c->p->n_rows + end);
-    c->ahead = end;
+    return c->scores + (size_t)(index % 2 * UNIT + i) * GROUP_SCORES;
 }
 
 /* Scores of one block for a unit. */
 static void score_block(struct call *c, int index, int b)
 {
     const struct unit *u = &c->units[index];
-    const struct operand *keys = &c->keys[2 * b];
     struct operand q[UNIT];
-    float *to[2 * UNIT];
+    struct sums *to = sums_next(c, 2 * u->n);
     size_t query = kern_attn_query_bytes(c->p->dk);
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
         q[i] = (struct operand){(const unsigned char *)c->p->q + (size_t)g->index * query, 64, TILE_BYTES};
-        to[i] = c->scores + (size_t)(index % 2 * UNIT + i) * GROUP_SCORES + (size_t)b * BLOCK * KERN_LANES;
-        to[u->n + i] = to[i] + 16 * KERN_LANES;
+        to->to[i] = unit_scores(c, index, i) + (size_t)b * BLOCK * KERN_LANES;
+        to->to[u->n + i] = to->to[i] + 16 * KERN_LANES;
+        to->stride[i] = to->stride[u->n + i] = 64;
     }
-    score_products(c, u->n, keys, q, to);
+    fetch_pace(c, 2 * c->k_steps);
+    score_products(c, u->n, &c->keys[2 * b], q);
 }
 
-/* The first unit's scores, and all rows as operands: in slices beside the products where they need no
- * conversion, which is quicker in one go. */
-static void score_first(struct call *c)
+static void unit_maximum(struct call *c, int index, int b)
 {
-    int fetch = !c->p->fetched, in_slices = c->p->format.type == TT_BF16;
-    if (fetch)
-        fetch_rows(c->p, 0, c->n < 2 * BLOCK ? c->n : 2 * BLOCK);
-    for (int b = 0; b < c->n_blocks; b++) {
-        int near = (b + 2) * BLOCK, end = near + BLOCK < c->n ? near + BLOCK : c->n;
-        if (fetch)
-            fetch_rows(c->p, near, end);
-        for (int i = 0; i < BLOCK && (b == 0 || !in_slices); i++)
-            take_row(c, b, i);
-        if (in_slices)
-            c->turning = (struct turning){b, 0, (c->k_steps + TURN_STEPS - 1) / TURN_STEPS, 0};
-        if (b * BLOCK < c->units[0].seen)
-            score_block(c, 0, b);
-        while (c->turning.slice < c->turning.n_slices)
-            turn_slice(c);
-        if (!in_slices)
-            turn_values(c, b, 0, 16);
-        fetch_ahead(c);
-    }
+    const struct unit *u = &c->units[index];
+    for (int i = 0; i < u->n; i++)
+        block_maximum(&c->groups[u->first + i], unit_scores(c, index, i), b);
 }
 
+/* The scores of a unit; with the first one rows are taken. */
 static void score_unit(struct call *c, int index)
 {
-    for (int b = 0; b < c->n_blocks; b++) {
-        if (b * BLOCK < c->units[index].seen)
-            score_block(c, index, b);
-        fetch_ahead(c);
-    }
-}
-
-/* Columns j and j + 1 of the result of a unit, steps k0 .. k0 + n; `out` is where column 0 goes. */
-static void value_run(struct call *c, const struct unit *u, const unsigned char *weights, int j, int k0,
-                      int n, float *const *out, const size_t *stride)
-{
-    const unsigned char *left = weights + (size_t)k0 * TILE_BYTES;
-    const unsigned char *right = c->columns + (size_t)k0 * c->block_bytes + (size_t)j * TILE_BYTES;
-    float *to[2 * UNIT];
-    size_t to_stride[2 * UNIT];
-    for (int i = 0; i < u->n; i++)
-        for (int h = 0; h < 2; h++) {
-            to[2 * i + h] = out[i] + (j + h) * KERN_LANES;
-            to_stride[2 * i + h] = stride[i];
+    const struct unit *u = &c->units[index];
+    struct fetching *f = &c->fetching;
+    int n = index == 0 ? c->n_blocks : u->steps;
+    for (int b = 0; b < n; b++) {
+        for (int h = 0; h < 2 && index == 0; h++)
+            take_rows(c, b * BLOCK + KERN_LANES * h);
+        if (index == 0 && !c->p->fetched) {
+            int near = (b + 3) * BLOCK < c->p->n_rows ? (b + 3) * BLOCK : c->p->n_rows;
+            f->due = (int64_t)near * (int64_t)c->p->format.row_bytes / 64;
         }
-    value_products(c, u->n, left, right, n, k0 > 0, to, to_stride);
+        if (b >= u->steps)
+            continue;
+        score_block(c, index, b);
+        if (b > 0)
+            unit_maximum(c, index, b - 1);
+    }
+    products_wait(c);
+    unit_maximum(c, index, u->steps - 1);
+    for (int i = 0; i < u->n; i++)
+        group_maximum(c, &c->groups[u->first + i]);
+    weigh_rest(c);
+    weigh_unit(c, index);
 }
 
-/* The results of a unit. */
-static void value_unit(struct call *c, int index)
+/* Results of a unit that have no place yet, [n][16][STRIP]. Strips take turns: those of one are placed when
+ * the next one's are being made. */
+static float *unit_out(const struct call *c, const struct unit *u, int strip)
+{
+    return c->out + (size_t)(strip % 2 * c->n_groups + u->first) * KERN_LANES * STRIP;
+}
+
+static void value_unit(struct call *c, const struct unit *u, const struct part *part, const struct part *next)
 {
     const struct attn_piece *p = c->p;
-    const struct unit *u = &c->units[index];
-    size_t room = (size_t)c->v_columns * KERN_LANES;
-    const unsigned char *weights = c->weights + (size_t)(index % 2) * UNIT * GROUP_WEIGHTS;
-    float *out[UNIT];
-    size_t stride[UNIT];
-    int range = u->n == UNIT ? WEIGHT_STEPS : MAX_STEPS;
+    int steps = u->steps - part->first < PART ? u->steps - part->first : PART;
+    bool last = part->first + steps == u->steps;
+    struct sums *to = sums_next(c, 2 * u->n);
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
-        out[i] = g->direct ? p->o + (size_t)g->index * KERN_LANES * p->o_stride
-                           : c->out + (size_t)i * KERN_LANES * room;
-        stride[i] = 4 * (g->direct ? p->o_stride : room);
+        bool direct = last && g->direct;
+        float *place = p->o + (size_t)g->index * KERN_LANES * p->o_stride + STRIP * part->strip;
+        to->to[2 * i] = direct ? place : unit_out(c, u, part->strip) + i * KERN_LANES * STRIP;
+        to->to[2 * i + 1] = to->to[2 * i] + KERN_LANES;
+        to->stride[2 * i] = to->stride[2 * i + 1] = 4 * (direct ? p->o_stride : STRIP);
     }
-    for (int k = 0; k < u->steps; k += range) {
-        int n = u->steps - k < range ? u->steps - k : range;
-        for (int j = 0; j < c->v_columns; j += 2) {
-            value_run(c, u, weights, j, k, n, out, stride);
-            fetch_ahead(c);
-        }
-    }
+    fetch_pace(c, 2 * steps);
+    const unsigned char *weights = c->weights + (size_t)u->first * GROUP_WEIGHTS;
+    value_products(c, u->n, weights + (size_t)part->first * TILE_BYTES, steps, next,
+                   part->first > 0 ? unit_out(c, u, part->strip) : NULL);
+}
+
+/* Results that did not go to their place. */
+static void place_results(const struct call *c, const struct unit *u, int strip)
+{
+    const struct attn_piece *p = c->p;
+    int left = p->dv - STRIP * strip, n = left < STRIP ? left : STRIP;
     for (int i = 0; i < u->n; i++) {
         const struct group *g = &c->groups[u->first + i];
+        const float *from = unit_out(c, u, strip) + i * KERN_LANES * STRIP;
         for (int lane = 0; lane < KERN_LANES && !g->direct; lane++)
             if (g->limit[lane] > 0)
-                memcpy(p->o + (size_t)(g->index * KERN_LANES + lane) * p->o_stride,
-                       out[i] + (size_t)lane * room, (size_t)p->dv * sizeof(float));
+                memcpy(p->o + (size_t)(g->index * KERN_LANES + lane) * p->o_stride + STRIP * strip,
+                       from + lane * STRIP, (size_t)n * sizeof(float));
     }
+}
+
+/* The part behind this one. */
+static struct part part_next(const struct call *c, struct part p)
+{
+    p.first += PART;
+    if (p.first >= c->n_blocks) {
+        p.first = 0;
+        p.strip++;
+    }
+    p.n = c->n_blocks - p.first < PART ? c->n_blocks - p.first : PART;
+    return p;
+}
+
+static void values(struct call *c)
+{
+    struct part part = {0, 0, c->n_blocks < PART ? c->n_blocks : PART};
+    const struct unit *before = NULL; /* of the run before, where that ended its sums */
+    int strip_before = 0;
+    turn_rest(c, &part);
+    while (part.strip < c->strips) {
+        struct part next = part_next(c, part);
+        int last = c->n_units - 1;
+        while (c->units[last].steps <= part.first)
+            last--;
+        for (int i = 0; i <= last; i++) {
+            const struct unit *u = &c->units[i];
+            if (u->steps <= part.first)
+                continue;
+            value_unit(c, u, &part, i == last && next.strip < c->strips ? &next : NULL);
+            if (before)
+                place_results(c, before, strip_before);
+            before = u->steps <= part.first + PART ? u : NULL;
+            strip_before = part.strip;
+        }
+        if (next.strip < c->strips)
+            turn_rest(c, &next);
+        part = next;
+    }
+    products_wait(c);
+    place_results(c, before, strip_before);
 }
 
 /* --- a call ------------------------------------------------------------------------------------ */
@@ -445,7 +568,8 @@ static void open_groups(struct call *c)
     const struct attn_piece *p = c->p;
     for (int i = 0; i < p->n_groups; i++) {
         struct group *g = &c->groups[c->n_groups];
-        *g = (struct group){.index = i, .least = p->n_rows, .direct = p->dv % 32 == 0};
+        *g = (struct group){.index = i, .least = p->n_rows, .direct = p->dv % STRIP == 0};
+        g->top = _mm512_set1_ps(-INFINITY);
         for (int lane = 0; lane < KERN_LANES; lane++) {
             int n = p->limit[i * KERN_LANES + lane];
             n = n < 0 ? 0 : n > p->n_rows ? p->n_rows : n;
@@ -464,64 +588,71 @@ static void open_groups(struct call *c)
             p->l[i * KERN_LANES + lane] = 0.0f;
         }
     }
+    c->n_blocks = (c->n + BLOCK - 1) / BLOCK;
 }
 
-/* Three groups where their queries stay in the first-level cache, or where one would be left. */
+/* Two groups each, as their products leave time for all weights of the two before, or the last three. */
 static void open_units(struct call *c)
 {
-    int stay = UNIT * c->k_steps * TILE_BYTES <= QUERY_BYTES;
     for (int i = 0; i < c->n_groups;) {
         struct unit *u = &c->units[c->n_units++];
-        int left = c->n_groups - i, most = left == UNIT || (stay && left > 4) ? UNIT : 2;
+        int left = c->n_groups - i, most = left == UNIT ? UNIT : 2;
         *u = (struct unit){.first = i, .n = left < most ? left : most};
-        for (int k = 0; k < u->n; k++)
-            u->seen = c->groups[i + k].seen > u->seen ? c->groups[i + k].seen : u->seen;
-        u->steps = (u->seen + BLOCK - 1) / BLOCK;
+        for (int k = 0; k < u->n; k++) {
+            int steps = (c->groups[i + k].seen + BLOCK - 1) / BLOCK;
+            u->steps = steps > u->steps ? steps : u->steps;
+        }
         i += u->n;
     }
-    c->n_blocks = (c->n + BLOCK - 1) / BLOCK;
-    for (int i = 0; i < c->n_units; i++) {
-        const struct unit *u = &c->units[i];
-        int ranges = u->n == UNIT ? (u->steps + WEIGHT_STEPS - 1) / WEIGHT_STEPS : 1;
-        c->runs += c->n_blocks + ranges * c->v_columns / 2;
+}
+
+static void open_fetching(struct call *c)
+{
+    const struct attn_piece *p = c->p;
+    const struct unit *last = &c->units[c->n_units - 1];
+    struct fetching *f = &c->fetching;
+    f->row = p->n_rows;
+    f->stop = p->n_rows + p->n_ahead;
+    for (int i = 0; i < c->n_units; i++)
+        f->paces += 2 * (int64_t)c->units[i].steps * (c->k_steps + c->strips);
+    f->paces += (int64_t)last->n * last->steps * QUADS;
+    if (!p->fetched) {
+        f->row = p->n_rows < 2 * BLOCK ? p->n_rows : 2 * BLOCK;
+        f->fetched = (int64_t)f->row * (int64_t)p->format.row_bytes / 64;
+        fetch_rows(p, 0, f->row);
     }
+    fetch_page(p, f);
 }
 
 static void open_scratch(struct call *c)
 {
     unsigned char *at = c->p->scratch;
+    size_t rows = (size_t)c->n_blocks * BLOCK;
     c->k_steps = (c->p->dk + 31) / 32;
-    c->v_columns = (c->p->dv + 31) / 32 * 2;
+    c->strips = (c->p->dv + STRIP - 1) / STRIP;
     c->key_stride = (size_t)c->k_steps * 64;
-    c->value_stride = (size_t)c->v_columns * 32;
-    c->block_bytes = (size_t)(c->v_columns + 1) * TILE_BYTES;
-    c->columns = at;
-    at += MAX_STEPS * c->block_bytes;
+    c->value_stride = (size_t)c->strips * 64;
+    c->strip = at;
+    at += PART * 2 * TILE_BYTES;
+    c->out = (float *)(void *)at;
+    at += (size_t)2 * (size_t)c->n_groups * KERN_LANES * STRIP * sizeof(float);
+    c->nowhere = (float *)(void *)at;
+    at += TILE_BYTES;
+    c->zeros = at;
+    at += c->value_stride;
     c->weights = at;
-    at += 2 * UNIT * GROUP_WEIGHTS;
+    at += (size_t)c->n_groups * GROUP_WEIGHTS;
     c->scores = (float *)(void *)at;
     at += 2 * UNIT * GROUP_SCORES * sizeof(float);
-    c->out = (float *)(void *)at;
-    at += (size_t)UNIT * KERN_LANES * (size_t)c->v_columns * KERN_LANES * sizeof(float);
     c->value_copies = at;
-    at += 2 * BLOCK * c->value_stride;
+    at += ATTN_PIECE * c->value_stride;
     c->key_copies = at;
+    memset(c->zeros, 0, c->value_stride);
     /* what lies beyond the elements of copied rows counts as zero */
     if (c->p->dk % 32)
-        memset(c->key_copies, 0, (size_t)((c->n + BLOCK - 1) / BLOCK) * BLOCK * c->key_stride);
+        memset(c->key_copies, 0, rows * c->key_stride);
     if (c->p->dv % 32)
-        memset(c->value_copies, 0, 2 * BLOCK * c->value_stride);
-}
-
-static void weigh_unit(struct call *c, int index)
-{
-    const struct unit *u = &c->units[index];
-    c->weighing.left = u->n;
-    c->weighing.g = &c->groups[u->first];
-    c->weighing.scores = c->scores + (size_t)(index % 2 * UNIT) * GROUP_SCORES;
-    c->weighing.to = c->weights + (size_t)(index % 2) * UNIT * GROUP_WEIGHTS;
-    c->weighing.steps = u->steps;
-    weigh_group(&c->weighing);
+        memset(c->value_copies, 0, rows * c->value_stride);
 }
 
 static void attn_piece(const struct attn_piece *p)
@@ -532,18 +663,13 @@ static void attn_piece(const struct attn_piece *p)
         return;
     open_scratch(&c);
     open_units(&c);
-    products_begin();
-    score_first(&c);
-    for (int stage = 1; stage < c.n_units + 2; stage++) {
-        if (stage <= c.n_units)
-            weigh_unit(&c, stage - 1);
-        if (stage < c.n_units)
-            score_unit(&c, stage);
-        if (stage > 1)
-            value_unit(&c, stage - 2);
-        while (c.weighing.left)
-            weigh(&c, &c.weighing);
-    }
+    open_fetching(&c);
+    products_begin(&c);
+    for (int i = 0; i < c.n_units; i++)
+        score_unit(&c, i);
+    fetch_pace(&c, c.weighing.groups * c.weighing.quads);
+    weigh_rest(&c);
+    values(&c);
     products_end();
 }
 

@@ -54,59 +54,73 @@ INLINE void scores_of(const int n, const struct call *c, const struct operand *k
     }
 }
 
-static void products_begin(void)
+static void products_begin(struct call *c)
 {
+    (void)c;
+}
+
+static void products_wait(struct call *c)
+{
+    (void)c;
 }
 
 static void products_end(void)
 {
 }
 
-static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q,
-                           float *const *to)
+static void score_products(struct call *c, int n, const struct operand *keys, const struct operand *q)
 {
+    const struct sums *to = c->to;
+    for (int k = 0; k < 2 * c->k_steps; k++)
+        fetch_some(c);
     for (int h = 0; h < 2; h++)
         for (int row = 0; row < KERN_LANES; row += ROWS) {
             if (n == 1)
-                scores_of(1, c, &keys[h], q, row, to + h);
+                scores_of(1, c, &keys[h], q, row, to->to + h);
             else if (n == 2)
-                scores_of(2, c, &keys[h], q, row, to + 2 * h);
+                scores_of(2, c, &keys[h], q, row, to->to + 2 * h);
             else
-                scores_of(3, c, &keys[h], q, row, to + 3 * h);
+                scores_of(3, c, &keys[h], q, row, to->to + 3 * h);
         }
 }
 
-/* ROWS lanes from `lane` of one group, two columns. */
-INLINE void values_of(const struct call *c, const unsigned char *weights, const unsigned char *values,
-                      int steps, bool resume, float *const *to, const size_t *stride, int lane)
+/* ROWS lanes from `lane` of group i. */
+static void values_of(const struct call *c, const unsigned char *weights, int steps, const float *so_far,
+                      int i, int lane)
 {
+    const unsigned char *values = c->strip;
+    float *const *to = c->to->to + 2 * i;
+    const size_t *stride = c->to->stride + 2 * i;
+    const float *from = so_far ? so_far + (i * KERN_LANES + lane) * STRIP : NULL;
     __m512 sum[ROWS][UNIT];
     UNROLL
-    for (int i = 0; i < ROWS; i++) {
+    for (int k = 0; k < ROWS; k++) {
         UNROLL
         for (int j = 0; j < 2; j++)
-            sum[i][j] = resume ? _mm512_loadu_ps(to[j] + (size_t)(lane + i) * stride[j] / 4)
-                               : _mm512_setzero_ps();
+            sum[k][j] = from ? _mm512_loadu_ps(from + k * STRIP + j * KERN_LANES) : _mm512_setzero_ps();
     }
-    weights += 64 * lane;
-    for (int k = 0; k < steps; k++, weights += TILE_BYTES, values += c->block_bytes) {
+    weights += (size_t)i * GROUP_WEIGHTS + (size_t)lane * 64;
+    for (int k = 0; k < steps; k++, weights += TILE_BYTES, values += 2 * TILE_BYTES) {
         const unsigned char *right[UNIT] = {values, values + TILE_BYTES, NULL};
         step_products(2, weights, 64, right, sum);
     }
     UNROLL
-    for (int i = 0; i < ROWS; i++) {
+    for (int k = 0; k < ROWS; k++) {
         UNROLL
         for (int j = 0; j < 2; j++)
-            _mm512_storeu_ps(to[j] + (size_t)(lane + i) * stride[j] / 4, sum[i][j]);
+            _mm512_storeu_ps(to[j] + (size_t)(lane + k) * stride[j] / 4, sum[k][j]);
     }
 }
 
-static void value_products(struct call *c, int n, const unsigned char *weights, const unsigned char *values,
-                           int steps, bool resume, float *const *to, const size_t *stride)
+static void value_products(struct call *c, int n, const unsigned char *weights, int steps,
+                           const struct part *next, const float *so_far)
 {
-    for (int i = 0; i < n; i++, weights += GROUP_WEIGHTS)
+    (void)next;
+    for (int k = 0; k < 2 * steps; k++)
+        fetch_some(c);
+    for (int i = 0; i < n; i++)
         for (int lane = 0; lane < KERN_LANES; lane += ROWS)
-            values_of(c, weights, values, steps, resume, to + 2 * i, stride + 2 * i, lane);
+            values_of(c, weights, steps, so_far, i, lane);
 }
 
 static void attn_piece_any(const struct attn_piece *p)

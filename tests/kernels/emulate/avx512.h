@@ -49,6 +49,23 @@ EMULATE simde__m512 emulate_fmaddsub_ps(simde__m512 a, simde__m512 b, simde__m51
 }
 #undef _mm512_fmaddsub_ps
 #define _mm512_fmaddsub_ps emulate_fmaddsub_ps
+/* VREDUCEPS of whole numbers: imm 0 rounds to nearest even, 1 down, 2 up, 3 towards zero (8: no exception). */
+EMULATE simde__m512 emulate_reduce_ps(simde__m512 a, int imm)
+{
+    emulate_512 x = {.f = a}, r;
+    if (imm >> 4 || imm & 4)
+        __builtin_trap(); /* fractions and MXCSR are not needed */
+    EACH {
+        float v = x.f32[i_], whole = (imm & 3) == 0   ? rintf(v)
+                                     : (imm & 3) == 1 ? floorf(v)
+                                     : (imm & 3) == 2 ? ceilf(v)
+                                                      : truncf(v);
+        r.f32[i_] = isinf(v) ? 0.0f : v - whole;
+    }
+    return r.f;
+}
+#undef _mm512_reduce_ps
+#define _mm512_reduce_ps emulate_reduce_ps
 EMULATE simde__m512i emulate_cvtps_epi32(simde__m512 a)
 {
     emulate_512 x = {.f = a}, r;
