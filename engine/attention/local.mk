@@ -7,7 +7,7 @@ libengine_a_SOURCES += \
 	%D%/family/gqa.c %D%/family/gta.c %D%/family/mfa.c %D%/family/mfa.h %D%/family/mfa_kr.c \
 	%D%/family/query.c %D%/family/query.h %D%/family/latent.c %D%/family/latent.h \
 	%D%/family/gla.c %D%/family/mla.c %D%/family/mla_kvr.c %D%/family/mla_vlm.c %D%/family/mlra.c \
-	%D%/family/cca.c %D%/family/eg_mla.c %D%/family/mtla.c %D%/family/lrkv.c %D%/family/mka.c %D%/family/moas.c %D%/family/tucker.c \
+	%D%/family/cca.c %D%/family/eg_mla.c %D%/family/mtla.c %D%/family/lrkv.c %D%/family/mka.c %D%/family/moas.c %D%/family/tpa.c %D%/family/tucker.c \
 	%D%/dsa.c %D%/topk.c %D%/topk.h \
 	%D%/mla.c %D%/mla.h %D%/mla_product.c %D%/mla_product.h \
 	%D%/mla_decompressed.c %D%/mla_decompressed.h \

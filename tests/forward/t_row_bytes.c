@@ -237,6 +237,9 @@ static struct family_row family_formula(const cJSON *config, int i, const char *
     if (!strcmp(name, "tucker"))
         return (struct family_row){
             of_layer(config, "tucker_rank_k", i, 0) + of_layer(config, "tucker_rank_v", i, 0), 0, 0};
+    if (!strcmp(name, "tpa"))
+        return (struct family_row){
+            (of_layer(config, "tpa_rank_k", i, 0) + of_layer(config, "tpa_rank_v", i, 0)) * (h + dh), 0, 0};
     if (!strcmp(name, "eg_mla")) /* the token; mean and deviation where the norm is over all heads */
         return (struct family_row){r + rope, all && !strcmp(all->valuestring, "all") ? 12 : 4, 0};
     if (!strcmp(name, "moas"))

@@ -366,6 +366,21 @@ def tucker(layer, x):
     return layer.project(np.einsum('hov,thv->to', layer.w('o_core'), o), 'o_proj')
 
 
+@mechanism('tpa')
+def tpa(layer, x):
+    h, dh, t = layer.key('num_attention_heads'), layer.key('head_dim'), len(x)
+
+    def factors(of):  # [t, R, H] and [t, R, dh]
+        rank = layer.key('tpa_rank_' + of)
+        return (layer.project(x, f'a_{of}_proj').reshape(t, rank, h), layer.project(x, f'b_{of}_proj').reshape(t, rank, dh))
+
+    def product(a, b):
+        return np.einsum('trh,trd->thd', a, b) / a.shape[1]
+
+    q, k, v = (product(*factors(of)) for of in 'qkv')
+    return output(layer, attend_heads(layer.rotate(q), layer.rotate(k), v, dh ** -0.5))
+
+
 @mechanism('cca')
 def cca(layer, x):
     h, g, dh, t = layer.key('num_attention_heads'), layer.key('num_key_value_heads'), layer.key('head_dim'), len(x)

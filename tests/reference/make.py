@@ -62,6 +62,9 @@ MODELS = {
     'gqa_interleaved': dict(attention_mechanism='gqa', rotary_dim=8, rope_interleave=True),
     'tucker': dict(attention_mechanism='tucker', tucker_rank_q=20, tucker_rank_k=24, tucker_rank_v=18,
                    tucker_rank_o=22, head_dim=12),
+    'tpa': dict(attention_mechanism='tpa', tpa_rank_q=6, tpa_rank_k=2, tpa_rank_v=2),
+    'tpa_ranks': dict(attention_mechanism='tpa', num_attention_heads=5, head_dim=20, rope_interleave=True,
+                      tpa_rank_q=[2, 3], tpa_rank_k=[1, 3], tpa_rank_v=[3, 1]),
     'cca': dict(attention_mechanism='cca', rotary_dim=8),
     'cca_mha': dict(attention_mechanism='cca', num_key_value_heads=4, num_hidden_layers=3, head_dim=12, rotary_dim=6),
     'eg_mla': dict(attention_mechanism='eg_mla', gate_embed_dim=10, gate_norm='head', **LATENT),
@@ -149,6 +152,12 @@ def shapes(c, layer):
         proj('v_proj', rv)
         s['o_core'] = (h, ro, rv)
         proj('o_proj', d, ro)
+        return s
+    if mech == 'tpa':
+        for of in 'qkv':
+            proj(f'a_{of}_proj', key('tpa_rank_' + of) * h)
+            proj(f'b_{of}_proj', key('tpa_rank_' + of) * dh)
+        proj('o_proj', d, h * dh)
         return s
     if mech in ('mfa', 'mfa_kr'):
         proj('q_a_proj', key('share_q_dim'))
@@ -281,11 +290,11 @@ def write_folder(folder, files, tensors, tokens, logits):
 
 def config_of(name):
     c = {**BASE, **MODELS[name]}
-    if not any(k in json.dumps(c['attention_mechanism']) for k in ('gqa', 'mfa', 'gta', 'lrkv', 'tucker', 'cca', 'moas', 'mka')):
+    if not any(k in json.dumps(c['attention_mechanism']) for k in ('gqa', 'mfa', 'gta', 'lrkv', 'tucker', 'tpa', 'cca', 'moas', 'mka')):
         c.pop('head_dim')
         if 'kvr' not in name and 'vlm' not in name:
             c.pop('num_key_value_heads')
-    if c['attention_mechanism'] in ('mfa', 'mfa_kr', 'lrkv', 'tucker'):
+    if c['attention_mechanism'] in ('mfa', 'mfa_kr', 'lrkv', 'tucker', 'tpa'):
         c.pop('num_key_value_heads')
     return c
 
