@@ -30,8 +30,8 @@ uv\.h|server
 llhttp\.h|server
 openssl/|server
 systemd/|server
-cjson/|api engine/model engine/tokenizer engine/grammar
-cJSON|api engine/model engine/tokenizer engine/grammar
+cjson/|server api engine/model engine/tokenizer engine/grammar
+cJSON|server api engine/model engine/tokenizer engine/grammar
 pcre2\.h|engine/tokenizer
 xxhash\.h|base
 sys/socket\.h|server
