@@ -59,7 +59,7 @@ amx_sources = \
 	%D%/amx_mul.h \
 	%D%/amx_mul_bf16.c \
 	%D%/amx_mul_rounded.c \
-	%D%/amx_narrow.h
+	%D%/amx_narrow_template.h
 if HAVE_SIMD_AMX
 noinst_LIBRARIES += libkern_amx.a
 libkern_amx_a_SOURCES = $(amx_sources)

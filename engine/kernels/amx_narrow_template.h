@@ -1,4 +1,4 @@
-/* engine/kernels/amx_narrow.h - a piece of the context for few lanes on tiles: one group of at most 16 lanes
+/* engine/kernels/amx_narrow_template.h - a piece of the context for few lanes on tiles: one group of at most 16 lanes
  * whose rows are not wide, where the way of attn_bf16_template.h spends its time around the products.
  * Included by amx_attn.c; all static.
  *
@@ -6,8 +6,8 @@
  * [row][lane], and each vector of weights is full. Rows are operands where they lie: the last elements of a
  * key that are no whole step go through tiles of their own size. Each sum has the terms of
  * attn_bf16_template.h in its order, so that a lane's result is the same to the bit. */
-#ifndef LATENT_ENGINE_KERNELS_AMX_NARROW_H
-#define LATENT_ENGINE_KERNELS_AMX_NARROW_H
+#ifndef LATENT_ENGINE_KERNELS_AMX_NARROW_TEMPLATE_H
+#define LATENT_ENGINE_KERNELS_AMX_NARROW_TEMPLATE_H
 
 #include "engine/kernels/amx.h"
 #include "engine/kernels/attn_bf16_template.h"
