@@ -49,7 +49,8 @@ EMULATE simde__m512 emulate_fmaddsub_ps(simde__m512 a, simde__m512 b, simde__m51
 }
 #undef _mm512_fmaddsub_ps
 #define _mm512_fmaddsub_ps emulate_fmaddsub_ps
-/* VREDUCEPS of whole numbers: imm 0 rounds to nearest even, 1 down, 2 up, 3 towards zero (8: no exception). */
+/* VREDUCEPS of whole numbers: imm 0 rounds to nearest even, 1 down, 2 up, 3 towards zero (8: no
+ * exception). */
 EMULATE simde__m512 emulate_reduce_ps(simde__m512 a, int imm)
 {
     emulate_512 x = {.f = a}, r;
