@@ -1,6 +1,6 @@
 /* engine/kernels/amx_narrow_template.h - a piece of the context for few lanes on tiles: one group of at
- * most 16 lanes whose rows are not wide, where the way of attn_bf16_template.h spends its time around the products.
- * Included by amx_attn.c; all static.
+ * most 16 lanes whose rows are not wide, where the way of attn_bf16_template.h spends its time around the
+ * products. Included by amx_attn.c; all static.
  *
  * A tile has as many columns as there are lanes (1, 2, 4, 8 or 16), so that scores lie close together,
  * [row][lane], and each vector of weights is full. Rows are operands where they lie: the last elements of a

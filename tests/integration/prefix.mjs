@@ -1,5 +1,5 @@
 // tests/integration/prefix.mjs - a prefix that was computed once is not computed again.
-import { assert, done, metric_of, note, random, random_ids, start, test } from './harness.mjs'
+import { assert, cpu_levels, done, metric_of, note, random, random_ids, start, test } from './harness.mjs'
 
 const rng = random(7)
 const prefix = random_ids(rng, 1000)
@@ -81,8 +81,10 @@ await test('a conversation goes on from its own answer', async () => {
     const one = await d.post('/v1/completions', body(first, { max_tokens: 120 }))
     const second = [...first, ...one.choices[0].token_ids, ...tail()]
     const two = await d.post('/v1/completions', body(second))
-    // the last generated token was never fed back, so its row is not in the cache
-    const known = Math.floor((first.length + 119) / PAGE) * PAGE
+    // the last generated token was never fed back, so its row is not in the cache; where prompts have rounded
+    // products, what was generated is not what a prompt would make of it (docs/design.md)
+    const rounded = cpu_levels().includes('amx')
+    const known = rounded ? first.length : Math.floor((first.length + 119) / PAGE) * PAGE
     assert.equal(two.usage.prompt_tokens_details.cached_tokens, known)
 })
 
