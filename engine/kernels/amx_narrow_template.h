@@ -42,19 +42,6 @@ static void narrow_shape(struct tile_config *c, int tile, int rows, int bytes)
 
 /* --- rows ------------------------------------------------------------------------------------------ */
 
-/* Fetches rows [lo, hi). */
-static void narrow_fetch_rows(const struct attn_piece *p, int lo, int hi)
-{
-    size_t size = p->format.row_bytes;
-    while (lo < hi) {
-        int left = p->page_tokens - (p->first + lo) % p->page_tokens, n = hi - lo < left ? hi - lo : left;
-        const unsigned char *row = attn_row(p, lo), *end = row + (size_t)n * size;
-        for (row -= (uintptr_t)row & 127; row < end; row += 128) /* lines come in pairs */
-            _mm_prefetch((const char *)row, _MM_HINT_T1);
-        lo += n;
-    }
-}
-
 /* Rows that come soon: of this call where nobody fetched them, and of the next one at an even pace. */
 static void narrow_fetch(struct narrow *w, int b)
 {
@@ -62,9 +49,9 @@ static void narrow_fetch(struct narrow *w, int b)
     int end = (int)((int64_t)p->n_ahead * (b + 1) / w->steps);
     if (!p->fetched) {
         int from = b == 0 ? 0 : (b + NARROW_AHEAD - 1) * BLOCK, to = (b + NARROW_AHEAD) * BLOCK;
-        narrow_fetch_rows(p, from, to < w->n ? to : w->n);
+        fetch_rows(p, from, to < w->n ? to : w->n);
     }
-    narrow_fetch_rows(p, p->n_rows + w->ahead, p->n_rows + end);
+    fetch_rows(p, p->n_rows + w->ahead, p->n_rows + end);
     w->ahead = end;
 }
 

@@ -158,13 +158,16 @@ static void attn_pack(const float *const *q, int dk, float scale, void *dst)
 
 /* --- rows -------------------------------------------------------------------------------------- */
 
+/* Rows [lo, hi), run by run: those of a page lie one behind the other. */
 static void fetch_rows(const struct attn_piece *p, int lo, int hi)
 {
-    for (int t = lo; t < hi; t++) {
-        const unsigned char *row = attn_row(p, t);
-        const unsigned char *end = row + p->format.row_bytes;
-        for (row -= (uintptr_t)row & 63; row < end; row += 128) /* lines come in pairs */
+    size_t size = p->format.row_bytes;
+    while (lo < hi) {
+        int left = p->page_tokens - (p->first + lo) % p->page_tokens, n = hi - lo < left ? hi - lo : left;
+        const unsigned char *row = attn_row(p, lo), *end = row + (size_t)n * size;
+        for (row -= (uintptr_t)row & 127; row < end; row += 128) /* lines come in pairs */
             _mm_prefetch((const char *)row, _MM_HINT_T1);
+        lo += n;
     }
 }
 
