@@ -103,16 +103,23 @@ static void rotate(const float *cos, const float *sin, int half, int interleaved
     }
 }
 
-/* Cosines and sines of a sum of angles. */
+/* Cosines and sines of angles a + b, a vector from pair i on; each side has those of half pairs. */
+INLINE void angle_sums(const float *a, const float *b, int half, int i, v16 *cos, v16 *sin)
+{
+    v16 ac = v16_load(a + i), as = v16_load(a + half + i);
+    v16 bc = v16_load(b + i), bs = v16_load(b + half + i);
+    *cos = v16_fma(ac, bc, v16_sub(v16_set1(0.0f), v16_mul(as, bs)));
+    *sin = v16_fma(as, bc, v16_mul(ac, bs));
+}
+
 INLINE void add_angles(const float *a, const float *b, int half, float *cos, float *sin)
 {
-    v16 zero = v16_set1(0.0f);
     int i = 0;
     for (; i + KERN_LANES <= half; i += KERN_LANES) {
-        v16 ac = v16_load(a + i), as = v16_load(a + half + i);
-        v16 bc = v16_load(b + i), bs = v16_load(b + half + i);
-        v16_store(cos + i, v16_fma(ac, bc, v16_sub(zero, v16_mul(as, bs))));
-        v16_store(sin + i, v16_fma(as, bc, v16_mul(ac, bs)));
+        v16 c, s;
+        angle_sums(a, b, half, i, &c, &s);
+        v16_store(cos + i, c);
+        v16_store(sin + i, s);
     }
     for (; i < half; i++) {
         cos[i] = fmaf(a[i], b[i], -(a[half + i] * b[half + i]));
@@ -125,9 +132,8 @@ INLINE void rotate_halves(const float *a, const float *b, int half, const unsign
 {
     v16 zero = v16_set1(0.0f);
     for (int i = 0; i < half; i += KERN_LANES) {
-        v16 ac = v16_load(a + i), as = v16_load(a + half + i);
-        v16 bc = v16_load(b + i), bs = v16_load(b + half + i);
-        v16 c = v16_fma(ac, bc, v16_sub(zero, v16_mul(as, bs))), s = v16_fma(as, bc, v16_mul(ac, bs));
+        v16 c, s;
+        angle_sums(a, b, half, i, &c, &s);
         v16 x = v16_load_bf16(from + 2 * i), y = v16_load_bf16(from + 2 * (half + i));
         v16_store_bf16(to + i, v16_fma(x, c, v16_sub(zero, v16_mul(y, s))));
         v16_store_bf16(to + half + i, v16_fma(y, c, v16_mul(x, s)));
