@@ -103,6 +103,7 @@ static int plan_of(const struct family_layer *l, enum tensor_type row_type, stru
     p->shape.format = paged_format(row_type, p->row_elems, p->row_tail);
     if (p->make.rows)
         p->make.format = paged_format(row_type, p->make_elems, 0);
+    p->make_floats = (p->make_floats + 15) / 16 * 16; /* each thread's begin a cache line */
     family_plan_vecs(p, 1, l->hidden, 1);
     family_plan_vecs(p, 1, p->out_at < 0 ? p->shape.n_heads * p->shape.dv : p->n_out, 1);
     return r;

@@ -138,7 +138,6 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->make_macs = (double)wide * (s.width + l->n[EMBED_DIM]);
     p->make_elems = s.nope + s.rope + s.v;
     p->make_floats = (int)kern_gated_floats(s.width, l->n[EMBED_DIM], s.nope + s.v);
-    p->make_floats = (p->make_floats + 15) / 16 * 16;
     p->shape = (struct paged_shape){.n_heads = s.heads, .dk = s.nope + s.rope, .dv = s.v, .scale = s.scale};
     family_plan_vecs(p, 1, s.width, 1);
     family_plan_vecs(p, 1, l->n[EMBED_DIM], 1);

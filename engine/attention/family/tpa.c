@@ -92,7 +92,7 @@ static int plan(const struct family_layer *l, struct family_plan *p)
     p->make.rows = make_rows;
     p->make_elems = 2 * dh;
     p->make_macs = (double)heads * ranks * dh;
-    p->make_floats = (ranks * (dh + 1) + 2 * dh + 15) / 16 * 16;
+    p->make_floats = ranks * (dh + 1) + 2 * dh;
     p->shape = (struct paged_shape){.n_heads = heads,
                                     .dk = dh,
                                     .dv = dh,
