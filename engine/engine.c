@@ -130,9 +130,14 @@ static int begin(void *model, const struct forward_batch *batch)
     return model_begin(model, batch);
 }
 
-static int go_on(void *model, int n_layers)
+static int go_on(void *model, int64_t until_ns)
 {
-    return model_continue(model, n_layers);
+    return model_continue(model, until_ns);
+}
+
+static bool stops(void *model, int part)
+{
+    return model_part_stops(model, part);
 }
 
 static const float *hidden(void *model)
@@ -201,7 +206,8 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .forward = forward,
                               .begin = begin,
                               .go_on = go_on,
-                              .n_layers = model_layers(eng->model),
+                              .stops = stops,
+                              .n_parts = model_parts(eng->model),
                               .hidden = hidden,
                               .hidden_size = model_config(eng->model)->hidden_size,
                               .model = eng->model,

@@ -52,6 +52,7 @@ struct stream {
     float *shortcut; /* [rows][hidden], zero between groups; NULL: no layer has one */
     float *router_state; /* [rows][router_hidden_size] */
     struct rope_tables ropes; /* of layers that rotate by widths of their own */
+    struct attention_stop stop; /* of a call in slices; kept == NULL: nothing stops */
 };
 
 struct model {
@@ -80,7 +81,7 @@ struct model {
     struct ffn_work *ffn_work;
     struct stream whole, sliced; /* of model_forward and of model_begin */
     const struct forward_batch *slices; /* the call begun; NULL: none */
-    int next_layer;              /* of it */
+    int next_part;               /* of it */
     float *final;
     unsigned char *final_act;
     int32_t *all_rows, *active_rows, *positions;
@@ -302,6 +303,7 @@ static void stream_done(struct stream *s)
     free(s->rope_sin);
     free(s->shortcut);
     free(s->router_state);
+    free(s->stop.kept);
     for (int i = 0; i < s->ropes.n; i++) {
         free(s->ropes.t[i].cos);
         free(s->ropes.t[i].sin);
@@ -322,13 +324,19 @@ static int mechanism_work(struct model *m, const struct checkpoint *ck, struct m
     return r;
 }
 
+/* Rows of a call in slices whose attention may stop in the middle. */
+static int stop_rows(const struct mechanism *mech)
+{
+    return mech->ops->stop_rows ? mech->ops->stop_rows(mech->work) : 0;
+}
+
 static int make_work(struct model *m, const struct checkpoint *ck, struct err *e)
 {
     const struct model_config *c = &m->config;
     size_t rows = (size_t)m->limits.max_rows, seqs = (size_t)m->limits.max_seqs;
     size_t logit_rows = (size_t)m->max_logit_rows, hidden = (size_t)c->hidden_size;
     size_t half = (size_t)c->qk_rope_head_dim / 2, f = sizeof(float);
-    int n_products = ffn_max_products(c), r = 0;
+    int n_products = ffn_max_products(c), kept = 0, r = 0;
     for (int i = 0; i < c->num_hidden_layers; i++) {
         int n = m->layers[i].mechanism->ops->max_products(c, &ck->layers[i]);
         n_products = n > n_products ? n : n_products;
@@ -350,7 +358,13 @@ static int make_work(struct model *m, const struct checkpoint *ck, struct err *e
         r = ERR_NOMEM;
     for (int i = 0; r == 0 && i < m->n_mechanisms; i++)
         r = mechanism_work(m, ck, &m->mechanisms[i]);
-    if (r == 0 && !(m->scratch.base = zalloc64(m->scratch.n_bytes)))
+    for (int i = 0; i < m->n_mechanisms; i++) {
+        int n = r == 0 ? stop_rows(&m->mechanisms[i]) : 0;
+        kept = n > kept ? n : kept;
+    }
+    size_t kept_bytes = (size_t)kept * (size_t)c->num_attention_heads * (size_t)c->v_head_dim * f;
+    if (r == 0 && (!(m->scratch.base = zalloc64(m->scratch.n_bytes)) ||
+                   (kept > 0 && !(m->sliced.stop.kept = zalloc64(kept_bytes)))))
         r = ERR_NOMEM;
     if (r < 0)
         return err_set(e, ERR_NOMEM, "out of memory for the work space of %d tokens a step",
@@ -359,7 +373,7 @@ static int make_work(struct model *m, const struct checkpoint *ck, struct err *e
         m->all_rows[i] = (int32_t)i;
     m->step_bytes = 2 * rows * ((m->whole.shortcut ? 2 : 1) * hidden + 2 * half +
                                 (size_t)c->router_hidden_size) * f +
-                    logit_rows * hidden * f + m->scratch.n_bytes + ffn_work_bytes(m->ffn_work);
+                    logit_rows * hidden * f + m->scratch.n_bytes + ffn_work_bytes(m->ffn_work) + kept_bytes;
     for (int i = 0; i < m->ropes.n; i++)
         m->step_bytes += 2 * rows * (uint64_t)m->ropes.t[i].rope.dim * f;
     for (int i = 0; i < m->n_mechanisms; i++)
@@ -642,24 +656,29 @@ static void shortcut_rows(void *arg, int r0, int r1, int thread)
     }
 }
 
-static void run_layers(struct model *m, const struct stream *of, const struct step *step, int from, int to,
-                       const struct row_set *all, const struct row_set *active)
+/* Half of a layer: attention, or what is fed forward. Nothing but the stream lives on behind it. False: it
+ * stopped in the middle. */
+static bool run_part(struct model *m, struct stream *of, const struct step *step, int part,
+                     const struct row_set *all, const struct row_set *active)
 {
-    int n = m->config.num_hidden_layers, last_group = n - m->config.attentions_per_layer;
-    for (int i = from; i < to; i++) {
-        struct layer *l = &m->layers[i];
-        const struct row_set *wanted = i == n - 1 ? active : all;
-        struct attention_args a = {step, all, wanted, l->attn_norm, l->plane_offsets};
+    int i = part / 2, n = m->config.num_hidden_layers, last_group = n - m->config.attentions_per_layer;
+    struct layer *l = &m->layers[i];
+    const struct row_set *wanted = i == n - 1 ? active : all;
+    if (part % 2 == 0) {
+        struct attention_args a = {step, all, wanted, l->attn_norm, l->plane_offsets,
+                                   of->stop.kept ? &of->stop : NULL};
         l->mechanism->ops->run(l->attention, l->mechanism->work, &a);
-        if (l->shortcut && (i < last_group || active->n_rows > 0))
-            ffn_run(l->shortcut, m->ffn_work, step, i < last_group ? all : active, of->shortcut);
-        if (wanted->n_rows > 0)
-            ffn_run(l->ffn, m->ffn_work, step, wanted, of->x);
-        if (of->shortcut && l->ends_group) {
-            struct shortcut_job j = {m, of, wanted};
-            rows_run(m->pool, wanted->n_rows, shortcut_rows, &j);
-        }
+        return of->stop.heads_done == 0;
     }
+    if (l->shortcut && (i < last_group || active->n_rows > 0))
+        ffn_run(l->shortcut, m->ffn_work, step, i < last_group ? all : active, of->shortcut);
+    if (wanted->n_rows > 0)
+        ffn_run(l->ffn, m->ffn_work, step, wanted, of->x);
+    if (of->shortcut && l->ends_group) {
+        struct shortcut_job j = {m, of, wanted};
+        rows_run(m->pool, wanted->n_rows, shortcut_rows, &j);
+    }
+    return true;
 }
 
 const float *model_hidden(const struct model *m)
@@ -667,14 +686,14 @@ const float *model_hidden(const struct model *m)
     return m->final;
 }
 
-int model_layers(const struct model *m)
+int model_parts(const struct model *m)
 {
-    return m->config.num_hidden_layers;
+    return 2 * m->config.num_hidden_layers;
 }
 
-/* Layers [from, to) of a batch that passed check_batch, with embeddings before the first and logits behind
- * the last. */
-static void run(struct model *m, struct stream *of, const struct forward_batch *batch, int from, int to)
+/* Parts [from, to) of a batch that passed check_batch, with embeddings before the first and logits behind
+ * the last. Returns how many were done. */
+static int run(struct model *m, struct stream *of, const struct forward_batch *batch, int from, int to)
 {
     const struct model_config *c = &m->config;
     struct row_set all, active;
@@ -699,21 +718,31 @@ static void run(struct model *m, struct stream *of, const struct forward_batch *
     lay_out(m, batch, &all, &active);
     if (from == 0)
         rows_run(m->pool, all.n_rows, embed_rows, &job);
-    run_layers(m, of, &step, from, to, &all, &active);
-    if (to < c->num_hidden_layers || active.n_rows == 0)
-        return;
+    for (int part = from; part < to; part++)
+        if (!run_part(m, of, &step, part, &all, &active))
+            return part - from;
+    if (to < model_parts(m) || active.n_rows == 0)
+        return to - from;
     rows_run(m->pool, active.n_rows, final_rows, &job);
     for (int i = 0; i < active.n_rows; i++)
         m->py[i] = batch->logits + (size_t)i * (size_t)c->vocab_size;
     struct product out = {m->output.packed ? &m->output : &m->embd, m->px, m->py, active.n_rows, 0};
     products_run(&m->products, &out, 1);
+    return to - from;
+}
+
+bool model_part_stops(const struct model *m, int part)
+{
+    const struct forward_batch *b = m->slices;
+    return part % 2 == 0 && b && b->n_seqs == 1 && b->seqs[0].decompressed &&
+           b->seqs[0].n_tokens <= stop_rows(m->layers[part / 2].mechanism);
 }
 
 int model_forward(struct model *m, const struct forward_batch *batch)
 {
     int r = check_batch(m, batch);
     if (r == 0)
-        run(m, &m->whole, batch, 0, m->config.num_hidden_layers);
+        run(m, &m->whole, batch, 0, model_parts(m));
     return r;
 }
 
@@ -721,22 +750,21 @@ int model_begin(struct model *m, const struct forward_batch *batch)
 {
     int r = check_batch(m, batch);
     m->slices = r == 0 ? batch : NULL;
-    m->next_layer = 0;
+    m->next_part = 0;
+    m->sliced.stop.heads_done = 0;
     if (r == 0 && m->sliced.shortcut) /* a call given up may have left some */
         memset(m->sliced.shortcut, 0,
                (size_t)m->limits.max_rows * (size_t)m->config.hidden_size * sizeof(float));
     return r;
 }
 
-int model_continue(struct model *m, int n_layers)
+int model_continue(struct model *m, int64_t until_ns)
 {
-    int left = m->config.num_hidden_layers - m->next_layer, from = m->next_layer;
-    if (!m->slices || n_layers < 1)
+    if (!m->slices)
         return ERR_INVAL;
-    n_layers = n_layers < left ? n_layers : left;
-    run(m, &m->sliced, m->slices, from, from + n_layers);
-    m->next_layer += n_layers;
-    left -= n_layers;
+    m->sliced.stop.until_ns = until_ns;
+    m->next_part += run(m, &m->sliced, m->slices, m->next_part, m->next_part + 1);
+    int left = model_parts(m) - m->next_part;
     if (left == 0)
         m->slices = NULL;
     return left;

@@ -82,15 +82,19 @@ void model_profile(struct model *m, struct profile *p);
 void model_expert_load(const struct model *m, double *ret_mean, double *ret_max);
 /* ERR_INVAL when a limit of model_options is exceeded (a caller's mistake), else 0. */
 int model_forward(struct model *m, const struct forward_batch *batch) LATENT_MUST_CHECK;
-/* The same in slices of some layers, between which model_forward may be called for other sequences (layered
- * prefill, arXiv 2510.08055). One such call at a time: another model_begin gives the one before up. The batch
- * and what it points to are borrowed, and unchanged, until its last layer is done, but for the pages of its
- * sequences: they are read anew for each slice. Errors as model_forward. */
+/* The same in parts, two for each layer (attention, what is fed forward), between which model_forward may
+ * be called for other sequences (layered prefill, arXiv 2510.08055). One such call at a time: another
+ * model_begin gives the one before up. The batch and what it points to are borrowed, and unchanged, until
+ * its last part is done, but for the pages of its sequences: they are read anew for each slice. Errors as
+ * model_forward. */
 int model_begin(struct model *m, const struct forward_batch *batch) LATENT_MUST_CHECK;
-/* Computes the next n_layers >= 1, or those that are left; returns how many are left. With 0 the logits are
- * there. ERR_INVAL: none was begun. */
-int model_continue(struct model *m, int n_layers) LATENT_MUST_CHECK;
-int model_layers(const struct model *m);
+/* Computes the next part, or as much of it as is done by until_ns (of clock_now_ns) where it can stop.
+ * Returns how many are left, the one that was stopped among them; with 0 the logits are there. ERR_INVAL:
+ * none was begun. */
+int model_continue(struct model *m, int64_t until_ns) LATENT_MUST_CHECK;
+int model_parts(const struct model *m);
+/* Can this part of the call begun stop in the middle? */
+bool model_part_stops(const struct model *m, int part);
 /* What the logits of the last call were made from: a row of hidden_size for each row of them, after the last
  * norm. Valid until the next call. */
 const float *model_hidden(const struct model *m);

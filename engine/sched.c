@@ -14,9 +14,9 @@
 #define FIRST_USED 0.5      /* of max_tokens, before anything was seen */
 #define FIRST_COPY_NS 0.5   /* a byte, before anything was copied */
 /* Least tokens of a slice that multiplies latents out. That costs what some hundred queries do, so with
- * fewer a layer takes hardly less time, and there are many more of them. */
-#define LEAST_DECOMPRESSED 64
-#define FIRST_PART 0.7 /* of the time for prompts, that a layer of a chunk in slices is meant to take */
+ * fewer a part takes hardly less time, and there are many more of them. */
+#define LEAST_DECOMPRESSED 128
+#define FIRST_SHARE 0.7 /* of the time for prompts, that a part of a chunk in slices is meant to take */
 
 int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
 {
@@ -37,7 +37,7 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->budget.step_ns = cfg->max_step_ns;
         s->used = FIRST_USED;
         s->copy_ns = FIRST_COPY_NS;
-        s->slice_part = FIRST_PART;
+        s->slice_share = FIRST_SHARE;
         s->fair = fair_new(cfg->max_fair_keys);
         s->running = calloc(n, sizeof(*s->running));
         s->plan = calloc(n, sizeof(*s->plan));
@@ -48,10 +48,11 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->lse = calloc(n, sizeof(*s->lse));
         s->who = calloc(n, sizeof(*s->who));
         s->scratch = calloc((size_t)n_threads, sizeof(*s->scratch));
-        s->layer_took = calloc((size_t)cfg->n_layers, sizeof(*s->layer_took));
-        s->layer_weight = calloc((size_t)cfg->n_layers, sizeof(*s->layer_weight));
+        s->part_took = calloc((size_t)cfg->n_parts, sizeof(*s->part_took));
+        s->part_weight = calloc((size_t)cfg->n_parts, sizeof(*s->part_weight));
+        s->part_stops = calloc((size_t)cfg->n_parts, sizeof(*s->part_stops));
         ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
-             s->who && s->scratch && s->fair && s->layer_took && s->layer_weight;
+             s->who && s->scratch && s->fair && s->part_took && s->part_weight && s->part_stops;
         for (int t = 0; ok && t < n_threads; t++)
             ok = (s->scratch[t] = sampler_scratch_new(cfg->kern, cfg->vocab_size)) != NULL;
         s->env.scratch = ok ? s->scratch[0] : NULL;
@@ -73,8 +74,9 @@ void sched_free(struct sched **sp)
     for (int t = 0; s->scratch && t < pool_threads(s->c.pool); t++)
         sampler_scratch_free(s->scratch[t]);
     free(s->scratch);
-    free(s->layer_took);
-    free(s->layer_weight);
+    free(s->part_took);
+    free(s->part_weight);
+    free(s->part_stops);
     fair_free(s->fair);
     free(s->running);
     free(s->plan);
@@ -338,7 +340,7 @@ static void preempt(struct sched *s, struct seq *q, bool short_of_pages)
             take_from_plan(s, i);
             break;
         }
-    if (s->slice.q == q) { /* some layers have written rows that nobody will finish */
+    if (s->slice.q == q) { /* some parts have written rows that nobody will finish */
         s->slice.q = NULL;
         (void)!kv_seq_truncate(s->c.kv, q->kv, kv_seq_length(q->kv)); /* takes no page for that */
     }
@@ -449,15 +451,15 @@ static int chunk_for(const struct sched *s, const struct seq *q)
     return n < timely ? n : timely;
 }
 
-/* Rows of q for a chunk whose layers are spread over steps, where this one has time for n of them only: a
- * layer of the chunk takes what a step has. 0: it goes with the step. */
+/* Rows of q for a chunk whose parts are spread over steps, where this one has time for n of them only: a part
+ * of the chunk takes what a step has. 0: it goes with the step. */
 static int slice_for(const struct sched *s, const struct seq *q, int n)
 {
-    int layers = s->c.n_layers, most, timely;
+    int parts = s->c.n_parts, most, timely;
     if (s->slice.q || s->burst || isinf(s->prompt_ns) || s->prompt_ns <= 0 || n < 1 || n >= to_go(q))
         return 0;
     most = chunk_within(s, q, s->c.max_num_batched_tokens, s->c.max_num_batched_tokens, s->c.max_logit_rows);
-    timely = budget_tokens(&s->budget, s->slice_part * s->prompt_ns * layers, computed(q));
+    timely = budget_tokens(&s->budget, s->slice_share * s->prompt_ns * parts, computed(q));
     if (computed(q) < decompressed(s, q) && timely < LEAST_DECOMPRESSED)
         timely = LEAST_DECOMPRESSED;
     most = most < timely ? most : timely;
@@ -473,10 +475,10 @@ static void take_chunk(struct sched *s, struct seq *q, int n, int slice)
         return;
     }
     int position = computed(q);
-    *sl = (struct slice){.q = q, .layers_left = s->c.n_layers, .ns = s->prompt_ns};
+    *sl = (struct slice){.q = q, .parts_left = s->c.n_parts, .ns = s->prompt_ns};
     sl->seq = (struct forward_seq){NULL, position, slice, q->tokens + position, rows_of(q, slice),
                                    position < decompressed(s, q), position < rounded(s, q)};
-    sl->layer_ns = budget_cost(&s->budget, position, slice) / s->c.n_layers;
+    sl->part_ns = budget_cost(&s->budget, position, slice) / s->c.n_parts;
     sl->batch = (struct forward_batch){1, &sl->seq, s->logits};
     q->eats_step = true;
     s->prompt_ns = -1; /* nothing else has time in this step */

@@ -39,10 +39,11 @@ struct sched_config {
     bool rounded_prompts; /* struct scheme's */
     /* One forward call, as model_forward. */
     int (*forward)(void *model, const struct forward_batch *batch);
-    /* One in slices of layers, as model_begin and model_continue. */
+    /* One in slices, as model_begin, model_continue and model_part_stops. */
     int (*begin)(void *model, const struct forward_batch *batch);
-    int (*go_on)(void *model, int n_layers);
-    int n_layers; /* of the model */
+    int (*go_on)(void *model, int64_t until_ns);
+    bool (*stops)(void *model, int part);
+    int n_parts; /* of the model */
     const float *(*hidden)(void *model); /* as model_hidden; NULL: no embeddings */
     int hidden_size;
     void *model;

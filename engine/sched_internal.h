@@ -1,5 +1,5 @@
 /* engine/sched_internal.h - the scheduler's state, shared by sched.c (who computes what in a step),
- * sched_slice.c (chunks whose layers are spread over steps) and sched_finish.c (what becomes of the rows).
+ * sched_slice.c (chunks whose parts are spread over steps) and sched_finish.c (what becomes of the rows).
  * Engine thread only. */
 #ifndef LATENT_ENGINE_SCHED_INTERNAL_H
 #define LATENT_ENGINE_SCHED_INTERNAL_H
@@ -18,16 +18,17 @@ struct planned {
     bool decodes;
 };
 
-/* A chunk of one prompt whose layers are spread over steps (layered prefill, arXiv 2510.08055), while others
- * decode. The whole chunk reads each weight once, however little time a step has for it. */
+/* A chunk of one prompt whose parts (model_begin) are spread over steps (layered prefill, arXiv 2510.08055),
+ * while others decode. The whole chunk reads each weight once, however little time a step has for it. */
 struct slice {
     struct seq *q; /* running; NULL: there is none */
     struct forward_seq seq;
     struct forward_batch batch;
-    int layers_left;
+    int parts_left;
+    bool begun, stopped; /* stopped: the next part is half done */
     double ns;       /* that this step has for it; not finite: no end of it */
-    double layer_ns; /* of a layer of weight 1, as it goes */
-    double weights;  /* of the layers done */
+    double part_ns;  /* of a part of weight 1, as it goes */
+    double weights;  /* of the parts done */
     int64_t took_ns; /* so far */
 };
 
@@ -43,10 +44,11 @@ struct sched {
     int64_t waits_since_ns;    /* the longest wait, at the step; 0: none waits */
     struct budget budget;
     struct slice slice;
-    double *layer_took;        /* [n_layers] of the chunk in slices */
-    double *layer_weight;      /* beside their mean, smoothed: dense layers and routed ones differ */
-    bool layers_known;         /* ... after the first such chunk */
-    double slice_part;         /* of the time for prompts that a layer of the next one is meant to take */
+    double *part_took;        /* [n_parts] of the chunk in slices */
+    double *part_weight;      /* beside their mean, smoothed: they differ */
+    bool *part_stops;          /* it could have stopped in the middle */
+    bool parts_known;         /* ... after the first such chunk */
+    double slice_share;        /* of the time for prompts that a part of the next one is meant to take */
     double prompt_ns;          /* time that prompts may still take in the step being built */
     int plan_decodes, plan_prompt; /* rows that decode, prompt tokens in it */
     bool burst;                /* of short prompts: they go whole, in groups (budget.h) */
@@ -87,7 +89,8 @@ void sched__run_insert(struct sched *s, struct seq *q);
 void sched__leave(struct sched *s, struct seq *q, enum seq_state was);
 void sched__end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e);
 void sched__fail_seq(struct sched *s, struct seq *q, int code);
-/* Computes the layers of the chunk in slices for which there is time, at least one. Returns what it took. */
+/* Computes the parts of the chunk in slices for which there is time: at least one, or a piece of one that can
+ * stop. Returns what it took. */
 int64_t sched__run_slice(struct sched *s);
 /* The planned rows are in the cache: commits them, samples, and ends what has ended. */
 void sched__finish(struct sched *s);

@@ -19,12 +19,21 @@
 /* Streams that one layer may keep. */
 #define ATTENTION_MAX_PLANES (2 * 1024 + 4)
 
+/* How a call may stop in the middle, with nothing but this to be kept until it is made again: for the same
+ * layer, over the same rows. */
+struct attention_stop {
+    int64_t until_ns; /* by clock_now_ns: what would not be done by then waits; something is always done */
+    int heads_done;   /* 0: it begins, or it is done */
+    float *kept;      /* [active rows][heads][v_head_dim] of those heads */
+};
+
 struct attention_args {
     const struct step *step;
     const struct row_set *all;    /* rows whose cache rows are written */
     const struct row_set *active; /* rows whose output is wanted: a subset */
     const float *norm_w;          /* [hidden_size] attn_norm, applied by the mechanism */
     const size_t *plane_offsets;  /* of this layer's streams in a page, in the order of `planes` */
+    struct attention_stop *stop;  /* NULL: all of it. Most mechanisms do all of it in any case */
 };
 
 struct attention_ops {
@@ -47,6 +56,8 @@ struct attention_ops {
     /* Most products that a layer hands to products_run at once. */
     int (*max_products)(const struct model_config *c, const struct layer_tensors *t);
     void (*run)(const void *layer, void *work, const struct attention_args *a);
+    /* Most rows of a decompressed span that `run` heeds args->stop for; NULL: it never does. */
+    int (*stop_rows)(const void *work);
 };
 
 /* The mechanism of that name, or NULL. */

@@ -68,6 +68,8 @@ struct mla_work {
     const struct attention_args *args;
     struct row_set part;
     int part_first;            /* active row that the part begins with */
+    const float *out;          /* [rows][heads][v_head_dim] of the part */
+    struct attention_stop *stop;
 };
 
 /* Bytes that a part's rows may take, unless that were fewer rows than the least. */
@@ -531,7 +533,7 @@ static void out_rows(void *arg, int r0, int r1, int thread)
     (void)thread;
     for (int i = r0; i < r1; i++) {
         w->px[i] = act_prepare(st->kern, w->layer->o.type, i < w->part.n_rounded,
-                               w->q + (size_t)i * (size_t)n, n, w->out_act + (size_t)i * act_room(n));
+                               w->out + (size_t)i * (size_t)n, n, w->out_act + (size_t)i * act_room(n));
         w->py[i] = w->y + (size_t)i * (size_t)st->config->hidden_size;
     }
 }
@@ -583,6 +585,7 @@ void mla__rows(const void *layer, void *work, const struct attention_args *a)
 
     w->layer = l;
     w->args = a;
+    w->stop = NULL;
     place_all(w, &p);
     rows_run_light(st->pool, all->n_rows, 3 * c->hidden_size, norm_rows, w);
     for (int i = 0; i < all->n_rows; i++)
@@ -692,14 +695,17 @@ static void run_part(struct mla_work *w, bool decompressed, const struct paged_c
     place_all(w, &p);
     place_part(w, &p, decompressed, n, w->part.n_spans);
     bool by_product = !decompressed && l->product;
+    w->out = decompressed && w->stop ? w->stop->kept : w->q;
     if (by_product)
         project_by_products(w);
     else
         project_queries(w);
     if (decompressed) {
-        struct decompressed_args a = {st, &w->part, plane, l->w_k, l->w_uv, w->q, w->packed, w->q};
+        struct decompressed_args a = {st, &w->part, plane, l->w_k, l->w_uv, w->q, w->packed,
+                                      w->stop ? w->stop->kept : w->q, w->stop};
         rows_run_light(st->pool, n, 3 * c->num_attention_heads * c->qk_rope_head_dim, q_rotate_rows, w);
-        decompressed__attend(w->decompressed, &a);
+        if (!decompressed__attend(w->decompressed, &a))
+            return;
     } else {
         if (!by_product) {
             rows_run(st->pool, n, q_head_rows, w);
@@ -744,8 +750,19 @@ void mla__attend(void *work, const struct row_set *set, const struct paged_choic
 
 static void mla_run(const void *layer, void *work, const struct attention_args *a)
 {
+    struct mla_work *w = work;
     mla__rows(layer, work, a);
+    /* Called again it makes rows and queries once more, from the same residual rows: so only in one part,
+     * whose end adds to them. */
+    if (a->active->n_spans == 1 && a->active->n_rows <= w->part_rows[1])
+        w->stop = a->stop;
     mla__attend(work, a->active, NULL);
+}
+
+static int mla_stop_rows(const void *work)
+{
+    const struct mla_work *w = work;
+    return w->decompressed ? w->part_rows[1] : 0;
 }
 
 const float *mla__normed(const void *work)
@@ -769,4 +786,5 @@ const struct attention_ops attention_mla = {
     .work_bytes = mla_work_bytes,
     .max_products = mla_max_products,
     .run = mla_run,
+    .stop_rows = mla_stop_rows,
 };

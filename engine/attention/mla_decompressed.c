@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+
 #define CALL_LANES (ATTN_MAX_GROUPS * KERN_LANES)
 /* Most heads of an item: more would share the reading of latents still better, but it is small by then. */
 #define MAX_HEADS 16
@@ -44,6 +46,7 @@ struct decompressed_work {
     /* the call in hand */
     const struct decompressed_args *args;
     int heads_per_item, items_per_span;
+    int first_head; /* of the first item */
 };
 
 static int head_dim(const struct decompressed_shape *s)
@@ -294,7 +297,7 @@ static void attend_item(void *arg, int item, int thread)
     const struct decompressed_work *w = arg;
     const struct decompressed_shape *s = &w->shape;
     struct thread_scratch *ts = &w->threads[thread];
-    int span = item / w->items_per_span, head0 = item % w->items_per_span * w->heads_per_item;
+    int span = item / w->items_per_span, head0 = item % w->items_per_span * w->heads_per_item + w->first_head;
     int n_heads = s->n_heads - head0 < w->heads_per_item ? s->n_heads - head0 : w->heads_per_item;
     const struct span *sp = &w->args->set->spans[span];
     int seen = sp->position + sp->n_tokens;
@@ -341,15 +344,38 @@ static int heads_per_item(const struct decompressed_work *w, const struct row_se
     return best;
 }
 
-void decompressed__attend(struct decompressed_work *w, const struct decompressed_args *a)
+/* A head for each thread at a time, as long as there is time. */
+static bool attend_some(struct decompressed_work *w, struct attention_stop *stop)
+{
+    int n_heads = w->shape.n_heads, done = stop->heads_done;
+    int64_t now = clock_now_ns(), took;
+    w->heads_per_item = 1;
+    w->items_per_span = n_heads;
+    do {
+        int n = n_heads - done < w->n_threads ? n_heads - done : w->n_threads;
+        w->first_head = done;
+        pool_run(w->args->step->pool, n, attend_item, w);
+        done += n;
+        took = clock_now_ns() - now;
+        now += took;
+    } while (done < n_heads && now + took <= stop->until_ns);
+    stop->heads_done = done < n_heads ? done : 0;
+    return done == n_heads;
+}
+
+bool decompressed__attend(struct decompressed_work *w, const struct decompressed_args *a)
 {
     const struct row_set *set = a->set;
     w->args = a;
     w->group_at[0] = 0;
     for (int i = 0; i < set->n_spans; i++)
         w->group_at[i + 1] = w->group_at[i] + groups_of(set->spans[i].n_tokens);
+    pool_run(a->step->pool, set->n_spans * w->shape.n_heads, pack_span_item, w);
+    if (a->stop)
+        return attend_some(w, a->stop);
+    w->first_head = 0;
     w->heads_per_item = heads_per_item(w, set);
     w->items_per_span = (w->shape.n_heads + w->heads_per_item - 1) / w->heads_per_item;
-    pool_run(a->step->pool, set->n_spans * w->shape.n_heads, pack_span_item, w);
     pool_run(a->step->pool, set->n_spans * w->items_per_span, attend_item, w);
+    return true;
 }

@@ -11,6 +11,7 @@
 #ifndef LATENT_ENGINE_ATTENTION_MLA_DECOMPRESSED_H
 #define LATENT_ENGINE_ATTENTION_MLA_DECOMPRESSED_H
 
+#include "engine/attention/attention.h"
 #include "engine/step.h"
 
 struct decompressed_shape {
@@ -38,9 +39,11 @@ struct decompressed_args {
     const struct matrix *w_uv; /* [heads]: rank -> v */
     const float *q;            /* [rows][heads][nope + rope], rotated */
     unsigned char *packed;     /* decompressed__query_bytes, 64-aligned */
-    float *out;                /* [rows][heads][v]; may be q: it is packed first */
+    float *out;                /* [rows][heads][v]; without `stop` it may be q: that is packed first */
+    struct attention_stop *stop; /* or NULL; with one span only */
 };
-/* The rows of the new tokens are in the cache already; a token sees positions up to its own. */
-void decompressed__attend(struct decompressed_work *w, const struct decompressed_args *a);
+/* The rows of the new tokens are in the cache already; a token sees positions up to its own. False: stopped
+ * before the last head. */
+bool decompressed__attend(struct decompressed_work *w, const struct decompressed_args *a);
 
 #endif

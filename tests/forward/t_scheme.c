@@ -343,7 +343,8 @@ START_TEST(test_memory)
 }
 END_TEST
 
-/* Sequences of both schemes in one batch, at different phases, against each alone. */
+/* Sequences of both schemes in one batch, at different phases, against each alone; the first of a batch
+ * perhaps in slices beside the others, which stop wherever they can. */
 START_TEST(test_batched)
 {
     enum { SEQS = 4, N = 700 };
@@ -364,8 +365,9 @@ START_TEST(test_batched)
         struct way y = {level, CACHE_BF16, 2, 256, 256, marked[s], 0};
         alone[s] = run_prompt(&t.ck, &y, tokens[s], N);
     }
-    rig_open(&r, &t.ck, level, 3, CACHE_BF16, 256, 0);
+    rig_open(&r, &t.ck, level, 2, CACHE_BF16, 256, 0); /* fewer than heads */
     float *logits = malloc(256 * vocab * sizeof(float));
+    int n_stopped = 0;
     for (int s = 0; s < SEQS; s++)
         ck_assert_int_eq(kv_seq_new(r.kv, 0, &seq[s]), 0);
     for (int left = SEQS * N; left > 0;) {
@@ -380,9 +382,24 @@ START_TEST(test_batched)
         }
         if (!n)
             continue;
-        struct forward_batch b = {n, fs, logits};
+        int sliced = n > 1 ? rand() % 2 : 0;
+        struct forward_batch first = {1, fs, logits};
+        float *others = logits + (size_t)sliced * (size_t)fs[0].n_tokens * vocab;
+        struct forward_batch b = {n - sliced, fs + sliced, others};
         kv_step_begin(r.kv);
-        ck_assert_int_eq(model_forward(r.model, &b), 0);
+        if (sliced)
+            ck_assert_int_eq(model_begin(r.model, &first), 0);
+        for (int k = 0, to_do = sliced ? model_parts(r.model) : 0; k == 0 || to_do > 0; k++) {
+            int before = to_do;
+            bool stops = sliced && model_part_stops(r.model, model_parts(r.model) - to_do);
+            if (sliced) {
+                to_do = model_continue(r.model, 0);
+                ck_assert(to_do == before - 1 || (to_do == before && stops));
+                n_stopped += to_do == before;
+            }
+            if (k % 3 == 0)
+                ck_assert_int_eq(model_forward(r.model, &b), 0);
+        }
         const float *got = logits;
         for (int i = 0; i < n; i++) {
             size_t floats = (size_t)fs[i].n_tokens * vocab;
@@ -395,6 +412,7 @@ START_TEST(test_batched)
         }
         kv_step_end(r.kv);
     }
+    ck_assert_int_gt(n_stopped, 20);
     for (int s = 0; s < SEQS; s++) {
         kv_seq_free(r.kv, &seq[s]);
         free(alone[s]);

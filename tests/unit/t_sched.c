@@ -64,8 +64,10 @@ struct rig {
     int last_decodes, last_prompts; /* rows of the last step */
     int n_computed;                 /* rows of all */
     const struct forward_batch *slices; /* begun */
-    int layers_left, n_sliced;      /* of it; calls of go_on */
-    int light;                      /* the first layers take a tenth of what the others do */
+    int parts_left, n_sliced;      /* of it; calls of go_on */
+    int light;                      /* the first parts take a tenth of what the others do */
+    int heavy;                      /* the second takes so many times what the others do, and can stop */
+    int64_t heavy_done;             /* of its time */
     bool broken;                    /* logits are not finite */
 };
 
@@ -144,33 +146,44 @@ static int begin_slices(void *model, const struct forward_batch *b)
     struct rig *rig = model;
     REQUIRE(b->n_seqs == 1 && b->seqs[0].n_tokens > 1);
     rig->slices = b;
-    rig->layers_left = rig->c.n_layers;
+    rig->parts_left = rig->c.n_parts;
+    rig->heavy_done = 0;
     each_row(rig, false);
     return 0;
 }
 
-/* A layer takes its part of the time; rows come with the last one. */
-static int go_on(void *model, int n_layers)
+static bool stops(void *model, int part)
+{
+    const struct rig *rig = model;
+    return rig->heavy > 0 && part == 1;
+}
+
+/* A part takes its share of the time; rows come with the last one. */
+static int go_on(void *model, int64_t until_ns)
 {
     struct rig *rig = model;
-    int n = n_layers < rig->layers_left ? n_layers : rig->layers_left, prompts = rig->last_prompts;
-    REQUIRE(n_layers >= 1 && rig->layers_left > 0);
+    int prompts = rig->last_prompts, part = rig->c.n_parts - rig->parts_left;
+    int64_t all = rig->step_cost + rig->slices->seqs[0].n_tokens * rig->prompt_cost;
+    int64_t took = all / rig->c.n_parts / (part < rig->light ? 10 : 1);
+    REQUIRE(rig->parts_left > 0);
     each_row(rig, true);
     rig->n_sliced++;
-    rig->layers_left -= n;
-    if (rig->layers_left == 0) {
-        int64_t at = clock_ns, took = rig->last_took;
+    if (stops(rig, part)) {
+        int64_t whole = rig->heavy * took, left = whole - rig->heavy_done, time = until_ns - clock_ns;
+        took = left < time ? left : time > 1 ? time : 1;
+        rig->heavy_done = took < left ? rig->heavy_done + took : 0;
+    }
+    rig->parts_left -= rig->heavy_done == 0;
+    if (rig->parts_left == 0) {
+        int64_t at = clock_ns, before = rig->last_took;
         REQUIRE(forward(rig, rig->slices) == 0);
         clock_ns = at;
-        rig->last_took = took;
+        rig->last_took = before;
     }
-    int64_t all = rig->step_cost + rig->slices->seqs[0].n_tokens * rig->prompt_cost, took = 0;
-    for (int i = 0, layer = rig->c.n_layers - rig->layers_left - n; i < n; i++, layer++)
-        took += layer < rig->light ? all / rig->c.n_layers / 10 : all / rig->c.n_layers;
     clock_ns += took;
     rig->last_took += took;
     rig->last_prompts = prompts + 1;
-    return rig->layers_left;
+    return rig->parts_left;
 }
 
 static void begin(struct rig *rig, int n_pages, int seqs, uint64_t park_bytes)
@@ -192,7 +205,7 @@ static void begin(struct rig *rig, int n_pages, int seqs, uint64_t park_bytes)
         .vocab_size = VOCAB, .max_model_len = MAX_LEN, .max_num_seqs = seqs, .max_num_batched_tokens = 64,
         .prefill_chunk = 32, .max_logit_rows = 32, .prefix_cache = true, .max_fair_keys = 4,
         .max_priority_wait_ns = 50 * NS_PER_MS, .park_bytes = park_bytes, .now = now, .forward = forward,
-        .begin = begin_slices, .go_on = go_on, .n_layers = 6,
+        .begin = begin_slices, .go_on = go_on, .stops = stops, .n_parts = 6,
         .model = rig, .kv = rig->kv, .pool = rig->pool, .kern = kern_table(CPU_GENERIC),
         .events = rig->events, .metrics = &rig->metrics, .stopping = &rig->stopping};
     ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
@@ -352,7 +365,7 @@ START_TEST(test_random)
         struct err e = {0};
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
         begin(rig, pools[round % 4], places[round % 3], round % 2 ? 1 << 20 : 0);
-        rig->c.n_layers = 1 + (int)below(rig, 8);
+        rig->c.n_parts = 1 + (int)below(rig, 8);
         sched_free(&rig->s);
         ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
         for (int idle = 0; rig->n_jobs < MAX_JOBS || !sched_idle(rig->s);) {
@@ -527,14 +540,15 @@ static void decode_eight(struct rig *rig)
 }
 
 /* While streams run a step with prompts takes at most twice what it takes without, and prompts go on; also
- * where layers differ. */
+ * where parts of layers differ, and where one takes longer than a step may but can stop. */
 START_TEST(test_budget)
 {
     struct rig rig_, *rig = &rig_;
     begin(rig, 400, 12, 0);
     decode_eight(rig);
     int64_t alone = rig->last_took, worst = 0;
-    rig->light = _i;
+    rig->light = _i % 4;
+    rig->heavy = _i / 4 * 12;
     REQUIRE(rig->last_decodes == 8 && rig->last_prompts == 0);
     struct want *w = NULL;
     for (int i = 0; i < 60; i++) {
@@ -563,7 +577,7 @@ START_TEST(test_slice_given_up)
     decode_eight(rig);
     struct want *w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 1, .n = 1, .family = -1});
     int before = rig->n_sliced;
-    while (rig->n_sliced < before + 4 || rig->layers_left == 0)
+    while (rig->n_sliced < before + 4 || rig->parts_left == 0)
         step(rig);
     kv_stats_read(rig->kv, &st);
     uint64_t held = st.pages_held;
@@ -772,7 +786,7 @@ int main(void)
     tcase_add_test(t, test_no_starvation);
     tcase_add_test(t, test_keys_share);
     tcase_add_test(t, test_sharers);
-    tcase_add_loop_test(t, test_budget, 0, 4);
+    tcase_add_loop_test(t, test_budget, 0, 8);
     tcase_add_test(t, test_burst);
     tcase_add_test(t, test_burst_ends);
     tcase_add_test(t, test_slice_given_up);
