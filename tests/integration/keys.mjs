@@ -2,7 +2,7 @@
 import { execFileSync } from 'node:child_process'
 import crypto from 'node:crypto'
 import net from 'node:net'
-import { assert, done, fs, path, scratch, start, test, until, top_builddir } from './harness.mjs'
+import { assert, done, fs, model, path, scratch, start, test, until, top_builddir } from './harness.mjs'
 
 const key = (name) => `${name}-${crypto.randomBytes(16).toString('hex')}`
 const sha = (text) => 'sha256:' + crypto.createHash('sha256').update(text).digest('hex')
@@ -260,10 +260,10 @@ await test('--hash-key and --check-config', async () => {
     const run = (args, input, env = {}) => execFileSync(program, args, { input, encoding: 'utf8', stdio: 'pipe', env: { ...env } })
     assert.equal(run(['--hash-key'], keys.alice + '\n').trim(), sha(keys.alice))
     assert.throws(() => run(['--hash-key'], 'short\n'), /16 to 512/)
-    const shown = run(['--check-config', '--set', `api_keys_file=${keys_file}`], '', { LATENTD_API_KEY: keys.alice + '-2' })
+    const shown = run(['--model', model, '--check-config', '--set', `api_keys_file=${keys_file}`], '', { LATENTD_API_KEY: keys.alice + '-2' })
     assert.ok(!shown.includes(keys.alice) && /^api_key = \*+$/m.test(shown))
-    assert.throws(() => run(['--check-config', '--set', 'api_keys_file=/nonexistent'], ''), /api_keys_file/)
-    assert.throws(() => run(['--check-config', '--set', 'api_key=short'], ''), /16 to 512/)
+    assert.throws(() => run(['--model', model, '--check-config', '--set', 'api_keys_file=/nonexistent'], ''), /api_keys_file/)
+    assert.throws(() => run(['--model', model, '--check-config', '--set', 'api_key=short'], ''), /16 to 512/)
 })
 
 await test('a warning when others reach it and no key is needed', async () => {

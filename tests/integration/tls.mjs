@@ -3,7 +3,7 @@ import { execFileSync, spawnSync } from 'node:child_process'
 import https from 'node:https'
 import net from 'node:net'
 import tls from 'node:tls'
-import { assert, done, fs, path, scratch, skip_all, sleep, slow, spawn, start, test, until } from './harness.mjs'
+import { assert, done, fs, model, path, scratch, skip_all, sleep, slow, spawn, start, test, until } from './harness.mjs'
 
 if (spawnSync('openssl', ['version']).status !== 0) skip_all('no openssl program')
 const dir = fs.mkdtempSync(path.join(scratch, 'tls-'))
@@ -233,8 +233,8 @@ await test('mistakes in the configuration are told at the start', async () => {
     const told = async (more, what, listen = 'tls:127.0.0.1:0') => {
         const env = Object.fromEntries(Object.entries(process.env).filter(([k]) => !k.startsWith('LATENTD_')))
         const args = Object.entries(more).flatMap(([k, v]) => ['--set', `${k}=${v}`])
-        const r = spawnSync(path.join(process.env.top_builddir ?? 'build', 'latentd'), ['--check-config', '--listen', listen, ...args],
-            { env, encoding: 'utf8', timeout: 10000 })
+        const r = spawnSync(path.join(process.env.top_builddir ?? 'build', 'latentd'), ['--model', model, '--check-config',
+            '--listen', listen, ...args], { env, encoding: 'utf8', timeout: 10000 })
         assert.equal(r.status, 1, r.stdout)
         assert.match(r.stderr, what)
     }
