@@ -33,3 +33,12 @@ check-chaos: latentd$(EXEEXT)
 	$(SHELL) $(srcdir)/tests/integration/run.sh $(srcdir)/tests/load/chaos.mjs
 .PHONY: check-chaos
 EXTRA_DIST += %D%/load/chaos.mjs
+
+## `make check` of a build of its own, in sanitized/, with AddressSanitizer (leaks too) and UndefinedBehaviorSanitizer;
+## an hour on two cores
+check-sanitizers:
+	$(MKDIR_P) sanitized
+	cd sanitized && { test -f Makefile || '$(abs_top_srcdir)/configure' \
+	--enable-sanitize=address,undefined CFLAGS='-O1 -g' CC='$(CC)'; }
+	cd sanitized && $(MAKE) $(AM_MAKEFLAGS) check
+.PHONY: check-sanitizers
