@@ -121,7 +121,7 @@ await test('SIGTERM with streams running finishes them and exits with status 0',
 })
 
 await test('SIGTERM under load: who runs or waits is served, who comes later is told', async () => {
-    d = await start({ set: { max_num_seqs: 4 } })
+    d = await start({ set: { max_num_seqs: 4, drain_timeout: slow ? '110s' : '30s' } })
     const r = () => ({ prompt: random_ids(rng, 40), max_tokens: 30, temperature: 0, ignore_eos: true, return_token_ids: true })
     const first = Array.from({ length: 16 }, () => d.collect('/v1/completions', r()))
     await until('some run and some wait', async () => {
