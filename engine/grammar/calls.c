@@ -120,7 +120,7 @@ static int32_t arguments(struct schema *c, int32_t at, const cJSON *root, const 
             schema_fail(c, ERR_UNSUPPORTED, no[i],
                         "is not supported for arguments in this format of calls");
     more = schema_get(s, "additionalProperties");
-    cJSON_ArrayForEach(p, schema_get(s, "properties"))
+    cJSON_ArrayForEach(p, schema_properties(c, s))
     {
         bool required = schema_requires(c, s, p->string);
         if (!rules_tick(b) || (cJSON_IsFalse(p) && !required))

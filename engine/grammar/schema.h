@@ -91,6 +91,8 @@ bool schema_apart(struct schema *c, const cJSON *a, const cJSON *b);
 
 /* --- schema_object.c, schema_scalar.c */
 int32_t schema_object(struct schema *c, int32_t from, const cJSON *s);
+/* Its properties; NULL: none, or a failure because they are no object. */
+const cJSON *schema_properties(struct schema *c, const cJSON *s);
 bool schema_requires(struct schema *c, const cJSON *s, const char *name);
 int32_t schema_array(struct schema *c, int32_t from, const cJSON *s);
 /* What pattern, format and lengths say of the characters; NULL: nothing, or a failure. */

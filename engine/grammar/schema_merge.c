@@ -164,7 +164,8 @@ const cJSON *schema_flat(struct schema *c, const cJSON *s)
 static void put(cJSON *o, const char *key, cJSON *value)
 {
     cJSON_DeleteItemFromObjectCaseSensitive(o, key);
-    cJSON_AddItemToObject(o, key, value);
+    if (!cJSON_AddItemToObject(o, key, value))
+        cJSON_Delete(value);
 }
 
 /* Counted: what is copied at each of many merges may be much. */
@@ -223,7 +224,7 @@ static void limit_properties(struct schema *c, cJSON *out, const cJSON *one, con
 
 static void merge_properties(struct schema *c, cJSON *out, const cJSON *a, const cJSON *b)
 {
-    const cJSON *pa = schema_get(a, "properties"), *pb = schema_get(b, "properties"), *at;
+    const cJSON *pa = schema_properties(c, a), *pb = schema_properties(c, b), *at;
     if ((!pa && !pb) || c->b->failed)
         return;
     cJSON *props = pa ? cJSON_Duplicate(pa, 1) : cJSON_CreateObject();

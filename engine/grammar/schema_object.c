@@ -27,6 +27,15 @@ struct object {
     const char *pattern;   /* that their names match; NULL: any name that is not listed */
 };
 
+const cJSON *schema_properties(struct schema *c, const cJSON *s)
+{
+    const cJSON *props = schema_get(s, "properties");
+    if (!props || cJSON_IsObject(props))
+        return props;
+    schema_fail(c, ERR_INVAL, "properties", "must be an object of schemas");
+    return NULL;
+}
+
 bool schema_requires(struct schema *c, const cJSON *s, const char *name)
 {
     const cJSON *at;
@@ -109,11 +118,9 @@ static void add_property(struct object *o, const char *name, const cJSON *schema
 static void read_properties(struct object *o, const cJSON *s)
 {
     struct schema *c = o->c;
-    const cJSON *props = schema_get(s, "properties"), *required = schema_get(s, "required"), *at;
+    const cJSON *props = schema_properties(c, s), *required = schema_get(s, "required"), *at;
     const cJSON *more = schema_get(s, "additionalProperties");
     static const cJSON anything = {.type = cJSON_True};
-    if (props && !cJSON_IsObject(props))
-        schema_fail(c, ERR_INVAL, "properties", "must be an object of schemas");
     if (required && !cJSON_IsArray(required))
         schema_fail(c, ERR_INVAL, "required", "must be a list of names");
     size_t most = (size_t)cJSON_GetArraySize(props) + (size_t)cJSON_GetArraySize(required);

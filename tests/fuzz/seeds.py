@@ -275,7 +275,9 @@ def grammar_seeds():
            ("s", '{"type":"string","pattern":"\\u0001("}'), ("s", '{"\\u0007\\u00e9":1}'), ("s", '{"minLength":1e9,"type":"string"}'), ("s", '{"properties":{"a":5}}'),
            ("t", "{}"), ("t", dump({"structures": [{"begin": "a", "schema": {}, "end": ""}], "triggers": ["b"]})),
            ("l", dump(plain | {"marks": [""]})), ("l", dump(plain | {"marks": ["a"] * 9})), ("l", dump(plain | {"tools": [tool | {"schema": {"type": "string"}}]})),
-           ("l", dump(plain | {"open": "x" * 300})), ("l", dump(plain | tags | {"tools": [tool | {"schema": {"anyOf": [{}, {}]}}]}))]
+           ("l", dump(plain | {"open": "x" * 300})), ("l", dump(plain | tags | {"tools": [tool | {"schema": {"anyOf": [{}, {}]}}]})),
+           ("l", dump(plain | tags | {"tools": [tool | {"schema": {"type": "object", "properties": ["a"]}}]})),
+           ("s", dump({"allOf": [{"type": "object", "properties": ["a"]}]}))]
     for name, seeds in (("ok", ok), ("bad", bad)):
         for i, (letter, source) in enumerate(seeds):
             put(kind, f"{name}-{letter}{i}", letter + source)

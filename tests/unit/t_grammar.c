@@ -435,6 +435,8 @@ static const struct {
     {GRAMMAR_SCHEMA, "{\"contains\":{}}", ERR_UNSUPPORTED, "#/contains"},
     {GRAMMAR_SCHEMA, "{\"$ref\":\"#\"}", ERR_UNSUPPORTED, "leads back to itself"},
     {GRAMMAR_SCHEMA, "{\"allOf\":[{\"$ref\":\"#\"}]}", ERR_UNSUPPORTED, "leads back to itself"},
+    {GRAMMAR_SCHEMA, "{\"allOf\":[{\"type\":\"object\",\"properties\":[\"a\"]}]}", ERR_INVAL,
+     "#/properties: must be an object of schemas"},
     {GRAMMAR_SCHEMA, "{\"$ref\":\"#/$defs/x\"}", ERR_INVAL, "leads nowhere"},
     {GRAMMAR_SCHEMA, "{\"$ref\":\"other.json\"}", ERR_UNSUPPORTED, "$ref"},
     {GRAMMAR_SCHEMA, "{\"type\":\"object\",\"properties\":{\"a\":{\"$ref\":\"#\"}},\"required\":[\"a\"]}",
