@@ -405,6 +405,7 @@ int model_new(const struct checkpoint *ckpt, const struct model_options *opt, st
         .max_position = opt->max_position,
         .page_tokens = opt->page_tokens,
         .row_type = m->row_type,
+        .kern = m->kern,
         .decompressed = opt->decompressed,
         .product = (enum mla_product_kind)opt->mla_product,
         .scratch = &m->scratch,

@@ -86,6 +86,7 @@ struct step_limits {
     int max_position; /* positions of one sequence */
     uint32_t page_tokens;
     enum tensor_type row_type;
+    const struct kernels *kern;
     bool decompressed; /* spans may say so */
     enum mla_product_kind product;
     struct scratch *scratch;

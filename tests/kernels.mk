@@ -2,7 +2,7 @@
 check_PROGRAMS += tests/t_kernels
 TESTS += tests/t_kernels
 kernel_checks = %D%/kernels/t_kernels.c \
-	%D%/kernels/check_attention.c %D%/kernels/check_products.c %D%/kernels/check_small.c \
+	%D%/kernels/check_attention.c %D%/kernels/check_gate.c %D%/kernels/check_products.c %D%/kernels/check_small.c \
 	%D%/kernels/checker.h \
 	%D%/kernels/formats.c %D%/kernels/formats.h \
 	%D%/kernels/guard.c %D%/kernels/guard.h %D%/kernels/values.c %D%/kernels/values.h

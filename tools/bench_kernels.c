@@ -119,7 +119,7 @@ static void time_rotate(const struct kernels *k)
 
 static void time_rotate_rows(const struct kernels *k)
 {
-    struct row_rotation r = {.rows = d.rows, .row_bytes = 2 * DK, .dst = d.act, .dst_bytes = 128,
+    struct row_rotation r = {.rows = d.rows, .row_bytes = 2 * DK, .dst = d.act, .dst_bytes = 256,
                              .type = TT_BF16, .n = 32, .dim = 64, .near = d.x, .far = d.y};
     k->rotate_rows(&r);
 }
@@ -136,6 +136,51 @@ static void time_gated_rows(const struct kernels *k)
                            .up = d.x, .gate = d.x, .eps = 1e-6f, .dst = d.act, .dst_bytes = 160, .first = 32,
                            .rest_at = 48, .scratch = d.piece};
     k->gated_rows(&g);
+}
+
+static const struct gate_shape gated = {.heads = 8, .each = 64, .width = 32, .embed = 8, .rope = 16};
+
+static void time_gate_pack(const struct kernels *k)
+{
+    k->gate_pack(&gated, d.rows, d.x, d.piece);
+}
+
+static void time_gate_query(const struct kernels *k)
+{
+    const float *q[KERN_LANES] = {d.x, d.x, d.x, d.x, d.x, d.x, d.x, d.x};
+    k->gate_query(&gated, q, 0.1f, d.packed);
+}
+
+static float gated_factors[ATTN_PIECE * KERN_LANES];
+static const unsigned char *gated_x[ATTN_PIECE];
+static const float *gated_e[ATTN_PIECE];
+
+static void time_gate_factors(const struct kernels *k)
+{
+    for (int i = 0; i < ATTN_PIECE; i++) {
+        gated_x[i] = (const unsigned char *)d.rows + 96 * i;
+        gated_e[i] = d.x + gated.embed * (i % 64);
+    }
+    struct gate_factors g = {.shape = gated, .n = ATTN_PIECE, .type = TT_BF16, .x = gated_x, .e = gated_e,
+                             .weights = d.rows, .eps = 1e-6f, .factors = gated_factors, .scratch = d.piece};
+    k->gate_factors(&g);
+}
+
+/* With the factors and the queries of the two before. */
+static void time_gate_piece(const struct kernels *k)
+{
+    int32_t limit[KERN_LANES] = {0};
+    for (int i = 0; i < gated.heads; i++)
+        limit[i] = ATTN_PIECE;
+    struct gate_piece p = {.shape = gated, .n_rows = ATTN_PIECE, .n_groups = 1, .type = TT_BF16, .x = gated_x,
+                           .e = gated_e, .factors = gated_factors, .q = d.packed, .limit = limit, .m = d.m2,
+                           .l = d.l2, .o = d.acc2, .o_stride = (size_t)(gated.embed * gated.width),
+                           .scratch = d.piece};
+    if (!gated_x[0]) {
+        time_gate_query(k);
+        time_gate_factors(k);
+    }
+    k->gate_piece(&p);
 }
 
 /* One row; `products` has more. */

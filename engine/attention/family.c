@@ -114,6 +114,7 @@ static void plan_settle(struct family_plan *p)
 {
     p->shape.groups = p->groups;
     p->shape.make = p->make.rows ? &p->make : NULL;
+    p->shape.gate = p->gate.rows ? &p->gate : NULL;
 }
 
 static void plan_done(struct family_plan *p)
@@ -189,7 +190,7 @@ static int check_rows(const struct family_packed *l, enum tensor_type row_type, 
     const char *name = l->l.mechanism->name;
     if (row_type == TT_F32 || row_type == TT_BF16)
         return 0;
-    if (p->make.rows || p->shape.tokens_per_row)
+    if (p->make.rows || p->gate.rows || p->shape.tokens_per_row)
         return err_set_param(e, ERR_UNSUPPORTED, "cache_type",
                              "the rows of %s attention (layer %d) are computed with when they are read: bf16 "
                              "and f32 are accepted", name, l->l.index);

@@ -96,6 +96,7 @@ struct family_plan {
     struct paged_shape shape; /* heads, groups, dk, dv, scale; format and make's format are filled in */
     struct paged_group *groups; /* [shape.n_groups], malloc'd; or NULL */
     struct paged_make make;   /* rows: NULL: none */
+    struct paged_gate gate;   /* the same */
     int make_elems;           /* of a made row */
     double pair_macs;         /* multiply-adds of a query token and a row, zeros apart; 0: as shape says */
     double make_macs;         /* multiply-adds that making a token's row takes, all groups */
@@ -158,8 +159,10 @@ void family_pack_rows(struct family_pack *p, int i, int k, const struct tensor *
 /* [n_out][n_in] float32 as matrix k of slot i, stored like values of a file's type (matrix_store_type). */
 void family_pack_floats(struct family_pack *p, int i, int k, const char *name, const float *rows, int n_out,
                         int n_in, enum tensor_type like);
-/* What was computed from a tensor, as matrix 0: it is rounded to 16 bits only where the file's was
- * coarser. */
+/* The type for what was computed from a tensor: it is rounded to 16 bits where the file's was coarser, or
+ * where that had 16 bits and the level rounds attention's operands to them. */
+enum tensor_type family_folded_type(const struct family_pack *p, const struct tensor *from);
+/* Such values as matrix 0. */
 void family_pack_folded(struct family_pack *p, int i, const struct tensor *from, const float *rows, int n_out,
                         int n_in);
 /* n rows from row0 on as the columns of matrix k of slot i. */
@@ -250,7 +253,7 @@ void family_rotate(const struct family_call *c, int k, int i, float *x);
 /* Cosines and sines of a position, dim / 2 each, from slot `part`. Whoever rotates keys by them rotates
  * queries by them, too. */
 void family_angles(const struct family_packed *l, int part, int dim, int position, float *cos, float *sin);
-/* The first dim elements of rows, rotated by these angles, to dst, dst + stride, .. */
+/* The first dim elements of rows, rotated by these angles and then as they are, to dst, dst + stride, .. */
 void family_rotate_rows(const struct family_call *c, int part, int dim, const struct paged_rows *from,
                         unsigned char *dst, size_t stride);
 /* y = RMSNorm(x) of n values; y may be x. */

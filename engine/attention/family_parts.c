@@ -119,11 +119,15 @@ void family_pack_floats(struct family_pack *p, int i, int k, const char *name, c
                                matrix_store_type(like, rows, (size_t)n_out * (size_t)n_in), p->e);
 }
 
+enum tensor_type family_folded_type(const struct family_pack *p, const struct tensor *from)
+{
+    return p->lim->kern->attn_bf16 || act_is_quantised(from->type) ? from->type : TT_F32;
+}
+
 void family_pack_folded(struct family_pack *p, int i, const struct tensor *from, const float *rows, int n_out,
                         int n_in)
 {
-    enum tensor_type like = act_is_quantised(from->type) ? from->type : TT_F32;
-    family_pack_floats(p, i, 0, from->name, rows, n_out, n_in, like);
+    family_pack_floats(p, i, 0, from->name, rows, n_out, n_in, family_folded_type(p, from));
 }
 
 float *family_floats(struct family_pack *p, const struct tensor *t)

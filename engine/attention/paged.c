@@ -55,6 +55,9 @@ struct thread_scratch {
     float *m, *l, *o;  /* a piece's result: [CALL_LANES], [CALL_LANES], [CALL_LANES][dv] */
     void *kernel;      /* kern_attn_scratch_bytes */
     unsigned char *gathered; /* ATTN_PIECE rows, chosen or made */
+    const unsigned char **x; /* [ATTN_PIECE] rows that are gated, */
+    const float **e;         /* their embeddings */
+    float *factors;          /* and factors */
 };
 
 struct paged_work {
@@ -151,6 +154,12 @@ static void *bytes_new(struct paged_work *w, size_t n_bytes)
     return aligned_alloc(64, n_bytes);
 }
 
+/* Of 16 lanes. */
+static size_t query_bytes(const struct paged_shape *s)
+{
+    return s->gate ? kern_gate_query_bytes(&s->gate->shape) : kern_attn_query_bytes(s->dk);
+}
+
 int paged_work_new_for(const struct paged_shape *shapes, int n_shapes, const struct step_limits *lim,
                        struct paged_work **ret)
 {
@@ -158,7 +167,7 @@ int paged_work_new_for(const struct paged_shape *shapes, int n_shapes, const str
     if (!w)
         return ERR_NOMEM;
     size_t f = sizeof(float), dv = 1, heads = 1, groups = 1, least = (size_t)-1;
-    size_t query = 0, kernel = 0, row = 0;
+    size_t query = 0, kernel = 0, row = 0, gates = 0;
     for (int i = 0; i < n_shapes; i++) {
         const struct paged_shape *s = &shapes[i];
         const struct row_format *format = s->make ? &s->make->format : &s->format;
@@ -166,8 +175,10 @@ int paged_work_new_for(const struct paged_shape *shapes, int n_shapes, const str
         least = (size_t)s->dv < least ? (size_t)s->dv : least;
         heads = max(heads, (size_t)s->n_heads);
         groups = max(groups, (size_t)s->n_groups);
-        query = max(query, kern_attn_query_bytes(s->dk));
-        kernel = max(kernel, kern_attn_scratch_bytes(format->elems, s->dk, s->dv));
+        query = max(query, query_bytes(s));
+        kernel = max(kernel, s->gate ? kern_gate_scratch_bytes(&s->gate->shape)
+                                     : kern_attn_scratch_bytes(format->elems, s->dk, s->dv));
+        gates = max(gates, s->gate ? kern_gate_stride(s->gate->shape.heads) : 0);
         row = max(row, format->row_bytes);
     }
     size_t lanes = (size_t)lim->max_rows * heads;
@@ -200,6 +211,13 @@ int paged_work_new_for(const struct paged_shape *shapes, int n_shapes, const str
         ts->gathered = bytes_new(w, ATTN_PIECE * row);
         if (!ts->q || !ts->m || !ts->l || !ts->o || !ts->kernel || !ts->gathered)
             goto fail;
+        if (gates == 0)
+            continue;
+        ts->x = bytes_new(w, ATTN_PIECE * sizeof(*ts->x));
+        ts->e = bytes_new(w, ATTN_PIECE * sizeof(*ts->e));
+        ts->factors = bytes_new(w, ATTN_PIECE * gates * f);
+        if (!ts->x || !ts->e || !ts->factors)
+            goto fail;
     }
     *ret = w;
     return 0;
@@ -219,6 +237,9 @@ void paged_work_free(struct paged_work *w)
         free(w->threads[t].o);
         free(w->threads[t].kernel);
         free(w->threads[t].gathered);
+        free(w->threads[t].x);
+        free(w->threads[t].e);
+        free(w->threads[t].factors);
     }
     free(w->threads);
     stack__done(&w->stack);
@@ -297,7 +318,7 @@ static int width_of(const struct paged_work *w, const struct item *it)
 
 static unsigned char *packed(const struct paged_work *w, const struct thread_scratch *ts, int slot)
 {
-    return ts->q + (size_t)slot * kern_attn_query_bytes(w->shape.dk);
+    return ts->q + (size_t)slot * query_bytes(&w->shape);
 }
 
 static void pack_queries(const struct paged_work *w, struct thread_scratch *ts, const struct item *it)
@@ -315,7 +336,11 @@ static void pack_queries(const struct paged_work *w, struct thread_scratch *ts, 
                 int lane = g * KERN_LANES + i;
                 q_of[i] = lane < l.n ? w->call->q + lane_at(w, l.group, l.lane0 + lane) * dk : NULL;
             }
-            w->step->kern->attn_pack(q_of, w->shape.dk, w->shape.scale, packed(w, ts, l.slot + g));
+            void *to = packed(w, ts, l.slot + g);
+            if (w->shape.gate)
+                w->step->kern->gate_query(&w->shape.gate->shape, q_of, w->shape.scale, to);
+            else
+                w->step->kern->attn_pack(q_of, w->shape.dk, w->shape.scale, to);
         }
     }
     ts->q_of = *it;
@@ -443,6 +468,23 @@ static void make_rows(const struct paged_work *w, int thread, int group, const s
     }
 }
 
+/* The same for rows that are not multiplied out. */
+static void gate_rows(const struct paged_work *w, int thread, const struct paged_rows *all, int n_ahead)
+{
+    const struct paged_gate *gate = w->shape.gate;
+    const struct thread_scratch *ts = &w->threads[thread];
+    struct paged_rows some = *all;
+    int end = all->n + n_ahead;
+    for (int i = 0; i < all->n; i++)
+        ts->x[i] = paged_row(all, i);
+    for (int t = 0; t < all->n; t += MAKE_ROWS, some.t0 += MAKE_ROWS) {
+        some.n = all->n - t < MAKE_ROWS ? all->n - t : MAKE_ROWS;
+        fetch_rows(all, t ? t + MAKE_ROWS : 0, t + 2 * MAKE_ROWS < end ? t + 2 * MAKE_ROWS : end);
+        gate->rows(w->call->make_arg, &some, thread, ts->x + t, ts->e + t,
+                   ts->factors + (size_t)t * kern_gate_stride(gate->shape.heads));
+    }
+}
+
 /* One piece against packed lanes of an item, from scratch. false: none of them sees a row of it. */
 static bool run_piece(const struct paged_work *w, int thread, const struct item *it,
                       const struct lanes *lanes, int piece, float *m, float *l, float *o)
@@ -475,6 +517,29 @@ static bool run_piece(const struct paged_work *w, int thread, const struct item 
         struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0,
                                   n_rows};
         make_rows(w, thread, lanes->group, &from, first, n_ahead);
+    }
+    if (s->gate) {
+        struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0, n_rows};
+        gate_rows(w, thread, &from, n_ahead);
+        struct gate_piece p = {
+            .shape = s->gate->shape,
+            .n_rows = n_rows,
+            .n_groups = n_groups,
+            .type = s->format.type,
+            .x = ts->x,
+            .e = ts->e,
+            .factors = ts->factors,
+            .first = lanes->lane0 % s->n_heads,
+            .q = packed(w, ts, lanes->slot),
+            .limit = limit,
+            .m = m,
+            .l = l,
+            .o = o,
+            .o_stride = (size_t)s->dv,
+            .scratch = ts->kernel,
+        };
+        w->step->kern->gate_piece(&p);
+        return true;
     }
     struct attn_piece p = {
         .pages = copied ? &gathered : (const unsigned char *const *)sp->pages,
@@ -632,13 +697,17 @@ static void add_folds(struct paged_work *w, const struct item *it, int p, int n,
     }
 }
 
-/* Items of `length` pieces, as many at a time as there is room for. */
+/* A thread's share of the pieces is folded on the way, as the first ones can be; then items of `length`
+ * pieces, as many at a time as there is room for. What goes through the store may come from another core. */
 static void add_spread(struct paged_work *w, const struct item *it, int length)
 {
     int stride = width_of(w, it) * KERN_LANES;
     int n_folds = stride / FOLD_LANES; /* at most */
     int max_partials = (int)(w->partial_floats / (size_t)w->shape.dv); /* lanes of this call's width */
-    for (int p = it->p0; p < it->p1;) {
+    struct item first = *it;
+    first.p1 = it->p0 + (it->p1 - it->p0 + w->n_threads - 1) / w->n_threads;
+    add_in_a_row(w, &first);
+    for (int p = first.p1; p < it->p1;) {
         int room = (max_partials - w->n_partials) / stride, left = it->p1 - p;
         if (room == 0 || w->n_items == MAX_ITEMS || w->n_folds + n_folds > MAX_ITEMS) {
             flush(w);

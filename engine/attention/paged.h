@@ -51,6 +51,15 @@ struct paged_make {
     void (*rows)(void *arg, int group, const struct paged_rows *from, int thread, unsigned char *dst);
 };
 
+/* Rows that are met without being multiplied out (struct gate_piece of kern.h): a query has embed * width
+ * values and `rope` behind them, a result embed * width. One group. */
+struct paged_gate {
+    struct gate_shape shape;
+    /* Of at most ATTN_PIECE rows: their embeddings, and the factors of all heads (kern_gate_stride apart). */
+    void (*rows)(void *arg, const struct paged_rows *from, int thread, const unsigned char *const *x,
+                 const float **e, float *factors);
+};
+
 struct paged_shape {
     int n_heads;
     int dk, dv, k_off, v_off; /* elements of a row */
@@ -59,6 +68,7 @@ struct paged_shape {
     int n_groups; /* 0: one, all heads at k_off and v_off */
     const struct paged_group *groups;
     const struct paged_make *make; /* offsets are those of made rows; or NULL */
+    const struct paged_gate *gate; /* or NULL */
     /* 0: a row a token, which sees its own and those before. s: a row stands for s tokens, and a token sees
      * those of the s before its own, and one that is given with its query. Divides page_tokens. */
     int tokens_per_row;

@@ -11,6 +11,7 @@
 #include "engine/kernels/attn_bf16_template.h"
 
 #include "engine/kernels/amx_gate.h"
+#include "engine/kernels/amx_gate_piece.h"
 #include "engine/kernels/amx_narrow_template.h"
 #include "engine/kernels/avx512_rotate.h"
 
@@ -321,5 +322,9 @@ void kern__init_amx_attention(struct kernels *t)
     t->attn_piece = attn_piece_any;
     t->attn_bf16 = true;
     t->gated_rows = gated_rows;
+    t->gate_pack = gate_pack;
+    t->gate_factors = gate_factors;
+    t->gate_query = gate_query;
+    t->gate_piece = gate_piece;
     set_rotation(t);
 }

@@ -122,7 +122,7 @@ INLINE __m512 gate_means(const struct gate *w, size_t stride)
 }
 
 /* One over their deviations. */
-INLINE __m512 gate_factors(const struct gate *w, size_t stride, const float *mean)
+INLINE __m512 gate_inverses(const struct gate *w, size_t stride, const float *mean)
 {
     __m512i sums[16];
     __m512 n = _mm512_set1_ps((float)w->g->each);
@@ -150,7 +150,7 @@ static void gate_finish(const struct gate *w, int i, int n)
         _mm512_storeu_ps(mean, _mm512_maskz_loadu_ps(gate_mask(n), g->mean + i));
         _mm512_storeu_ps(factor, _mm512_maskz_loadu_ps(gate_mask(n), g->inverse + i));
     } else {
-        _mm512_storeu_ps(factor, gate_factors(w, stride, mean));
+        _mm512_storeu_ps(factor, gate_inverses(w, stride, mean));
     }
     for (int r = 0; r < n; r++) {
         const float *y = w->y + (size_t)r * stride;

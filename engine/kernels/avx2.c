@@ -138,7 +138,7 @@ void kern__init_avx2(struct kernels *t)
     set_template_kernels(t);
     set_small_kernels(t);
     set_attention_kernels(t);
-    t->gated_rows = gated_rows;
+    set_gate_kernels(t);
     set_quant_kernels(t);
     t->mul_q8_0 = mul_q8_0;
     t->act_q8 = act_q8;

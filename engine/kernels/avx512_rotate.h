@@ -8,9 +8,10 @@
 
 static void (*rotate_any)(const struct row_rotation *r); /* AVX-512's */
 
-INLINE __m512 bf16_values(const unsigned char *p)
+INLINE __m512 bf16_values(const unsigned char *p, unsigned char *copy)
 {
     __m256i h = _mm256_loadu_si256((const __m256i *)(const void *)p);
+    _mm256_storeu_si256((__m256i *)(void *)copy, h);
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
 }
 
@@ -22,7 +23,8 @@ INLINE void rotate_pairs(const float *near, const float *far, int half, int i, c
     __m512 bc = _mm512_loadu_ps(far + i), bs = _mm512_loadu_ps(far + half + i);
     __m512 c = _mm512_fmsub_ps(ac, bc, _mm512_mul_ps(as, bs));
     __m512 s = _mm512_fmadd_ps(as, bc, _mm512_mul_ps(ac, bs));
-    __m512 x = bf16_values(from + 2 * i), y = bf16_values(from + 2 * (half + i));
+    __m512 x = bf16_values(from + 2 * i, to + 2 * (2 * half + i));
+    __m512 y = bf16_values(from + 2 * (half + i), to + 2 * (3 * half + i));
     __m512i both = (__m512i)_mm512_cvtne2ps_pbh(_mm512_fmadd_ps(y, c, _mm512_mul_ps(x, s)),
                                                 _mm512_fmsub_ps(x, c, _mm512_mul_ps(y, s)));
     _mm256_storeu_si256((__m256i *)(void *)(to + 2 * i), _mm512_castsi512_si256(both));

@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "engine/kernels/gate.h"
 #include "engine/kernels/kern.h"
 #include "engine/kernels/pack.h"
 
@@ -546,6 +547,7 @@ static void rotate(const float *cos, const float *sin, int half, int interleaved
 static void rotate_rows(const struct row_rotation *r)
 {
     int half = r->dim / 2;
+    size_t plain = (size_t)r->dim * (r->type == TT_F32 ? 4 : 2);
     const float *near = r->near, *far = r->far;
     float x[KERN_MAX_ROTATION], cos[KERN_MAX_ROTATION / 2], sin[KERN_MAX_ROTATION / 2];
     for (int i = 0; i < r->n; i++, near += r->dim) {
@@ -557,6 +559,7 @@ static void rotate_rows(const struct row_rotation *r)
         for (int d = 0; d < r->dim; d++)
             x[d] = element(r->type, r->rows + (size_t)i * r->row_bytes, d);
         rotate(cos, sin, half, r->interleaved, x);
+        memcpy(dst + plain, r->rows + (size_t)i * r->row_bytes, plain);
         if (r->type == TT_F32)
             memcpy(dst, x, (size_t)r->dim * sizeof(*x));
         else
@@ -598,6 +601,106 @@ static void gated_rows(const struct gated_rows *g)
                 f32_to_bf16(&v, 1, to);
         }
     }
+}
+
+/* --- gated latents --------------------------------------------------------------------------------- */
+
+/* [block][column][width, then embed][16] */
+static void gate_pack(const struct gate_shape *s, const float *up, const float *gate, void *dst)
+{
+    float *to = dst;
+    for (int b = 0; b < gate_blocks(s); b++)
+        for (int j = 0; j < gate_columns(s); j++)
+            for (int k = 0; k < s->width + s->embed; k++)
+                for (int i = 0; i < KERN_LANES; i++) {
+                    int row = gate_output(s, b, j, i);
+                    *to++ = row < 0 ? 0.0f
+                            : k < s->width ? up[(size_t)row * (size_t)s->width + (size_t)k]
+                                           : gate[(size_t)row * (size_t)s->embed + (size_t)(k - s->width)];
+                }
+}
+
+static void gate_factors(const struct gate_factors *g)
+{
+    const struct gate_shape *s = &g->shape;
+    size_t column = (size_t)(s->width + s->embed) * KERN_LANES;
+    int heads = gate_heads(s), columns = gate_columns(s);
+    for (int i = 0; i < g->n; i++) {
+        for (int b = 0; b < gate_blocks(s); b++) {
+            float sum[KERN_LANES] = {0}, square[KERN_LANES] = {0}, *x = g->scratch;
+            float *to = g->factors + (size_t)i * kern_gate_stride(s->heads) + b * KERN_LANES;
+            const float *w = (const float *)g->weights + (size_t)(b * columns) * column;
+            for (int k = 0; k < s->width; k++)
+                x[k] = element(g->type, g->x[i], k);
+            for (int j = 0; j < columns; j++, w += column)
+                for (int l = 0; l < KERN_LANES; l++) {
+                    float y = times(x, w + l, s->width, KERN_LANES) *
+                              times(g->e[i], w + s->width * KERN_LANES + l, s->embed, KERN_LANES);
+                    sum[l % heads] += y;
+                    square[l % heads] += y * y;
+                }
+            for (int h = 0; h < heads; h++) {
+                float mean = sum[h] / (float)s->each, v = square[h] / (float)s->each - mean * mean;
+                to[h] = 1.0f / sqrtf((v > 0 ? v : 0.0f) + g->eps);
+            }
+        }
+    }
+}
+
+static void gate_query(const struct gate_shape *s, const float *const *q, float scale, void *dst)
+{
+    float *to = dst;
+    size_t wide = gate_query_width(s), n = gate_query_floats(s), values = (size_t)s->embed * wide;
+    memset(to, 0, KERN_LANES * n * sizeof(*to));
+    for (int i = 0; i < KERN_LANES; i++, to += n) {
+        for (int b = 0; b < s->embed && q[i]; b++)
+            for (int k = 0; k < s->width; k++)
+                to[(size_t)b * wide + (size_t)k] = scale * q[i][b * s->width + k];
+        for (int k = 0; k < s->rope && q[i]; k++)
+            to[values + (size_t)k] = scale * q[i][s->embed * s->width + k];
+    }
+}
+
+static void gate_lane(const struct gate_piece *p, int lane, float *score)
+{
+    const struct gate_shape *s = &p->shape;
+    size_t wide = gate_query_width(s), stride = kern_gate_stride(s->heads);
+    size_t values = (size_t)(s->embed * s->width);
+    int n = p->limit[lane] < p->n_rows ? p->limit[lane] : p->n_rows;
+    const float *q = (const float *)(const void *)((const unsigned char *)p->q +
+                                                   (size_t)(lane / KERN_LANES) * kern_gate_query_bytes(s));
+    const float *f = p->factors + (p->first + lane) % s->heads;
+    float *o = p->o + (size_t)lane * p->o_stride, max = -INFINITY, sum = 0.0f;
+    q += (size_t)(lane % KERN_LANES) * gate_query_floats(s);
+    for (int t = 0; t < n; t++) {
+        float gated = 0.0f, rope = 0.0f;
+        for (int b = 0; b < s->embed; b++)
+            for (int k = 0; k < s->width; k++)
+                gated += q[(size_t)b * wide + (size_t)k] * (p->e[t][b] * element(p->type, p->x[t], k));
+        for (int k = 0; k < s->rope; k++)
+            rope += q[(size_t)s->embed * wide + (size_t)k] * element(p->type, p->x[t], s->width + k);
+        score[t] = gated * f[(size_t)t * stride] + rope;
+        max = score[t] > max ? score[t] : max;
+    }
+    p->m[lane] = max;
+    p->l[lane] = 0.0f;
+    if (n <= 0)
+        return;
+    memset(o, 0, values * sizeof(*o));
+    for (int t = 0; t < n; t++) {
+        float weight = expf(score[t] - max), w = weight * f[(size_t)t * stride];
+        sum += weight;
+        for (int b = 0; b < s->embed; b++)
+            for (int k = 0; k < s->width; k++)
+                o[b * s->width + k] += w * (p->e[t][b] * element(p->type, p->x[t], k));
+    }
+    p->l[lane] = sum;
+}
+
+static void gate_piece(const struct gate_piece *p)
+{
+    for (int i = 0; i < p->n_groups * KERN_LANES; i++)
+        gate_lane(p, i, p->scratch);
 }
 
 void kern__init_generic(struct kernels *t)

@@ -92,7 +92,7 @@ struct row_format {
 
 /* The first dim values of n rows, rotated as by `rotate`: row i by the sum of the angles of near + i * dim
  * and those of far, of each of which there are the cosines of dim / 2 pairs and then the sines. Rounded to
- * the type of the rows. */
+ * the type of the rows; behind them the values as they were. */
 struct row_rotation {
     const unsigned char *rows;
     size_t row_bytes;
@@ -126,6 +126,47 @@ struct gated_rows {
 
 #define ATTN_PIECE 512     /* most rows of one attn_piece call */
 #define ATTN_MAX_GROUPS 16 /* most lane groups of one call */
+
+/* Gated latents that are not multiplied out. A row has a latent c of `width` values, behind it `rope` values
+ * r, and an embedding e of its token; a head has `each` outputs y_d = (up_d c) (gate_d e). */
+struct gate_shape {
+    int heads, each, width, embed, rope;
+};
+
+/* Of n rows and all heads: 1 / sqrt(mean over d of y_d^2, less the square of the mean of y_d, + eps), each
+ * sum in float32. A row depends on its own c and e only. Levels may round operands (attn_bf16). */
+struct gate_factors {
+    struct gate_shape shape;
+    int n;
+    enum tensor_type type;         /* of x: TT_BF16 or TT_F32 */
+    const unsigned char *const *x; /* [n] */
+    const float *const *e;         /* [n] */
+    const void *weights;           /* gate_pack's */
+    float eps;
+    float *factors; /* [n][kern_gate_stride(heads)]: of each head, and anything beyond */
+    float *scratch; /* kern_gate_factor_floats, 64-aligned */
+};
+
+/* A piece as attn_piece has it, of a row's latent times each value of its embedding, and a factor of the row
+ * and the head:
+ *     s_t = f_t,h sum over b, k of q[b][k] e_t[b] c_t[k] + sum over k of q[embed][k] r_t[k]
+ *     m = max_t s_t;  l = sum_t exp(s_t - m);  o[b][k] = sum_t exp(s_t - m) f_t,h e_t[b] c_t[k]
+ * with the same promises: a lane's result depends on its query, its limit and the rows below it. A lane
+ * without a query has a limit of 0 or less. */
+struct gate_piece {
+    struct gate_shape shape;
+    int n_rows, n_groups;          /* 1 .. ATTN_PIECE, 1 .. ATTN_MAX_GROUPS */
+    enum tensor_type type;         /* of rows: TT_BF16 or TT_F32 */
+    const unsigned char *const *x; /* [n_rows]: [c | r], finite */
+    const float *const *e;         /* [n_rows] */
+    const float *factors;          /* as gate_factors leaves them */
+    int first;                     /* head of lane 0: lane i is of head (first + i) % heads */
+    const void *q;                 /* gate_query's, groups kern_gate_query_bytes apart */
+    const int32_t *limit;          /* these as struct attn_piece has them */
+    float *m, *l, *o;
+    size_t o_stride;
+    void *scratch;                 /* kern_gate_scratch_bytes, 64-aligned */
+};
 
 /* A piece of the context, from scratch, against some groups of 16 query lanes; the core of nearly every
  * attention mechanism. A lane is one (query token, head). For lane i and rows t < min(limit[i], n_rows):
@@ -218,5 +259,15 @@ static inline size_t kern_gated_stride(int each)
     return ((size_t)each + KERN_LANES - 1) / KERN_LANES * KERN_LANES;
 }
 size_t kern_gated_floats(int width, int embed, int each);
+/* For the gated latents above. Factors of a row lie kern_gate_stride apart; packed weights, 64-aligned, take
+ * kern_gate_bytes. */
+static inline size_t kern_gate_stride(int heads)
+{
+    return kern_gated_stride(heads);
+}
+size_t kern_gate_bytes(const struct gate_shape *s);
+size_t kern_gate_factor_floats(const struct gate_shape *s);
+size_t kern_gate_query_bytes(const struct gate_shape *s);
+size_t kern_gate_scratch_bytes(const struct gate_shape *s);
 
 #endif

@@ -6,6 +6,7 @@ libkern_a_SOURCES = \
 	%D%/avx512_rotate.h \
 	%D%/avx512_rows.h \
 	%D%/act_template.h \
+	%D%/gate.h \
 	%D%/gate_template.h \
 	%D%/generic.c \
 	%D%/kern.c \
@@ -54,6 +55,7 @@ amx_sources = \
 	%D%/amx_dequant.h \
 	%D%/amx_attn.c \
 	%D%/amx_gate.h \
+	%D%/amx_gate_piece.h \
 	%D%/amx_index.c \
 	%D%/amx_mul.c \
 	%D%/amx_mul.h \

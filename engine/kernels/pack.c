@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "engine/kernels/gate.h"
 #include "engine/kernels/pack.h"
 
 static size_t elem_bytes(enum tensor_type type)
@@ -116,6 +117,36 @@ size_t kern_gated_floats(int width, int embed, int each)
     size_t inputs = ((size_t)width + 31) / 32 * 32 + ((size_t)embed + 31) / 32 * 32;
     size_t stride = kern_gated_stride(each);
     return KERN_LANES * (inputs + 2 * stride) + inputs * stride / 2 + 64;
+}
+
+size_t kern_gate_bytes(const struct gate_shape *s)
+{
+    /* In float32, or as pairs of bfloat16 filled up to 32 inputs. */
+    size_t inputs = (size_t)gate_filled(s->width, 32) + (size_t)gate_filled(s->embed, 32);
+    return (size_t)(gate_blocks(s) * gate_columns(s)) * KERN_LANES * inputs * sizeof(float);
+}
+
+size_t kern_gate_factor_floats(const struct gate_shape *s)
+{
+    /* Four times sixteen rows of inputs, and both products of sixteen rows and two runs of eight columns. */
+    size_t inputs = (size_t)gate_filled(s->width, 32) + (size_t)gate_filled(s->embed, 32);
+    return 4 * KERN_LANES * inputs + 4 * 8 * KERN_LANES * KERN_LANES;
+}
+
+size_t kern_gate_query_bytes(const struct gate_shape *s)
+{
+    size_t inputs = (size_t)(s->embed * gate_filled(s->width, 32) + gate_filled(s->rope, 32));
+    return 64 + KERN_LANES * inputs * sizeof(float);
+}
+
+size_t kern_gate_scratch_bytes(const struct gate_shape *s)
+{
+    /* Scores of all lanes and their results, filled up; rows as operands, as they are and turned; or some
+     * rows times their embeddings. */
+    size_t lanes = ATTN_MAX_GROUPS * KERN_LANES, wide = (size_t)gate_filled(s->width, 32);
+    size_t rope = (size_t)gate_filled(s->rope, 32), row = (size_t)s->embed * wide + rope;
+    return lanes * (ATTN_PIECE + row) * sizeof(float) + ATTN_PIECE * 4 * (wide + rope) +
+           KERN_LANES * (row + 64) * sizeof(float) + 65536;
 }
 
 /* Exchanges the bits of a that lie `shift` above the mask with those of b under it. */

@@ -150,6 +150,7 @@ static void rotate_rows(const struct row_rotation *r)
     unsigned char *dst = r->dst;
     float x[KERN_MAX_ROTATION], cos[KERN_MAX_ROTATION / 2], sin[KERN_MAX_ROTATION / 2];
     for (int i = 0; i < r->n; i++, near += r->dim, from += r->row_bytes, dst += r->dst_bytes) {
+        memcpy(dst + row, from, row);
         if (halves) {
             rotate_halves(near, r->far, half, from, (uint16_t *)(void *)dst);
             continue;

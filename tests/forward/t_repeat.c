@@ -686,7 +686,8 @@ END_TEST
 
 /* Mechanisms whose sequences have a state, whose rows stand for several tokens or are made anew when
  * read, or whose layers share rows. */
-static const char *const family[] = {"cca", "fast_mka", "mtla", "mtla_4", "eg_mla", "cla", "mla_vlm", "mka"};
+static const char *const family[] = {"cca", "fast_mka", "mtla", "mtla_4", "eg_mla",
+                                     "eg_mla_absorbed", "cla", "mla_vlm", "mka"};
 
 START_TEST(test_family)
 {

@@ -178,12 +178,12 @@ void check_rotate_rows(void)
                              .interleaved = values_below(2)};
     size_t size = r.type == TT_F32 ? 4 : 2, row = (size_t)dim * size;
     r.row_bytes = row + (size_t)wide * 2 * size;
-    r.dst_bytes = row + (size_t)values_below(3) * size;
+    r.dst_bytes = 2 * row + (size_t)values_below(3) * size;
     r.near = random_angles(n, half, near);
     r.far = random_angles(1, half, far);
     unsigned char *rows = guard_new((size_t)(n - 1) * r.row_bytes + row, size);
-    unsigned char *got = guard_new((size_t)(n - 1) * r.dst_bytes + row, size);
-    unsigned char *def = guard_new((size_t)(n - 1) * r.dst_bytes + row, size);
+    unsigned char *got = guard_new((size_t)(n - 1) * r.dst_bytes + 2 * row, size);
+    unsigned char *def = guard_new((size_t)(n - 1) * r.dst_bytes + 2 * row, size);
     for (int i = 0; i < n; i++) {
         float *x = random_floats(dim);
         if (r.type == TT_F32)
@@ -200,6 +200,8 @@ void check_rotate_rows(void)
     for (int i = 0; i < n; i++) {
         static float x[140], y[140], z[140];
         static double want[140], bound[140];
+        if (memcmp(got + (size_t)i * r.dst_bytes + row, rows + (size_t)i * r.row_bytes, row))
+            FAIL("row %d is not behind its rotated form", i);
         row_floats(r.type, rows + (size_t)i * r.row_bytes, dim, x);
         row_floats(r.type, got + (size_t)i * r.dst_bytes, dim, y);
         row_floats(r.type, def + (size_t)i * r.dst_bytes, dim, z);

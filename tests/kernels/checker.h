@@ -46,6 +46,11 @@ void check_attn_pack(void);
 void check_attn_piece(void);
 void check_attn_fold(void);
 void check_row_store(void);
+/* check_gate.c */
+void check_gate_pack(void);
+void check_gate_factors(void);
+void check_gate_query(void);
+void check_gate_piece(void);
 /* check_products.c */
 void check_product(enum tensor_type type, bool rounded);
 

@@ -25,13 +25,9 @@ static void bind(struct family_bind *b)
 static void rotate_keys(void *arg, int group, const struct paged_rows *from, int thread, unsigned char *dst)
 {
     const struct family_call *c = arg;
-    const struct row_format *f = &c->l->plan.make.format;
-    int dh = c->l->l.n[MFA_DIM];
-    size_t plain = (size_t)dh * family_row_size(f);
     (void)group;
     (void)thread;
-    family_rotate_rows(c, ANGLES, dh, from, dst, f->row_bytes);
-    paged_copy(from, 0, plain, dst + plain, f->row_bytes);
+    family_rotate_rows(c, ANGLES, c->l->l.n[MFA_DIM], from, dst, c->l->plan.make.format.row_bytes);
 }
 
 static int plan(const struct family_layer *l, struct family_plan *p)
