@@ -173,8 +173,12 @@ static void product_item(void *arg, int item, int thread)
     const struct product *pr = &j->list[pc->product];
     const struct matrix *w = pr->w;
     (void)thread;
+    if (act_is_quantised(w->type) && pc->r0 < pr->n_rounded) { /* tiles: the kernel divides the rows */
+        j->p->kern->mul_rounded(w->type, w->packed, w->n_out, w->n_in, pc->g0, pc->g1, pr->x + pc->r0,
+                                pr->y + pc->r0, pc->r1 - pc->r0);
+        return;
+    }
     kern_mul_fn *mul = kern_mul(j->p->kern, w->type);
-    bool rounded = act_is_quantised(w->type) && pc->r0 < pr->n_rounded;
     int step = pc->g1 - pc->g0;
     if (pc->r1 - pc->r0 > PASS_ROWS) {
         size_t bytes = j->p->kern->level == CPU_AMX ? TILE_PASS_BYTES : PASS_BYTES;
@@ -185,11 +189,7 @@ static void product_item(void *arg, int item, int thread)
         int g1 = g + step < pc->g1 ? g + step : pc->g1;
         for (int r = pc->r0; r < pc->r1; r += PASS_ROWS) {
             int m = pc->r1 - r < PASS_ROWS ? pc->r1 - r : PASS_ROWS;
-            if (rounded)
-                j->p->kern->mul_rounded(w->type, w->packed, w->n_out, w->n_in, g, g1, pr->x + r,
-                                        pr->y + r, m);
-            else
-                mul(w->packed, w->n_out, w->n_in, g, g1, pr->x + r, pr->y + r, m);
+            mul(w->packed, w->n_out, w->n_in, g, g1, pr->x + r, pr->y + r, m);
         }
     }
 }
