@@ -211,8 +211,8 @@ void check_rotate_rows(void)
             double err = 8 * EPS * (fabs(a) + fabs(b)) + 3e-45;
             want[at] = a * cos(angle) - b * sin(angle);
             want[other] = b * cos(angle) + a * sin(angle);
-            bound[at] = err + (r.type == TT_F32 ? 0 : fabs(want[at]) / 256 + 1e-38);
-            bound[other] = err + (r.type == TT_F32 ? 0 : fabs(want[other]) / 256 + 1e-38);
+            bound[at] = err + (r.type == TT_F32 ? 0 : fabs(want[at]) / 256 + 0x1p-126);
+            bound[other] = err + (r.type == TT_F32 ? 0 : fabs(want[other]) / 256 + 0x1p-126);
         }
         check_floats("x", y, z, want, bound, dim);
     }
