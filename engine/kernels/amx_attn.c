@@ -11,7 +11,7 @@
 #include "engine/kernels/attn_bf16_template.h"
 
 #include "engine/kernels/amx_gate.h"
-#include "engine/kernels/amx_gate_piece.h"
+#include "engine/kernels/amx_gate_piece_template.h"
 #include "engine/kernels/amx_narrow_template.h"
 #include "engine/kernels/avx512_rotate.h"
 

@@ -55,7 +55,7 @@ amx_sources = \
 	%D%/amx_dequant.h \
 	%D%/amx_attn.c \
 	%D%/amx_gate.h \
-	%D%/amx_gate_piece.h \
+	%D%/amx_gate_piece_template.h \
 	%D%/amx_index.c \
 	%D%/amx_mul.c \
 	%D%/amx_mul.h \

@@ -1,4 +1,4 @@
-/* engine/kernels/amx_gate_piece.h - gated latents that are not multiplied out, on tiles. Included by
+/* engine/kernels/amx_gate_piece_template.h - gated latents that are not multiplied out, on tiles. Included by
  * amx_attn.c behind amx_gate.h; all static.
  *
  * Factors: sixteen rows of latents and of embeddings against both weights, columns of outputs as gate.h has
@@ -8,8 +8,8 @@
  * are added at the end. So with at most eight lanes two of them lie side by side in a tile, and with sixteen
  * one, and a lane's score is the same to the bit. Results are [value][lane], latents the left operand, turned
  * around; weights go in as they lie, rows r and 16 + r of a block side by side. */
-#ifndef LATENT_ENGINE_KERNELS_AMX_GATE_PIECE_H
-#define LATENT_ENGINE_KERNELS_AMX_GATE_PIECE_H
+#ifndef LATENT_ENGINE_KERNELS_AMX_GATE_PIECE_TEMPLATE_H
+#define LATENT_ENGINE_KERNELS_AMX_GATE_PIECE_TEMPLATE_H
 
 #include "engine/kernels/amx_gate.h"
 #include "engine/kernels/attn_bf16_template.h"
