@@ -25,7 +25,7 @@ struct slice {
     struct forward_seq seq;
     struct forward_batch batch;
     int parts_left;
-    bool begun, stopped; /* stopped: the next part is half done */
+    bool stopped;    /* the next part is half done */
     double ns;       /* that this step has for it; not finite: no end of it */
     double part_ns;  /* of a part of weight 1, as it goes */
     double weights;  /* of the parts done */

@@ -24,7 +24,7 @@ static int run_part(struct sched *s, int64_t until_ns)
     struct slice *sl = &s->slice;
     int part = next(s), left = 0;
     int64_t began = s->c.now();
-    if (!sl->begun)
+    if (part == 0 && !sl->stopped)
         left = s->c.begin(s->c.model, &sl->batch);
     if (left >= 0) {
         s->part_took[part] = sl->stopped ? s->part_took[part] : 0;
@@ -36,7 +36,6 @@ static int run_part(struct sched *s, int64_t until_ns)
     int64_t took = s->c.now() - began;
     s->part_took[part] += (double)took;
     sl->took_ns += took;
-    sl->begun = true;
     sl->stopped = left == sl->parts_left;
     sl->parts_left = left;
     if (!sl->stopped) {

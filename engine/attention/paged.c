@@ -449,21 +449,28 @@ static void fetch_rows(const struct paged_rows *r, int lo, int hi)
     }
 }
 
-/* Makes a piece's rows, some at a time, while those that come next may be fetched: no hardware does so across
- * pages. n_ahead: rows of the next piece. */
+/* MAKE_ROWS of a piece's rows from t on, or what is left. While they are made those that come next may be
+ * fetched: no hardware does so across pages. n_ahead: rows of the next piece. */
+static struct paged_rows some_rows(const struct paged_rows *all, int t, bool fetch, int n_ahead)
+{
+    struct paged_rows some = *all;
+    int end = all->n + n_ahead, ahead = t + 2 * MAKE_ROWS < end ? t + 2 * MAKE_ROWS : end;
+    some.t0 += t;
+    some.n = all->n - t < MAKE_ROWS ? all->n - t : MAKE_ROWS;
+    if (fetch)
+        fetch_rows(all, t ? t + MAKE_ROWS : 0, ahead);
+    return some;
+}
+
+/* Makes a piece's rows, some at a time. */
 static void make_rows(const struct paged_work *w, int thread, int group, const struct paged_rows *all,
                       bool fetch, int n_ahead)
 {
     const struct paged_make *make = w->shape.make;
     unsigned char *dst = w->threads[thread].gathered;
-    struct paged_rows some = *all;
     size_t step = MAKE_ROWS * make->format.row_bytes;
-    int end = all->n + n_ahead;
-    for (int t = 0; t < all->n; t += MAKE_ROWS, some.t0 += MAKE_ROWS, dst += step) {
-        int ahead = t + 2 * MAKE_ROWS < end ? t + 2 * MAKE_ROWS : end;
-        some.n = all->n - t < MAKE_ROWS ? all->n - t : MAKE_ROWS;
-        if (fetch)
-            fetch_rows(all, t ? t + MAKE_ROWS : 0, ahead);
+    for (int t = 0; t < all->n; t += MAKE_ROWS, dst += step) {
+        struct paged_rows some = some_rows(all, t, fetch, n_ahead);
         make->rows(w->call->make_arg, group, &some, thread, dst);
     }
 }
@@ -473,13 +480,10 @@ static void gate_rows(const struct paged_work *w, int thread, const struct paged
 {
     const struct paged_gate *gate = w->shape.gate;
     const struct thread_scratch *ts = &w->threads[thread];
-    struct paged_rows some = *all;
-    int end = all->n + n_ahead;
     for (int i = 0; i < all->n; i++)
         ts->x[i] = paged_row(all, i);
-    for (int t = 0; t < all->n; t += MAKE_ROWS, some.t0 += MAKE_ROWS) {
-        some.n = all->n - t < MAKE_ROWS ? all->n - t : MAKE_ROWS;
-        fetch_rows(all, t ? t + MAKE_ROWS : 0, t + 2 * MAKE_ROWS < end ? t + 2 * MAKE_ROWS : end);
+    for (int t = 0; t < all->n; t += MAKE_ROWS) {
+        struct paged_rows some = some_rows(all, t, true, n_ahead);
         gate->rows(w->call->make_arg, &some, thread, ts->x + t, ts->e + t,
                    ts->factors + (size_t)t * kern_gate_stride(gate->shape.heads));
     }
@@ -511,15 +515,13 @@ static bool run_piece(const struct paged_work *w, int thread, const struct item 
     bool copied = chosen || s->make, first = lanes->group == it->group;
     int n_ahead = chosen || piece + 1 == it->p1 || !first ? 0 : most - n_rows;
     n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE;
+    struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0, n_rows};
     if (chosen) {
         gather(w, sp, offset, chosen->positions + t0, n_rows, ts->gathered);
     } else if (s->make) {
-        struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0,
-                                  n_rows};
         make_rows(w, thread, lanes->group, &from, first, n_ahead);
     }
     if (s->gate) {
-        struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0, n_rows};
         gate_rows(w, thread, &from, n_ahead);
         struct gate_piece p = {
             .shape = s->gate->shape,
