@@ -154,35 +154,22 @@ static void random_piece(void)
     p->scratch = guard_new(kern_attn_scratch_bytes(p->format.elems, p->dk, p->dv), 64);
 }
 
-struct result {
-    float *m, *l, *o;
-};
-
 static struct result run(const struct kernels *k, const struct attn_piece *p, float *const *q, float fill)
 {
     struct attn_piece call = *p;
     int lanes = p->n_groups * KERN_LANES;
     size_t query = kern_attn_query_bytes(p->dk);
     call.o_stride = (size_t)p->dv + (size_t)values_below(2) * 16;
-    struct result r = {floats(lanes), floats(lanes), floats(lanes * (int)call.o_stride)};
+    struct result r = result_new(lanes, call.o_stride, fill);
     unsigned char *packed = guard_new((size_t)p->n_groups * query, 64);
     for (int g = 0; g < p->n_groups; g++)
         k->attn_pack((const float *const *)q + g * KERN_LANES, p->dk, c.scale, packed + (size_t)g * query);
-    for (int i = 0; i < lanes * (int)call.o_stride; i++)
-        r.o[i] = fill;
     call.q = packed;
     call.m = r.m;
     call.l = r.l;
     call.o = r.o;
     k->attn_piece(&call);
-    check_guards();
-    /* what the call may not touch; then the lanes' values side by side */
-    for (int i = 0; i < lanes; i++)
-        for (int d = p->limit[i] > 0 ? p->dv : 0; d < (int)call.o_stride; d++)
-            if (r.o[(size_t)i * call.o_stride + (size_t)d] != fill)
-                FAIL("lane %d: value %d of %d was written", i, d, p->dv);
-    for (int i = 0; i < lanes; i++)
-        memmove(r.o + (size_t)i * (size_t)p->dv, r.o + (size_t)i * call.o_stride, (size_t)p->dv * 4);
+    result_close(&r, lanes, p->limit, p->dv, call.o_stride, fill);
     return r;
 }
 

@@ -155,10 +155,6 @@ static struct {
     float scale;
 } c;
 
-struct result {
-    float *m, *l, *o;
-};
-
 static struct result run(const struct kernels *k, const struct gate_piece *p, const float *const *q,
                          float fill)
 {
@@ -166,24 +162,16 @@ static struct result run(const struct kernels *k, const struct gate_piece *p, co
     int lanes = p->n_groups * KERN_LANES, dv = p->shape.embed * p->shape.width;
     size_t query = kern_gate_query_bytes(&p->shape);
     call.o_stride = (size_t)(dv + values_below(2) * 16);
-    struct result r = {floats(lanes), floats(lanes), floats(lanes * (int)call.o_stride)};
+    struct result r = result_new(lanes, call.o_stride, fill);
     unsigned char *packed = guard_new((size_t)p->n_groups * query, 64);
     for (int g = 0; g < p->n_groups; g++)
         k->gate_query(&p->shape, q + g * KERN_LANES, c.scale, packed + (size_t)g * query);
-    for (int i = 0; i < lanes * (int)call.o_stride; i++)
-        r.o[i] = fill;
     call.q = packed;
     call.m = r.m;
     call.l = r.l;
     call.o = r.o;
     k->gate_piece(&call);
-    check_guards();
-    for (int i = 0; i < lanes; i++)
-        for (int d = p->limit[i] > 0 ? dv : 0; d < (int)call.o_stride; d++)
-            if (r.o[(size_t)i * call.o_stride + (size_t)d] != fill)
-                FAIL("lane %d: value %d of %d was written", i, d, dv);
-    for (int i = 0; i < lanes; i++)
-        memmove(r.o + (size_t)i * (size_t)dv, r.o + (size_t)i * call.o_stride, (size_t)dv * 4);
+    result_close(&r, lanes, p->limit, dv, call.o_stride, fill);
     return r;
 }
 

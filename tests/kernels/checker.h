@@ -41,6 +41,16 @@ bool same_floats(const float *a, const float *b, size_t n);
 float *floats(int n); /* guarded */
 float *random_floats(int n);
 
+/* What a piece of attention answers for some lanes; o: their values, `stride` apart. */
+struct result {
+    float *m, *l, *o;
+};
+/* o is filled with `fill`. */
+struct result result_new(int lanes, size_t stride, float fill);
+/* After the call: nothing but dv values of the lanes whose limit is above 0 was written to o; then the lanes'
+ * values lie side by side. */
+void result_close(const struct result *r, int lanes, const int32_t *limit, int dv, size_t stride, float fill);
+
 /* check_attention.c */
 void check_attn_pack(void);
 void check_attn_piece(void);

@@ -83,6 +83,25 @@ float *random_floats(int n)
     return p;
 }
 
+struct result result_new(int lanes, size_t stride, float fill)
+{
+    struct result r = {floats(lanes), floats(lanes), floats(lanes * (int)stride)};
+    for (int i = 0; i < lanes * (int)stride; i++)
+        r.o[i] = fill;
+    return r;
+}
+
+void result_close(const struct result *r, int lanes, const int32_t *limit, int dv, size_t stride, float fill)
+{
+    check_guards();
+    for (int i = 0; i < lanes; i++)
+        for (int d = limit[i] > 0 ? dv : 0; d < (int)stride; d++)
+            if (r->o[(size_t)i * stride + (size_t)d] != fill)
+                FAIL("lane %d: value %d of %d was written", i, d, dv);
+    for (int i = 0; i < lanes; i++)
+        memmove(r->o + (size_t)i * (size_t)dv, r->o + (size_t)i * stride, (size_t)dv * 4);
+}
+
 /* --- products (check_products.c) --------------------------------------------------------------- */
 
 #define KERN(name, ret, args, check_class)
