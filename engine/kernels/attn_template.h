@@ -1,60 +1,35 @@
 /* engine/kernels/attn_template.h - attention over a piece of the context, one source for every
  * level with vectors. Included after vec_*.h and simd_template.h; everything is static.
  *
- * The piece is taken ATTN_ROWS rows at a time. Of such a block a panel is made float32 at a
- * time, small enough for the first-level cache: some keys turned around ([element][row]), or
- * some elements of all values ([row][element]); it then meets all lanes. With that the two
- * products are one: attn_tile, in which lanes are rows of scalars and vectors run along tokens
- * (scores) or along value elements. So a lane costs the same whether one or two hundred share
- * the call, and none is ever computed for nothing. Between blocks the largest score so far is
- * kept for each lane, and its sums are scaled when that grows.
+ * The piece is taken ATTN_ROWS rows at a time. Of such a block some keys at a time are turned around
+ * into a panel ([element][row]) of float32, small enough for the first-level cache, which then meets all
+ * lanes. Values are read from their rows, some elements at a time that stay in that cache: float32, or
+ * pairs of bfloat16, which are parted in registers. In both products lanes are rows of scalars, and
+ * vectors run along tokens (scores) or along value elements. So a lane costs the same whether one or two
+ * hundred share the call, and none is ever computed for nothing. Between blocks the largest score so far
+ * is kept for each lane, and its sums are scaled when that grows.
  *
  * Order of sums of a lane, fixed: scores over elements, values over rows, each in sequence;
  * the weights' sum in 16 parts (row t to part t % 16). Blocks start at row 0 of the piece, so
  * that nothing depends on others.
  *
  * Beside v16_*, a level's vec_*.h gives v16_hmax, v16_load_i8, v16_load_nibbles, v16_store_i8,
- * v16_store_f8, and
- * may give `va`, the vector of the products, when a v16 is not one register: VA (its lanes) with
- * va_*, va_transpose (VA values of VA rows turned around), va_transpose_bf16 (the same of
- * VA_BF16 bfloat16) and the size of a tile, ATTN_LANES x ATTN_VECS, sums that fit the registers. */
+ * v16_store_f8, and `va`, the vector of the products, one register: VA (its lanes) with va_*,
+ * va_transpose (VA values of VA rows turned around), va_transpose_bf16 (the same of 2 VA bfloat16),
+ * va_even and va_odd (of VA pairs of bfloat16), va_zip_low and va_zip_high (lanes of two vectors in
+ * turn), and the size of a tile of scores, ATTN_LANES x ATTN_VECS, sums that fit the registers. */
 #include <stdbool.h>
 
 #include "engine/kernels/kern_internal.h"
 #include "engine/kernels/quant_layout.h"
 
-#ifndef VA
-#define VA KERN_LANES
-#define ATTN_LANES 2
-#define ATTN_VECS 3
-#define ATTN_ROWS 48 /* of a block: a multiple of ATTN_PANEL */
-typedef v16 va;
-#define va_load v16_load
-#define va_store v16_store
-#define va_set1 v16_set1
-#define va_mul v16_mul
-#define va_fma v16_fma
-#define va_load_bf16 v16_load_bf16
-INLINE void va_transpose(const unsigned char *const *rows, size_t at, float *dst, size_t dst_stride)
-{
-    for (int i = 0; i < VA; i++)
-        for (int j = 0; j < VA; j++)
-            memcpy(&dst[(size_t)i * dst_stride + (size_t)j], rows[j] + at + 4 * i, 4);
-}
-#endif
-#ifndef VA_BF16 /* bfloat16 that va_transpose_bf16 takes of each row; 0: there is none */
-#define VA_BF16 0
-#define va_transpose_bf16(rows, at, dst, dst_stride) ((void)0)
-#endif
-
 #define ATTN_PANEL (ATTN_VECS * VA) /* columns of a tile */
 /* Steps of the score product over one panel of keys, which then stays in the first-level cache
  * for all lanes */
 #define ATTN_STEPS (4608 / ATTN_PANEL)
+#define ATTN_VALUES 4 /* vectors of a strip of values; one or two lanes take them all at a time, others two */
 #define ATTN_SCORES ((ATTN_ROWS + KERN_LANES - 1) / KERN_LANES * KERN_LANES) /* of a lane */
 #define ATTN_MAX_LANES (ATTN_MAX_GROUPS * KERN_LANES)
-
-enum attn_start { ATTN_ZERO, ATTN_ADD, ATTN_SCALE };
 
 INLINE void attn_step(const float *const *x, int k, const float *b, va sum[][ATTN_VECS], const int lanes,
                       const int vecs)
@@ -74,8 +49,8 @@ INLINE void attn_step(const float *const *x, int k, const float *b, va sum[][ATT
 
 /* c[l] (+)= sum over k of a[l][k] b[k]: `lanes` rows of scalars against `vecs` vectors, all sums
  * in registers. */
-INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
-                      size_t c_at, enum attn_start start, const float *scale, const int lanes, const int vecs)
+INLINE void attn_tile(const float *const *a, const float *b, int n, float *const *c, size_t c_at, bool add,
+                      const int lanes, const int vecs)
 {
     va sum[ATTN_LANES][ATTN_VECS];
     const float *x[ATTN_LANES];
@@ -86,7 +61,7 @@ INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, in
         for (int v = 0; v < vecs; v++)
             sum[l][v] = va_set1(0.0f);
     }
-    if (start != ATTN_ZERO) {
+    if (add) {
         UNROLL
         for (int l = 0; l < lanes; l++) {
             UNROLL
@@ -94,21 +69,13 @@ INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, in
                 sum[l][v] = va_load(c[l] + c_at + v * VA);
         }
     }
-    if (start == ATTN_SCALE && scale) {
-        UNROLL
-        for (int l = 0; l < lanes; l++) {
-            UNROLL
-            for (int v = 0; v < vecs; v++)
-                sum[l][v] = va_mul(sum[l][v], va_set1(scale[l]));
-        }
-    }
     int k = 0;
-    for (; k + 4 <= n; k += 4, b += 4 * b_stride) {
+    for (; k + 4 <= n; k += 4, b += 4 * ATTN_PANEL) {
         UNROLL
         for (int i = 0; i < 4; i++)
-            attn_step(x, k + i, b + (size_t)i * b_stride, sum, lanes, vecs);
+            attn_step(x, k + i, b + i * ATTN_PANEL, sum, lanes, vecs);
     }
-    for (; k < n; k++, b += b_stride)
+    for (; k < n; k++, b += ATTN_PANEL)
         attn_step(x, k, b, sum, lanes, vecs);
     UNROLL
     for (int l = 0; l < lanes; l++) {
@@ -118,29 +85,29 @@ INLINE void attn_tile(const float *const *a, const float *b, size_t b_stride, in
     }
 }
 
-INLINE void attn_tile_vecs(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
-                           size_t c_at, enum attn_start start, const float *scale, int lanes, const int vecs)
+INLINE void attn_tile_vecs(const float *const *a, const float *b, int n, float *const *c, size_t c_at,
+                           bool add, int lanes, const int vecs)
 {
     if (lanes == ATTN_LANES)
-        attn_tile(a, b, b_stride, n, c, c_at, start, scale, ATTN_LANES, vecs);
+        attn_tile(a, b, n, c, c_at, add, ATTN_LANES, vecs);
     else if (ATTN_LANES > 4 && lanes == 4)
-        attn_tile(a, b, b_stride, n, c, c_at, start, scale, ATTN_LANES > 4 ? 4 : 1, vecs);
-    else if (ATTN_LANES > 2 && lanes == 2)
-        attn_tile(a, b, b_stride, n, c, c_at, start, scale, ATTN_LANES > 2 ? 2 : 1, vecs);
+        attn_tile(a, b, n, c, c_at, add, ATTN_LANES > 4 ? 4 : 1, vecs);
+    else if (lanes == 2)
+        attn_tile(a, b, n, c, c_at, add, 2, vecs);
     else
-        attn_tile(a, b, b_stride, n, c, c_at, start, scale, 1, vecs);
+        attn_tile(a, b, n, c, c_at, add, 1, vecs);
 }
 
-/* vecs: 1 .. ATTN_VECS, at most 3 */
-static void attn_tile_any(const float *const *a, const float *b, size_t b_stride, int n, float *const *c,
-                          size_t c_at, enum attn_start start, const float *scale, int lanes, int vecs)
+/* vecs: 1 .. ATTN_VECS, three */
+static void attn_tile_any(const float *const *a, const float *b, int n, float *const *c, size_t c_at,
+                          bool add, int lanes, int vecs)
 {
     if (vecs == ATTN_VECS)
-        attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, ATTN_VECS);
-    else if (ATTN_VECS > 2 && vecs == 2)
-        attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, ATTN_VECS > 2 ? 2 : 1);
+        attn_tile_vecs(a, b, n, c, c_at, add, lanes, ATTN_VECS);
+    else if (vecs == 2)
+        attn_tile_vecs(a, b, n, c, c_at, add, lanes, 2);
     else
-        attn_tile_vecs(a, b, b_stride, n, c, c_at, start, scale, lanes, 1);
+        attn_tile_vecs(a, b, n, c, c_at, add, lanes, 1);
 }
 
 /* --- rows as float32 -------------------------------------------------------------------------- */
@@ -202,7 +169,7 @@ struct attn_work {
     int lo, hi;           /* if not: those elements, lo being the first of `rows` */
     size_t stride;
     float *rows;          /* [ATTN_ROWS][stride] */
-    float *panel;         /* [steps or rows][ATTN_PANEL] */
+    float *panel;         /* [steps][ATTN_PANEL] */
     int k_at, v_at;       /* where keys and values begin in what is read, in elements */
     /* the block's rows; then its last, to fill a panel */
     const unsigned char *from[ATTN_ROWS + ATTN_PANEL];
@@ -218,76 +185,57 @@ struct attn_work {
     float m[ATTN_MAX_LANES], scale[ATTN_MAX_LANES];
 };
 
-INLINE void attn_prefetch(const struct attn_work *w, int t)
+/* Asks for rows [t, end), of this call or the next. */
+static void attn_fetch(const struct attn_work *w, int t, int end)
 {
     const struct attn_piece *p = w->p;
-    if (t >= p->n_rows)
-        return;
-    const char *row = (const char *)attn_row(p, t);
-    for (size_t at = 0; at < p->format.row_bytes; at += 64)
-        __builtin_prefetch(row + at, 0, 2);
+    end = end < p->n_rows + p->n_ahead ? end : p->n_rows + p->n_ahead;
+    while (t < end) {
+        int left = p->page_tokens - (p->first + t) % p->page_tokens, n = end - t < left ? end - t : left;
+        const unsigned char *row = attn_row(p, t), *stop = row + (size_t)n * p->format.row_bytes;
+        for (row -= (uintptr_t)row & 63; row < stop; row += 64)
+            __builtin_prefetch(row, 0, 2);
+        t += n;
+    }
 }
 
 /* Finds rows [t0, t0 + n), or makes them float32. */
 static void attn_rows(struct attn_work *w, int t0, int n)
 {
     const struct attn_piece *p = w->p;
-    for (int t = 0; t < n; t++) {
-        w->from[t] = attn_row(p, t0 + t);
-        if (w->direct)
-            continue;
-        float *to = w->rows + (size_t)t * w->stride;
-        attn_row_f32(&p->format, w->from[t], w->lo, w->hi, to);
-        w->from[t] = (const unsigned char *)to;
+    for (int t = 0; t < n;) {
+        const unsigned char *row = attn_row(p, t0 + t);
+        int left = p->page_tokens - (p->first + t0 + t) % p->page_tokens, end = n - t < left ? n : t + left;
+        for (; t < end; t++, row += p->format.row_bytes) {
+            w->from[t] = row;
+            if (w->direct)
+                continue;
+            float *to = w->rows + (size_t)t * w->stride;
+            attn_row_f32(&p->format, row, w->lo, w->hi, to);
+            w->from[t] = (const unsigned char *)to;
+        }
     }
     for (int t = n; t < n + ATTN_PANEL; t++)
         w->from[t] = w->from[n - 1];
 }
 
-/* Elements [d, d + steps) of the keys from row t on, turned around. Rows beyond the block's are
- * its last again: nobody sees their scores. */
-static void attn_pack_keys(const struct attn_work *w, int t, int d, int steps, int vecs)
+/* Elements [d, d + steps) of the keys of `columns` rows from t on, turned around. Rows beyond the block's are
+ * its last again: nobody sees their scores. Meanwhile those of the next block are fetched, at an even pace: a
+ * burst of them would hold up the loads behind it. */
+static void attn_pack_keys(const struct attn_work *w, int t0, int t, int d, int steps, int columns)
 {
+    const int vecs = (columns + VA - 1) / VA, some = w->bf16 ? 2 * VA : VA, dk = w->p->dk;
     const unsigned char *const *from = w->from + t;
-    if (w->bf16) {
-        for (int i = 0; i < steps; i += VA_BF16 + !VA_BF16)
-            for (int v = 0; v < vecs; v++)
-                va_transpose_bf16(from + v * VA, 2 * (size_t)(w->k_at + d + i),
-                                  w->panel + (size_t)i * ATTN_PANEL + v * VA, ATTN_PANEL);
-        return;
+    for (int i = 0; i < steps; i += some) {
+        float *to = w->panel + (size_t)i * ATTN_PANEL;
+        int end = d + i + some < dk ? d + i + some : dk;
+        attn_fetch(w, t0 + ATTN_ROWS + t + columns * (d + i) / dk, t0 + ATTN_ROWS + t + columns * end / dk);
+        for (int v = 0; v < vecs; v++, to += VA)
+            if (w->bf16)
+                va_transpose_bf16(from + v * VA, 2 * (size_t)(w->k_at + d + i), to, ATTN_PANEL);
+            else
+                va_transpose(from + v * VA, 4 * (size_t)(w->k_at + d + i), to, ATTN_PANEL);
     }
-    for (int i = 0; i < steps; i += VA)
-        for (int v = 0; v < vecs; v++)
-            va_transpose(from + v * VA, 4 * (size_t)(w->k_at + d + i),
-                         w->panel + (size_t)i * ATTN_PANEL + v * VA, ATTN_PANEL);
-}
-
-/* `vecs` vectors of the values of n rows, from element r on; those of the next panel are
- * fetched, as no hardware follows so many rows. */
-INLINE void attn_pack_vecs(const struct attn_work *w, size_t at, int n, const bool bf16, const int vecs)
-{
-    const size_t next = (size_t)(bf16 ? 2 : 4) * 2 * ATTN_PANEL;
-    float *to = w->panel;
-    for (int t = 0; t < n; t++, to += ATTN_PANEL) {
-        const unsigned char *row = w->from[t] + at;
-        for (size_t line = next / 2; line < next; line += 64)
-            __builtin_prefetch(row + (line + 64 < next ? line + 63 : next - 1));
-        UNROLL
-        for (int v = 0; v < vecs; v++)
-            va_store(to + v * VA, bf16 ? va_load_bf16(row + 2 * VA * v)
-                                       : va_load((const float *)(const void *)row + VA * v));
-    }
-}
-
-static void attn_pack_values(const struct attn_work *w, int r, int n, int vecs)
-{
-    size_t at = (size_t)(w->v_at + r) * (w->bf16 ? 2 : 4);
-    if (w->bf16 && vecs == ATTN_VECS)
-        attn_pack_vecs(w, at, n, true, ATTN_VECS);
-    else if (w->bf16)
-        attn_pack_vecs(w, at, n, true, vecs);
-    else
-        attn_pack_vecs(w, at, n, false, vecs);
 }
 
 static void attn_scores(struct attn_work *w, int t0, int n)
@@ -297,7 +245,7 @@ static void attn_scores(struct attn_work *w, int t0, int n)
         int columns = n - t < ATTN_PANEL ? n - t : ATTN_PANEL;
         for (int d = 0; d < dk; d += ATTN_STEPS) {
             int steps = dk - d < ATTN_STEPS ? dk - d : ATTN_STEPS;
-            attn_pack_keys(w, t, d, steps, (columns + VA - 1) / VA);
+            attn_pack_keys(w, t0, t, d, steps, columns);
             for (int i = 0; i < w->n_tiles; i++) {
                 const struct attn_lanes *l = &w->tiles[i];
                 int vecs = (l->most - t0 - t + VA - 1) / VA;
@@ -306,8 +254,8 @@ static void attn_scores(struct attn_work *w, int t0, int n)
                 const float *q[ATTN_LANES] = {0};
                 for (int j = 0; j < l->n; j++)
                     q[j] = w->q[l->first + j] + d;
-                attn_tile_any(q, w->panel, ATTN_PANEL, steps, w->score + l->first, (size_t)t,
-                              d ? ATTN_ADD : ATTN_ZERO, NULL, l->n, vecs < ATTN_VECS ? vecs : ATTN_VECS);
+                attn_tile_any(q, w->panel, steps, w->score + l->first, (size_t)t, d > 0, l->n,
+                              vecs < ATTN_VECS ? vecs : ATTN_VECS);
             }
         }
     }
@@ -360,38 +308,100 @@ static void attn_weights(struct attn_work *w, int t0, int n)
     }
 }
 
-static void attn_values(struct attn_work *w, int t0, int n, int next)
+/* o[l] = scale[l] o[l] (or 0) + sum over n rows of their weight times their values, for `lanes` lanes and
+ * `vecs` vectors from element r on. Of bfloat16 they come in twos, the even elements of 2 VA and the odd
+ * ones; results have that order until attn_in_order. */
+INLINE void attn_value(const struct attn_work *w, const struct attn_lanes *l, int n, int r, bool add,
+                       float *const *o, int o_at, const bool bf16, const int lanes, const int vecs)
 {
-    const struct attn_piece *p = w->p;
-    enum attn_start start[ATTN_MAX_LANES];
-    int vecs = p->dv / VA, tail = p->dv % VA;
-    for (int i = 0; i < w->n_tiles; i++) {
-        start[i] = t0 ? ATTN_ADD : ATTN_ZERO;
-        for (int j = w->tiles[i].first; t0 && j < w->tiles[i].first + w->tiles[i].n; j++)
-            if (w->scale[j] != 1.0f)
-                start[i] = ATTN_SCALE;
+    const size_t at = (size_t)(w->v_at + r) * (bf16 ? 2 : 4);
+    const float *x[ATTN_LANES];
+    va sum[ATTN_LANES][ATTN_VALUES];
+    UNROLL
+    for (int i = 0; i < lanes; i++) {
+        x[i] = w->score[l->first + i];
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            sum[i][v] = add ? va_mul(va_load(o[i] + o_at + v * VA), va_set1(w->scale[l->first + i]))
+                            : va_set1(0.0f);
     }
-    for (int r = 0; r < vecs + (tail != 0); r += ATTN_VECS) {
-        for (; next < t0 + n + (n * (r + ATTN_VECS) + vecs) / (vecs + 1); next++)
-            attn_prefetch(w, next);
-        int whole = vecs - r < ATTN_VECS ? vecs - r : ATTN_VECS;
-        bool last = whole < ATTN_VECS && tail; /* a vector that is not full, with a place of its own */
-        attn_pack_values(w, r * VA, n, whole + last);
+    for (int t = 0; t < n; t++) {
+        const float *row = (const float *)(const void *)(w->from[t] + at);
+        va y[ATTN_VALUES];
+        UNROLL
+        for (int v = 0; v < vecs; v++) {
+            y[v] = va_load(row + (bf16 ? v / 2 : v) * VA);
+            y[v] = !bf16 ? y[v] : v % 2 ? va_odd(y[v]) : va_even(y[v]);
+        }
+        UNROLL
+        for (int i = 0; i < lanes; i++) {
+            va s = va_set1(x[i][t]);
+            UNROLL
+            for (int v = 0; v < vecs; v++)
+                sum[i][v] = va_fma(s, y[v], sum[i][v]);
+        }
+    }
+    UNROLL
+    for (int i = 0; i < lanes; i++) {
+        UNROLL
+        for (int v = 0; v < vecs; v++)
+            va_store(o[i] + o_at + v * VA, sum[i][v]);
+    }
+}
+
+/* A strip: `count` whole vectors from element r on, and the part of one with which the values may end. */
+INLINE void attn_strip(const struct attn_work *w, const struct attn_lanes *l, int n, int r, int count,
+                       bool add, const bool bf16, const int lanes)
+{
+    const int most = lanes <= 2 ? ATTN_VALUES : 2, least = bf16 ? 2 : 1;
+    const bool ends = count < ATTN_VALUES; /* else the next strip has the rest, if there is any */
+    float *const *o = w->o + l->first;
+    for (; count >= most; count -= most, r += most * VA)
+        attn_value(w, l, n, r, add, o, r, bf16, lanes, most);
+    for (; count > 0; count -= least, r += least * VA)
+        attn_value(w, l, n, r, add, o, r, bf16, lanes, least);
+    if (!bf16 && ends && r < w->p->dv)
+        attn_value(w, l, n, r, add, w->o_tail + l->first, 0, false, lanes, 1);
+}
+
+INLINE void attn_strip_lanes(const struct attn_work *w, const struct attn_lanes *l, int n, int r, int count,
+                             bool add, const bool bf16)
+{
+    if (l->n == ATTN_LANES)
+        attn_strip(w, l, n, r, count, add, bf16, ATTN_LANES);
+    else if (ATTN_LANES > 4 && l->n == 4)
+        attn_strip(w, l, n, r, count, add, bf16, ATTN_LANES > 4 ? 4 : 1);
+    else if (l->n == 2)
+        attn_strip(w, l, n, r, count, add, bf16, 2);
+    else
+        attn_strip(w, l, n, r, count, add, bf16, 1);
+}
+
+static void attn_values(struct attn_work *w, int t0, int n)
+{
+    const int strip = ATTN_VALUES * VA, vecs = w->p->dv / VA;
+    for (int r = 0; r < w->p->dv; r += strip) {
+        int count = vecs - r / VA < ATTN_VALUES ? vecs - r / VA : ATTN_VALUES;
         for (int i = 0; i < w->n_tiles; i++) {
             const struct attn_lanes *l = &w->tiles[i];
             int rows = l->most - t0 < n ? l->most - t0 : n;
-            if (rows <= 0)
-                continue;
-            const float *const *weights = (const float *const *)w->score + l->first;
-            const float *c = w->scale + l->first;
-            if (whole > 0)
-                attn_tile_any(weights, w->panel, ATTN_PANEL, rows, w->o + l->first,
-                              (size_t)r * VA, start[i], c, l->n, whole);
-            if (last)
-                attn_tile_any(weights, w->panel + whole * VA, ATTN_PANEL, rows, w->o_tail + l->first, 0,
-                              start[i], c, l->n, 1);
+            if (rows > 0 && w->bf16)
+                attn_strip_lanes(w, l, rows, r, count, t0 > 0, true);
+            else if (rows > 0)
+                attn_strip_lanes(w, l, rows, r, count, t0 > 0, false);
         }
     }
+}
+
+/* Results in the order of their elements. */
+static void attn_in_order(const struct attn_work *w)
+{
+    for (int i = 0; i < w->n_live; i++)
+        for (float *o = w->o[i]; o < w->o[i] + w->p->dv; o += 2 * VA) {
+            va even = va_load(o), odd = va_load(o + VA);
+            va_store(o, va_zip_low(even, odd));
+            va_store(o + VA, va_zip_high(even, odd));
+        }
 }
 
 /* Lists the lanes that see anything, and cuts the list into tiles. */
@@ -423,8 +433,7 @@ static void attn_piece(const struct attn_piece *p)
     int k_end = p->k_off + p->dk, v_end = p->v_off + p->dv, most = 0;
     attn_lanes_list(&w);
     /* Whole vectors can be read from the cache as they lie. */
-    w.bf16 = VA_BF16 && p->format.type == TT_BF16 && p->dk % (VA_BF16 + !VA_BF16) == 0 &&
-             p->dv % VA == 0;
+    w.bf16 = p->format.type == TT_BF16 && p->dk % (2 * VA) == 0 && p->dv % (2 * VA) == 0;
     w.direct = w.bf16 || (p->format.type == TT_F32 && p->dk % VA == 0 && p->dv % VA == 0);
     w.lo = w.direct ? 0 : (p->v_off < p->k_off ? p->v_off : p->k_off) & ~(KERN_LANES - 1);
     w.hi = v_end > k_end ? v_end : k_end;
@@ -434,8 +443,7 @@ static void attn_piece(const struct attn_piece *p)
      * over the sets. */
     w.stride = (((size_t)(w.hi - w.lo) + 2 * KERN_LANES - 2) / KERN_LANES | 1) * KERN_LANES;
     w.panel = p->scratch;
-    float *per_lane =
-        w.panel + (ATTN_STEPS + VA > ATTN_ROWS ? ATTN_STEPS + VA : ATTN_ROWS) * ATTN_PANEL;
+    float *per_lane = w.panel + (ATTN_STEPS + VA) * ATTN_PANEL;
     w.rows = per_lane + (size_t)w.n_live * (ATTN_SCORES + 2 * KERN_LANES);
     for (int i = 0; i < w.n_live; i++, per_lane += ATTN_SCORES + 2 * KERN_LANES) {
         const int lane = w.lane[i];
@@ -455,8 +463,10 @@ static void attn_piece(const struct attn_piece *p)
         attn_rows(&w, t0, n);
         attn_scores(&w, t0, n);
         attn_weights(&w, t0, n);
-        attn_values(&w, t0, n, t0 + n);
+        attn_values(&w, t0, n);
     }
+    if (w.bf16)
+        attn_in_order(&w);
     int tail = p->dv % VA;
     for (int i = 0; i < w.n_live; i++) {
         p->m[w.lane[i]] = w.m[i];

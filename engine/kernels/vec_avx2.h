@@ -229,14 +229,29 @@ static inline void va_transpose(const unsigned char *const *rows, size_t at, flo
         _mm256_storeu_ps(dst + 3 * dst_stride, _mm256_shuffle_ps(b, d, 0xee));
     }
 }
+/* Of pairs of bfloat16. */
+static inline va va_even(va pairs)
+{
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(pairs), 16));
+}
+static inline va va_odd(va pairs)
+{
+    return _mm256_and_ps(pairs, _mm256_castsi256_ps(_mm256_set1_epi32((int)0xffff0000)));
+}
+/* x0 y0 x1 y1 .. */
+static inline va va_zip_low(va x, va y)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y), 0x20);
+}
+static inline va va_zip_high(va x, va y)
+{
+    return _mm256_permute2f128_ps(_mm256_unpacklo_ps(x, y), _mm256_unpackhi_ps(x, y), 0x31);
+}
 /* A pair of values is turned around as one, then parted. */
-#define VA_BF16 16
 static inline void v8_part_bf16(__m256 pairs, float *dst, size_t dst_stride)
 {
-    __m256i v = _mm256_castps_si256(pairs);
-    _mm256_storeu_ps(dst, _mm256_castsi256_ps(_mm256_slli_epi32(v, 16)));
-    _mm256_storeu_ps(dst + dst_stride,
-                     _mm256_castsi256_ps(_mm256_and_si256(v, _mm256_set1_epi32((int)0xffff0000))));
+    _mm256_storeu_ps(dst, va_even(pairs));
+    _mm256_storeu_ps(dst + dst_stride, va_odd(pairs));
 }
 static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at, float *dst,
                                      size_t dst_stride)

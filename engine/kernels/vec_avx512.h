@@ -153,14 +153,32 @@ static inline void va_transpose(const unsigned char *const *rows, size_t at, flo
         _mm512_storeu_ps(dst + 3 * dst_stride, _mm512_shuffle_ps(b, d, 0xee));
     }
 }
+/* Of pairs of bfloat16. */
+static inline va va_even(va pairs)
+{
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(pairs), 16));
+}
+static inline va va_odd(va pairs)
+{
+    __m512i high = _mm512_set1_epi32((int)0xffff0000);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(pairs), high));
+}
+/* x0 y0 x1 y1 .. */
+static inline va va_zip_low(va x, va y)
+{
+    __m512i at = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    return _mm512_permutex2var_ps(x, at, y);
+}
+static inline va va_zip_high(va x, va y)
+{
+    __m512i at = _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    return _mm512_permutex2var_ps(x, at, y);
+}
 /* A pair of values is turned around as one, then parted. */
-#define VA_BF16 32
 static inline void v16_part_bf16(__m512 pairs, float *dst, size_t dst_stride)
 {
-    __m512i v = _mm512_castps_si512(pairs);
-    _mm512_storeu_ps(dst, _mm512_castsi512_ps(_mm512_slli_epi32(v, 16)));
-    _mm512_storeu_ps(dst + dst_stride,
-                     _mm512_castsi512_ps(_mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000))));
+    _mm512_storeu_ps(dst, va_even(pairs));
+    _mm512_storeu_ps(dst + dst_stride, va_odd(pairs));
 }
 static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at, float *dst,
                                      size_t dst_stride)

@@ -260,8 +260,19 @@ static inline void va_transpose(const unsigned char *const *rows, size_t at, flo
     for (int i = 0; i < 4; i++)
         vst1q_f32(dst + (size_t)i * dst_stride, column[i]);
 }
+/* Of pairs of bfloat16. */
+static inline va va_even(va pairs)
+{
+    return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(pairs), 16));
+}
+static inline va va_odd(va pairs)
+{
+    return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(pairs), vdupq_n_u32(0xffff0000)));
+}
+/* x0 y0 x1 y1 .. */
+static inline va va_zip_low(va x, va y) { return vzip1q_f32(x, y); }
+static inline va va_zip_high(va x, va y) { return vzip2q_f32(x, y); }
 /* A pair of values is turned around as one, then parted. */
-#define VA_BF16 8
 static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at, float *dst,
                                      size_t dst_stride)
 {
@@ -270,9 +281,8 @@ static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at
         row[i] = vreinterpretq_f32_u8(vld1q_u8(rows[i] + at));
     v4_transpose(row, pair);
     for (int i = 0; i < 4; i++, dst += 2 * dst_stride) {
-        uint32x4_t v = vreinterpretq_u32_f32(pair[i]);
-        vst1q_f32(dst, vreinterpretq_f32_u32(vshlq_n_u32(v, 16)));
-        vst1q_f32(dst + dst_stride, vreinterpretq_f32_u32(vandq_u32(v, vdupq_n_u32(0xffff0000))));
+        vst1q_f32(dst, va_even(pair[i]));
+        vst1q_f32(dst + dst_stride, va_odd(pair[i]));
     }
 }
 

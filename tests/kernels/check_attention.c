@@ -73,9 +73,10 @@ static void random_shape(struct attn_piece *p)
     static const int shapes[][4] = {{576, 512, 0, 0},   {288, 256, 0, 0},   {320, 256, 0, 0},
                                     {192, 128, 0, 192}, {48, 32, 0, 0},     {80, 64, 0, 0},
                                     {128, 128, 128, 0}, {128, 128, 64, 0},  {96, 64, 32, 0},
-                                    {64, 64, 0, 64},    {256, 256, 256, 0}, {320, 256, 256, 0}};
+                                    {64, 64, 0, 64},    {256, 256, 256, 0}, {320, 256, 256, 0},
+                                    {48, 34, 0, 48},    {48, 66, 0, 48}}; /* a little over a power of two */
     if (values_below(3)) {
-        const int *s = shapes[values_below(12)];
+        const int *s = shapes[values_below(14)];
         p->dk = s[0], p->dv = s[1], p->k_off = s[2], p->v_off = s[3];
     } else {
         p->dk = 1 + values_below(100), p->dv = 1 + values_below(100);
