@@ -162,8 +162,13 @@ struct attn_lanes {
     int first, n, most; /* most: rows that any of them sees */
 };
 
+struct attn_cursor {
+    int t, page, at; /* row t of the piece is row `at` of a page */
+};
+
 struct attn_work {
     const struct attn_piece *p;
+    struct attn_cursor rows_at, ahead; /* the next block's rows; those to be fetched next */
     bool bf16;            /* rows are read as they lie, in bfloat16; else float32 */
     bool direct;          /* rows are read from the cache; else all that counts is first made float32 */
     int lo, hi;           /* if not: those elements, lo being the first of `rows` */
@@ -171,8 +176,8 @@ struct attn_work {
     float *rows;          /* [ATTN_ROWS][stride] */
     float *panel;         /* [steps][ATTN_PANEL] */
     int k_at, v_at;       /* where keys and values begin in what is read, in elements */
-    /* the block's rows; then its last, to fill a panel */
-    const unsigned char *from[ATTN_ROWS + ATTN_PANEL];
+    /* the block's rows; then its last, to fill a vector */
+    const unsigned char *from[ATTN_ROWS + VA];
     int n_live, n_tiles;
     int lane[ATTN_MAX_LANES], limit[ATTN_MAX_LANES];
     struct attn_lanes tiles[ATTN_MAX_LANES];
@@ -185,51 +190,72 @@ struct attn_work {
     float m[ATTN_MAX_LANES], scale[ATTN_MAX_LANES];
 };
 
-/* Asks for rows [t, end), of this call or the next. */
-static void attn_fetch(const struct attn_work *w, int t, int end)
+/* A place among the rows of a piece and those ahead of it. */
+static struct attn_cursor attn_cursor_at(const struct attn_piece *p, int t)
+{
+    int u = p->first + t;
+    return (struct attn_cursor){t, u / p->page_tokens, u % p->page_tokens};
+}
+
+/* Rows up to `end` that lie one behind the other, from *ret_row on; moves behind them. */
+INLINE int attn_run(const struct attn_piece *p, struct attn_cursor *c, int end, const unsigned char **ret_row)
+{
+    int left = p->page_tokens - c->at, n = end - c->t < left ? end - c->t : left;
+    *ret_row = p->pages[c->page] + p->offset + (size_t)c->at * p->format.row_bytes;
+    c->t += n;
+    c->at += n;
+    if (n == left) {
+        c->at = 0;
+        c->page++;
+    }
+    return n;
+}
+
+/* Asks for rows before `end`, of this call or the next. */
+INLINE void attn_fetch(struct attn_work *w, int end)
 {
     const struct attn_piece *p = w->p;
+    const unsigned char *row;
     end = end < p->n_rows + p->n_ahead ? end : p->n_rows + p->n_ahead;
-    while (t < end) {
-        int left = p->page_tokens - (p->first + t) % p->page_tokens, n = end - t < left ? end - t : left;
-        const unsigned char *row = attn_row(p, t), *stop = row + (size_t)n * p->format.row_bytes;
+    while (w->ahead.t < end) {
+        int n = attn_run(p, &w->ahead, end, &row);
+        const unsigned char *stop = row + (size_t)n * p->format.row_bytes;
         for (row -= (uintptr_t)row & 63; row < stop; row += 64)
             __builtin_prefetch(row, 0, 2);
-        t += n;
     }
 }
 
-/* Finds rows [t0, t0 + n), or makes them float32. */
+/* Finds the block's n rows, or makes them float32. */
 static void attn_rows(struct attn_work *w, int t0, int n)
 {
     const struct attn_piece *p = w->p;
+    const size_t row_bytes = p->format.row_bytes;
+    const unsigned char **from = w->from, *row;
     for (int t = 0; t < n;) {
-        const unsigned char *row = attn_row(p, t0 + t);
-        int left = p->page_tokens - (p->first + t0 + t) % p->page_tokens, end = n - t < left ? n : t + left;
-        for (; t < end; t++, row += p->format.row_bytes) {
-            w->from[t] = row;
-            if (w->direct)
-                continue;
+        int end = t + attn_run(p, &w->rows_at, t0 + n, &row);
+        for (; w->direct && t < end; t++, row += row_bytes)
+            from[t] = row;
+        for (; t < end; t++, row += row_bytes) {
             float *to = w->rows + (size_t)t * w->stride;
             attn_row_f32(&p->format, row, w->lo, w->hi, to);
-            w->from[t] = (const unsigned char *)to;
+            from[t] = (const unsigned char *)to;
         }
     }
-    for (int t = n; t < n + ATTN_PANEL; t++)
-        w->from[t] = w->from[n - 1];
+    for (int t = n; t % VA; t++)
+        from[t] = from[n - 1];
 }
 
 /* Elements [d, d + steps) of the keys of `columns` rows from t on, turned around. Rows beyond the block's are
  * its last again: nobody sees their scores. Meanwhile those of the next block are fetched, at an even pace: a
  * burst of them would hold up the loads behind it. */
-static void attn_pack_keys(const struct attn_work *w, int t0, int t, int d, int steps, int columns)
+static void attn_pack_keys(struct attn_work *w, int t0, int t, int d, int steps, int columns)
 {
-    const int vecs = (columns + VA - 1) / VA, some = w->bf16 ? 2 * VA : VA, dk = w->p->dk;
+    const int vecs = (columns + VA - 1) / VA, some = w->bf16 ? 2 * VA : VA;
+    const int pace = (columns << 16) / w->p->dk + 1; /* of fetching, rows an element */
     const unsigned char *const *from = w->from + t;
     for (int i = 0; i < steps; i += some) {
         float *to = w->panel + (size_t)i * ATTN_PANEL;
-        int end = d + i + some < dk ? d + i + some : dk;
-        attn_fetch(w, t0 + ATTN_ROWS + t + columns * (d + i) / dk, t0 + ATTN_ROWS + t + columns * end / dk);
+        attn_fetch(w, t0 + ATTN_ROWS + t + (pace * (d + i + some) >> 16));
         for (int v = 0; v < vecs; v++, to += VA)
             if (w->bf16)
                 va_transpose_bf16(from + v * VA, 2 * (size_t)(w->k_at + d + i), to, ATTN_PANEL);
@@ -408,6 +434,7 @@ static void attn_in_order(const struct attn_work *w)
 static void attn_lanes_list(struct attn_work *w)
 {
     const struct attn_piece *p = w->p;
+    w->n_live = w->n_tiles = 0;
     for (int i = 0; i < p->n_groups * KERN_LANES; i++) {
         p->m[i] = -INFINITY;
         p->l[i] = 0.0f;
@@ -429,8 +456,11 @@ static void attn_lanes_list(struct attn_work *w)
 
 static void attn_piece(const struct attn_piece *p)
 {
-    struct attn_work w = {.p = p};
+    struct attn_work w; /* 20 KB of it: cleared as far as it is used */
     int k_end = p->k_off + p->dk, v_end = p->v_off + p->dv, most = 0;
+    w.p = p;
+    w.rows_at = attn_cursor_at(p, 0);
+    w.ahead = attn_cursor_at(p, ATTN_ROWS);
     attn_lanes_list(&w);
     /* Whole vectors can be read from the cache as they lie. */
     w.bf16 = p->format.type == TT_BF16 && p->dk % (2 * VA) == 0 && p->dv % (2 * VA) == 0;
