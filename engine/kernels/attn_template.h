@@ -98,7 +98,7 @@ INLINE void attn_tile_vecs(const float *const *a, const float *b, int n, float *
         attn_tile(a, b, n, c, c_at, add, 1, vecs);
 }
 
-/* vecs: 1 .. ATTN_VECS, three */
+/* vecs: 1 .. ATTN_VECS, which is 3 at every level */
 static void attn_tile_any(const float *const *a, const float *b, int n, float *const *c, size_t c_at,
                           bool add, int lanes, int vecs)
 {

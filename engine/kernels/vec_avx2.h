@@ -209,7 +209,6 @@ typedef __m256 va;
 static inline va va_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void va_store(float *p, va v) { _mm256_storeu_ps(p, v); }
 static inline va va_set1(float x) { return _mm256_set1_ps(x); }
-static inline va va_load_bf16(const void *p) { return v8_of_bf16(_mm_loadu_si128((const __m128i *)p)); }
 static inline va va_mul(va x, va y) { return _mm256_mul_ps(x, y); }
 static inline va va_fma(va x, va y, va z) { return _mm256_fmadd_ps(x, y, z); }
 static inline __m256 v8_halves(const void *lo, const void *hi)

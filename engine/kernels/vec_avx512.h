@@ -127,7 +127,6 @@ typedef __m512 va;
 static inline va va_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void va_store(float *p, va v) { _mm512_storeu_ps(p, v); }
 static inline va va_set1(float x) { return _mm512_set1_ps(x); }
-static inline va va_load_bf16(const void *p) { return v16_load_bf16(p); }
 static inline va va_mul(va x, va y) { return _mm512_mul_ps(x, y); }
 static inline va va_fma(va x, va y, va z) { return _mm512_fmadd_ps(x, y, z); }
 /* 128 bits each of four rows. Inserting from memory needs no shuffle. */

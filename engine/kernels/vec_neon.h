@@ -231,11 +231,6 @@ static inline v16 v16_fmaddsub(v16 x, v16 y, v16 z) { return v16_fma(x, y, V16_M
 #define VA 4
 typedef float32x4_t va;
 static inline va va_load(const float *p) { return vld1q_f32(p); }
-static inline va va_load_bf16(const void *p)
-{
-    uint16x4_t h = vreinterpret_u16_u8(vld1_u8(p));
-    return vreinterpretq_f32_u32(vshll_n_u16(h, 16));
-}
 static inline void va_store(float *p, va v) { vst1q_f32(p, v); }
 static inline va va_set1(float x) { return vdupq_n_f32(x); }
 static inline va va_mul(va x, va y) { return vmulq_f32(x, y); }
