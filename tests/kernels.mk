@@ -18,6 +18,7 @@ libkern_emulated_a_SOURCES = engine/kernels/amx_attn.c engine/kernels/amx_index.
 	engine/kernels/amx_mul_bf16.c engine/kernels/amx_mul_rounded.c engine/kernels/avx512.c \
 	engine/kernels/avx512_attn.c
 libkern_emulated_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX2_CFLAGS) -ffp-contract=off -Wno-psabi -DUNROLL= \
+	-DINLINE='static inline __attribute__((unused))' \
 	-include $(top_srcdir)/tests/kernels/emulate/avx512.h
 check_PROGRAMS += tests/t_kernels_emulated
 TESTS += tests/t_kernels_emulated

@@ -17,7 +17,10 @@ void kern__init_amx_attention(struct kernels *t);
 void kern__init_amx_index(struct kernels *t);
 void kern__init_neon(struct kernels *t);
 
+/* Emulated levels (tests) do without, whose intrinsics are long: the compiler would take minutes a file. */
+#ifndef INLINE
 #define INLINE static inline __attribute__((always_inline))
+#endif
 
 /* Before each loop over a tile: only when all of them are unrolled do the sums live in registers, and -O2
  * alone stops at small tiles. Emulated levels (tests) do without. */
