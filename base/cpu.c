@@ -58,8 +58,9 @@ enum cpu_level cpu_detect(void)
     int avx512 = avx2 && (l.xcr0 & XCR0_ZMM) == XCR0_ZMM && has(l.b7, 16) /* F */ &&
                  has(l.b7, 17) /* DQ */ && has(l.b7, 30) /* BW */ && has(l.b7, 31) /* VL */ &&
                  has(l.c7, 11) /* VNNI */;
-    int amx = avx512 && (l.xcr0 & XCR0_TILES) == XCR0_TILES && has(l.d7, 24) /* tile */ &&
-              has(l.d7, 25) /* int8 */ && has(l.d7, 22) /* bf16 */;
+    int amx = avx512 && has(l.c7, 1) /* VBMI */ && has(l.a71, 5) /* BF16 */ &&
+              (l.xcr0 & XCR0_TILES) == XCR0_TILES && has(l.d7, 24) /* tile */ && has(l.d7, 25) /* int8 */ &&
+              has(l.d7, 22) /* bf16 */;
     if (amx && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0)
         return CPU_AMX;
     return avx512 ? CPU_AVX512 : avx2 ? CPU_AVX2 : CPU_GENERIC;
@@ -68,7 +69,7 @@ enum cpu_level cpu_detect(void)
 int cpu_has_avx512_bf16(void)
 {
     struct leaves l;
-    return cpu_detect() >= CPU_AVX512 && read_leaves(&l) && has(l.a71, 5);
+    return cpu_detect() >= CPU_AVX512 && read_leaves(&l) && has(l.a71, 5) && has(l.c7, 1) /* VBMI */;
 }
 
 int cpu_prefers_avx512_bf16(void)

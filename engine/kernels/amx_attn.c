@@ -15,7 +15,7 @@
 #include "engine/kernels/amx_narrow_template.h"
 #include "engine/kernels/avx512_rotate.h"
 
-enum work { NOTHING, WEIGH, TURN };
+enum work { NOTHING, WEIGH, WEIGH_TWO, TURN };
 enum start { GO_ON, ZERO, LOAD }; /* of a step's sums */
 
 /* A run of products: some left operands, which stream by, times some right ones. */
@@ -30,7 +30,7 @@ struct run {
     __m512i pair[QUADS];
 };
 
-/* Vector work behind product i of n of step k: a quad in each step, or a block in each but the first. */
+/* Vector work behind product i of n of step k: a quad in each step, or two, or a block in each but the first. */
 INLINE void beside(const enum work work, const int i, const int n, struct run *r, int k)
 {
     tiles_fence();
@@ -39,6 +39,15 @@ INLINE void beside(const enum work work, const int i, const int n, struct run *r
         if (i - skip < QUADS && (n == QUADS || i % 3 < 2))
             weigh_pair(&r->w, i - skip, r->pair);
         if (i == n - 1)
+            weigh_turn(&r->w, r->pair);
+    }
+    if (work == WEIGH_TWO) { /* a half, a half, and of six the turning on its own */
+        const int part = i % (n / 2);
+        if (part < 2) {
+            weigh_pair(&r->w, 2 * part, r->pair);
+            weigh_pair(&r->w, 2 * part + 1, r->pair);
+        }
+        if (part == n / 2 - 1)
             weigh_turn(&r->w, r->pair);
     }
     if (work == TURN)
@@ -250,17 +259,22 @@ static void score_products(struct call *c, int n, const struct operand *keys, co
     for (int j = 0; j < n; j++)
         r.r[j] = q[j].at;
     bool weigh = c->weighing.groups > 0 && n > 1;
+    const int at_once = c->k_steps < 2 * QUADS ? 2 : 1; /* so that all weights find a place */
     if (weigh) {
         r.w = c->weighing;
-        r.worked = r.w.quads < r.steps ? r.w.quads : r.steps;
+        r.worked = r.w.quads / at_once < r.steps ? r.w.quads / at_once : r.steps;
     }
     run_begin(c);
     if (n == 1)
         run_products(2, 1, NOTHING, &r);
+    else if (n == 2 && weigh && at_once == 2)
+        run_products(2, 2, WEIGH_TWO, &r);
     else if (n == 2 && weigh)
         run_products(2, 2, WEIGH, &r);
     else if (n == 2)
         run_products(2, 2, NOTHING, &r);
+    else if (weigh && at_once == 2)
+        run_products(2, 3, WEIGH_TWO, &r);
     else if (weigh)
         run_products(2, 3, WEIGH, &r);
     else

@@ -26,7 +26,7 @@ struct narrow {
     int k_steps, k_rest;     /* whole steps of 32 elements; elements beyond */
     size_t key_stride, value_stride; /* bytes of copies */
     unsigned char *keys, *values; /* copies of rows that are no operands as they lie */
-    float *scores;           /* [rows][lanes], in units of log 2; then weights */
+    float *scores;           /* [rows][lanes], as attn_bf16_template.h has them */
     unsigned char *weights;  /* [steps][lanes][64]: left operands */
     unsigned char *operands; /* twice 32 columns of a block */
     float *out;              /* [NARROW_COLUMNS][lanes][16] */
@@ -174,35 +174,31 @@ INLINE void narrow_turn(const int n, __m512i *r)
 
 INLINE void narrow_weights(const int n, const struct narrow *w, __m512 top)
 {
-    const __m512i half = _mm512_set1_epi32(0x8000);
-    const __mmask16 lanes = (__mmask16)((1u << n) - 1u);
     __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(w->limit), _mm512_setzero_si512());
-    float *s = w->scores;
+    const float *s = w->scores;
     unsigned char *to = w->weights;
-    __m512 lo = _mm512_setzero_ps(), hi = lo;
+    __m512 m = weights_top(top), shift = weights_shift(m), part[KERN_LANES];
+    UNROLL
+    for (int i = 0; i < n; i++)
+        part[i] = _mm512_setzero_ps();
     for (int b = 0; b < w->steps; b++, s += BLOCK * n, to += 64 * n) {
         __m512i r[KERN_LANES];
         UNROLL
         for (int i = 0; i < n; i++) {
-            __m512 x = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * i), top));
-            __m512 y = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s + 16 * (n + i)), top));
-            _mm512_storeu_ps(s + 16 * i, x);
-            _mm512_storeu_ps(s + 16 * (n + i), y);
-            __m512i a = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(x), half), 16);
-            __m512i c = _mm512_add_epi32(_mm512_castps_si512(y), half);
-            r[i] = _mm512_mask_blend_epi16(0xaaaaaaaa, a, c);
-        }
-        for (int i = 0; i < 16; i++) {
-            lo = _mm512_add_ps(lo, _mm512_maskz_loadu_ps(lanes, s + i * n));
-            hi = _mm512_add_ps(hi, _mm512_maskz_loadu_ps(lanes, s + (16 + i) * n));
+            __m512 x = _mm512_loadu_ps(s + 16 * i), y = _mm512_loadu_ps(s + 16 * (n + i));
+            r[i] = weights_pair(x, y, shift);
         }
         narrow_turn(n, r);
         UNROLL
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n; i++) {
+            part[i] = weights_part(part[i], r[i]);
             _mm512_storeu_si512(to + 64 * i, r[i]);
+        }
     }
-    _mm512_mask_storeu_ps(w->p->l, any, _mm512_add_ps(lo, hi));
-    _mm512_mask_storeu_ps(w->p->m, any, _mm512_mul_ps(top, _mm512_set1_ps(0.693147181f)));
+    UNROLL
+    for (int i = 0; i < n; i++)
+        w->p->l[i] = w->limit[i] > 0 ? weights_sum(part[i]) : 0.0f;
+    _mm512_mask_storeu_ps(w->p->m, any, weights_m(m));
 }
 
 static void narrow_weigh(struct narrow *w)

@@ -4,8 +4,7 @@
  *
  * Here rows lie across a vector, 16 of them, and the pairs of a query or the weights of a lane are broadcast.
  * Each sum has the terms of attn_bf16_template.h in its order, so that a lane's result is the same to
- * the bit: scores and values one pair after the other by vdpbf16ps, the sum of weights one row after the
- * other, in two halves of each block. */
+ * the bit: scores and values one pair after the other by vdpbf16ps, weights in sixteen parts. */
 #ifndef LATENT_ENGINE_KERNELS_ATTN_NARROW_TEMPLATE_H
 #define LATENT_ENGINE_KERNELS_ATTN_NARROW_TEMPLATE_H
 
@@ -33,7 +32,7 @@ struct narrow {
     size_t key_stride, value_stride; /* bytes of copies */
     unsigned char *keys;     /* copies of a block's keys, and all values, of other formats than bfloat16 */
     unsigned char *values;
-    float *scores;           /* [n_lanes][ATTN_PIECE], in units of log 2; then weights */
+    float *scores;           /* [n_lanes][ATTN_PIECE], as attn_bf16_template.h has them */
     uint32_t *weights;       /* [n_lanes][ATTN_PIECE / 2]: of rows r and 16 + r of a block side by side */
     float *out;              /* [n_lanes][32 v_steps] */
     const unsigned char *row_values[ATTN_PIECE];
@@ -116,39 +115,19 @@ static float narrow_maximum(const struct narrow *w, int i)
     return _mm512_reduce_max_ps(top);
 }
 
-/* Weights of lane i, also in float32 in place of its scores. */
+/* Weights of lane i, and l. */
 static void narrow_weights(const struct narrow *w, int i, float top)
 {
-    const __m512i half = _mm512_set1_epi32(0x8000);
-    float *s = w->scores + i * ATTN_PIECE;
-    __m512 m = _mm512_set1_ps(top);
-    for (int b = 0; b < w->steps; b++, s += BLOCK) {
-        __m512 x = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s), m));
-        __m512 y = exp2_negative(_mm512_sub_ps(_mm512_loadu_ps(s + 16), m));
-        _mm512_storeu_ps(s, x);
-        _mm512_storeu_ps(s + 16, y);
-        __m512i lo = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(x), half), 16);
-        __m512i hi = _mm512_add_epi32(_mm512_castps_si512(y), half);
-        _mm512_storeu_si512(w->weights + i * (ATTN_PIECE / 2) + 16 * b,
-                            _mm512_mask_blend_epi16(0xaaaaaaaa, lo, hi));
+    const float *s = w->scores + i * ATTN_PIECE;
+    uint32_t *to = w->weights + i * (ATTN_PIECE / 2);
+    __m512 m = weights_top(_mm512_set1_ps(top)), shift = weights_shift(m), part = _mm512_setzero_ps();
+    for (int b = 0; b < w->steps; b++, s += BLOCK, to += KERN_LANES) {
+        __m512i pairs = weights_pair(_mm512_loadu_ps(s), _mm512_loadu_ps(s + 16), shift);
+        part = weights_part(part, pairs);
+        _mm512_storeu_si512(to, pairs);
     }
-}
-
-/* Sums of the weights of all lanes, whose chains of additions go side by side. */
-INLINE void narrow_sums(const int n, const struct narrow *w, float *l)
-{
-    float lo[NARROW_LANES] = {0}, hi[NARROW_LANES] = {0};
-    for (int b = 0; b < w->steps; b++)
-        for (int r = 0; r < 16; r++) {
-            const float *s = w->scores + b * BLOCK + r;
-            UNROLL
-            for (int i = 0; i < n; i++) {
-                lo[i] += s[i * ATTN_PIECE];
-                hi[i] += s[i * ATTN_PIECE + 16];
-            }
-        }
-    for (int i = 0; i < n; i++)
-        l[w->lane[i]] = lo[i] + hi[i];
+    w->p->m[w->lane[i]] = _mm_cvtss_f32(_mm512_castps512_ps128(weights_m(m)));
+    w->p->l[w->lane[i]] = weights_sum(part);
 }
 
 /* Blocks b0 .. b0 + n_blocks of the results' elements 32 j .. */
@@ -266,12 +245,8 @@ INLINE void narrow_run(const int n, struct narrow *w)
         narrow_scores(n, w, b * BLOCK, key);
         narrow_scores(n, w, b * BLOCK + 16, key + 16);
     }
-    for (int i = 0; i < n; i++) {
-        float top = narrow_maximum(w, i);
-        w->p->m[w->lane[i]] = top * 0.693147181f;
-        narrow_weights(w, i, top);
-    }
-    narrow_sums(n, w, w->p->l);
+    for (int i = 0; i < n; i++)
+        narrow_weights(w, i, narrow_maximum(w, i));
     narrow_results(n, w);
 }
 

@@ -175,8 +175,9 @@ struct gate_piece {
  * key_t = row[k_off .. k_off + dk), value_t = row[v_off .. v_off + dv), in elements; the two may overlap.
  * A lane with limit <= 0 gets m = -INFINITY, l = 0, and o_i is left alone.
  * A lane's result depends on its query, its limit and the rows below it, bit for bit: not on n_rows, the
- * other lanes, its place among them, or how pages cut the rows. Levels may round queries, keys, values
- * and exp(s - m) to bfloat16 (attn_bf16) and sum in their own fixed order, in float32 or better. */
+ * other lanes, its place among them, or how pages cut the rows. Levels may round queries, keys and values
+ * to bfloat16 (attn_bf16), and sum in their own fixed order, in float32 or better. Then m may be up to
+ * log 2 / 128 larger, and exp(s - m), in l as in o, is within 0.0073 of itself. */
 struct attn_piece {
     const unsigned char *const *pages; /* row t is row u = first + t of the pages: page u / page_tokens, at
                                           offset + (u % page_tokens) * row_bytes */
@@ -199,7 +200,7 @@ struct attn_piece {
 /* One field per row of kern.def, named as there. */
 struct kernels {
     enum cpu_level level; /* what was asked for, after lowering to what exists */
-    bool attn_bf16;       /* attn_piece rounds queries, keys, values and exp(s - m) to bfloat16 */
+    bool attn_bf16;       /* attn_piece rounds queries, keys, values and exp(s - m) to bfloat16, see there */
 #define KERN(name, ret, args, check_class) ret (*name) args;
 #include "engine/kernels/kern.def"
 #undef KERN

@@ -210,11 +210,11 @@ static void lane_answer(int lane, double *ret_m, double *ret_l, double *o, doubl
             o_bound[r] += w * fabs(c.rows[t][p->v_off + r]);
         }
     }
-    double exp_err = rounds_operands() ? 8.6e-5 : 0; /* exp2_negative of attn_bf16_template.h */
-    double w_err = expm1(2 * err) + (n + 20) * EPS + exp_err;
+    double exp_err = rounds_operands() ? 0.0073 : 0, above = rounds_operands() ? log(2) / 128 : 0;
+    double w_err = expm1(2 * err) + (n + 20) * EPS + exp_err; /* above: as kern.h has m */
     *ret_m = m;
     *ret_l = l;
-    *m_bound = err + EPS * fabs(m);
+    *m_bound = err + EPS * fabs(m) + above;
     *l_bound = l * w_err + 1e-30;
     for (int r = 0; r < p->dv; r++)
         o_bound[r] = o_bound[r] * (w_err + half) + 1e-30;

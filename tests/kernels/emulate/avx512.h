@@ -360,6 +360,16 @@ EMULATE simde__m512 emulate_dpbf16_ps(simde__m512 sum, simde__m512i a, simde__m5
 #undef _mm512_dpbf16_ps
 #define _mm512_dpbf16_ps emulate_dpbf16_ps
 
+EMULATE simde__m512i emulate_maskz_permutexvar_epi8(uint64_t m, simde__m512i index, simde__m512i a)
+{
+    emulate_512 x = {.i = index}, y = {.i = a}, r;
+    for (int i = 0; i < 64; i++)
+        r.i8[i] = m >> i & 1 ? y.i8[x.i8[i] & 63] : 0;
+    return r.i;
+}
+#undef _mm512_maskz_permutexvar_epi8
+#define _mm512_maskz_permutexvar_epi8 emulate_maskz_permutexvar_epi8
+
 #undef _tile_loadconfig
 #define _tile_loadconfig emulate_loadconfig
 #undef _tile_release
