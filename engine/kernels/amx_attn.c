@@ -27,7 +27,7 @@ struct run {
     const struct part *next; /* in the making */
     const float *so_far;
     struct weighing w;
-    __m512i pair[QUADS];
+    __m512i pair[QUADS], beyond;
 };
 
 /* Vector work behind product i of n of step k: a quad in each step, or two, or a block in each but the first. */
@@ -37,18 +37,18 @@ INLINE void beside(const enum work work, const int i, const int n, struct run *r
     if (work == WEIGH) {
         const int skip = n > QUADS && i > 2; /* of six the third one has none, and the last the turning */
         if (i - skip < QUADS && (n == QUADS || i % 3 < 2))
-            weigh_pair(&r->w, i - skip, r->pair);
+            weigh_pair(&r->w, i - skip, r->pair, &r->beyond);
         if (i == n - 1)
-            weigh_turn(&r->w, r->pair);
+            weigh_turn(&r->w, r->pair, r->beyond);
     }
     if (work == WEIGH_TWO) { /* a half, a half, and of six the turning on its own */
         const int part = i % (n / 2);
         if (part < 2) {
-            weigh_pair(&r->w, 2 * part, r->pair);
-            weigh_pair(&r->w, 2 * part + 1, r->pair);
+            weigh_pair(&r->w, 2 * part, r->pair, &r->beyond);
+            weigh_pair(&r->w, 2 * part + 1, r->pair, &r->beyond);
         }
         if (part == n / 2 - 1)
-            weigh_turn(&r->w, r->pair);
+            weigh_turn(&r->w, r->pair, r->beyond);
     }
     if (work == TURN)
         turn_pairs(r->c, r->next, k - 1, 16 * i / n, 16 * (i + 1) / n);
@@ -258,11 +258,11 @@ static void score_products(struct call *c, int n, const struct operand *keys, co
     }
     for (int j = 0; j < n; j++)
         r.r[j] = q[j].at;
-    bool weigh = c->weighing.groups > 0 && n > 1;
-    const int at_once = c->k_steps < 2 * QUADS ? 2 : 1; /* so that all weights find a place */
+    const int left = c->weighing.quads, at_once = left > c->k_steps ? 2 : 1;
+    const bool weigh = left > 0 && n > 1;
     if (weigh) {
         r.w = c->weighing;
-        r.worked = r.w.quads / at_once < r.steps ? r.w.quads / at_once : r.steps;
+        r.worked = left / at_once < r.steps ? left / at_once : r.steps;
     }
     run_begin(c);
     if (n == 1)
@@ -280,11 +280,8 @@ static void score_products(struct call *c, int n, const struct operand *keys, co
     else
         run_products(2, 3, NOTHING, &r);
     c->waiting = c->to;
-    if (weigh) {
+    if (weigh)
         c->weighing = r.w;
-        if (r.w.quads == 0)
-            weigh_next(c, &c->weighing);
-    }
 }
 
 static void value_products(struct call *c, int n, const unsigned char *weights, int steps,

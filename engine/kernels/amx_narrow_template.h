@@ -132,24 +132,33 @@ static void narrow_scores(const struct narrow *w, int b)
 
 /* --- weights --------------------------------------------------------------------------------------- */
 
-/* The largest score of each lane, in all places of that lane; scores of rows that it does not see are gone
- * afterwards. */
-INLINE __m512 narrow_maximum(const int n, struct narrow *w)
+/* Scores of rows that a lane does not see are gone afterwards. */
+static void narrow_mask(const struct narrow *w)
+{
+    for (int i = 0; i < w->lanes; i++)
+        for (int t = w->limit[i]; t < w->steps * BLOCK && w->limit[i] > 0; t++)
+            w->scores[t * w->lanes + i] = -INFINITY;
+}
+
+/* The largest of a lane's places, in all of them. */
+INLINE __m512 narrow_across(const int n, __m512 top)
 {
     const __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
-    __m512 top = _mm512_set1_ps(-INFINITY), other = top;
-    for (int i = 0; i < n; i++)
-        for (int t = w->limit[i]; t < w->steps * BLOCK && w->limit[i] > 0; t++)
-            w->scores[t * n + i] = -INFINITY;
-    for (int i = 0; i < 2 * n * w->steps; i += 2) {
-        top = _mm512_max_ps(_mm512_loadu_ps(w->scores + 16 * i), top);
-        other = _mm512_max_ps(_mm512_loadu_ps(w->scores + 16 * i + 16), other);
-    }
-    top = _mm512_max_ps(top, other);
     UNROLL
     for (int k = 8; k >= n; k /= 2)
         top = _mm512_max_ps(top, _mm512_permutexvar_ps(_mm512_add_epi32(index, _mm512_set1_epi32(k)), top));
     return top;
+}
+
+/* m of each lane, in all its places: of so many blocks. */
+INLINE __m512 narrow_m(const int n, const struct narrow *w, int blocks)
+{
+    __m512 top = _mm512_set1_ps(-INFINITY), other = top;
+    for (int i = 0; i < 2 * n * blocks; i += 2) {
+        top = _mm512_max_ps(_mm512_loadu_ps(w->scores + 16 * i), top);
+        other = _mm512_max_ps(_mm512_loadu_ps(w->scores + 16 * i + 16), other);
+    }
+    return weights_top(narrow_across(n, _mm512_max_ps(top, other)));
 }
 
 /* Places [row][lane] of n vectors become [lane][row]: each round takes the lowest bit of a place's number to
@@ -172,22 +181,23 @@ INLINE void narrow_turn(const int n, __m512i *r)
     }
 }
 
-INLINE void narrow_weights(const int n, const struct narrow *w, __m512 top)
+/* Weights and l; the answer: places of lanes whose weights are too large. */
+INLINE __mmask16 narrow_weights(const int n, const struct narrow *w, __m512 m)
 {
-    __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(w->limit), _mm512_setzero_si512());
     const float *s = w->scores;
     unsigned char *to = w->weights;
-    __m512 m = weights_top(top), shift = weights_shift(m), part[KERN_LANES];
+    __m512 shift = weights_shift(m), part[KERN_LANES];
+    __m512i beyond = _mm512_setzero_si512();
+    float sum[KERN_LANES] = {0};
     UNROLL
     for (int i = 0; i < n; i++)
         part[i] = _mm512_setzero_ps();
     for (int b = 0; b < w->steps; b++, s += BLOCK * n, to += 64 * n) {
         __m512i r[KERN_LANES];
         UNROLL
-        for (int i = 0; i < n; i++) {
-            __m512 x = _mm512_loadu_ps(s + 16 * i), y = _mm512_loadu_ps(s + 16 * (n + i));
-            r[i] = weights_pair(x, y, shift);
-        }
+        for (int i = 0; i < n; i++)
+            r[i] = weights_pair(_mm512_loadu_ps(s + 16 * i), _mm512_loadu_ps(s + 16 * (n + i)), shift,
+                                &beyond);
         narrow_turn(n, r);
         UNROLL
         for (int i = 0; i < n; i++) {
@@ -197,18 +207,33 @@ INLINE void narrow_weights(const int n, const struct narrow *w, __m512 top)
     }
     UNROLL
     for (int i = 0; i < n; i++)
-        w->p->l[i] = w->limit[i] > 0 ? weights_sum(part[i]) : 0.0f;
+        sum[i] = w->limit[i] > 0 ? weights_sum(part[i]) : 0.0f;
+    __m512 l = _mm512_loadu_ps(sum);
+    __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(w->limit), _mm512_setzero_si512());
+    _mm512_mask_storeu_ps(w->p->l, any, l);
     _mm512_mask_storeu_ps(w->p->m, any, weights_m(m));
+    /* a place of those of its lane is enough */
+    __m512 fail = _mm512_maskz_mov_ps(weights_beyond(beyond, l), _mm512_set1_ps(1.0f));
+    return _mm512_cmp_ps_mask(narrow_across(n, fail), _mm512_set1_ps(0.5f), _CMP_GT_OQ);
 }
 
-static void narrow_weigh(struct narrow *w)
+INLINE void narrow_weigh_lanes(const int n, const struct narrow *w)
 {
+    __m512 m = narrow_m(n, w, 1);
+    __mmask16 fail = narrow_weights(n, w, m);
+    if (fail)
+        narrow_weights(n, w, _mm512_mask_mov_ps(m, fail, narrow_m(n, w, w->steps)));
+}
+
+static void narrow_weigh(const struct narrow *w)
+{
+    narrow_mask(w);
     switch (w->lanes) {
-    case 1: narrow_weights(1, w, narrow_maximum(1, w)); break;
-    case 2: narrow_weights(2, w, narrow_maximum(2, w)); break;
-    case 4: narrow_weights(4, w, narrow_maximum(4, w)); break;
-    case 8: narrow_weights(8, w, narrow_maximum(8, w)); break;
-    default: narrow_weights(16, w, narrow_maximum(16, w));
+    case 1: narrow_weigh_lanes(1, w); break;
+    case 2: narrow_weigh_lanes(2, w); break;
+    case 4: narrow_weigh_lanes(4, w); break;
+    case 8: narrow_weigh_lanes(8, w); break;
+    default: narrow_weigh_lanes(16, w);
     }
 }
 

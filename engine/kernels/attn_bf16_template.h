@@ -2,14 +2,19 @@
  * products: a file that includes this one makes them with tiles or with vectors, and exports attn_pack
  * and attn_piece. All static.
  *
- * Groups of lanes are taken in units of two (or one, or three). First come the scores of all units: rows
- * as they lie are the left operand, packed queries the right one. Then, of each group, the weights
- * exp(s - m) as left operands. Then the results, 32 elements of the values (a strip) of 256 rows at a time:
- * these are turned into right operands, pairs of rows side by side, which stay in the first-level cache
- * while the weights of all groups stream by. Queries of a unit stay there too, while rows stream by.
+ * Groups of lanes are taken in units of two (or one, or three). First come the scores of all units, block by
+ * block: rows as they lie are the left operand, packed queries the right one. While they are in the
+ * first-level cache they become weights exp(s - m), left operands. Then the results, 32 elements of the values
+ * (a strip) of 256 rows at a time: these are turned into right operands, pairs of rows side by side, which stay
+ * in that cache while the weights of all groups stream by. Queries of a unit stay there too, while rows
+ * stream by.
  *
- * Vector work goes between the products where the file that has them can: with the scores of a unit the
- * weights of the one before, with the results of the last unit what is turned next, block by block into
+ * m cannot be the largest score, which nobody knows yet. It is that of the first block, which will do as long
+ * as no weight is too large for sums in float32; else (l beyond MOST_SUM) scores are made again with the
+ * largest.
+ *
+ * Vector work goes between the products where the file that has them can: with the scores of a block the
+ * weights of the last but one, with the results of the last unit what is turned next, block by block into
  * the place of the one just used. Rows of the next call (n_ahead) are fetched at an even pace, a few lines
  * a step: a burst fills the buffers that operands from the second-level cache need.
  *
@@ -32,7 +37,9 @@
 #define PART 8                        /* blocks of a strip at a time: what is read pushes out more */
 #define UNIT 3                        /* most groups of a unit */
 #define QUADS 4                       /* four pairs of rows each, of a step */
-#define GROUP_SCORES ((size_t)ATTN_PIECE * KERN_LANES)
+#define BLOCK_SCORES ((size_t)BLOCK * KERN_LANES) /* of a group */
+#define SCORE_BLOCKS 3                /* being made, being stored, becoming weights */
+#define MOST_SUM 0x1p60f
 #define GROUP_WEIGHTS ((size_t)MAX_STEPS * TILE_BYTES)
 #define MAX_LINES 32                  /* fetched at a time */
 
@@ -41,24 +48,22 @@ struct group {
     int least, seen;         /* smallest and largest limit of its lanes, within 0 .. n */
     int direct;              /* results go straight to their place */
     int32_t limit[KERN_LANES];
-    float m[KERN_LANES];     /* a whole number, not below the largest score; 0 where nothing is seen */
-    __m512 top;              /* largest scores so far */
+    __m512 m;                /* whole numbers; 0 where nothing is seen */
+    bool known;              /* m */
 };
 
 struct unit {
     int first, n, steps;     /* steps: blocks that any of its lanes sees */
 };
 
-/* The weights of a unit in the making. */
+/* A block of a unit whose scores became or become weights. */
 struct weighing {
-    int groups, quads;       /* left, with the group in hand; of it */
-    int steps;               /* of a group */
-    int quad;                /* of the step in hand */
-    struct group *g;
-    const float *scores;     /* of the quad */
-    unsigned char *to;
-    __m512 shift;            /* weights_shift of the lanes */
-    float *parts;            /* of their sums: [QUADS][4][16] */
+    int quad, quads;         /* the next one; of all its groups, QUADS each */
+    const float *scores;     /* [groups][BLOCK][16] */
+    unsigned char *to;       /* of the first group */
+    const float *shift;      /* weights_shift of the lanes, [groups][16] */
+    float *parts;            /* of their sums: [groups][QUADS][4][16] */
+    __m512i *beyond;         /* [groups] bits of weights_pair */
 };
 
 /* Lines being fetched. */
@@ -98,8 +103,9 @@ struct call {
     unsigned char *strip;    /* right operands: [PART][2] */
     int turned;              /* blocks of the next part that are in their place */
     unsigned char *weights;  /* left operands: [n_groups][MAX_STEPS] */
-    float *scores;           /* of two units: [UNIT][ATTN_PIECE][16] */
-    float *parts;            /* of the sums of the group being weighed */
+    float *scores;           /* [SCORE_BLOCKS][UNIT][BLOCK][16] */
+    float *parts, *shift;    /* of struct weighing, for all groups */
+    __m512i beyond[ATTN_MAX_GROUPS];
     float *out;              /* results that have no place yet: [2][n_groups][16][STRIP] */
     struct weighing weighing;
     struct fetching fetching;
@@ -302,8 +308,9 @@ INLINE __m512 weights_shift(__m512 m)
  * to a whole number. Added to 2^23, u is in the lowest bits of a float, and but for the mantissa's curve it is
  * the weight itself: seven bits of a linear mantissa below the exponent. What the curve lies below the line
  * comes from a table. Within 0.0073 of the weight and 0.0023 in the square mean, of which rounding to bfloat16
- * alone is 0.0039 and 0.0017. Weights below 2^-126, and those of NaN, count as 0 in products. */
-INLINE __m512i weights_pair(__m512 x, __m512 y, __m512 shift)
+ * alone is 0.0039 and 0.0017. Weights below 2^-126, and those of NaN, count as 0 in products. Those of 2^129 and
+ * more are none: bits of *beyond tell (weights_beyond). */
+INLINE __m512i weights_pair(__m512 x, __m512 y, __m512 shift, __m512i *beyond)
 {
     const __m512 least = _mm512_set1_ps(0x1p23f);
     const __m512i below = _mm512_set_epi64(0x0101020303040505, 0x0606070708080809, 0x09090a0a0a0a0a0b,
@@ -311,10 +318,19 @@ INLINE __m512i weights_pair(__m512 x, __m512 y, __m512 shift)
                                            0x0807070606050505, 0x0404030202010100);
     x = _mm512_max_ps(_mm512_add_ps(x, shift), least);
     y = _mm512_max_ps(_mm512_add_ps(y, shift), least);
+    *beyond = _mm512_ternarylogic_epi32(*beyond, _mm512_castps_si512(x), _mm512_castps_si512(y), 0xfe); /* or */
     __m512i pair = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_castps_si512(x),
                                            _mm512_slli_epi32(_mm512_castps_si512(y), 16));
     __m512i curve = _mm512_maskz_permutexvar_epi8(0x5555555555555555, _mm512_srli_epi16(pair, 1), below);
     return _mm512_sub_epi16(pair, curve);
+}
+
+/* Where sums of weights are of no use: a weight was too large. */
+INLINE __mmask16 weights_beyond(__m512i beyond, __m512 sum)
+{
+    const __m512i other = _mm512_set1_epi32(~(0x4b000000 | 0x7fff)); /* bits than those of 2^23 + u */
+    return (__mmask16)(_mm512_test_epi32_mask(beyond, other) |
+                       _mm512_cmp_ps_mask(sum, _mm512_set1_ps(MOST_SUM), _CMP_NLE_UQ));
 }
 
 /* part + both weights of each pair. A lane's sum has 16 parts, of pair r of all blocks each. */
@@ -361,177 +377,221 @@ INLINE __m512 weights_top(__m512 score)
     return _mm512_roundscale_ps(score, _MM_FROUND_TO_POS_INF | _MM_FROUND_NO_EXC);
 }
 
-/* The largest scores of a block; those of rows that a lane does not see are gone afterwards. */
-static void block_maximum(struct group *g, float *scores, int b)
+/* Scores of rows that a lane does not see are gone afterwards. */
+static void block_mask(const struct group *g, float *scores, int b)
+{
+    __m512i limit = _mm512_loadu_si512(g->limit);
+    for (int t = g->least > b * BLOCK ? g->least - b * BLOCK : 0; t < BLOCK; t++) {
+        __mmask16 sees = _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(b * BLOCK + t));
+        __m512 x = _mm512_loadu_ps(scores + t * KERN_LANES);
+        _mm512_storeu_ps(scores + t * KERN_LANES,
+                         _mm512_mask_blend_ps(sees, _mm512_set1_ps(-INFINITY), x));
+    }
+}
+
+static __m512 block_maximum(const float *scores)
 {
     const __m512 none = _mm512_set1_ps(-INFINITY);
-    float *s = scores + (size_t)b * BLOCK * KERN_LANES;
-    __m512 top[4] = {g->top, none, none, none};
-    if ((b + 1) * BLOCK <= g->least) {
-        UNROLL
-        for (int i = 0; i < BLOCK; i++)
-            top[i % 4] = _mm512_max_ps(_mm512_loadu_ps(s + i * KERN_LANES), top[i % 4]);
-    } else {
-        __m512i limit = _mm512_loadu_si512(g->limit);
-        for (int i = 0; i < BLOCK; i++) {
-            __mmask16 sees = _mm512_cmpgt_epi32_mask(limit, _mm512_set1_epi32(b * BLOCK + i));
-            __m512 x = _mm512_mask_blend_ps(sees, none, _mm512_loadu_ps(s + i * KERN_LANES));
-            top[0] = _mm512_max_ps(x, top[0]);
-            _mm512_storeu_ps(s + i * KERN_LANES, x);
-        }
-    }
-    g->top = _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
+    __m512 top[4] = {none, none, none, none};
+    UNROLL
+    for (int t = 0; t < BLOCK; t++)
+        top[t % 4] = _mm512_max_ps(_mm512_loadu_ps(scores + t * KERN_LANES), top[t % 4]);
+    return _mm512_max_ps(_mm512_max_ps(top[0], top[1]), _mm512_max_ps(top[2], top[3]));
 }
 
-/* m of a group, for its weights and for the call. */
-static void group_maximum(const struct call *c, struct group *g)
+static __mmask16 group_lanes(const struct group *g)
 {
-    __mmask16 any = _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(g->limit), _mm512_setzero_si512());
-    __m512 m = weights_top(g->top);
-    _mm512_storeu_ps(g->m, _mm512_maskz_mov_ps(any, m));
-    _mm512_storeu_ps(c->p->m + g->index * KERN_LANES,
-                     _mm512_mask_blend_ps(any, _mm512_set1_ps(-INFINITY), weights_m(m)));
+    return _mm512_cmpgt_epi32_mask(_mm512_loadu_si512(g->limit), _mm512_setzero_si512());
 }
 
-static void weigh_group(struct weighing *w)
+/* Pair i of the quad in hand, rows r and 16 + r. */
+INLINE void weigh_pair(struct weighing *w, int i, __m512i *pair, __m512i *beyond)
 {
-    w->quads = QUADS * w->steps;
-    w->quad = 0;
-    w->shift = weights_shift(_mm512_loadu_ps(w->g->m));
-    memset(w->parts, 0, KERN_LANES * KERN_LANES * sizeof(*w->parts));
-}
-
-static void weigh_unit(struct call *c, int index)
-{
-    const struct unit *u = &c->units[index];
-    struct weighing *w = &c->weighing;
-    w->groups = u->n;
-    w->g = &c->groups[u->first];
-    w->scores = c->scores + (size_t)(index % 2 * UNIT) * GROUP_SCORES;
-    w->to = c->weights + (size_t)u->first * GROUP_WEIGHTS;
-    w->steps = u->steps;
-    w->parts = c->parts;
-    weigh_group(w);
-}
-
-/* Pair i of a quad, rows r and 16 + r. */
-INLINE void weigh_pair(struct weighing *w, int i, __m512i *pair)
-{
-    const float *s = w->scores + i * KERN_LANES;
-    pair[i] = weights_pair(_mm512_loadu_ps(s), _mm512_loadu_ps(s + 16 * KERN_LANES), w->shift);
+    const int group = w->quad / QUADS;
+    const float *s = w->scores + group * (int)BLOCK_SCORES + (w->quad % QUADS * QUADS + i) * KERN_LANES;
+    __m512 shift = _mm512_load_ps(w->shift + group * KERN_LANES);
+    if (i == 0)
+        *beyond = _mm512_load_si512(w->beyond + group);
+    pair[i] = weights_pair(_mm512_loadu_ps(s), _mm512_loadu_ps(s + 16 * KERN_LANES), shift, beyond);
 }
 
 /* The pairs of a quad become a quarter of the rows of a left operand, a lane a row; on to the next one. */
-INLINE void weigh_turn(struct weighing *w, const __m512i *pair)
+INLINE void weigh_turn(struct weighing *w, const __m512i *pair, __m512i beyond)
 {
     __m512i a = _mm512_unpacklo_epi32(pair[0], pair[1]), b = _mm512_unpackhi_epi32(pair[0], pair[1]);
     __m512i c = _mm512_unpacklo_epi32(pair[2], pair[3]), d = _mm512_unpackhi_epi32(pair[2], pair[3]);
     const __m512i r[4] = {_mm512_unpacklo_epi64(a, c), _mm512_unpackhi_epi64(a, c),
                           _mm512_unpacklo_epi64(b, d), _mm512_unpackhi_epi64(b, d)};
+    const int group = w->quad / QUADS;
     float *part = w->parts + w->quad * 4 * KERN_LANES;
+    unsigned char *quarter = w->to + (size_t)group * GROUP_WEIGHTS + w->quad % QUADS * 16;
     UNROLL
     for (int j = 0; j < 4; j++) { /* of r[j], 128 bits i: lane 4 i + j */
         _mm512_store_ps(part + j * KERN_LANES, weights_part(_mm512_load_ps(part + j * KERN_LANES), r[j]));
-        __m128i *to = (__m128i *)(void *)(w->to + 64 * j);
+        __m128i *to = (__m128i *)(void *)(quarter + 64 * j);
         _mm_store_si128(to, _mm512_castsi512_si128(r[j]));
         _mm_store_si128(to + 16, _mm512_extracti32x4_epi32(r[j], 1));
         _mm_store_si128(to + 32, _mm512_extracti32x4_epi32(r[j], 2));
         _mm_store_si128(to + 48, _mm512_extracti32x4_epi32(r[j], 3));
     }
-    int last = ++w->quad == QUADS;
-    w->quad = last ? 0 : w->quad;
-    w->scores += last ? (QUADS + 16) * KERN_LANES : QUADS * KERN_LANES;
-    w->to += last ? TILE_BYTES - 16 * (QUADS - 1) : 16;
-    w->quads--;
+    _mm512_store_si512(w->beyond + group, beyond);
+    w->quad++;
 }
 
-/* When the last quad of a group is done: on to the next one. */
-static void weigh_next(struct call *c, struct weighing *w)
-{
-    _mm512_storeu_ps(c->p->l + w->g->index * KERN_LANES, weights_sums(w->parts));
-    if (--w->groups == 0)
-        return;
-    w->g++;
-    w->scores += (size_t)(MAX_STEPS - w->steps) * BLOCK * KERN_LANES;
-    w->to += (size_t)(MAX_STEPS - w->steps) * TILE_BYTES;
-    weigh_group(w);
-}
-
-/* What is missing of a unit's weights. */
+/* What is missing of a block's weights. */
 static void weigh_rest(struct call *c)
 {
     struct weighing w = c->weighing;
-    while (w.groups) {
-        for (int n = w.quads; n > 0; n--) {
-            __m512i pair[QUADS];
-            UNROLL
-            for (int i = 0; i < QUADS; i++)
-                weigh_pair(&w, i, pair);
-            weigh_turn(&w, pair);
-            fetch_some(c);
-        }
-        weigh_next(c, &w);
+    while (w.quad < w.quads) {
+        __m512i pair[QUADS], beyond;
+        UNROLL
+        for (int i = 0; i < QUADS; i++)
+            weigh_pair(&w, i, pair, &beyond);
+        weigh_turn(&w, pair, beyond);
     }
     c->weighing = w;
 }
 
 /* --- stages ---------------------------------------------------------------------------------- */
 
-static float *unit_scores(const struct call *c, int index, int i)
-{
-    return c->scores + (size_t)(index % 2 * UNIT + i) * GROUP_SCORES;
-}
+/* A block of a unit; unit NULL: none. */
+struct job {
+    const struct unit *unit;
+    int block;
+    float *scores; /* [UNIT][BLOCK][16] */
+};
 
-/* Scores of one block for a unit. */
-static void score_block(struct call *c, int index, int b)
+static void score_block(struct call *c, struct job j)
 {
-    const struct unit *u = &c->units[index];
+    const int n = j.unit->n;
     struct operand q[UNIT];
-    struct sums *to = sums_next(c, 2 * u->n);
+    struct sums *to = sums_next(c, 2 * n);
     size_t query = kern_attn_query_bytes(c->p->dk);
-    for (int i = 0; i < u->n; i++) {
-        const struct group *g = &c->groups[u->first + i];
+    for (int i = 0; i < n; i++) {
+        const struct group *g = &c->groups[j.unit->first + i];
         q[i] = (struct operand){(const unsigned char *)c->p->q + (size_t)g->index * query, 64, TILE_BYTES};
-        to->to[i] = unit_scores(c, index, i) + (size_t)b * BLOCK * KERN_LANES;
-        to->to[u->n + i] = to->to[i] + 16 * KERN_LANES;
-        to->stride[i] = to->stride[u->n + i] = 64;
+        to->to[i] = j.scores + i * BLOCK_SCORES;
+        to->to[n + i] = to->to[i] + 16 * KERN_LANES;
+        to->stride[i] = to->stride[n + i] = 64;
     }
     fetch_pace(c, 2 * c->k_steps);
-    score_products(c, u->n, &c->keys[2 * b], q);
+    score_products(c, n, &c->keys[2 * j.block], q);
 }
 
-static void unit_maximum(struct call *c, int index, int b)
+/* Its scores are there: on to its weights. */
+static void weigh_block(struct call *c, struct job j)
 {
-    const struct unit *u = &c->units[index];
-    for (int i = 0; i < u->n; i++)
-        block_maximum(&c->groups[u->first + i], unit_scores(c, index, i), b);
-}
-
-/* The scores of a unit; with the first one rows are taken. */
-static void score_unit(struct call *c, int index)
-{
-    const struct unit *u = &c->units[index];
-    struct fetching *f = &c->fetching;
-    int n = index == 0 ? c->n_blocks : u->steps;
-    for (int b = 0; b < n; b++) {
-        for (int h = 0; h < 2 && index == 0; h++)
-            take_rows(c, b * BLOCK + KERN_LANES * h);
-        if (index == 0 && !c->p->fetched) {
-            int near = (b + 3) * BLOCK < c->p->n_rows ? (b + 3) * BLOCK : c->p->n_rows;
-            f->due = (int64_t)near * (int64_t)c->p->format.row_bytes / 64;
-        }
-        if (b >= u->steps)
+    c->weighing.quads = c->weighing.quad = 0;
+    if (!j.unit)
+        return;
+    const int first = j.unit->first;
+    for (int i = 0; i < j.unit->n; i++) {
+        struct group *g = &c->groups[first + i];
+        float *scores = j.scores + i * BLOCK_SCORES;
+        if ((j.block + 1) * BLOCK > g->least)
+            block_mask(g, scores, j.block);
+        if (j.block > 0)
             continue;
-        score_block(c, index, b);
-        if (b > 0)
-            unit_maximum(c, index, b - 1);
+        if (!g->known)
+            g->m = _mm512_maskz_mov_ps(group_lanes(g), weights_top(block_maximum(scores)));
+        _mm512_store_ps(c->shift + (first + i) * KERN_LANES, weights_shift(g->m));
+        memset(c->parts + (size_t)(first + i) * KERN_LANES * KERN_LANES, 0, TILE_BYTES);
+        c->beyond[first + i] = _mm512_setzero_si512();
+    }
+    c->weighing = (struct weighing){
+        .quads = j.unit->n * QUADS, .scores = j.scores, .shift = c->shift + first * KERN_LANES,
+        .to = c->weights + (size_t)first * GROUP_WEIGHTS + (size_t)j.block * TILE_BYTES,
+        .parts = c->parts + (size_t)first * KERN_LANES * KERN_LANES, .beyond = c->beyond + first};
+}
+
+/* Rows of a block as operands. */
+static void take_block(struct call *c, int b)
+{
+    struct fetching *f = &c->fetching;
+    for (int h = 0; h < 2; h++)
+        take_rows(c, b * BLOCK + KERN_LANES * h);
+    if (!c->p->fetched) {
+        int near = (b + 3) * BLOCK < c->p->n_rows ? (b + 3) * BLOCK : c->p->n_rows;
+        f->due = (int64_t)near * (int64_t)c->p->format.row_bytes / 64;
+    }
+}
+
+/* Weights of all units; with the first one rows are taken. A block's scores are stored with the products of
+ * the next one, and weighed beside those behind. */
+static void weigh_units(struct call *c, bool take)
+{
+    struct job last = {0}, last_but_one = {0};
+    int slot = 0;
+    for (int i = 0; i < c->n_units; i++) {
+        const struct unit *u = &c->units[i];
+        for (int b = 0; b < (i == 0 ? c->n_blocks : u->steps); b++) {
+            if (take && i == 0)
+                take_block(c, b);
+            if (b >= u->steps)
+                continue;
+            struct job j = {u, b, c->scores + (size_t)slot * UNIT * BLOCK_SCORES};
+            slot = (slot + 1) % SCORE_BLOCKS;
+            weigh_block(c, last_but_one);
+            score_block(c, j);
+            weigh_rest(c);
+            last_but_one = last;
+            last = j;
+        }
     }
     products_wait(c);
-    unit_maximum(c, index, u->steps - 1);
-    for (int i = 0; i < u->n; i++)
-        group_maximum(c, &c->groups[u->first + i]);
+    weigh_block(c, last_but_one);
     weigh_rest(c);
-    weigh_unit(c, index);
+    weigh_block(c, last);
+    weigh_rest(c);
+}
+
+static __m512 group_sum(const struct call *c, int i)
+{
+    return weights_sums(c->parts + (size_t)i * KERN_LANES * KERN_LANES);
+}
+
+/* The largest scores of those lanes whose weights are too large become their m; false: there are none. */
+static bool weights_fail(struct call *c)
+{
+    __mmask16 fail[ATTN_MAX_GROUPS], any = 0;
+    __m512 top[ATTN_MAX_GROUPS];
+    for (int i = 0; i < c->n_groups; i++) {
+        fail[i] = weights_beyond(c->beyond[i], group_sum(c, i)) & group_lanes(&c->groups[i]);
+        any |= fail[i];
+        top[i] = _mm512_set1_ps(-INFINITY);
+    }
+    if (!any)
+        return false;
+    c->weighing.quads = c->weighing.quad = 0;
+    for (int i = 0; i < c->n_units; i++) {
+        const struct unit *u = &c->units[i];
+        for (int b = 0; b < u->steps; b++) {
+            score_block(c, (struct job){u, b, c->scores});
+            products_wait(c);
+            for (int k = 0; k < u->n; k++) {
+                float *scores = c->scores + k * BLOCK_SCORES;
+                block_mask(&c->groups[u->first + k], scores, b);
+                top[u->first + k] = _mm512_max_ps(block_maximum(scores), top[u->first + k]);
+            }
+        }
+    }
+    for (int i = 0; i < c->n_groups; i++) {
+        struct group *g = &c->groups[i];
+        g->m = _mm512_mask_mov_ps(g->m, fail[i], weights_top(top[i]));
+        g->known = true;
+    }
+    return true;
+}
+
+/* m and l of the call. */
+static void groups_answer(const struct call *c)
+{
+    for (int i = 0; i < c->n_groups; i++) {
+        const struct group *g = &c->groups[i];
+        __m512 m = _mm512_mask_blend_ps(group_lanes(g), _mm512_set1_ps(-INFINITY), weights_m(g->m));
+        _mm512_storeu_ps(c->p->m + g->index * KERN_LANES, m);
+        _mm512_storeu_ps(c->p->l + g->index * KERN_LANES, group_sum(c, i));
+    }
 }
 
 /* Results of a unit that have no place yet, [n][16][STRIP]. Strips take turns: those of one are placed when
@@ -626,7 +686,6 @@ static void open_groups(struct call *c)
     for (int i = 0; i < p->n_groups; i++) {
         struct group *g = &c->groups[c->n_groups];
         *g = (struct group){.index = i, .least = p->n_rows, .direct = p->dv % STRIP == 0};
-        g->top = _mm512_set1_ps(-INFINITY);
         for (int lane = 0; lane < KERN_LANES; lane++) {
             int n = p->limit[i * KERN_LANES + lane];
             n = n < 0 ? 0 : n > p->n_rows ? p->n_rows : n;
@@ -666,13 +725,11 @@ static void open_units(struct call *c)
 static void open_fetching(struct call *c)
 {
     const struct attn_piece *p = c->p;
-    const struct unit *last = &c->units[c->n_units - 1];
     struct fetching *f = &c->fetching;
     f->row = p->n_rows;
     f->stop = p->n_rows + p->n_ahead;
     for (int i = 0; i < c->n_units; i++)
         f->paces += 2 * (int64_t)c->units[i].steps * (c->k_steps + c->strips);
-    f->paces += (int64_t)last->n * last->steps * QUADS;
     if (!p->fetched) {
         f->row = p->n_rows < 2 * BLOCK ? p->n_rows : 2 * BLOCK;
         f->fetched = (int64_t)f->row * (int64_t)p->format.row_bytes / 64;
@@ -700,9 +757,11 @@ static void open_scratch(struct call *c)
     c->weights = at;
     at += (size_t)c->n_groups * GROUP_WEIGHTS;
     c->scores = (float *)(void *)at;
-    at += 2 * UNIT * GROUP_SCORES * sizeof(float);
+    at += SCORE_BLOCKS * UNIT * BLOCK_SCORES * sizeof(float);
     c->parts = (float *)(void *)at;
-    at += TILE_BYTES;
+    at += (size_t)c->n_groups * TILE_BYTES;
+    c->shift = (float *)(void *)at;
+    at += (size_t)c->n_groups * KERN_LANES * sizeof(float);
     c->value_copies = at;
     at += ATTN_PIECE * c->value_stride;
     c->key_copies = at;
@@ -724,10 +783,10 @@ static void attn_piece(const struct attn_piece *p)
     open_units(&c);
     open_fetching(&c);
     products_begin(&c);
-    for (int i = 0; i < c.n_units; i++)
-        score_unit(&c, i);
-    fetch_pace(&c, c.weighing.groups * c.weighing.quads);
-    weigh_rest(&c);
+    weigh_units(&c, true);
+    if (weights_fail(&c))
+        weigh_units(&c, false);
+    groups_answer(&c);
     values(&c);
     products_end();
 }

@@ -103,31 +103,40 @@ INLINE void narrow_scores(const int n, const struct narrow *w, int t0, const uns
         _mm512_storeu_ps(w->scores + i * ATTN_PIECE + t0, sum[i]);
 }
 
-/* m of lane i; scores of rows that it does not see are gone afterwards. */
-static float narrow_maximum(const struct narrow *w, int i)
+/* m of lane i: of the first `rows` rows. */
+static __m512 narrow_m(const struct narrow *w, int i, int rows)
 {
-    float *s = w->scores + i * ATTN_PIECE;
     __m512 top = _mm512_set1_ps(-INFINITY);
-    for (int t = w->limit[i]; t < w->steps * BLOCK; t++)
-        s[t] = -INFINITY;
-    for (int t = 0; t < w->limit[i]; t += KERN_LANES)
-        top = _mm512_max_ps(_mm512_loadu_ps(s + t), top);
-    return _mm512_reduce_max_ps(top);
+    for (int t = 0; t < rows; t += KERN_LANES)
+        top = _mm512_max_ps(_mm512_loadu_ps(w->scores + i * ATTN_PIECE + t), top);
+    return weights_top(_mm512_set1_ps(_mm512_reduce_max_ps(top)));
 }
 
-/* Weights of lane i, and l. */
-static void narrow_weights(const struct narrow *w, int i, float top)
+/* Weights of lane i, and l; false: weights are too large. */
+static bool narrow_weights(const struct narrow *w, int i, __m512 m)
 {
     const float *s = w->scores + i * ATTN_PIECE;
     uint32_t *to = w->weights + i * (ATTN_PIECE / 2);
-    __m512 m = weights_top(_mm512_set1_ps(top)), shift = weights_shift(m), part = _mm512_setzero_ps();
+    __m512 shift = weights_shift(m), part = _mm512_setzero_ps();
+    __m512i beyond = _mm512_setzero_si512();
     for (int b = 0; b < w->steps; b++, s += BLOCK, to += KERN_LANES) {
-        __m512i pairs = weights_pair(_mm512_loadu_ps(s), _mm512_loadu_ps(s + 16), shift);
+        __m512i pairs = weights_pair(_mm512_loadu_ps(s), _mm512_loadu_ps(s + 16), shift, &beyond);
         part = weights_part(part, pairs);
         _mm512_storeu_si512(to, pairs);
     }
+    float l = weights_sum(part);
     w->p->m[w->lane[i]] = _mm_cvtss_f32(_mm512_castps512_ps128(weights_m(m)));
-    w->p->l[w->lane[i]] = weights_sum(part);
+    w->p->l[w->lane[i]] = l;
+    return !weights_beyond(beyond, _mm512_set1_ps(l));
+}
+
+/* Scores of rows that the lane does not see are gone afterwards. */
+static void narrow_weigh(const struct narrow *w, int i)
+{
+    for (int t = w->limit[i]; t < w->steps * BLOCK; t++)
+        w->scores[i * ATTN_PIECE + t] = -INFINITY;
+    if (!narrow_weights(w, i, narrow_m(w, i, BLOCK)))
+        narrow_weights(w, i, narrow_m(w, i, w->limit[i]));
 }
 
 /* Blocks b0 .. b0 + n_blocks of the results' elements 32 j .. */
@@ -246,7 +255,7 @@ INLINE void narrow_run(const int n, struct narrow *w)
         narrow_scores(n, w, b * BLOCK + 16, key + 16);
     }
     for (int i = 0; i < n; i++)
-        narrow_weights(w, i, narrow_maximum(w, i));
+        narrow_weigh(w, i);
     narrow_results(n, w);
 }
 

@@ -176,8 +176,9 @@ struct gate_piece {
  * A lane with limit <= 0 gets m = -INFINITY, l = 0, and o_i is left alone.
  * A lane's result depends on its query, its limit and the rows below it, bit for bit: not on n_rows, the
  * other lanes, its place among them, or how pages cut the rows. Levels may round queries, keys and values
- * to bfloat16 (attn_bf16), and sum in their own fixed order, in float32 or better. Then m may be up to
- * log 2 / 128 larger, and exp(s - m), in l as in o, is within 0.0073 of itself. */
+ * to bfloat16 (attn_bf16), and sum in their own fixed order, in float32 or better. Then m need not be the
+ * largest s: l is 2^60 at most, and s_t counts as none below m - 87; and exp(s - m), in l as in o, is within
+ * 0.0073 of itself. */
 struct attn_piece {
     const unsigned char *const *pages; /* row t is row u = first + t of the pages: page u / page_tokens, at
                                           offset + (u % page_tokens) * row_bytes */
