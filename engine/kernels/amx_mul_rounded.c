@@ -10,8 +10,9 @@
  * Making a right operand takes the vectors as long as five products take the tiles. Both work at the
  * same time where their instructions alternate closely, since few tile registers are free ahead: so
  * each step has the making of the operands two steps ahead woven in, some words of four k behind
- * every product. One or two tiles of rows take two groups at a time, which share what is loaded of
- * the rows; more have their sums of one group in the tiles. */
+ * every product, on and on from group to group. One or two tiles of rows take two groups at a time, which
+ * share what is loaded of the rows; more have their sums of one group in the tiles. Sums go straight to
+ * rows of outputs that lie evenly. */
 #include "config.h"
 
 #include "engine/kernels/amx.h"
@@ -36,6 +37,12 @@ struct call {
     size_t group_bytes;
     int n_out, g_end;
     float *const *y;
+    size_t y_stride;      /* bytes between its rows; 0: they do not lie evenly */
+};
+
+/* A block of weights, the next to be made; at: how many came before. */
+struct making {
+    int g, s, at;
 };
 
 /* The weights of a group; of the last one again where the second of two is missing. */
@@ -44,9 +51,18 @@ INLINE const unsigned char *group_at(const struct call *c, int g)
     return c->w + (size_t)(g < c->g_end ? g : c->g_end - 1) * c->group_bytes;
 }
 
-INLINE unsigned char *ring_at(const struct call *c, int s, const int groups)
+INLINE unsigned char *ring_at(const struct call *c, int at, const int groups)
 {
-    return c->ring + (size_t)(s % RING) * (size_t)(groups * TILE_BYTES);
+    return c->ring + (size_t)(at % RING) * (size_t)(groups * TILE_BYTES);
+}
+
+INLINE void making_next(const struct call *c, struct making *k, const int groups)
+{
+    k->at++;
+    if (++k->s == c->s1) {
+        k->s = c->s0;
+        k->g += groups;
+    }
 }
 
 /* Left operands pass the first level by: it is the ring's. */
@@ -161,15 +177,6 @@ INLINE void sums_read(const float *at, const int n)
     EACH_SUM(n, READ);
 }
 
-INLINE void sums_write(float *at, const int n)
-{
-#define WRITE(t, n)                                                                                \
-    if (t < n)                                                                                     \
-    _tile_stored(t, at + (t)*UNIT, 64)
-    EACH_SUM(n, WRITE);
-    tiles_fence();
-}
-
 /* Sums of row i and group j. */
 INLINE float *sums_at(const struct call *c, int i, int j, const int groups)
 {
@@ -184,49 +191,94 @@ INLINE void sums_resume(const struct call *c, int g, const int groups)
             v16_store(sums_at(c, i, j, groups), load_lanes(c->y[i], g + j, c->n_out));
 }
 
-INLINE void sums_answer(const struct call *c, int g, const int groups)
+/* Sums of tile t and group g + j lie in the rows of y that they belong to, all sixteen. */
+INLINE bool sums_direct(const struct call *c, int t, int g)
 {
-    for (int i = 0; i < c->rows; i++)
-        for (int j = 0; j < groups && g + j < c->g_end; j++)
-            store_lanes(c->y[i], v16_load(sums_at(c, i, j, groups)), g + j, c->n_out);
+    return c->y_stride && (t + 1) * KERN_LANES <= c->rows && g < c->g_end && (g + 1) * KERN_LANES <= c->n_out;
 }
 
-/* All rows of the panel against one group or two. */
-INLINE void run_groups(enum tensor_type type, const struct call *c, int g, const int tiles, const int groups)
+INLINE void sums_write(const struct call *c, int g, const int tiles, const int groups)
+{
+#define WRITE(t, n)                                                                                \
+    if (t < n) {                                                                                   \
+        const int row = t / groups, of = g + t % groups;                                           \
+        if (sums_direct(c, row, of))                                                               \
+            _tile_stored(t, c->y[row * KERN_LANES] + of * KERN_LANES, c->y_stride);                \
+        else                                                                                       \
+            _tile_stored(t, c->sums + (t)*UNIT, 64);                                               \
+    }
+    EACH_SUM(tiles * groups, WRITE);
+    tiles_fence();
+}
+
+/* What did not go straight to y. */
+INLINE void sums_answer(const struct call *c, int g, const int groups)
+{
+    for (int j = 0; j < groups && g + j < c->g_end; j++) {
+        int i = !sums_direct(c, 0, g + j) ? 0 : c->rows / KERN_LANES * KERN_LANES;
+        for (; i < c->rows; i++)
+            store_lanes(c->y[i], v16_load(sums_at(c, i, j, groups)), g + j, c->n_out);
+    }
+}
+
+/* A step of one or two groups, with the next blocks made meanwhile where there are any. */
+INLINE void run_step(enum tensor_type type, const struct call *c, const unsigned char *a,
+                     const unsigned char *b, struct making *k, const int tiles, const int groups)
+{
+    if (k->g >= c->g_end) {
+        if (groups == 2)
+            step_of_two(type, a, b, NULL, NULL, tiles, 0);
+        else
+            step_of_one(type, a, b, NULL, tiles, 0);
+        return;
+    }
+    unsigned char *to = ring_at(c, k->at, groups);
+    struct dequant_block m = dequant_begin(type, group_at(c, k->g), k->s, to);
+    if (groups == 2) {
+        struct dequant_block n = dequant_begin(type, group_at(c, k->g + 1), k->s, to + TILE_BYTES);
+        step_of_two(type, a, b, &m, &n, tiles, 1);
+    } else {
+        step_of_one(type, a, b, &m, tiles, 1);
+    }
+    making_next(c, k, groups);
+}
+
+/* All rows of the panel against all groups. */
+INLINE void run_panel(enum tensor_type type, const struct call *c, int g, const int tiles, const int groups)
 {
     const size_t step_bytes = (size_t)(tiles * TILE_BYTES);
-    const unsigned char *a = c->panel, *w0 = group_at(c, g), *w1 = group_at(c, g + 1);
-    int s = c->s0;
-    if (s > 0) {
-        sums_resume(c, g, groups);
-        sums_read(c->sums, tiles * groups);
-    } else {
-        sums_zero(tiles * groups);
-    }
-    for (int i = s; i < s + AHEAD && i < c->s1; i++)
+    struct making k = {g, c->s0, 0};
+    for (; k.at < AHEAD && k.g < c->g_end; making_next(c, &k, groups))
         for (int j = 0; j < groups; j++) {
-            struct dequant_block m =
-                dequant_begin(type, j ? w1 : w0, i, ring_at(c, i, groups) + j * TILE_BYTES);
+            struct dequant_block m = dequant_begin(type, group_at(c, k.g + j), k.s,
+                                                   ring_at(c, k.at, groups) + j * TILE_BYTES);
             WORDS(&m, 0, 8);
         }
-    for (; s + AHEAD < c->s1; s++, a += step_bytes) {
-        unsigned char *to = ring_at(c, s + AHEAD, groups);
-        struct dequant_block m = dequant_begin(type, w0, s + AHEAD, to);
-        if (groups == 2) {
-            struct dequant_block n = dequant_begin(type, w1, s + AHEAD, to + TILE_BYTES);
-            step_of_two(type, a, ring_at(c, s, groups), &m, &n, tiles, 1);
+    for (int at = 0; g < c->g_end; g += groups) {
+        const unsigned char *a = c->panel;
+        if (c->s0 > 0) {
+            sums_resume(c, g, groups);
+            sums_read(c->sums, tiles * groups);
         } else {
-            step_of_one(type, a, ring_at(c, s, groups), &m, tiles, 1);
+            sums_zero(tiles * groups);
         }
+        for (int s = c->s0; s < c->s1; s++, at++, a += step_bytes)
+            run_step(type, c, a, ring_at(c, at, groups), &k, tiles, groups);
+        sums_write(c, g, tiles, groups);
+        sums_answer(c, g, groups);
     }
-    for (; s < c->s1; s++, a += step_bytes) {
-        if (groups == 2)
-            step_of_two(type, a, ring_at(c, s, groups), NULL, NULL, tiles, 0);
-        else
-            step_of_one(type, a, ring_at(c, s, groups), NULL, tiles, 0);
-    }
-    sums_write(c->sums, tiles * groups);
-    sums_answer(c, g, groups);
+}
+
+/* Bytes between rows that lie evenly; else 0. */
+static size_t rows_stride(float *const *y, int n)
+{
+    if (n < KERN_LANES)
+        return 0;
+    uintptr_t stride = (uintptr_t)y[1] - (uintptr_t)y[0];
+    for (int i = 2; i < n; i++)
+        if ((uintptr_t)y[i] - (uintptr_t)y[i - 1] != stride)
+            return 0;
+    return stride;
 }
 
 /* Zeros where there is no row. Some steps of a row at a time: each has a line of its own in the panel, but
@@ -244,12 +296,6 @@ static void fill_panel(const struct call *c, const void *const *x)
         }
 }
 
-INLINE void run_panel(enum tensor_type type, const struct call *c, int g, const int tiles, const int groups)
-{
-    for (; g < c->g_end; g += groups)
-        run_groups(type, c, g, tiles, groups);
-}
-
 INLINE void mul_tiles(enum tensor_type type, const void *w, int n_out, int n_in, int g0, int g1,
                       const void *const *x, float *const *y, int m)
 {
@@ -264,6 +310,7 @@ INLINE void mul_tiles(enum tensor_type type, const void *w, int n_out, int n_in,
                          .group_bytes = quant_group_bytes(type, n_in), .y = y + r,
                          .n_steps = n_in / Q8_BLOCK, .tiles = (left + calls - 1) / calls};
         c.rows = m - r < c.tiles * KERN_LANES ? m - r : c.tiles * KERN_LANES;
+        c.y_stride = rows_stride(c.y, c.rows);
         int most = PANEL_BYTES / (c.tiles * TILE_BYTES);
         for (c.s0 = 0; c.s0 < c.n_steps; c.s0 = c.s1) {
             c.s1 = c.n_steps - c.s0 < most ? c.n_steps : c.s0 + most;

@@ -211,7 +211,7 @@ static void lane_answer(int lane, double *ret_m, double *ret_l, double *o, doubl
         }
     }
     double exp_err = rounds_operands() ? 0.0073 : 0; /* as kern.h has it */
-    double w_err = expm1(2 * err) + (n + 20) * EPS + exp_err;
+    double w_err = expm1(2 * (err + EPS * fabs(m))) + (n + 20) * EPS + exp_err; /* m in nats is rounded */
     *ret_m = m;
     *ret_l = l;
     *m_bound = err + EPS * fabs(m);

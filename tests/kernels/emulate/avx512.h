@@ -67,6 +67,17 @@ EMULATE simde__m512 emulate_reduce_ps(simde__m512 a, int imm)
 }
 #undef _mm512_reduce_ps
 #define _mm512_reduce_ps emulate_reduce_ps
+/* VRNDSCALEPS to whole numbers, imm as above. */
+EMULATE simde__m512 emulate_roundscale_ps(simde__m512 a, int imm)
+{
+    emulate_512 x = {.f = a}, r;
+    if (imm >> 4 || imm & 5)
+        __builtin_trap(); /* nearest and up are needed */
+    EACH r.f32[i_] = imm & 2 ? ceilf(x.f32[i_]) : rintf(x.f32[i_]);
+    return r.f;
+}
+#undef _mm512_roundscale_ps
+#define _mm512_roundscale_ps emulate_roundscale_ps
 EMULATE simde__m512i emulate_cvtps_epi32(simde__m512 a)
 {
     emulate_512 x = {.f = a}, r;
