@@ -33,6 +33,19 @@ tests_t_row_bytes_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 tests_t_family_SOURCES = %D%/forward/t_family.c %D%/forward/rig.c %D%/forward/rig.h
 tests_t_family_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
 tests_t_family_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+## The same at emulated levels (kernels.mk): what a machine without tiles or vdpbf16ps never runs.
+if EMULATE_SIMD
+check_PROGRAMS += tests/t_paged_emulated tests/t_family_emulated
+TESTS += tests/t_paged_emulated tests/t_family_emulated
+EMULATED_ENGINE = libengine.a libkern.a libkern_emulated.a libkern_avx2.a $(LIBS_KV) $(PCRE2_LIBS) $(UTF8PROC_LIBS) \
+	$(CJSON_LIBS)
+tests_t_paged_emulated_SOURCES = $(tests_t_paged_SOURCES) %D%/kernels/emulate/cpu.c
+tests_t_paged_emulated_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_paged_emulated_LDADD = $(EMULATED_ENGINE) $(CHECK_LIBS)
+tests_t_family_emulated_SOURCES = $(tests_t_family_SOURCES) %D%/kernels/emulate/cpu.c
+tests_t_family_emulated_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_family_emulated_LDADD = $(EMULATED_ENGINE) $(CHECK_LIBS)
+endif
 ## the reference in NumPy against itself and the committed goldens
 TESTS += %D%/reference/check.py
 EXTRA_DIST += %D%/reference/family.py %D%/reference/make.py %D%/reference/check.py %D%/reference/embedding.py %D%/reference/layouts.py %D%/reference/zoo.py

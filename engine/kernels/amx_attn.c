@@ -30,7 +30,8 @@ struct run {
     __m512i pair[QUADS], beyond;
 };
 
-/* Vector work behind product i of n of step k: a quad in each step, or two, or a block in each but the first. */
+/* Vector work behind product i of n of step k: a quad in each step, or two; or a block of values in each but
+ * the first. */
 INLINE void beside(const enum work work, const int i, const int n, struct run *r, int k)
 {
     tiles_fence();

@@ -2,27 +2,27 @@
  * products: a file that includes this one makes them with tiles or with vectors, and exports attn_pack
  * and attn_piece. All static.
  *
- * Groups of lanes are taken in units of two (or one, or three). First come the scores of all units, block by
- * block: rows as they lie are the left operand, packed queries the right one. While they are in the
- * first-level cache they become weights exp(s - m), left operands. Then the results, 32 elements of the values
- * (a strip) of 256 rows at a time: these are turned into right operands, pairs of rows side by side, which stay
- * in that cache while the weights of all groups stream by. Queries of a unit stay there too, while rows
- * stream by.
+ * Groups of lanes are taken in units of two (or one, or three). First come the scores of all units, block
+ * by block: rows as they lie are the left operand, packed queries the right one. While they are in the
+ * first-level cache they become weights exp(s - m), left operands. Then the results, 32 elements of the
+ * values (a strip) of 256 rows at a time: these are turned into right operands, pairs of rows side by
+ * side, which stay in that cache while the weights of all groups stream by. Queries of a unit stay there
+ * too, while rows stream by.
  *
- * m cannot be the largest score, which nobody knows yet. It is that of the first block, which will do as long
- * as no weight is too large for sums in float32; else (l beyond MOST_SUM) scores are made again with the
- * largest.
+ * m cannot be the largest score, which nobody knows yet. It is that of the first block, which will do as
+ * long as no weight is too large for sums in float32; else (l beyond MOST_SUM) scores are made again with
+ * the largest.
  *
  * Vector work goes between the products where the file that has them can: with the scores of a block the
  * weights of the last but one, with the results of the last unit what is turned next, block by block into
- * the place of the one just used. Rows of the next call (n_ahead) are fetched at an even pace, a few lines
- * a step: a burst fills the buffers that operands from the second-level cache need.
+ * the place of the one just used. Rows of the next call (n_ahead) are fetched at an even pace, a few
+ * lines a step: a burst fills the buffers that operands from the second-level cache need.
  *
  * Scores are in units of log 2 / 128, in which weights are made as bfloat16 without a detour by float32
- * (weights_pair). A step of the value product takes 32 rows; pair r of it is rows r and
- * 16 + r, which spares a shuffle. What a lane does not see has weight 0 and adds 0 exactly, so that its
- * sums are the same whatever its unit. Rows beyond the last that any lane sees count as zeros among
- * the values; as keys they may be anything, as each score depends on its own row only. */
+ * (weights_pair). A step of the value product takes 32 rows; pair r of it is rows r and 16 + r, which
+ * spares a shuffle. What a lane does not see has weight 0 and adds 0 exactly, so that its sums are the
+ * same whatever its unit. Rows beyond the last that any lane sees count as zeros among the values; as
+ * keys they may be anything, as each score depends on its own row only. */
 #ifndef LATENT_ENGINE_KERNELS_ATTN_BF16_TEMPLATE_H
 #define LATENT_ENGINE_KERNELS_ATTN_BF16_TEMPLATE_H
 
@@ -304,12 +304,12 @@ INLINE __m512 weights_shift(__m512 m)
     return _mm512_sub_ps(_mm512_set1_ps(0x1p23f + 0x3f80), m); /* 0x3f80: 1 as bfloat16 */
 }
 
-/* The scores' weights as bfloat16, x's and y's side by side: 2^(u / 128), where u is the score less m rounded
- * to a whole number. Added to 2^23, u is in the lowest bits of a float, and but for the mantissa's curve it is
- * the weight itself: seven bits of a linear mantissa below the exponent. What the curve lies below the line
- * comes from a table. Within 0.0073 of the weight and 0.0023 in the square mean, of which rounding to bfloat16
- * alone is 0.0039 and 0.0017. Weights below 2^-126, and those of NaN, count as 0 in products. Those of 2^129 and
- * more are none: bits of *beyond tell (weights_beyond). */
+/* The scores' weights as bfloat16, x's and y's side by side: 2^(u / 128), where u is the score less m
+ * rounded to a whole number. Added to 2^23, u is in the lowest bits of a float, and but for the
+ * mantissa's curve it is the weight itself: seven bits of a linear mantissa below the exponent. What the
+ * curve lies below the line comes from a table. Within 0.0073 of the weight and 0.0023 in the square
+ * mean, of which rounding to bfloat16 alone is 0.0039 and 0.0017. Weights below 2^-126, and those of NaN,
+ * count as 0 in products. Those of 2^129 and more are none: bits of *beyond tell (weights_beyond). */
 INLINE __m512i weights_pair(__m512 x, __m512 y, __m512 shift, __m512i *beyond)
 {
     const __m512 least = _mm512_set1_ps(0x1p23f);
@@ -318,9 +318,9 @@ INLINE __m512i weights_pair(__m512 x, __m512 y, __m512 shift, __m512i *beyond)
                                            0x0807070606050505, 0x0404030202010100);
     x = _mm512_max_ps(_mm512_add_ps(x, shift), least);
     y = _mm512_max_ps(_mm512_add_ps(y, shift), least);
-    *beyond = _mm512_ternarylogic_epi32(*beyond, _mm512_castps_si512(x), _mm512_castps_si512(y), 0xfe); /* or */
-    __m512i pair = _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_castps_si512(x),
-                                           _mm512_slli_epi32(_mm512_castps_si512(y), 16));
+    __m512i low = _mm512_castps_si512(x), high = _mm512_castps_si512(y);
+    *beyond = _mm512_ternarylogic_epi32(*beyond, low, high, 0xfe); /* or */
+    __m512i pair = _mm512_mask_blend_epi16(0xaaaaaaaa, low, _mm512_slli_epi32(high, 16));
     __m512i curve = _mm512_maskz_permutexvar_epi8(0x5555555555555555, _mm512_srli_epi16(pair, 1), below);
     return _mm512_sub_epi16(pair, curve);
 }
