@@ -92,10 +92,10 @@ static struct kv_seq *new_seq(struct rig *r, uint64_t salt)
     return s;
 }
 
-/* Largest difference over the largest value, at the golden positions. */
-static double error_of(const struct golden *g, const float *logits)
+/* Largest difference over the largest value, at the golden positions; and both in the square mean. */
+static double error_of(const struct golden *g, const float *logits, double *ret_square)
 {
-    double worst = 0, largest = 0;
+    double worst = 0, largest = 0, off = 0, size = 0;
     for (int i = 0; i < g->n_positions; i++) {
         for (int v = 0; v < g->vocab; v++) {
             double want = g->logits[i * g->vocab + v];
@@ -103,24 +103,12 @@ static double error_of(const struct golden *g, const float *logits)
             ck_assert(isfinite(got));
             worst = fmax(worst, fabs(got - want));
             largest = fmax(largest, fabs(want));
-        }
-    }
-    return worst / largest;
-}
-
-/* The same in the square mean, which one token that chooses another expert does not decide. */
-static double square_error_of(const struct golden *g, const float *logits)
-{
-    double off = 0, size = 0;
-    for (int i = 0; i < g->n_positions; i++)
-        for (int v = 0; v < g->vocab; v++) {
-            double want = g->logits[i * g->vocab + v];
-            double got = (double)logits[(size_t)g->positions[i] * (size_t)g->vocab + (size_t)v];
-            ck_assert(isfinite(got));
             off += (got - want) * (got - want);
             size += want * want;
         }
-    return sqrt(off / size);
+    }
+    *ret_square = sqrt(off / size);
+    return worst / largest;
 }
 
 static const char *name_of(int i)
@@ -140,7 +128,8 @@ START_TEST(test_golden)
         ck_assert_int_eq(r.vocab, g.vocab);
         struct kv_seq *s = new_seq(&r, 1);
         float *all = compute(&r, &g, s, MAX_LEN);
-        double e = error_of(&g, all), most = kern_table((enum cpu_level)level)->attn_bf16 ? 4e-2 : 1e-5;
+        double square, e = error_of(&g, all, &square);
+        double most = kern_table((enum cpu_level)level)->attn_bf16 ? 4e-2 : 1e-5;
         printf("# %s, level %d: %.2g\n", name_of(_i), level, e);
         fflush(stdout);
         ck_assert_msg(e < most, "%s, level %d: off by %g of the largest logit", name_of(_i), level, e);
@@ -312,6 +301,7 @@ static void check_narrow(int folder, enum cache_type type)
     ck_assert_int_eq(checkpoint_open(folders[folder], &ck, &e), 0);
     ck_assert_int_eq(pool_new(1, 0, &pool, &e), 0);
     int refused = model_new(ck, &mo, pool, &m, &e);
+    bool routed = ck->config.n_routed_experts > 0; /* a token near a tie may choose another expert */
     model_free(&m);
     pool_free(&pool);
     checkpoint_close(&ck);
@@ -326,12 +316,12 @@ static void check_narrow(int folder, enum cache_type type)
     open_rig(&r, folder, cpu_detect(), type);
     struct kv_seq *a = new_seq(&r, 1), *b = new_seq(&r, 2);
     float *whole = compute(&r, &g, a, MAX_LEN), *chunks = compute(&r, &g, b, 3);
-    double off = square_error_of(&g, whole);
-    printf("# %s: %s: %.2g\n", name_of(folder), cache_type_name(type), off);
-    ck_assert_msg(off < (type == CACHE_INT4  ? 0.9
-                         : type == CACHE_FP8 ? 0.3
-                                             : 0.1),
-                  "%s: %s: off by %g", name_of(folder), cache_type_name(type), off);
+    double square, worst = error_of(&g, whole, &square);
+    double most = type == CACHE_INT4 ? 0.9 : type == CACHE_FP8 ? 0.3 : 0.1;
+    printf("# %s: %s: %.2g, %.2g in the square mean\n", name_of(folder), cache_type_name(type), worst,
+           square);
+    ck_assert_msg(square < most && (routed || worst < most), "%s: %s: off by %g, %g in the square mean",
+                  name_of(folder), cache_type_name(type), worst, square);
     same("narrow rows in chunks", folder, &g, whole, chunks, 0);
     free(whole);
     free(chunks);
