@@ -60,7 +60,7 @@ enum cpu_level cpu_detect(void)
                  has(l.c7, 11) /* VNNI */;
     int amx = avx512 && has(l.c7, 1) /* VBMI */ && has(l.a71, 5) /* BF16 */ &&
               (l.xcr0 & XCR0_TILES) == XCR0_TILES && has(l.d7, 24) /* tile */ && has(l.d7, 25) /* int8 */ &&
-              has(l.d7, 22) /* bf16 */;
+              has(l.d7, 22) /* bf16 */ && has(l.d7, 23) /* AVX512-FP16 */;
     if (amx && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0)
         return CPU_AMX;
     return avx512 ? CPU_AVX512 : avx2 ? CPU_AVX2 : CPU_GENERIC;

@@ -15,7 +15,7 @@
 struct pack_piece {
     struct kern_source src;
     struct matrix *m;
-    int g0, g1;
+    int g0, g1, top; /* top: of these, once they are packed */
     const unsigned char *rows; /* where they lie in the file, and how many bytes */
     size_t n_bytes;
 };
@@ -28,9 +28,10 @@ struct pack_job {
 
 static void pack_item(void *arg, int item, int thread)
 {
-    const struct pack_piece *p = &((const struct pack_job *)arg)->pieces[item];
+    struct pack_piece *p = &((struct pack_job *)arg)->pieces[item];
     (void)thread;
     kern_pack(p->m->type, &p->src, p->m->n_out, p->m->n_in, p->g0, p->g1, p->m->packed);
+    p->top = kern_weights_top(p->m->type, p->m->packed, p->m->n_in, p->g0, p->g1);
 }
 
 static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type type, int64_t n_out,
@@ -47,6 +48,7 @@ static int matrix_alloc(struct matrix *m, const char *name, enum tensor_type typ
     m->type = type;
     m->n_out = (int)n_out;
     m->n_in = (int)n_in;
+    m->top = KERN_TOP_LEAST;
     m->n_bytes = kern_packed_bytes(type, m->n_out, m->n_in);
     m->in_slab = slab != NULL;
     m->packed = slab ? slab_alloc(slab, m->n_bytes)
@@ -93,6 +95,10 @@ static int run_job(struct pack_job *j, struct pool *pool, const struct load_prog
     if (lp && lp->ck)
         for_ranges(j, lp->ck, checkpoint_expect);
     pool_run(pool, j->n, pack_item, j);
+    for (int i = 0; i < j->n; i++) {
+        struct matrix *m = j->pieces[i].m;
+        m->top = m->top > j->pieces[i].top ? m->top : j->pieces[i].top;
+    }
     if (lp && lp->ck)
         for_ranges(j, lp->ck, checkpoint_let_go);
     uint64_t n_bytes = j->n_bytes;

@@ -20,6 +20,7 @@
 struct matrix {
     enum tensor_type type;
     int n_out, n_in;
+    int top;               /* kern_weights_top */
     unsigned char *packed; /* 64-aligned; NULL: no such matrix */
     size_t n_bytes;
     bool in_slab; /* of load_progress; else owned */

@@ -174,7 +174,7 @@ static void product_item(void *arg, int item, int thread)
     const struct matrix *w = pr->w;
     (void)thread;
     if (act_is_quantised(w->type) && pc->r0 < pr->n_rounded) { /* tiles: the kernel divides the rows */
-        j->p->kern->mul_rounded(w->type, w->packed, w->n_out, w->n_in, pc->g0, pc->g1, pr->x + pc->r0,
+        j->p->kern->mul_rounded(w->type, w->packed, w->top, w->n_out, w->n_in, pc->g0, pc->g1, pr->x + pc->r0,
                                 pr->y + pc->r0, pc->r1 - pc->r0);
         return;
     }

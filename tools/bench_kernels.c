@@ -187,7 +187,7 @@ static void time_gate_piece(const struct kernels *k)
 static void time_mul_rounded(const struct kernels *k)
 {
     const void *x = d.act;
-    k->mul_rounded(TT_Q8_0, d.rows, KERN_LANES, N_IN, 0, 1, &x, &d.y, 1);
+    k->mul_rounded(TT_Q8_0, d.rows, 16, KERN_LANES, N_IN, 0, 1, &x, &d.y, 1);
 }
 
 static void time_index_scores(const struct kernels *k)
@@ -217,7 +217,7 @@ static struct {
     unsigned char *w, *file;
     size_t row_bytes; /* of the file */
     enum tensor_type type;
-    int n_out, m;
+    int n_out, m, top;
     const void *x[P_ROWS];
     float *y[P_ROWS];
 } p;
@@ -230,7 +230,7 @@ static void time_product(const struct kernels *k)
 
 static void time_rounded(const struct kernels *k)
 {
-    k->mul_rounded(p.type, p.w, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.x, p.y, p.m);
+    k->mul_rounded(p.type, p.w, p.top, p.n_out, P_IN, 0, p.n_out / KERN_LANES, p.x, p.y, p.m);
 }
 
 static void time_pack(const struct kernels *k)
@@ -282,6 +282,7 @@ static void one_type(const struct tensor_type_info *t, const struct bench_machin
         k->act_q8(d.x, P_IN, d.act);
     p.x[0] = q8 ? d.act : d.x;
     double pack = bench_microseconds(time_pack, k);
+    p.top = kern_weights_top(type, p.w, P_IN, 0, far / KERN_LANES);
     p.m = 1;
     double t1 = bench_microseconds(time_product, k);
     row_product(k, t->name, "product", 1, (double)(far / KERN_LANES) * (double)group / t1 / 1000, "GB/s",

@@ -222,7 +222,7 @@ static void expand(const struct decompressed_work *w, struct thread_scratch *ts,
         ts->y[j] = floats ? (float *)(void *)(rows + (size_t)j * row_bytes) + at
                           : ts->parts + (size_t)j * (size_t)m->n_out;
     if (act_is_quantised(m->type) && w->args->set->n_rounded > 0)
-        k->mul_rounded(m->type, m->packed, m->n_out, m->n_in, 0, matrix_groups(m), x, ts->y, n);
+        k->mul_rounded(m->type, m->packed, m->top, m->n_out, m->n_in, 0, matrix_groups(m), x, ts->y, n);
     else
         kern_mul(k, m->type)(m->packed, m->n_out, m->n_in, 0, matrix_groups(m), x, ts->y, n);
     for (int j = 0; j < n && !floats; j++)

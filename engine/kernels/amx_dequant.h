@@ -1,14 +1,16 @@
 /* engine/kernels/amx_dequant.h - a block of 32 values of 16 packed quantised rows as a right operand
- * of bfloat16, scales and minima included. All static.
+ * of bfloat16, scales and minima included. All static. Types without minima have a shorter way,
+ * amx_dequant_half.h.
  *
- * A value is a u + c for its unsigned integer u: a is the scale, c takes back the integer's offset.
- * u reaches float32 without a conversion, as bits 15 to 22 of 256 + u, whose fused product with a
- * and c is rounded once. The sum is cut off to bfloat16, which takes half a unit on average: a and c
- * are as much larger, for mantissas spread evenly on a logarithmic scale. So the errors are spread
- * as those of rounding are, around zero, for two operations of ten less. */
+ * With one a value is a u + c for its unsigned integer u: a is the scale, c the minimum. u reaches float32
+ * without a conversion, as bits 15 to 22 of 256 + u, whose fused product with a and c is rounded once. The
+ * sum is cut off to bfloat16, which takes half a unit on average: a and c are as much larger, for mantissas
+ * spread evenly on a logarithmic scale. So the errors are spread as those of rounding are, around zero, for
+ * two operations of ten less. */
 #ifndef LATENT_ENGINE_KERNELS_AMX_DEQUANT_H
 #define LATENT_ENGINE_KERNELS_AMX_DEQUANT_H
 
+#include "engine/kernels/amx_dequant_half.h"
 #include "engine/kernels/quants_avx512.h"
 #include "engine/kernels/quants_unpack_template.h"
 
@@ -21,22 +23,31 @@ struct dequant_scales {
     vf a[2], c[2];
 };
 
-INLINE struct dequant_scales dequant_scales(const struct quant_layout l, const unsigned char *head,
-                                            const unsigned char *side)
+/* Without a minimum. */
+INLINE struct dequant_scales dequant_sizes(const struct quant_layout l, const unsigned char *head,
+                                           const unsigned char *side)
 {
-    struct dequant_scales s;
-    vf d = vf_load_f16(head), m = l.head > 32 ? vf_load_f16(head + 32) : vf_set1(0.0f), b[2] = {m, m};
-    s.a[0] = s.a[1] = d;
+    vf d = vf_load_f16(head);
+    struct dequant_scales s = {{d, d}, {d, d}};
     if (l.form == QUANT_SUB32)
         s.a[0] = s.a[1] = vf_mul(d, vf_cvt(vi_i8(side)));
-    if (l.form == QUANT_SUBMIN) {
-        s.a[0] = s.a[1] = vf_mul(d, vf_cvt(vi_u8(side)));
-        b[0] = b[1] = vf_fnma(m, vf_cvt(vi_u8(side + KERN_LANES)), vf_set1(0.0f));
-    }
     if (l.form == QUANT_SUB16) {
         struct subs sub = subs_of(vi_pairs(side));
         s.a[0] = vf_mul(d, vf_cvt(sub.a));
         s.a[1] = vf_mul(d, vf_cvt(sub.b));
+    }
+    return s;
+}
+
+/* With one. */
+INLINE struct dequant_scales dequant_scales(const struct quant_layout l, const unsigned char *head,
+                                            const unsigned char *side)
+{
+    vf d = vf_load_f16(head), m = vf_load_f16(head + 32), b[2] = {m, m};
+    struct dequant_scales s = {{d, d}, {d, d}};
+    if (l.form == QUANT_SUBMIN) {
+        s.a[0] = s.a[1] = vf_mul(d, vf_cvt(vi_u8(side)));
+        b[0] = b[1] = vf_fnma(m, vf_cvt(vi_u8(side + KERN_LANES)), vf_set1(0.0f));
     }
     if (l.form == QUANT_SUBMIN16) { /* a half's byte: scale | minimum << 4 */
         vi both = vi_and(vi_pairs(side), vi_set1_16(255));
@@ -47,26 +58,24 @@ INLINE struct dequant_scales dequant_scales(const struct quant_layout l, const u
             b[h] = vf_fnma(m, vf_cvt(vi_and(_mm512_srli_epi32(one, 4), low)), vf_set1(0.0f));
         }
     }
-    const float base = DEQUANT_BASE + (l.b8 || l.table ? 128.0f : (float)l.offset);
     UNROLL
     for (int h = 0; h < 2; h++) {
         s.a[h] = vf_mul(s.a[h], vf_set1(DEQUANT_CUT));
-        s.c[h] = vf_fnma(vf_set1(base), s.a[h], vf_mul(b[h], vf_set1(DEQUANT_CUT)));
+        s.c[h] = vf_fnma(vf_set1(DEQUANT_BASE), s.a[h], vf_mul(b[h], vf_set1(DEQUANT_CUT)));
     }
     return s;
 }
 
 /* Byte i of each lane as 256 + byte. */
-INLINE vf dequant_float(const struct quant_layout l, vi w, const int i)
+INLINE vf dequant_float(vi w, const int i)
 {
-    const int sign = l.b8 ? 128 << 15 : 0; /* int8: its sign bit counts -128, turned it is + 128 too much */
     vi moved = i == 0   ? _mm512_slli_epi32(w, 15)
                : i == 1 ? _mm512_slli_epi32(w, 7)
                : i == 2 ? _mm512_srli_epi32(w, 1)
                         : _mm512_srli_epi32(w, 9);
     /* (moved & mask) ^ base */
     return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(moved, _mm512_set1_epi32(0xff << 15),
-                                                         _mm512_set1_epi32(0x43800000 ^ sign), 0x6a));
+                                                         _mm512_set1_epi32(0x43800000), 0x6a));
 }
 
 /* Two rows of float32 as bfloat16 side by side, cut off. */
@@ -79,13 +88,14 @@ INLINE __m512i dequant_pair(vf even, vf odd)
 /* A block on its way: [16][16] pairs at dst. */
 struct dequant_block {
     const unsigned char *values; /* behind its side scales */
-    struct dequant_scales s;
+    struct dequant_scales s;     /* of a type with a minimum */
+    vi half[2];                  /* of others, both halves' scales */
     unsigned char *dst;
 };
 
-/* Block s of the group at wg. */
+/* Block s of the group at wg. enlarged: half_enlarged of the matrix. */
 INLINE struct dequant_block dequant_begin(enum tensor_type type, const unsigned char *wg, int s,
-                                          unsigned char *dst)
+                                          float enlarged, unsigned char *dst)
 {
     const struct quant_layout l = quant_layout(type);
     const size_t block_bytes = quant_block_bytes(l);
@@ -93,7 +103,15 @@ INLINE struct dequant_block dequant_begin(enum tensor_type type, const unsigned 
     const unsigned char *side = head + l.head + (size_t)(s % l.blocks) * block_bytes;
     for (size_t at = 0; at < block_bytes + (l.blocks == 1 ? (size_t)l.head : 0); at += 64)
         _mm_prefetch((const char *)side + at + DEQUANT_FETCH, _MM_HINT_T0);
-    return (struct dequant_block){side + l.side, dequant_scales(l, head, side), dst};
+    struct dequant_block b = {.values = side + l.side, .dst = dst};
+    if (quant_is_scaled(l)) {
+        b.s = dequant_sizes(l, head, side);
+        b.half[0] = half_scale(b.s.a[0], enlarged);
+        b.half[1] = l.form == QUANT_SUB16 ? half_scale(b.s.a[1], enlarged) : b.half[0];
+    } else {
+        b.s = dequant_scales(l, head, side);
+    }
+    return b;
 }
 
 /* Four k of it. */
@@ -101,10 +119,14 @@ INLINE void dequant_word(enum tensor_type type, const struct dequant_block *b, c
 {
     const struct quant_layout l = quant_layout(type);
     vi w = quant_word(l, b->values, q);
+    if (quant_is_scaled(l)) {
+        half_word(l, w, b->half[q / 4], b->dst + 128 * q);
+        return;
+    }
     vf v[4];
     UNROLL
     for (int i = 0; i < 4; i++)
-        v[i] = vf_fma(dequant_float(l, w, i), b->s.a[q / 4], b->s.c[q / 4]);
+        v[i] = vf_fma(dequant_float(w, i), b->s.a[q / 4], b->s.c[q / 4]);
     _mm512_store_si512(b->dst + 128 * q, dequant_pair(v[0], v[1]));
     _mm512_store_si512(b->dst + 128 * q + 64, dequant_pair(v[2], v[3]));
 }

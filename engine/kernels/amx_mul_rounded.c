@@ -7,10 +7,10 @@
  * 1 KB for a group of 16 outputs. Left operands are up to six tiles of 16 rows, copied once a call
  * into a panel that the second-level cache holds.
  *
- * Making a right operand takes the vectors as long as five products take the tiles. Both work at the
- * same time where their instructions alternate closely, since few tile registers are free ahead: so
+ * Making a right operand takes the vectors as long as three to five products take the tiles. Both work at
+ * the same time where their instructions alternate closely, since few tile registers are free ahead: so
  * each step has the making of the operands two steps ahead woven in, some words of four k behind
- * every product, on and on from group to group. One or two tiles of rows take two groups at a time, which
+ * every product, on and on from group to group. Up to three tiles of rows take two groups at a time, which
  * share what is loaded of the rows; more have their sums of one group in the tiles. Sums go straight to
  * rows of outputs that lie evenly. */
 #include "config.h"
@@ -33,6 +33,7 @@ struct call {
     float *sums;          /* [tiles][groups][16][16] */
     int rows, tiles;
     int s0, s1, n_steps;  /* the panel's, of all */
+    float enlarged;       /* half_enlarged */
     const unsigned char *w;
     size_t group_bytes;
     int n_out, g_end;
@@ -65,10 +66,15 @@ INLINE void making_next(const struct call *c, struct making *k, const int groups
     }
 }
 
-/* Left operands pass the first level by: it is the ring's. */
+/* Left operands pass the first level by: it is the ring's. Those that come a second time stay. */
 #define LEFT(t, i)                                                                                 \
     do {                                                                                           \
         _tile_stream_loadd(t, a + (i) * TILE_BYTES, 64);                                           \
+        tiles_fence();                                                                             \
+    } while (0)
+#define LEFT_STAYS(t, i)                                                                           \
+    do {                                                                                           \
+        _tile_loadd(t, a + (i) * TILE_BYTES, 64);                                                  \
         tiles_fence();                                                                             \
     } while (0)
 #define RIGHT(t, j)                                                                                \
@@ -122,7 +128,30 @@ INLINE void step_of_two(enum tensor_type type, const unsigned char *a, const uns
     MAKE(n, 6, 8);
 }
 
-/* Three tiles of rows or more against one group, sums in tiles from 0 on. */
+/* Three tiles of rows against two groups, one after the other, sums in tiles 0 to 5. */
+INLINE void step_of_three(enum tensor_type type, const unsigned char *a, const unsigned char *b,
+                          const struct dequant_block *m, const struct dequant_block *n, const int making)
+{
+#define TILE(t, left, load, block, from)                                                           \
+    load(6, left);                                                                                 \
+    MAKE(block, from, from + 1);                                                                   \
+    PRODUCT(t, 6, 7);                                                                              \
+    MAKE(block, from + 1, from + 2 + (left == 2))
+    tiles_fence();
+    RIGHT(7, 0);
+    MAKE(m, 0, 1);
+    TILE(0, 0, LEFT_STAYS, m, 1);
+    TILE(2, 1, LEFT_STAYS, m, 3);
+    TILE(4, 2, LEFT_STAYS, m, 5);
+    RIGHT(7, 1);
+    MAKE(n, 0, 1);
+    TILE(1, 0, LEFT, n, 1);
+    TILE(3, 1, LEFT, n, 3);
+    TILE(5, 2, LEFT, n, 5);
+#undef TILE
+}
+
+/* Four tiles of rows or more against one group, sums in tiles from 0 on. */
 INLINE void step_of_one(enum tensor_type type, const unsigned char *a, const unsigned char *b,
                         const struct dequant_block *m, const int tiles, const int making)
 {
@@ -226,17 +255,23 @@ INLINE void run_step(enum tensor_type type, const struct call *c, const unsigned
                      const unsigned char *b, struct making *k, const int tiles, const int groups)
 {
     if (k->g >= c->g_end) {
-        if (groups == 2)
+        if (tiles <= 2)
             step_of_two(type, a, b, NULL, NULL, tiles, 0);
+        else if (tiles == 3)
+            step_of_three(type, a, b, NULL, NULL, 0);
         else
             step_of_one(type, a, b, NULL, tiles, 0);
         return;
     }
     unsigned char *to = ring_at(c, k->at, groups);
-    struct dequant_block m = dequant_begin(type, group_at(c, k->g), k->s, to);
+    struct dequant_block m = dequant_begin(type, group_at(c, k->g), k->s, c->enlarged, to);
     if (groups == 2) {
-        struct dequant_block n = dequant_begin(type, group_at(c, k->g + 1), k->s, to + TILE_BYTES);
-        step_of_two(type, a, b, &m, &n, tiles, 1);
+        struct dequant_block n =
+            dequant_begin(type, group_at(c, k->g + 1), k->s, c->enlarged, to + TILE_BYTES);
+        if (tiles <= 2)
+            step_of_two(type, a, b, &m, &n, tiles, 1);
+        else
+            step_of_three(type, a, b, &m, &n, 1);
     } else {
         step_of_one(type, a, b, &m, tiles, 1);
     }
@@ -250,7 +285,7 @@ INLINE void run_panel(enum tensor_type type, const struct call *c, int g, const 
     struct making k = {g, c->s0, 0};
     for (; k.at < AHEAD && k.g < c->g_end; making_next(c, &k, groups))
         for (int j = 0; j < groups; j++) {
-            struct dequant_block m = dequant_begin(type, group_at(c, k.g + j), k.s,
+            struct dequant_block m = dequant_begin(type, group_at(c, k.g + j), k.s, c->enlarged,
                                                    ring_at(c, k.at, groups) + j * TILE_BYTES);
             WORDS(&m, 0, 8);
         }
@@ -283,20 +318,24 @@ static size_t rows_stride(float *const *y, int n)
 
 /* Zeros where there is no row. Some steps of a row at a time: each has a line of its own in the panel, but
  * rows are read in stretches. */
-static void fill_panel(const struct call *c, const void *const *x)
+INLINE void fill_panel(enum tensor_type type, const struct call *c, int top, const void *const *x)
 {
+    const bool half = quant_is_scaled(quant_layout(type));
+    const __m512i raise = half_raise(top), zero = _mm512_setzero_si512();
     const size_t step_bytes = (size_t)(c->tiles * TILE_BYTES);
     int n = c->s1 - c->s0;
     for (int s = 0; s < n; s += FILL_STEPS)
         for (int i = 0; i < c->tiles * KERN_LANES; i++) {
             unsigned char *to = c->panel + (size_t)s * step_bytes + (size_t)i * 64;
             const char *from = i < c->rows ? (const char *)x[i] + (size_t)(c->s0 + s) * 64 : NULL;
-            for (int k = 0; k < FILL_STEPS && s + k < n; k++, to += step_bytes)
-                _mm512_store_si512(to, from ? _mm512_loadu_si512(from + k * 64) : _mm512_setzero_si512());
+            for (int k = 0; k < FILL_STEPS && s + k < n; k++, to += step_bytes) {
+                __m512i v = from ? _mm512_loadu_si512(from + k * 64) : zero;
+                _mm512_store_si512(to, half ? half_left(v, raise) : v);
+            }
         }
 }
 
-INLINE void mul_tiles(enum tensor_type type, const void *w, int n_out, int n_in, int g0, int g1,
+INLINE void mul_tiles(enum tensor_type type, const void *w, int top, int n_out, int n_in, int g0, int g1,
                       const void *const *x, float *const *y, int m)
 {
     unsigned char panel[PANEL_BYTES] ALIGN64, ring[RING * 2 * TILE_BYTES] ALIGN64;
@@ -308,17 +347,18 @@ INLINE void mul_tiles(enum tensor_type type, const void *w, int n_out, int n_in,
     for (int r = 0, calls = (left + MAX_TILES - 1) / MAX_TILES; calls > 0; calls--) {
         struct call c = {.panel = panel, .ring = ring, .sums = sums, .w = w, .n_out = n_out, .g_end = g1,
                          .group_bytes = quant_group_bytes(type, n_in), .y = y + r,
-                         .n_steps = n_in / Q8_BLOCK, .tiles = (left + calls - 1) / calls};
+                         .n_steps = n_in / Q8_BLOCK, .enlarged = half_enlarged(top),
+                         .tiles = (left + calls - 1) / calls};
         c.rows = m - r < c.tiles * KERN_LANES ? m - r : c.tiles * KERN_LANES;
         c.y_stride = rows_stride(c.y, c.rows);
         int most = PANEL_BYTES / (c.tiles * TILE_BYTES);
         for (c.s0 = 0; c.s0 < c.n_steps; c.s0 = c.s1) {
             c.s1 = c.n_steps - c.s0 < most ? c.n_steps : c.s0 + most;
-            fill_panel(&c, x + r);
+            fill_panel(type, &c, top, x + r);
             switch (c.tiles) {
             case 1: run_panel(type, &c, g0, 1, 2); break;
             case 2: run_panel(type, &c, g0, 2, 2); break;
-            case 3: run_panel(type, &c, g0, 3, 1); break;
+            case 3: run_panel(type, &c, g0, 3, 2); break;
             case 4: run_panel(type, &c, g0, 4, 1); break;
             case 5: run_panel(type, &c, g0, 5, 1); break;
             case 6: run_panel(type, &c, g0, 6, 1); break;
@@ -330,12 +370,12 @@ INLINE void mul_tiles(enum tensor_type type, const void *w, int n_out, int n_in,
     _tile_release();
 }
 
-static void mul_rounded(enum tensor_type type, const void *w, int n_out, int n_in, int g0, int g1,
+static void mul_rounded(enum tensor_type type, const void *w, int top, int n_out, int n_in, int g0, int g1,
                         const void *const *x, float *const *y, int m)
 {
     switch ((int)type) { /* one copy of the code for each type, with its layout in constants */
 #define CASE(t)                                                                                    \
-    case t: mul_tiles(t, w, n_out, n_in, g0, g1, x, y, m); break
+    case t: mul_tiles(t, w, top, n_out, n_in, g0, g1, x, y, m); break
         CASE(TT_Q8_0);
         CASE(TT_Q4_0);
         CASE(TT_Q4_1);

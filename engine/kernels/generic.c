@@ -176,9 +176,10 @@ static uint16_t bf16_of_f32(float x)
     return (uint16_t)((u + 0x7fff + (u >> 16 & 1)) >> 16);
 }
 
-static void mul_rounded(enum tensor_type type, const void *w, int n_out, int n_in, int g0, int g1,
+static void mul_rounded(enum tensor_type type, const void *w, int top, int n_out, int n_in, int g0, int g1,
                         const void *const *x, float *const *y, int m)
 {
+    (void)top;
     struct quant_layout l = quant_layout(type);
     struct quant_block q;
     for (int r = g0 * KERN_LANES; r < g1 * KERN_LANES && r < n_out; r++) {

@@ -45,7 +45,10 @@
  * mul_rounded: w_k is the file's value (the integer times its scale, plus or minus the minimum, in
  * float32, rounded three times at most) rounded to bfloat16, to nearest; x_k is bfloat16; y += w_k *
  * x_k. At the level amx in the order just said, subnormals as zero; and w_k is enlarged by 1.4427
- * 2^-9 of itself and then cut off. */
+ * 2^-9 of itself and then cut off. There types without minima go by half precision: the scale, enlarged by
+ * 1.2624 2^-9 of itself, is rounded to 11 bits, its product with the integer too, which is then cut
+ * off; below 2^(top - 29) it may count as zero; each four k come in the order 0, 2, 1, 3; and an x_k of
+ * 2^(31 - top) or more gives sums that are not finite, as does a scale that is not. */
 #ifndef LATENT_ENGINE_KERNELS_KERN_H
 #define LATENT_ENGINE_KERNELS_KERN_H
 
@@ -235,6 +238,11 @@ struct kern_source {
  * the type's block. */
 void kern_pack(enum tensor_type type, const struct kern_source *src, int n_out, int n_in, int g0,
                int g1, void *dst);
+/* Above all weights of packed groups [g0, g1) of a type without minima: |w| < 2^top. Other types: 0.
+ * KERN_TOP_NAN: a scale is not finite. Of several parts of a matrix the largest counts. */
+#define KERN_TOP_LEAST (-64)
+#define KERN_TOP_NAN 128
+int kern_weights_top(enum tensor_type type, const void *packed, int n_in, int g0, int g1);
 /* Row r of a packed matrix as float32: the values of the file's row, but for FP8 blocks that hold a NaN,
  * which are NaN altogether. */
 void kern_unpack_row(enum tensor_type type, const void *packed, int n_in, int r, float *dst);

@@ -53,6 +53,7 @@ endif
 amx_sources = \
 	%D%/amx.h \
 	%D%/amx_dequant.h \
+	%D%/amx_dequant_half.h \
 	%D%/amx_attn.c \
 	%D%/amx_gate.h \
 	%D%/amx_gate_piece_template.h \

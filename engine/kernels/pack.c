@@ -265,6 +265,27 @@ void kern_pack(enum tensor_type type, const struct kern_source *src, int n_out, 
     }
 }
 
+int kern_weights_top(enum tensor_type type, const void *packed, int n_in, int g0, int g1)
+{
+    struct quant_layout l = quant_layout(type);
+    if (!kern_act_is_q8(type) || !quant_is_scaled(l))
+        return 0;
+    int largest = l.b8 || l.table ? 128 : l.offset, size = 0, top;
+    int side = l.form == QUANT_PLAIN ? 1 : l.n4 && !l.table ? 128 : 32; /* Q3_K and IQ4_XS have six bits */
+    const unsigned char *super = (const unsigned char *)packed + (size_t)g0 * quant_group_bytes(type, n_in);
+    const unsigned char *end = super + (size_t)(g1 - g0) * quant_group_bytes(type, n_in);
+    for (; super < end; super += quant_super_bytes(l))
+        for (int i = 0; i < KERN_LANES; i++) {
+            uint16_t d;
+            memcpy(&d, super + 2 * i, 2);
+            size = (d & 0x7fff) > size ? d & 0x7fff : size; /* halves are ordered as their bits are */
+        }
+    if (size >= 0x7c00)
+        return KERN_TOP_NAN;
+    frexpf(f32_of_f16((uint16_t)size) * (float)(largest * side), &top);
+    return top;
+}
+
 static void unpack_quants(enum tensor_type type, const unsigned char *group, int n_in, int r, float *dst)
 {
     struct quant_layout l = quant_layout(type);

@@ -64,6 +64,12 @@ INLINE struct quant_layout quant_layout(enum tensor_type type)
     }
 }
 
+/* Values are an integer times a scale, without a minimum. */
+INLINE int quant_is_scaled(struct quant_layout l)
+{
+    return l.form == QUANT_PLAIN || l.form == QUANT_SUB32 || l.form == QUANT_SUB16;
+}
+
 INLINE size_t quant_block_bytes(struct quant_layout l)
 {
     return (size_t)l.side + (size_t)(l.n4 + l.b2 + l.b1 + l.b8) * QUANT_WORD;

@@ -25,7 +25,7 @@
 struct product {
     const struct format *format;
     bool rounded; /* mul_rounded */
-    int n_out, n_in, m, g0, g1;
+    int n_out, n_in, m, g0, g1, top;
     unsigned char *rows; /* as in a file */
     struct kern_source src;
     unsigned char *packed;
@@ -95,6 +95,7 @@ static void random_product(struct product *p, enum tensor_type type, bool rounde
     int cut = values_below(groups + 1);
     kern_pack(type, &p->src, p->n_out, p->n_in, 0, cut, p->packed);
     kern_pack(type, &p->src, p->n_out, p->n_in, cut, groups, p->packed);
+    p->top = kern_weights_top(type, p->packed, p->n_in, 0, groups);
     for (int i = 0; i < p->m; i++) {
         p->xf[i] = random_floats(p->n_in);
         p->x[i] = p->xf[i];
@@ -208,21 +209,35 @@ static double float_answer(const struct product *p, const struct format_value *v
     return sum;
 }
 
+/* Of types that have no minima, where the level goes by half precision. */
+static bool by_half(enum tensor_type type)
+{
+    bool minima = type == TT_Q4_1 || type == TT_Q5_1 || type == TT_Q2_K || type == TT_Q4_K || type == TT_Q5_K;
+    return level->level == CPU_AMX && !minima;
+}
+
 /* mul_rounded: w rounded is within 2^-8, cut off and enlarged within (1 - 0.7213 / 2) 2^-7 of a
- * float32 that errs by a few EPS of its parts. */
+ * float32 that errs by a few EPS of its parts. By way of half precision w is rounded twice to 11 bits, of
+ * which at most 7/8 of a unit are cut off, and what is less than 2^(top - 29) may be lost. */
+#define OFF_ROUNDED (0.6400 * 0x1p-7)
+#define OFF_HALF (0.6850 * 0x1p-7)
+
 static double rounded_answer(const struct product *p, const struct format_value *v, int i, double *ret_bound)
 {
-    double sum = 0, size = 0, lost = 0;
+    bool half = by_half(p->format->type);
+    double sum = 0, size = 0, lost = 0, off = half ? OFF_HALF : OFF_ROUNDED;
+    double least = half ? ldexp(1, p->top - 29) : 0, most = half ? ldexp(1, 31 - p->top) : (double)INFINITY;
     for (int k = 0; k < p->n_in; k++) {
         double x = values_bf16((const unsigned char *)p->x[i] + 2 * k), w = v[k].scale * v[k].q - v[k].min;
         double parts = fabs(v[k].scale) * (512 + abs(v[k].q)) + fabs(v[k].min); /* 512: offset and base */
-        if (isnan(x) || fabs(x) > 1e38 || isnan(w) || fabs(w * x) > 1e37 || parts > 1e37) {
+        bool beyond = p->top == KERN_TOP_NAN || fabs(x) >= most;
+        if (isnan(x) || fabs(x) > 1e38 || beyond || isnan(w) || fabs(w * x) > 1e37 || parts > 1e37) {
             *ret_bound = INFINITY;
             return 0;
         }
         sum += w * x;
         size += fabs(w * x);
-        lost += fabs(x) * (fabs(w) * 0.6400 * 0x1p-7 + parts * 5 * EPS) + 1.2e-38 * (2 + fabs(w) + fabs(x));
+        lost += fabs(x) * (fabs(w) * off + parts * 5 * EPS + least) + 1.2e-38 * (2 + fabs(w) + fabs(x));
     }
     *ret_bound = lost + (p->n_in + 4) * EPS * size;
     return sum;
@@ -232,7 +247,7 @@ static void multiply(const struct kernels *k, const struct product *p, int g0, i
                      float *const *y, int m)
 {
     if (p->rounded)
-        k->mul_rounded(p->format->type, p->packed, p->n_out, p->n_in, g0, g1, x, y, m);
+        k->mul_rounded(p->format->type, p->packed, p->top, p->n_out, p->n_in, g0, g1, x, y, m);
     else
         kern_mul(k, p->format->type)(p->packed, p->n_out, p->n_in, g0, g1, x, y, m);
 }
@@ -280,5 +295,57 @@ void check_product(enum tensor_type type, bool rounded)
             if (!same_floats(y[r] + first, p.got[i - rows + r] + first, (size_t)(end - first)))
                 FAIL("row %d of %d differs among %d", i - rows + r, p.m, rows);
     }
+    check_guards();
+}
+
+/* Rows that are zero but for a one: the products are mul_rounded's weights. Each is within its bound, and
+ * their errors even out, for no sum may err in one direction. */
+void check_rounded_weights(enum tensor_type type)
+{
+    enum { N_OUT = 16, N_IN = 256 };
+    static uint16_t x[N_IN][N_IN];
+    static float y[N_IN][N_OUT];
+    static struct format_value v[N_IN];
+    const void *px[N_IN];
+    float *py[N_IN];
+    struct product p = {.format = format_of(type), .n_out = N_OUT, .n_in = N_IN};
+    int blocks = N_IN / p.format->elems, n = 0;
+    size_t row_bytes = (size_t)blocks * (size_t)p.format->n_bytes;
+    double off = by_half(type) ? OFF_HALF : OFF_ROUNDED, error = 0;
+    p.rows = guard_new(N_OUT * row_bytes, 1);
+    p.src = (struct kern_source){.rows = p.rows, .row_bytes = row_bytes};
+    for (size_t i = 0; i < N_OUT * row_bytes; i++)
+        p.rows[i] = (unsigned char)values_bits();
+    for (int b = 0; b < N_OUT * blocks; b++)
+        for (int h = 0; h < 2; h++) { /* mantissas of scales evenly on a logarithmic scale, in effect */
+            uint16_t half = (uint16_t)(0x1c00 + values_below(0x1000));
+            if (p.format->half_at[h] >= 0)
+                memcpy(p.rows + b * p.format->n_bytes + p.format->half_at[h], &half, sizeof(half));
+        }
+    p.packed = guard_new(kern_packed_bytes(type, N_OUT, N_IN), 64);
+    kern_pack(type, &p.src, N_OUT, N_IN, 0, 1, p.packed);
+    for (int i = 0; i < N_IN; i++) {
+        memset(x[i], 0, sizeof(x[i]));
+        x[i][i] = 0x3f80;
+        px[i] = x[i];
+        py[i] = y[i];
+    }
+    p.top = kern_weights_top(type, p.packed, N_IN, 0, 1);
+    level->mul_rounded(type, p.packed, p.top, N_OUT, N_IN, 0, 1, px, py, N_IN);
+    for (int r = 0; r < N_OUT; r++) {
+        row_values(&p, r, v);
+        for (int k = 0; k < N_IN; k++) {
+            double w = v[k].scale * v[k].q - v[k].min;
+            double parts = fabs(v[k].scale) * (512 + abs(v[k].q)) + fabs(v[k].min);
+            if (fabs((double)y[k][r] - w) > fabs(w) * off + parts * 5 * EPS)
+                FAIL("weight %d of row %d is %a, not %a", k, r, (double)y[k][r], w);
+            if (fabs(w) > parts * 0x1p-12) {
+                error += ((double)y[k][r] - w) / w;
+                n++;
+            }
+        }
+    }
+    if (fabs(error) > n * 0x1p-11)
+        FAIL("%d weights are %g of themselves too large in the mean", n, error / n);
     check_guards();
 }

@@ -63,6 +63,7 @@ void check_gate_query(void);
 void check_gate_piece(void);
 /* check_products.c */
 void check_product(enum tensor_type type, bool rounded);
+void check_rounded_weights(enum tensor_type type);
 
 /* check_small.c */
 void check_lane_max(void);

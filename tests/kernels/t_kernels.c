@@ -117,7 +117,10 @@ static void check_mul_rounded(void)
 {
     static const enum tensor_type types[] = {TT_Q8_0, TT_Q4_0, TT_Q4_1, TT_Q5_0, TT_Q5_1, TT_Q2_K,
                                              TT_Q3_K, TT_Q4_K, TT_Q5_K, TT_Q6_K, TT_IQ4_NL, TT_IQ4_XS};
-    check_product(types[values_below((int)(sizeof(types) / sizeof(types[0])))], true);
+    enum tensor_type type = types[values_below((int)(sizeof(types) / sizeof(types[0])))];
+    check_product(type, true);
+    if (case_now % 8 == 0)
+        check_rounded_weights(type);
 }
 
 /* --- index keys -------------------------------------------------------------------------------- */

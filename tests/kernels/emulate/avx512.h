@@ -217,6 +217,69 @@ EMULATE simde__m256i emulate_cvtneps_pbh(simde__m512 a)
     return v;
 }
 
+EMULATE simde__m512i emulate_srai_epi16(simde__m512i a, unsigned n)
+{
+    emulate_512 x = {.i = a};
+    for (int i = 0; i < 32; i++)
+        x.i16[i] >>= n > 15 ? 15 : n;
+    return x.i;
+}
+/* Half precision: products and differences of two halves are exact in double; subnormals count. */
+EMULATE double emulate_of_half(uint16_t h)
+{
+    int e = h >> 10 & 31, m = h & 1023;
+    double v = e == 31 ? (m ? (double)NAN : (double)INFINITY) : e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
+    return h & 0x8000 ? -v : v;
+}
+EMULATE uint16_t emulate_half(double v)
+{
+    uint16_t sign = signbit(v) ? 0x8000 : 0;
+    if (isnan(v))
+        return 0x7e00;
+    v = fabs(v);
+    if (v >= 65520.0)
+        return sign | 0x7c00;
+    if (v < 0x1p-14)
+        return sign | (uint16_t)rint(ldexp(v, 24));
+    int e;
+    double m = rint(ldexp(frexp(v, &e), 11)); /* 1024 .. 2048, which goes on in the exponent */
+    return sign | (uint16_t)((e + 14) * 1024 + (int)m - 1024);
+}
+EMULATE simde__m512i emulate_sub_ph(simde__m512i a, simde__m512i b)
+{
+    emulate_512 x = {.i = a}, y = {.i = b};
+    for (int i = 0; i < 32; i++)
+        x.u16[i] = emulate_half(emulate_of_half(x.u16[i]) - emulate_of_half(y.u16[i]));
+    return x.i;
+}
+EMULATE simde__m512i emulate_mul_ph(simde__m512i a, simde__m512i b)
+{
+    emulate_512 x = {.i = a}, y = {.i = b};
+    for (int i = 0; i < 32; i++)
+        x.u16[i] = emulate_half(emulate_of_half(x.u16[i]) * emulate_of_half(y.u16[i]));
+    return x.i;
+}
+EMULATE simde__m256i emulate_cvtps_ph(simde__m512 a, int imm)
+{
+    emulate_512 x = {.f = a};
+    uint16_t r[16];
+    simde__m256i v;
+    if (imm)
+        __builtin_trap(); /* to nearest even is needed */
+    EACH r[i_] = emulate_half((double)x.f32[i_]);
+    memcpy(&v, r, 32);
+    return v;
+}
+
+#undef _mm512_srai_epi16
+#define _mm512_srai_epi16 emulate_srai_epi16
+#undef _mm512_sub_ph
+#define _mm512_sub_ph emulate_sub_ph
+#undef _mm512_mul_ph
+#define _mm512_mul_ph emulate_mul_ph
+#undef _mm512_cvtps_ph
+#define _mm512_cvtps_ph emulate_cvtps_ph
+#define __m512h simde__m512i
 #undef _mm512_cvtepi32_ps
 #define _mm512_cvtepi32_ps emulate_cvtepi32_ps
 #undef _mm512_cvtps_epi32
