@@ -102,7 +102,7 @@ static int check_sizes(struct engine *eng, const struct model_config *mc, struct
 static int open_cache(struct engine *eng, struct err *e)
 {
     struct engine_config *c = &eng->cfg;
-    struct kv_config kc = {.page_tokens = c->page_tokens,
+    struct kv_config kc = {.page_tokens = model_page_tokens(eng->model),
                            .pool_bytes = c->cache_bytes,
                            .max_seqs = (uint32_t)c->max_num_seqs + 1,
                            .max_seq_tokens = (uint32_t)c->max_model_len,
@@ -110,9 +110,9 @@ static int open_cache(struct engine *eng, struct err *e)
                            .huge_pages = true};
     kc.planes = model_planes(eng->model, &kc.n_planes);
     if (kc.pool_bytes == 0) { /* no more than every sequence at full length could fill */
-        uint64_t page = 0, per_seq = ((uint64_t)c->max_model_len + c->page_tokens - 1) / c->page_tokens;
+        uint64_t page = 0, per_seq = ((uint64_t)c->max_model_len + kc.page_tokens - 1) / kc.page_tokens;
         for (uint32_t p = 0; p < kc.n_planes; p++)
-            page += (uint64_t)kc.planes[p].row_bytes * c->page_tokens + kc.planes[p].align;
+            page += (uint64_t)kc.planes[p].row_bytes * kc.page_tokens + kc.planes[p].align;
         uint64_t all = page * (per_seq + 1) * (uint64_t)c->max_num_seqs;
         kc.pool_bytes = all < DEFAULT_CACHE_BYTES ? all : DEFAULT_CACHE_BYTES;
     }

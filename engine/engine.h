@@ -41,7 +41,7 @@ struct engine_config {
     enum prompt_products prompt_products; /* PRODUCTS_BF16 needs CPU_AMX */
     uint64_t cache_bytes;       /* page pool; 0: 256 MiB or what max_seqs full contexts need, the less */
     int cache_pinned;           /* percent of the pool that pinned prefixes may keep, 0 .. 90 */
-    uint32_t page_tokens;       /* power of two, 8 .. 256 */
+    uint32_t page_tokens;       /* power of two, 8 .. 256; the model may need more (model_page_tokens) */
     int max_model_len;          /* positions per sequence; 0: the model's max_position_embeddings */
     int max_num_seqs;           /* sequences running at once */
     int max_num_batched_tokens; /* token budget of a step */

@@ -188,11 +188,30 @@ static int find_mechanism(struct model *m, const char *name, const struct mechan
     return 0;
 }
 
-/* Mechanisms and streams of all layers. */
+/* A row lies in one page: pages hold a multiple of unit tokens, the least that rows of all layers make up. It
+ * is doubled rather than added to, so that for one stride of any size a page has 1, 2, 4 .. rows, and blocks
+ * of rows that are computed together lie in one. */
+static uint32_t page_size(uint32_t least, uint32_t unit)
+{
+    uint32_t n = unit;
+    while (n < least && n <= KV_MAX_PAGE_TOKENS)
+        n *= 2;
+    return least % unit ? n : least;
+}
+
+static int too_long_pages(int layer, uint32_t tokens_per_row, struct err *e)
+{
+    return err_set(e, ERR_UNSUPPORTED,
+                   "layer %d: its rows stand for %u tokens, those of layers before it for others: no page of "
+                   "up to %d tokens is made of whole rows of all", layer, tokens_per_row, KV_MAX_PAGE_TOKENS);
+}
+
+/* Mechanisms and streams of all layers, and how many tokens a page has. */
 static int plan_layers(struct model *m, const struct checkpoint *ck, struct err *e)
 {
     const struct model_config *c = &m->config;
     int n = c->num_hidden_layers, group = c->attentions_per_layer > 1 ? c->attentions_per_layer : 1;
+    uint32_t unit = 1; /* of tokens, which whole rows of all streams make up */
     struct kv_plane planes[ATTENTION_MAX_PLANES];
     m->layers = calloc((size_t)n, sizeof(*m->layers));
     if (!m->layers)
@@ -212,15 +231,21 @@ static int plan_layers(struct model *m, const struct checkpoint *ck, struct err 
         if (!all || !l->plane_offsets)
             return err_set(e, ERR_NOMEM, "out of memory while loading the model");
         for (uint32_t p = 0; p < k; p++) {
-            if (planes[p].tokens_per_row == ATTENTION_WHOLE_PAGE)
-                planes[p].tokens_per_row = m->limits.page_tokens;
             m->planes[m->n_planes + p] = planes[p];
+            if (planes[p].tokens_per_row != ATTENTION_WHOLE_PAGE)
+                unit = kv_common_tokens(unit, planes[p].tokens_per_row);
+            if (unit == 0)
+                return too_long_pages(i, planes[p].tokens_per_row, e);
         }
         l->first_plane = m->n_planes;
         l->n_planes = k;
         l->ends_group = i % group == group - 1;
         m->n_planes += k;
     }
+    m->limits.page_tokens = page_size(m->limits.page_tokens, unit);
+    for (uint32_t p = 0; p < m->n_planes; p++)
+        if (m->planes[p].tokens_per_row == ATTENTION_WHOLE_PAGE)
+            m->planes[p].tokens_per_row = m->limits.page_tokens;
     return 0;
 }
 
@@ -481,6 +506,11 @@ const struct kv_plane *model_planes(const struct model *m, uint32_t *ret_n_plane
 {
     *ret_n_planes = m->n_planes;
     return m->planes;
+}
+
+uint32_t model_page_tokens(const struct model *m)
+{
+    return m->limits.page_tokens;
 }
 
 uint64_t model_weight_bytes(const struct model *m)

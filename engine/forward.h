@@ -27,7 +27,7 @@ enum tensor_type cache_row_type(enum cache_type type); /* of its latent rows */
 struct model_options {
     enum cpu_level level;
     enum cache_type cache_type;
-    uint32_t page_tokens;
+    uint32_t page_tokens; /* at least; model_page_tokens tells how many it is */
     int max_batch_tokens; /* new tokens of one forward call */
     int max_logit_rows;   /* rows of logits of one forward call */
     int max_seqs;         /* sequences of one forward call */
@@ -41,12 +41,17 @@ struct model_options {
 };
 
 /* Packs the weights (the checkpoint may be closed afterwards) and allocates all work space.
- * Errors name the tensor: ERR_FORMAT shapes, ERR_UNSUPPORTED types, ERR_NOMEM. */
+ * Errors name the tensor: ERR_FORMAT shapes, ERR_UNSUPPORTED types, ERR_NOMEM; or the layer: ERR_UNSUPPORTED
+ * where no page holds whole rows of all layers. */
 int model_new(const struct checkpoint *ckpt, const struct model_options *opt, struct pool *pool,
               struct model **ret, struct err *e) LATENT_MUST_CHECK;
 void model_free(struct model **m);
 
 const struct model_config *model_config(const struct model *m);
+/* Tokens of a page; the cache must have as many. It is model_options.page_tokens where that is a multiple of
+ * the tokens that the rows of each layer stand for, else the least common multiple of these, doubled until it
+ * is enough: where 32 were asked for, 48 with rows of 3 tokens, or with rows of 2 and of 3. */
+uint32_t model_page_tokens(const struct model *m);
 /* The cache planes that the layers' mechanisms declare, for kv_open. Owned by the model. */
 const struct kv_plane *model_planes(const struct model *m, uint32_t *ret_n_planes);
 uint64_t model_weight_bytes(const struct model *m);    /* packed */

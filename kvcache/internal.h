@@ -76,7 +76,7 @@ struct kv {
     uint32_t *buckets;    /* [n_buckets], power of two */
     uint32_t *heads;      /* [n_buckets]: sealed pages by parent and first token */
     uint32_t n_buckets;
-    uint32_t tail_unit;   /* the largest tokens_per_row: copied tails are a multiple of it */
+    uint32_t tail_unit;   /* the least that every tokens_per_row divides: copied tails are a multiple of it */
     uint32_t free_head, n_free;
     /* Sealed, unreferenced, not pinned, without children: [probation]. Pages with cached children are
      * reached when these are gone. */

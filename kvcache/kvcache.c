@@ -15,11 +15,23 @@
 #define MAX_PLANES (1u << 20)
 #define HUGE_BYTES ((size_t)2 << 20)
 
+uint32_t kv_common_tokens(uint32_t a, uint32_t b)
+{
+    uint32_t x = a, y = b;
+    while (y) {
+        uint32_t rest = x % y;
+        x = y;
+        y = rest;
+    }
+    uint64_t n = (uint64_t)(a / x) * b;
+    return n > KV_MAX_PAGE_TOKENS ? 0 : (uint32_t)n;
+}
+
 static int check_config(const struct kv_config *c, struct err *e)
 {
-    if (c->page_tokens < 8 || c->page_tokens > 1024 || (c->page_tokens & (c->page_tokens - 1)))
-        return err_set_param(e, ERR_INVAL, "page_tokens",
-                             "page_tokens must be a power of two in 8..1024, not %u", c->page_tokens);
+    if (c->page_tokens < KV_MIN_PAGE_TOKENS || c->page_tokens > KV_MAX_PAGE_TOKENS)
+        return err_set_param(e, ERR_INVAL, "page_tokens", "page_tokens must be in %d..%d, not %u",
+                             KV_MIN_PAGE_TOKENS, KV_MAX_PAGE_TOKENS, c->page_tokens);
     if (c->n_planes < 1 || c->n_planes > MAX_PLANES)
         return err_set_param(e, ERR_INVAL, "n_planes", "n_planes must be in 1..%u", MAX_PLANES);
     if (c->max_seqs < 1 || c->max_seq_tokens < 1)
@@ -47,14 +59,15 @@ static int check_config(const struct kv_config *c, struct err *e)
 static uint64_t lay_out(struct kv *kv, const struct kv_config *c)
 {
     uint64_t at = 0, most = 64;
+    kv->tail_unit = 1;
     for (uint32_t i = 0; i < c->n_planes; i++) {
         const struct kv_plane *p = &c->planes[i];
         at = (at + p->align - 1) & ~(uint64_t)(p->align - 1);
         most = p->align > most ? p->align : most;
         kv->plane_offset[i] = at;
         kv->plane_row_bytes[i] = p->row_bytes;
-        kv->plane_tokens_per_row[i] = p->tokens_per_row; /* powers of two: each divides the largest */
-        kv->tail_unit = p->tokens_per_row > kv->tail_unit ? p->tokens_per_row : kv->tail_unit;
+        kv->plane_tokens_per_row[i] = p->tokens_per_row;
+        kv->tail_unit = kv_common_tokens(kv->tail_unit, p->tokens_per_row); /* divides a page as they do */
         at += (uint64_t)p->row_bytes * (c->page_tokens / p->tokens_per_row);
     }
     return (at + most - 1) & ~(most - 1);

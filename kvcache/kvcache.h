@@ -6,6 +6,8 @@
  *
  *     page:  | plane 0: row 0, row 1 ... row P-1 | pad | plane 1: row 0 ... | ...
  *
+ * A row may stand for several tokens; every page begins and ends with whole rows of every plane.
+ *
  * A page is OPEN (one writer: the tail of one sequence) or SEALED (full, immutable, shareable). Only
  * sealed pages enter the prefix index, keyed by a chain hash of their token blocks that starts from
  * the salt; a hit is verified by comparing tokens, block by block up the chain. Where a prompt leaves
@@ -26,6 +28,8 @@
 /* Ways in which rows of equal tokens may differ (schemes of computing them, roundings): independent of
  * each other, and each covers a beginning of a sequence. What they are is the caller's business. */
 #define KV_WAYS 2
+#define KV_MIN_PAGE_TOKENS 8
+#define KV_MAX_PAGE_TOKENS 1024
 
 struct kv;
 struct kv_seq;
@@ -40,7 +44,7 @@ struct kv_plane {
 };
 
 struct kv_config {
-    uint32_t page_tokens;          /* power of two, 8 to 1024 */
+    uint32_t page_tokens;          /* KV_MIN_PAGE_TOKENS to KV_MAX_PAGE_TOKENS, no power of two needed */
     uint32_t n_planes;             /* > 0 */
     const struct kv_plane *planes; /* copied */
     uint64_t pool_bytes;           /* page memory; at least one page must fit */
@@ -49,6 +53,10 @@ struct kv_config {
     bool huge_pages;               /* ask for transparent huge pages */
     uint32_t pinned_percent;       /* most of the pool that kv_pin may keep, 0 to 90 (`cache_pinned`) */
 };
+
+/* The least number of tokens that rows of a tokens and rows of b tokens both make up: what a page that has
+ * both is a multiple of. 0 where that is more than KV_MAX_PAGE_TOKENS. a and b are above 0. */
+uint32_t kv_common_tokens(uint32_t a, uint32_t b);
 
 struct kv_stats {
     uint64_t page_bytes, n_pages;

@@ -126,10 +126,10 @@ void start_log_ready(const struct engine *eng)
              i->weight_types, MIB(i->file_bytes), MIB(i->weight_bytes));
     LOG_INFO("model",
              "kernels %s, %d threads; up to %d of %d tokens a sequence; "
-             "%llu in a cache of %.1f MiB, %.0f bytes each",
+             "%llu in a cache of %.1f MiB, %.0f bytes each, in pages of %u",
              cpu_level_name(i->level), i->n_threads, i->max_model_len,
              i->config.max_position_embeddings, (unsigned long long)i->n_pages * i->page_tokens,
-             MIB(i->cache_bytes), (double)i->page_bytes / (double)i->page_tokens);
+             MIB(i->cache_bytes), (double)i->page_bytes / (double)i->page_tokens, i->page_tokens);
     if (i->tokenizer_warning)
         LOG_WARN("model", "%s", i->tokenizer_warning);
     log_scheme(&i->scheme);

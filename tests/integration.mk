@@ -9,7 +9,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/golden.mjs %D%/integration/zoo.mjs \
 	%D%/integration/concurrency.mjs %D%/integration/batch.mjs \
 	%D%/integration/prefix.mjs %D%/integration/pins.mjs %D%/integration/scope.mjs %D%/integration/scheme.mjs \
-	%D%/integration/disk.mjs %D%/integration/kill.mjs \
+	%D%/integration/disk.mjs %D%/integration/stride.mjs %D%/integration/kill.mjs \
 	%D%/integration/cancel.mjs \
 	%D%/integration/bench.mjs \
 	%D%/integration/readme.mjs \

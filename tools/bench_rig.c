@@ -1,8 +1,8 @@
 /* tools/bench_rig.c - see bench_rig.h.
  *
- * A context is made quickly: its first REAL tokens are computed, and the pages of the rest are copies of
- * theirs. No speed depends on what rows hold, and every sequence has pages of its own, except for a common
- * beginning. */
+ * A context is made quickly: its first tokens, as many whole pages as REAL has, are computed, and the pages
+ * of the rest are copies of theirs. No speed depends on what rows hold, and every sequence has pages of its
+ * own, except for a common beginning. */
 #include "config.h"
 
 #include "tools/bench_rig.h"
@@ -15,7 +15,7 @@
 #include "engine/scheme.h"
 #include "engine/step.h"
 
-#define REAL 256 /* a multiple of any page */
+#define REAL 256
 
 void rig_close(struct rig *r)
 {
@@ -36,10 +36,9 @@ int rig_open(struct rig *r, const char *path, int max_batch, int max_len, int ma
     if (err < 0 || (err = pool_new(r->machine->threads, 1, &r->pool, e)) < 0)
         return err;
     r->max_batch = max_batch;
-    r->page_tokens = bench_conf_int("page_tokens");
     r->rounded = scheme_rounded(PRODUCTS_AUTO, r->machine->level, r->ck);
     struct model_options mo = {.level = r->machine->level, .cache_type = (enum cache_type)o->cache_type,
-                               .page_tokens = (uint32_t)r->page_tokens,
+                               .page_tokens = (uint32_t)bench_conf_int("page_tokens"),
                                .max_batch_tokens = rows > REAL ? rows : REAL,
                                .max_logit_rows = max_logits, .max_seqs = max_batch,
                                .max_position = max_len, .decompressed = o->scheme == MLA_DECOMPRESSED,
@@ -48,12 +47,14 @@ int rig_open(struct rig *r, const char *path, int max_batch, int max_len, int ma
                                                                            : MLA_FACTORS};
     if ((err = model_new(r->ck, &mo, r->pool, &r->model, e)) < 0)
         return err;
-    struct kv_config kc = {.page_tokens = mo.page_tokens, .max_seqs = (uint32_t)max_batch + 2,
+    r->page_tokens = (int)model_page_tokens(r->model);
+    r->real = r->page_tokens * (r->page_tokens < REAL ? REAL / r->page_tokens : 1);
+    struct kv_config kc = {.page_tokens = (uint32_t)r->page_tokens, .max_seqs = (uint32_t)max_batch + 2,
                            .max_seq_tokens = (uint32_t)max_len, .huge_pages = true};
     kc.planes = model_planes(r->model, &kc.n_planes);
     uint64_t page = 4096;
     for (uint32_t i = 0; i < kc.n_planes; i++) {
-        page += (uint64_t)kc.planes[i].row_bytes * mo.page_tokens + kc.planes[i].align;
+        page += (uint64_t)kc.planes[i].row_bytes * kc.page_tokens + kc.planes[i].align;
         r->token_bytes += (double)kc.planes[i].row_bytes / kc.planes[i].tokens_per_row;
     }
     kc.pool_bytes = page * (uint64_t)(max_batch + 1) * (uint64_t)(max_len / r->page_tokens + 2);
@@ -113,7 +114,7 @@ static void compute(struct rig *r, struct kv_seq *seq, int n, int chunk, uint64_
 /* Lengthens a sequence to `to` tokens. */
 static void grow(struct rig *r, struct kv_seq *seq, int to, uint64_t salt)
 {
-    int from = (int)kv_seq_length(seq), real = to < REAL ? to : REAL, pt = r->page_tokens;
+    int from = (int)kv_seq_length(seq), real = to < r->real ? to : r->real, pt = r->page_tokens;
     if (from < real) {
         compute(r, seq, real - from, REAL, salt, false);
         from = real;
@@ -124,7 +125,7 @@ static void grow(struct rig *r, struct kv_seq *seq, int to, uint64_t salt)
     rig_must(kv_seq_reserve(r->kv, seq, (uint32_t)(to - from)), "cache");
     unsigned char *const *pages = kv_seq_pages(seq, NULL);
     for (int p = from / pt; p <= (to - 1) / pt; p++)
-        memcpy(pages[p], pages[p % (REAL / pt)], kv_page_bytes(r->kv));
+        memcpy(pages[p], pages[p % (r->real / pt)], kv_page_bytes(r->kv));
     kv_seq_commit(r->kv, seq, tokens, (uint32_t)(to - from));
     free(tokens);
 }

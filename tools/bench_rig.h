@@ -19,6 +19,7 @@ struct rig {
     struct profile profile;
     double token_bytes; /* of the cache, all layers */
     int page_tokens, chunk, max_batch;
+    int real; /* tokens of a context that are computed: whole pages */
     bool rounded;       /* products of prompts */
 };
 

@@ -197,7 +197,9 @@ static int dsa_work_new(const struct model_config *c, const struct layer_tensors
     struct step_limits wide = absorbed(lim); /* tokens that choose are spans of their own */
     wide.max_seqs = (int)spans;
     w->n_groups = (c->index_n_heads + KERN_LANES - 1) / KERN_LANES;
-    w->piece = lim->page_tokens > SCORE_PIECE ? (int)lim->page_tokens : SCORE_PIECE;
+    w->piece = (int)lim->page_tokens; /* whole pages */
+    if (w->piece < SCORE_PIECE)
+        w->piece *= SCORE_PIECE / w->piece;
     w->max_seen = (size_t)lim->max_position;
     w->n_threads = lim->n_threads;
     rope_init(&w->halves, c, lim->max_position);

@@ -18,8 +18,9 @@ void rig_open(struct rig *r, const char *path, const struct rig_options *o)
     ck_assert_msg(pool_new(2, 0, &r->pool, &e) == 0, "%s", e.text);
     ck_assert_msg(model_new(ck, &mo, r->pool, &r->model, &e) == 0, "%s", e.text);
     checkpoint_close(&ck);
-    struct kv_config kc = {.page_tokens = o->page_tokens, .pool_bytes = o->pool_bytes, .max_seqs = 4,
-                           .max_seq_tokens = (uint32_t)o->max_len};
+    r->page_tokens = (int)model_page_tokens(r->model);
+    struct kv_config kc = {.page_tokens = (uint32_t)r->page_tokens, .pool_bytes = o->pool_bytes,
+                           .max_seqs = 4, .max_seq_tokens = (uint32_t)o->max_len};
     kc.planes = model_planes(r->model, &kc.n_planes);
     ck_assert_msg(kv_open(&kc, &r->kv, &e) == 0, "%s", e.text);
     ck_assert_msg(model_bind_cache(r->model, r->kv, &e) == 0, "%s", e.text);

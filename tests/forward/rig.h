@@ -10,7 +10,7 @@ struct rig {
     struct pool *pool;
     struct model *model;
     struct kv *kv;
-    int vocab;
+    int vocab, page_tokens; /* of the model: rig_options say how many at least */
     float *logits; /* [RIG_MAX_ROWS][vocab]: of the last step */
 };
 

@@ -141,13 +141,85 @@ START_TEST(test_golden)
 }
 END_TEST
 
-static void same(const char *what, int folder, const struct golden *g, const float *a, const float *b,
-                 int from)
+static void same(const char *what, const char *name, const struct golden *g, const float *a,
+                 const float *b, int from)
 {
     for (int t = from; t < g->n_tokens; t++)
         ck_assert_msg(!memcmp(a + (size_t)t * (size_t)g->vocab, b + (size_t)t * (size_t)g->vocab,
                               (size_t)g->vocab * sizeof(float)),
-                      "%s: %s: logits of token %d have other bits", name_of(folder), what, t);
+                      "%s: %s: logits of token %d have other bits", name, what, t);
+}
+
+/* All ways in which the rows of a sequence may come to be. */
+static void ways_of(struct rig *r, const struct golden *g, const char *name)
+{
+    int page = r->page_tokens;
+    struct kv_seq *whole = new_seq(r, 1), *s;
+    float *want = compute(r, g, whole, MAX_LEN), *got;
+    int chunks[] = {1, 3, 8, 13};
+    for (int i = 0; i < 4; i++) {
+        s = new_seq(r, 2 + (uint64_t)i);
+        got = compute(r, g, s, chunks[i]);
+        same("in chunks", name, g, want, got, 0);
+        free(got);
+        kv_seq_free(r->kv, &s);
+    }
+    /* the prefix that another sequence has */
+    s = new_seq(r, 1);
+    int n = (int)kv_seq_match(r->kv, s, g->tokens, (uint32_t)g->n_tokens, (uint32_t)g->n_tokens - 1);
+    ck_assert_int_ge(n, (g->n_tokens - 1) / page * page);
+    got = compute(r, g, s, 5);
+    same("after a shared prefix", name, g, want, got, n);
+    free(got);
+    kv_seq_free(r->kv, &s);
+    /* a fork inside a page, and both go on */
+    struct kv_seq *f = NULL;
+    s = new_seq(r, 9);
+    n = g->n_tokens / 2 / page * page + 3;
+    rig_step(r, s, g->tokens, n, 1);
+    ck_assert_int_eq(kv_seq_fork(r->kv, s, &f), 0);
+    for (int i = 0; i < 2; i++) {
+        got = compute(r, g, i ? s : f, i ? 1 : 4);
+        same(i ? "after it was forked" : "after a fork", name, g, want, got, n);
+        free(got);
+    }
+    kv_seq_free(r->kv, &f);
+    /* cut inside a page, by as much more as rows of several tokens ask for; and parked */
+    n = g->n_tokens / 2 / page * page + 5;
+    ck_assert_int_eq(kv_seq_truncate(r->kv, s, (uint32_t)n), 0);
+    ck_assert((int)kv_seq_length(s) <= n && (int)kv_seq_length(s) + page > n);
+    n = (int)kv_seq_length(s);
+    got = compute(r, g, s, 7);
+    same("after it was cut", name, g, want, got, n);
+    free(got);
+    /* parked while a call of which some layers had run is given up */
+    n = g->n_tokens - 6;
+    kv_seq_free(r->kv, &s);
+    s = new_seq(r, 11);
+    rig_step(r, s, g->tokens, n, 1);
+    ck_assert_int_eq(kv_seq_reserve(r->kv, s, 5), 0);
+    struct forward_seq more = {kv_seq_pages(s, NULL), n, 5, g->tokens + n, 1, false, false};
+    struct forward_batch begun = {1, &more, r->logits};
+    ck_assert_int_eq(model_begin(r->model, &begun), 0);
+    ck_assert_int_ge(model_continue(r->model, 0), 0);
+    ck_assert_int_eq(kv_seq_truncate(r->kv, s, (uint32_t)n), 0);
+    n = (int)kv_seq_length(s);
+    struct kv_parked *parked = NULL;
+    ck_assert_int_eq(kv_seq_park(r->kv, s, &parked), 0);
+    kv_seq_free(r->kv, &s);
+    kv_drop_cached(r->kv);
+    s = new_seq(r, 11);
+    int held = (int)kv_seq_match(r->kv, s, g->tokens, (uint32_t)n, (uint32_t)n);
+    ck_assert_int_eq(held, 0); /* its pages were dropped: the parked ones are all */
+    ck_assert_int_eq(kv_seq_unpark(r->kv, s, parked, g->tokens), 0);
+    ck_assert_int_eq(kv_seq_length(s), n);
+    got = compute(r, g, s, 2);
+    same("after it was parked", name, g, want, got, n);
+    free(got);
+    kv_parked_free(&parked);
+    kv_seq_free(r->kv, &s);
+    kv_seq_free(r->kv, &whole);
+    free(want);
 }
 
 static void check_ways(int folder, enum cpu_level level, enum cache_type type)
@@ -156,72 +228,7 @@ static void check_ways(int folder, enum cpu_level level, enum cache_type type)
     struct rig r;
     golden_read(folders[folder], &g);
     open_rig(&r, folder, level, type);
-    struct kv_seq *whole = new_seq(&r, 1), *s;
-    float *want = compute(&r, &g, whole, MAX_LEN), *got;
-    int chunks[] = {1, 3, 8, 13};
-    for (int i = 0; i < 4; i++) {
-        s = new_seq(&r, 2 + (uint64_t)i);
-        got = compute(&r, &g, s, chunks[i]);
-        same("in chunks", folder, &g, want, got, 0);
-        free(got);
-        kv_seq_free(r.kv, &s);
-    }
-    /* the prefix that another sequence has */
-    s = new_seq(&r, 1);
-    int n = (int)kv_seq_match(r.kv, s, g.tokens, (uint32_t)g.n_tokens, (uint32_t)g.n_tokens - 1);
-    ck_assert_int_ge(n, (g.n_tokens - 1) / PAGE * PAGE);
-    got = compute(&r, &g, s, 5);
-    same("after a shared prefix", folder, &g, want, got, n);
-    free(got);
-    kv_seq_free(r.kv, &s);
-    /* a fork inside a page, and both go on */
-    struct kv_seq *f = NULL;
-    s = new_seq(&r, 9);
-    n = g.n_tokens / 2 / PAGE * PAGE + 3;
-    rig_step(&r, s, g.tokens, n, 1);
-    ck_assert_int_eq(kv_seq_fork(r.kv, s, &f), 0);
-    for (int i = 0; i < 2; i++) {
-        got = compute(&r, &g, i ? s : f, i ? 1 : 4);
-        same(i ? "after it was forked" : "after a fork", folder, &g, want, got, n);
-        free(got);
-    }
-    kv_seq_free(r.kv, &f);
-    /* cut inside a page, by as much more as rows of several tokens ask for; and parked */
-    n = g.n_tokens / 2 / PAGE * PAGE + 5;
-    ck_assert_int_eq(kv_seq_truncate(r.kv, s, (uint32_t)n), 0);
-    ck_assert(kv_seq_length(s) <= (uint32_t)n && kv_seq_length(s) + PAGE > (uint32_t)n);
-    n = (int)kv_seq_length(s);
-    got = compute(&r, &g, s, 7);
-    same("after it was cut", folder, &g, want, got, n);
-    free(got);
-    /* parked while a call of which some layers had run is given up */
-    n = g.n_tokens - 6;
-    kv_seq_free(r.kv, &s);
-    s = new_seq(&r, 11);
-    rig_step(&r, s, g.tokens, n, 1);
-    ck_assert_int_eq(kv_seq_reserve(r.kv, s, 5), 0);
-    struct forward_seq more = {kv_seq_pages(s, NULL), n, 5, g.tokens + n, 1, false, false};
-    struct forward_batch begun = {1, &more, r.logits};
-    ck_assert_int_eq(model_begin(r.model, &begun), 0);
-    ck_assert_int_ge(model_continue(r.model, 0), 0);
-    ck_assert_int_eq(kv_seq_truncate(r.kv, s, (uint32_t)n), 0);
-    n = (int)kv_seq_length(s);
-    struct kv_parked *parked = NULL;
-    ck_assert_int_eq(kv_seq_park(r.kv, s, &parked), 0);
-    kv_seq_free(r.kv, &s);
-    kv_drop_cached(r.kv);
-    s = new_seq(&r, 11);
-    int held = (int)kv_seq_match(r.kv, s, g.tokens, (uint32_t)n, (uint32_t)n);
-    ck_assert_int_eq(held, 0); /* its pages were dropped: the parked ones are all */
-    ck_assert_int_eq(kv_seq_unpark(r.kv, s, parked, g.tokens), 0);
-    ck_assert_int_eq(kv_seq_length(s), n);
-    got = compute(&r, &g, s, 2);
-    same("after it was parked", folder, &g, want, got, n);
-    free(got);
-    kv_parked_free(&parked);
-    kv_seq_free(r.kv, &s);
-    kv_seq_free(r.kv, &whole);
-    free(want);
+    ways_of(&r, &g, name_of(folder));
     free(g.logits);
     rig_close(&r);
 }
@@ -322,7 +329,7 @@ static void check_narrow(int folder, enum cache_type type)
            square);
     ck_assert_msg(square < most && (routed || worst < most), "%s: %s: off by %g, %g in the square mean",
                   name_of(folder), cache_type_name(type), worst, square);
-    same("narrow rows in chunks", folder, &g, whole, chunks, 0);
+    same("narrow rows in chunks", name_of(folder), &g, whole, chunks, 0);
     free(whole);
     free(chunks);
     free(g.logits);
@@ -371,7 +378,9 @@ static const struct {
     {"qcqa", "{\"kv_head_map\": [0, 1, 99, 0, 1, 1]}", "kv_head_map", "99"},
     {"cla", "{\"kv_layer\": [1, 1, 2, 2]}", "kv_layer", "0..0"},
     {"mfa", "{\"kv_share_factor\": 2}", "kv_share_factor", "cannot share"},
-    {"mtla", "{\"temporal_stride\": 3}", "temporal_stride", "1, 2, 4"},
+    {"mtla", "{\"temporal_stride\": 0}", "temporal_stride", "1..64"},
+    {"mtla", "{\"temporal_stride\": 65}", "temporal_stride", "1..64"},
+    {"mtla_2_3", "{\"temporal_stride\": [3, 65]}", "temporal_stride", "1..64"},
     {"mlra_4", "{\"latent_branches\": 3}", "latent_branches", "2 and 4"},
     {"gla", "{\"latent_groups\": 3}", "latent_groups", "does not divide"},
     {"tucker", "{\"tucker_rank_k\": 9}", "tucker_rank_k", "even"},
@@ -396,7 +405,8 @@ static const struct {
     {"step3_text", "{\"max_position_embedding\": 0}", "max_position_embedding", "is 0"},
     {"step3_text", "{\"share_q_dim\": \"a\"}", "share_q_dim", "integer"},
     {"step3_text", "{\"moe_top_k\": 5}", "moe_top_k", "1..4"},
-    {"llama_mtla", "{\"down_rate\": 3}", "down_rate", "1, 2, 4"},
+    {"llama_mtla", "{\"down_rate\": 0}", "down_rate", "1..64"},
+    {"llama_mtla", "{\"down_rate\": 65}", "down_rate", "1..64"},
     {"llama_mtla", "{\"q_lora_rank\": 8}", "q_lora_rank", "must be 0"},
     {"llama_mtla", "{\"recompute_prompt_attn\": false}", "recompute_prompt_attn", "must be true"},
     {"llama_mtla", "{\"qk_nope_head_dim\": 4}", "qk_nope_head_dim", "size of a head, 8"},
@@ -451,40 +461,119 @@ static void patch_item(cJSON *config, const cJSON *item)
     cJSON_AddItemToObject(config, name, cJSON_Duplicate(item, 1));
 }
 
-START_TEST(test_refused)
+/* A folder with the weights of another and its configuration, patched; dir: the template of its name. */
+static void patched_folder(const char *name, const char *patch, char *dir)
 {
-    char dir[] = "/tmp/latentd-family-XXXXXX", from[900], to[100], path[100];
-    struct checkpoint *ck = NULL;
-    struct err e = {0};
+    char from[900], to[200];
     int at = 0;
-    while (at < n_folders && strcmp(name_of(at), refusals[_i].folder))
+    while (at < n_folders && strcmp(name_of(at), name))
         at++;
-    ck_assert_msg(at < n_folders, "there is no folder %s", refusals[_i].folder);
+    ck_assert_msg(at < n_folders, "there is no folder %s", name);
     ck_assert_ptr_nonnull(mkdtemp(dir));
     snprintf(from, sizeof(from), "%s/model.safetensors", folders[at]);
     snprintf(to, sizeof(to), "%s/model.safetensors", dir);
     copy_file(from, to);
     snprintf(from, sizeof(from), "%s/config.json", folders[at]);
     char *text = read_text(from);
-    cJSON *config = cJSON_Parse(text), *patch = cJSON_Parse(refusals[_i].patch), *item = patch->child;
-    patch_item(config, item);
+    cJSON *config = cJSON_Parse(text), *items = cJSON_Parse(patch);
+    patch_item(config, items->child);
     char *out = cJSON_Print(config);
-    snprintf(path, sizeof(path), "%s/config.json", dir);
-    FILE *f = fopen(path, "we");
+    snprintf(to, sizeof(to), "%s/config.json", dir);
+    FILE *f = fopen(to, "we");
     ck_assert(f && fputs(out, f) >= 0);
     fclose(f);
-    int r = checkpoint_open(dir, &ck, &e);
+    cJSON_free(out);
+    cJSON_Delete(config);
+    cJSON_Delete(items);
+    free(text);
+}
+
+static void remove_patched(const char *dir)
+{
+    char path[200];
+    snprintf(path, sizeof(path), "%s/config.json", dir);
     unlink(path);
-    unlink(to);
+    snprintf(path, sizeof(path), "%s/model.safetensors", dir);
+    unlink(path);
     rmdir(dir);
+}
+
+START_TEST(test_refused)
+{
+    char dir[] = "/tmp/latentd-family-XXXXXX";
+    struct checkpoint *ck = NULL;
+    struct err e = {0};
+    patched_folder(refusals[_i].folder, refusals[_i].patch, dir);
+    int r = checkpoint_open(dir, &ck, &e);
+    remove_patched(dir);
     ck_assert_msg(r < 0, "%s with %s was opened", refusals[_i].folder, refusals[_i].patch);
     if (*refusals[_i].param)
         ck_assert_str_eq(e.param, refusals[_i].param);
     ck_assert_msg(strstr(e.text, refusals[_i].text) != NULL, "%s: %s", refusals[_i].patch, e.text);
-    cJSON_free(out);
-    cJSON_Delete(config);
-    cJSON_Delete(patch);
-    free(text);
+}
+END_TEST
+
+/* --- strides -------------------------------------------------------------------------------------- */
+
+/* Every number of tokens that may share a row: pages are made of whole rows, and bits do not depend on how
+ * rows came to be. */
+START_TEST(test_strides)
+{
+    char dir[] = "/tmp/latentd-family-XXXXXX", patch[64], name[32];
+    struct golden g = {.n_tokens = MAX_LEN, .vocab = 64};
+    struct rig r;
+    for (int i = 0; i < g.n_tokens; i++)
+        g.tokens[i] = (i * 37 + i / 5 * _i) % g.vocab;
+    snprintf(patch, sizeof(patch), "{\"temporal_stride\": %d}", _i);
+    snprintf(name, sizeof(name), "a stride of %d", _i);
+    patched_folder("mtla_5", patch, dir);
+    rig_open(&r, dir, &(struct rig_options){cpu_detect(), _i % 2 ? CACHE_BF16 : CACHE_F32, PAGE, MAX_LEN,
+                                            (uint64_t)8 << 20});
+    remove_patched(dir);
+    ck_assert_int_eq(r.vocab, g.vocab);
+    ck_assert_int_eq(r.page_tokens % _i, 0);
+    ck_assert_int_ge(r.page_tokens, PAGE);
+    ck_assert_int_lt(r.page_tokens, _i > PAGE ? _i + 1 : 2 * PAGE);
+    ways_of(&r, &g, name);
+    rig_close(&r);
+}
+END_TEST
+
+static const struct {
+    const char *strides;
+    uint32_t asked, page; /* 0: there is none */
+} pages[] = {
+    {"[2, 3]", 8, 12},    {"[2, 3]", 32, 48},    {"[3, 3]", 32, 48},   {"[2, 4]", 32, 32},
+    {"[64, 64]", 32, 64}, {"[5, 3]", 256, 480},  {"[1, 7]", 32, 56},   {"[2, 3]", 96, 96},
+    {"[33, 31]", 8, 1023}, {"[32, 31]", 32, 992}, {"[63, 64]", 32, 0}, {"[31, 34]", 256, 0},
+};
+
+START_TEST(test_pages)
+{
+    char dir[] = "/tmp/latentd-family-XXXXXX", patch[64];
+    struct checkpoint *ck = NULL;
+    struct pool *pool = NULL;
+    struct model *m = NULL;
+    struct err e = {0};
+    struct model_options o = {.level = CPU_GENERIC, .cache_type = CACHE_F32, .page_tokens = pages[_i].asked,
+                              .max_batch_tokens = 1, .max_logit_rows = 1, .max_seqs = 1, .max_position = 8};
+    snprintf(patch, sizeof(patch), "{\"temporal_stride\": %s}", pages[_i].strides);
+    patched_folder("mtla_2_3", patch, dir);
+    ck_assert_msg(checkpoint_open(dir, &ck, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(pool_new(1, 0, &pool, &e), 0);
+    int r = model_new(ck, &o, pool, &m, &e);
+    remove_patched(dir);
+    if (pages[_i].page) {
+        ck_assert_msg(r == 0, "%s: %s", pages[_i].strides, e.text);
+        ck_assert_uint_eq(model_page_tokens(m), pages[_i].page);
+    } else {
+        ck_assert_int_eq(r, ERR_UNSUPPORTED);
+        ck_assert_ptr_nonnull(strstr(e.text, "layer 1"));
+        ck_assert_ptr_nonnull(strstr(e.text, "1024 tokens"));
+    }
+    model_free(&m);
+    pool_free(&pool);
+    checkpoint_close(&ck);
 }
 END_TEST
 
@@ -517,8 +606,11 @@ int main(void)
     tcase_add_loop_test(t, test_ways, 0, n_folders);
     tcase_add_loop_test(t, test_batches, 0, n_folders);
     tcase_add_loop_test(t, test_narrow, 0, n_folders);
-    if (!at)
+    if (!at) {
         tcase_add_loop_test(t, test_refused, 0, (int)(sizeof(refusals) / sizeof(*refusals)));
+        tcase_add_loop_test(t, test_strides, 1, 65);
+        tcase_add_loop_test(t, test_pages, 0, (int)(sizeof(pages) / sizeof(*pages)));
+    }
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -686,8 +686,9 @@ END_TEST
 
 /* Mechanisms whose sequences have a state, whose rows stand for several tokens or are made anew when
  * read, or whose layers share rows. */
-static const char *const family[] = {"cca", "fast_mka", "mtla", "mtla_4", "eg_mla",
-                                     "eg_mla_absorbed", "cla", "mla_vlm", "mka"};
+static const char *const family[] = {"cca",    "fast_mka", "mtla", "mtla_4", "eg_mla",   "eg_mla_absorbed",
+                                     "cla",    "mla_vlm",  "mka",  "mtla_3", "mtla_cca", "mtla_5",
+                                     "mtla_2_3"};
 
 START_TEST(test_family)
 {

@@ -4,7 +4,8 @@
  * to the same.
  *
  * tests/data/checkpoints.json has the sizes of config.json, and beside them what the formula is made from.
- * The attention family's layers must take what their formulas say, to the byte a row.
+ * The attention family's layers must take what their formulas say, to the byte a row; rows of several tokens
+ * in pages of whole rows.
  * Those without a config are of families that are not served: their streams are laid out by hand. */
 #include "config.h"
 
@@ -15,7 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "engine/attention/attention.h"
+#include "engine/attention/family.h"
 #include "engine/forward.h"
 #include "engine/model/arch.h"
 #include "engine/model/keys.h"
@@ -120,21 +121,21 @@ static int laid_out_planes(const struct shape *s, enum tensor_type row_type, str
 }
 
 /* Bytes of the pages that a sequence of CONTEXT tokens holds. */
-static uint64_t held_bytes(const struct shape *s, const struct kv_plane *planes, int n_planes,
-                           int64_t a_token)
+static uint64_t held_bytes(const char *name, const struct kv_plane *planes, int n_planes, uint32_t page,
+                           double a_token)
 {
     struct kv *kv;
     struct kv_seq *seq;
     struct kv_stats st;
     struct err e = {0};
-    const struct kv_config c = {.page_tokens = PAGE, .n_planes = (uint32_t)n_planes, .planes = planes,
-                                .pool_bytes = (uint64_t)a_token * (CONTEXT + CONTEXT / 32), .max_seqs = 2,
+    const struct kv_config c = {.page_tokens = page, .n_planes = (uint32_t)n_planes, .planes = planes,
+                                .pool_bytes = (uint64_t)(a_token * (CONTEXT + CONTEXT / 32)), .max_seqs = 2,
                                 .max_seq_tokens = CONTEXT};
-    ck_assert_msg(kv_open(&c, &kv, &e) == 0, "%s: %s", s->name, e.text);
+    ck_assert_msg(kv_open(&c, &kv, &e) == 0, "%s: %s", name, e.text);
     ck_assert_int_eq(kv_seq_new(kv, 0, &seq), 0);
     ck_assert_int_eq(kv_seq_reserve(kv, seq, CONTEXT), 0);
     kv_stats_read(kv, &st);
-    ck_assert_uint_eq(st.pages_held, CONTEXT / PAGE);
+    ck_assert_uint_eq(st.pages_held, (CONTEXT + page - 1) / page);
     uint64_t bytes = st.pages_held * st.page_bytes;
     kv_seq_free(kv, &seq);
     kv_close(&kv);
@@ -152,7 +153,7 @@ static void measure(const struct shape *s, char *row, size_t n_row)
         int n = s->config ? served_planes(s, row_type, planes) : laid_out_planes(s, row_type, planes);
         int64_t want = formula(s, types[t]);
         ck_assert_int_eq(n, s->attentions * (s->index ? 2 : 1));
-        uint64_t bytes = held_bytes(s, planes, n, want);
+        uint64_t bytes = held_bytes(s->name, planes, n, PAGE, (double)want);
         a_token[t] = (double)bytes / CONTEXT;
         ck_assert_msg(a_token[t] >= (double)want && a_token[t] < 1.02 * (double)want,
                       "%s, cache type %d: %.1f bytes a token, %lld by the formula", s->name, (int)types[t],
@@ -308,6 +309,64 @@ START_TEST(test_family)
 }
 END_TEST
 
+/* --- rows of several tokens -------------------------------------------------------------------- */
+
+static void set_number(struct family_layer *l, const char *key, int value)
+{
+    int i = 0;
+    while (strcmp(l->mechanism->keys[i].name, key))
+        i++;
+    l->n[i] = value;
+}
+
+/* Both layers of a folder, with latents of published sizes: a token takes (r + rope) / s values of each, and
+ * pages, made of whole rows of both, have no slack to speak of. */
+static void measure_strides(struct checkpoint *ck, int a, int b, int latent, int rope, enum tensor_type type)
+{
+    struct kv_plane planes[2 * ATTENTION_MAX_PLANES];
+    double size = type == TT_F32 ? 4 : 2, want = 0;
+    uint32_t unit = kv_common_tokens((uint32_t)a, (uint32_t)b), page = unit;
+    char name[100];
+    int n = 0;
+    snprintf(name, sizeof(name), "strides %d and %d, rows of %d + %d", a, b, latent, rope);
+    for (int i = 0; i < 2; i++) {
+        set_number(ck->layers[i].family, "temporal_stride", i ? b : a);
+        set_number(ck->layers[i].family, "kv_lora_rank", latent);
+        set_number(ck->layers[i].family, "qk_rope_head_dim", rope);
+        n += attention_find("family")->planes(&ck->config, &ck->layers[i], type, planes + n);
+        want += (latent + rope) * size / (i ? b : a);
+    }
+    ck_assert_int_eq(n, 2);
+    for (int i = 0; i < 2; i++) {
+        ck_assert_uint_eq(planes[i].row_bytes, (latent + rope) * size);
+        ck_assert_uint_eq(planes[i].tokens_per_row, i ? b : a);
+    }
+    while (page < PAGE) /* as model_page_tokens has it */
+        page *= 2;
+    double is = (double)held_bytes(name, planes, n, page, want) / CONTEXT;
+    ck_assert_msg(is >= want && is < 1.02 * want, "%s: %g bytes a token, %g by the formula", name, is, want);
+}
+
+START_TEST(test_strides)
+{
+    static const int mixed[][2] = {{2, 3}, {3, 4}, {5, 2}, {1, 7}, {6, 10}};
+    struct checkpoint *ck = NULL;
+    struct err e = {0};
+    char path[512];
+    snprintf(path, sizeof(path), "%s/tests/data/family/mtla", getenv("top_srcdir"));
+    ck_assert_msg(checkpoint_open(path, &ck, &e) == 0, "%s", e.text);
+    for (int type = 0; type < 2; type++) {
+        for (int s = 1; s <= 64; s++) {
+            measure_strides(ck, s, s, 512, 64, type ? TT_F32 : TT_BF16);
+            measure_strides(ck, s, s, 256, 32, type ? TT_F32 : TT_BF16);
+        }
+        for (size_t i = 0; i < sizeof(mixed) / sizeof(*mixed); i++)
+            measure_strides(ck, mixed[i][0], mixed[i][1], 512, 64, type ? TT_F32 : TT_BF16);
+    }
+    checkpoint_close(&ck);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("row_bytes");
@@ -315,6 +374,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_test(t, test_checkpoints);
     tcase_add_test(t, test_family);
+    tcase_add_test(t, test_strides);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_ENV);

@@ -65,7 +65,7 @@ async function converted(folder, golden) {
     fs.unlinkSync(out)
 }
 
-for (const name of ['gqa', 'mla', 'mtla', 'cca', 'eg_mla', 'moas', 'mixed']) {
+for (const name of ['gqa', 'mla', 'mtla', 'mtla_2_3', 'cca', 'eg_mla', 'moas', 'mixed']) {
     const golden = JSON.parse(fs.readFileSync(path.join(data(name), 'golden.json')))
     await test(`${name}: the folder`, () => compare(data(name), golden, 0.05))
     await test(`${name}: the folder, converted`, () => converted(data(name), golden))

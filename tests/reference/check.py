@@ -316,13 +316,13 @@ def mtla_masked(s):
 
 @check
 def mtla_token_by_token():
-    for s in (1, 2, 4):
+    for s in (1, 2, 3, 4, 5, 7):
         mtla_recurrent(s)
 
 
 @check
 def mtla_with_the_stride_aware_mask():
-    for s in (1, 2, 4):
+    for s in (1, 2, 3, 4, 5, 7):
         mtla_masked(s)
 
 

@@ -281,6 +281,7 @@ class Llama(Published):
         return np.concatenate((kv[..., :nope], np.repeat(pe[:, None], kv.shape[1], 1)), -1), kv[..., nope:]
 
 
+@layout('llama_mtla_3', down_rate=3, num_hidden_layers=1)
 @layout('llama_mtla')
 class Mtla(Llama):
     config = {**LLAMA, 'model_type': 'llama-mtla', 'architectures': ['LlamaMTLAForCausalLM'], 'num_hidden_layers': 2,

@@ -283,6 +283,37 @@ START_TEST(test_restart)
 }
 END_TEST
 
+/* Pages of no power of two, with rows of several tokens, are found again as they were. */
+START_TEST(test_odd_pages)
+{
+    enum { PAGE = 30, N = 7 * PAGE };
+    const struct kv_plane rows[] = {{24, 2, 64}, {20, 3, 4}, {8, 1, 8}, {4, PAGE, 4}};
+    struct kv_config kc = {.page_tokens = PAGE, .n_planes = 4, .planes = rows, .max_seqs = 2,
+                           .max_seq_tokens = 4096, .pool_bytes = 1 << 16};
+    struct kv_disk_config c = config();
+    int32_t t[N];
+    prompt(t, 50, N);
+    for (uint32_t again = 0; again < 2; again++) {
+        struct kv *kv = NULL;
+        struct kv_seq *s = NULL;
+        ck_assert(kv_open(&kc, &kv, NULL) == 0 && kv_disk_open(kv, &c, NULL) == 0);
+        UNTIL(kv, stats(kv).state == KV_DISK_ON && !kv_fetch(kv, 3, no_ways, t, N, false));
+        ck_assert_int_eq(kv_seq_new(kv, 3, &s), 0);
+        ck_assert_uint_eq(kv_seq_match(kv, s, t, N, N), again * N);
+        ck_assert_int_eq(kv_seq_reserve(kv, s, N - again * N), 0);
+        for (size_t i = 0; i < N / PAGE * kv_page_bytes(kv); i++) {
+            unsigned char *at = kv_seq_pages(s, NULL)[i / kv_page_bytes(kv)] + i % kv_page_bytes(kv);
+            *at = again ? *at : (unsigned char)(i * 7 + i / 256);
+            ck_assert_uint_eq(*at, (unsigned char)(i * 7 + i / 256));
+        }
+        kv_seq_commit(kv, s, t, N - again * N);
+        kv_seq_free(kv, &s);
+        all_written(kv);
+        kv_close(&kv);
+    }
+}
+END_TEST
+
 /* Longer than a piece that is read at once, in a pool that others use. */
 START_TEST(test_long)
 {
@@ -842,6 +873,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, test_restart);
+    tcase_add_test(t, test_odd_pages);
     tcase_add_test(t, test_long);
     tcase_add_test(t, test_damage);
     tcase_add_test(t, test_foreign);

@@ -29,7 +29,7 @@ static unsigned long long seed, n_ops;
 struct shape {
     uint32_t page_tokens, n_pages, n_planes;
     uint32_t vocab; /* few tokens: prefixes meet often */
-    uint32_t unit;  /* largest tokens_per_row */
+    uint32_t unit;  /* the least that all tokens_per_row divide */
     struct kv_plane planes[4];
 };
 
@@ -39,6 +39,11 @@ static const struct shape shapes[] = {
     {16, 40, 3, 3, 4, {{96, 1, 64}, {8, 4, 8}, {33, 2, 32}}},
     {64, 12, 4, 2, 64, {{16, 1, 64}, {16, 1, 64}, {4, 64, 4}, {2, 1, 4096}}},
     {1024, 5, 1, 2, 1, {{4, 1, 4}}},
+    {9, 24, 2, 2, 3, {{16, 1, 64}, {7, 3, 1}}},
+    {12, 30, 4, 2, 12, {{16, 2, 64}, {7, 3, 1}, {5, 4, 4}, {3, 1, 1}}},
+    {35, 20, 2, 2, 5, {{16, 5, 64}, {8, 1, 8}}},
+    {48, 12, 3, 2, 6, {{16, 2, 64}, {16, 3, 64}, {1, 6, 1}}},
+    {1023, 5, 2, 2, 33, {{4, 33, 4}, {2, 11, 2}}},
 };
 #define N_SHAPES ((int)(sizeof(shapes) / sizeof(shapes[0])))
 

@@ -93,9 +93,8 @@ START_TEST(test_config_errors)
         pl = one_plane;                                                                            \
     } while (0)
     BAD(page_tokens, 0, "page_tokens");
-    BAD(page_tokens, 4, "page_tokens");
-    BAD(page_tokens, 12, "page_tokens");
-    BAD(page_tokens, 2048, "page_tokens");
+    BAD(page_tokens, 7, "page_tokens");
+    BAD(page_tokens, 1025, "page_tokens");
     BAD(n_planes, 0, "n_planes");
     BAD(n_planes, UINT32_MAX, "n_planes");
     BAD(max_seqs, 0, "max_seqs");
@@ -438,6 +437,61 @@ START_TEST(test_tail_of_wide_rows)
 }
 END_TEST
 
+/* Two kinds of such rows: what is cut or copied ends where rows of both do. */
+START_TEST(test_tail_of_two_strides)
+{
+    enum { PAGE = 24 };
+    const struct kv_plane planes[] = {{16, 4, 16}, {16, 6, 16}};
+    struct kv_config c = {.page_tokens = PAGE, .n_planes = 2, .planes = planes, .pool_bytes = 1 << 16,
+                          .max_seqs = 3, .max_seq_tokens = 200};
+    struct err e = {0};
+    struct kv *kv = NULL;
+    int32_t t[3 * PAGE];
+    ck_assert_msg(kv_open(&c, &kv, &e) == 0, "%s", e.text);
+    ck_assert_uint_eq(kv_pages_for(kv, PAGE + 1), 2);
+    struct kv_seq *a = new_seq(kv, 0), *b = new_seq(kv, 0), *f = NULL;
+    tokens_from(t, 0, 3 * PAGE);
+    ck_assert_int_eq(kv_seq_reserve(kv, a, 2 * PAGE + 23), 0);
+    unsigned char *page = kv_seq_pages(a, NULL)[1];
+    memset(page + kv_plane_offset(kv, 0), 7, PAGE / 4 * 16);
+    memset(page + kv_plane_offset(kv, 1), 9, PAGE / 6 * 16);
+    kv_seq_commit(kv, a, t, 2 * PAGE + 23);
+    ck_assert_uint_eq(kv_probe(kv, 0, NULL, t, PAGE + 23), PAGE + 12);
+    ck_assert_uint_eq(kv_seq_match(kv, b, t, 3 * PAGE, PAGE + 11), PAGE);
+    ck_assert_uint_eq(kv_seq_match(kv, b, t, 3 * PAGE, PAGE + 23), PAGE + 12);
+    page = kv_seq_pages(b, NULL)[1];
+    for (uint32_t i = 0; i < 2; i++) { /* 12 tokens: 3 rows of one, 2 of the other */
+        const unsigned char *plane = page + kv_plane_offset(kv, i);
+        ck_assert_uint_eq(plane[(i ? 2 : 3) * 16 - 1], i ? 9 : 7);
+        ck_assert_uint_eq(plane[(i ? 2 : 3) * 16], 0);
+    }
+    ck_assert_int_eq(kv_seq_fork(kv, a, &f), 0);
+    ck_assert_uint_eq(kv_seq_length(f), 2 * PAGE + 23);
+    ck_assert_int_eq(kv_seq_truncate(kv, f, 2 * PAGE + 22), 0);
+    ck_assert_uint_eq(kv_seq_length(f), 2 * PAGE + 12);
+    ck_assert_int_eq(kv_seq_truncate(kv, f, 2 * PAGE - 1), 0); /* into a sealed page */
+    ck_assert_uint_eq(kv_seq_length(f), PAGE + 12);
+    ck_assert_ptr_ne(kv_seq_pages(f, NULL)[1], kv_seq_pages(a, NULL)[1]);
+    kv_check(kv);
+    kv_seq_free(kv, &a);
+    kv_seq_free(kv, &b);
+    kv_seq_free(kv, &f);
+    kv_close(&kv);
+}
+END_TEST
+
+START_TEST(test_common_tokens)
+{
+    ck_assert_uint_eq(kv_common_tokens(1, 1), 1);
+    ck_assert_uint_eq(kv_common_tokens(4, 32), 32);
+    ck_assert_uint_eq(kv_common_tokens(6, 4), 12);
+    ck_assert_uint_eq(kv_common_tokens(1, KV_MAX_PAGE_TOKENS), KV_MAX_PAGE_TOKENS);
+    ck_assert_uint_eq(kv_common_tokens(31, 33), 1023);
+    ck_assert_uint_eq(kv_common_tokens(25, 41), 0);
+    ck_assert_uint_eq(kv_common_tokens(UINT32_MAX, UINT32_MAX - 1), 0);
+}
+END_TEST
+
 START_TEST(test_pins)
 {
     struct kv *kv = cache(16, 4); /* 4 pages may be pinned */
@@ -742,6 +796,8 @@ int main(void)
     tcase_add_test(tc, test_position_counts);
     tcase_add_test(tc, test_tail_copy);
     tcase_add_test(tc, test_tail_of_wide_rows);
+    tcase_add_test(tc, test_tail_of_two_strides);
+    tcase_add_test(tc, test_common_tokens);
     tcase_add_test(tc, test_pins);
     tcase_add_test(tc, test_equal_pages_merge);
     tcase_add_test(tc, test_step_pins);

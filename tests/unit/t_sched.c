@@ -16,12 +16,16 @@
 #include "engine/sched.h"
 
 #define VOCAB 64
-#define PAGE 8
+#define POOL_PAGE 8 /* pools are told in so many tokens */
 #define MAX_JOBS 400
 #define MAX_LEN 160
 
 static unsigned long long seed;
 static int64_t clock_ns;
+/* Tokens of a page, and of a row: that is rewritten by each of its tokens and tells of the latest. */
+static struct shape {
+    int page, row;
+} shape = {8, 1};
 
 static int64_t now(void)
 {
@@ -68,6 +72,7 @@ struct rig {
     int light;                      /* the first parts take a tenth of what the others do */
     int heavy;                      /* the second takes so many times what the others do, and can stop */
     int64_t heavy_done;             /* of its time */
+    uint64_t kept;                  /* the row before the slices, where they begin inside a row */
     bool broken;                    /* logits are not finite */
 };
 
@@ -92,7 +97,8 @@ static int32_t follows(uint64_t row)
 
 static uint64_t *row_at(const struct forward_seq *q, int at)
 {
-    return (uint64_t *)(void *)(q->pages[at / PAGE] + (size_t)(at % PAGE) * sizeof(uint64_t));
+    return (uint64_t *)(void *)(q->pages[at / shape.page] +
+                                (size_t)(at % shape.page / shape.row) * sizeof(uint64_t));
 }
 
 static int forward(void *model, const struct forward_batch *b)
@@ -148,6 +154,7 @@ static int begin_slices(void *model, const struct forward_batch *b)
     rig->slices = b;
     rig->parts_left = rig->c.n_parts;
     rig->heavy_done = 0;
+    rig->kept = b->seqs[0].position ? *row_at(b->seqs, b->seqs[0].position - 1) : 0;
     each_row(rig, false);
     return 0;
 }
@@ -176,6 +183,8 @@ static int go_on(void *model, int64_t until_ns)
     rig->parts_left -= rig->heavy_done == 0;
     if (rig->parts_left == 0) {
         int64_t at = clock_ns, before = rig->last_took;
+        if (rig->slices->seqs[0].position % shape.row) /* its row was poisoned as well */
+            *row_at(rig->slices->seqs, rig->slices->seqs[0].position - 1) = rig->kept;
         REQUIRE(forward(rig, rig->slices) == 0);
         clock_ns = at;
         rig->last_took = before;
@@ -188,13 +197,15 @@ static int go_on(void *model, int64_t until_ns)
 
 static void begin(struct rig *rig, int n_pages, int seqs, uint64_t park_bytes)
 {
-    static const struct kv_plane plane = {sizeof(uint64_t), 1, 64};
+    const struct kv_plane plane = {sizeof(uint64_t), (uint32_t)shape.row, 64};
+    uint64_t page_bytes = ((uint64_t)(shape.page / shape.row) * sizeof(uint64_t) + 63) / 64 * 64;
     struct err e = {0};
+    n_pages = (n_pages * POOL_PAGE + shape.page - 1) / shape.page;
     *rig = (struct rig){.rng = seed, .step_cost = 1000, .decode_cost = 100000, .prompt_cost = 20000};
     rig->jobs = calloc(MAX_JOBS, sizeof(*rig->jobs));
     clock_ns = 1;
-    struct kv_config kc = {.page_tokens = PAGE, .n_planes = 1, .planes = &plane,
-                           .pool_bytes = (uint64_t)n_pages * PAGE * sizeof(uint64_t),
+    struct kv_config kc = {.page_tokens = (uint32_t)shape.page, .n_planes = 1, .planes = &plane,
+                           .pool_bytes = (uint64_t)n_pages * page_bytes,
                            .max_seqs = (uint32_t)seqs + 1, .max_seq_tokens = MAX_LEN};
     ck_assert_int_eq(kv_open(&kc, &rig->kv, &e), 0);
     ck_assert_int_eq(pool_new(1, 0, &rig->pool, &e), 0);
@@ -355,12 +366,16 @@ static void random_ask(struct rig *rig, struct ask *a)
         a->max_queue_ns = (1 + below(rig, 40)) * NS_PER_MS;
 }
 
+static const struct shape shapes[] = {{8, 1}, {12, 3}, {15, 5}, {9, 1}, {24, 24}};
+#define N_SHAPES ((int)(sizeof(shapes) / sizeof(*shapes)))
+
 /* Pool, places and parking vary; jobs come, are cancelled, paused, and run out of time. */
 START_TEST(test_random)
 {
     struct rig rig_, *rig = &rig_;
     static const int pools[] = {20, 24, 40, 200}, places[] = {2, 5, 12};
     int n_sliced = 0;
+    shape = shapes[_i];
     for (int round = 0; round < 12; round++) {
         struct err e = {0};
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
@@ -573,6 +588,7 @@ START_TEST(test_slice_given_up)
 {
     struct rig rig_, *rig = &rig_;
     struct kv_stats st;
+    shape = shapes[_i];
     begin(rig, 400, 12, 0);
     decode_eight(rig);
     struct want *w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 1, .n = 1, .family = -1});
@@ -586,13 +602,50 @@ START_TEST(test_slice_given_up)
     before = rig->n_sliced;
     step(rig);
     kv_stats_read(rig->kv, &st);
-    REQUIRE(st.pages_held < held && rig->n_sliced == before);
+    REQUIRE(_i > 0 || st.pages_held < held); /* in other shapes those that decode take pages in this step */
+    REQUIRE(rig->n_sliced == before);
     w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 9, .n = 1, .family = -1});
     while (!sched_idle(rig->s))
         step(rig);
     for (int i = 0; i < rig->n_jobs; i++)
         check_end(rig, &rig->jobs[i]);
     finish(rig);
+}
+END_TEST
+
+/* Nor who is parked there, in a pool that streams outgrow: the row that slices have begun to write is not
+ * kept. */
+START_TEST(test_slice_parked)
+{
+    struct rig rig_, *rig = &rig_;
+    int n_parked = 0;
+    shape = shapes[_i];
+    for (int pool = 60; pool < 130; pool += 2) {
+        begin(rig, pool, 12, 1 << 20);
+        for (int i = 0; i < 8; i++) /* so it looks as if little of max_tokens were used */
+            submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 60, .n = 1, .family = -1});
+        while (!sched_idle(rig->s)) {
+            step(rig);
+            for (int i = 0; i < 8; i++)
+                if (rig->jobs[i].n_out[0] > 1 && (rig->jobs[i].cancelled = true))
+                    sched_cancel(rig->s, rig->jobs[i].id);
+        }
+        decode_eight(rig);
+        while (!sched_idle(rig->s)) {
+            struct sched_counts n;
+            sched_counts_read(rig->s, &n);
+            if (n.waiting == 0 && rig->n_jobs < 40)
+                submit(rig, &(struct ask){.n_prompt = 100, .max_tokens = 9, .n = 1, .family = -1});
+            double before = metric_value(rig->metrics.preemptions[1]);
+            bool inside = rig->parts_left > 0 && rig->slices->seqs[0].position % shape.row > 0;
+            step(rig);
+            n_parked += inside && metric_value(rig->metrics.preemptions[1]) > before;
+        }
+        for (int i = 0; i < rig->n_jobs; i++)
+            check_end(rig, &rig->jobs[i]);
+        finish(rig);
+    }
+    ck_assert(shape.row % 3 || n_parked > 0); /* chunks of other shapes happen to end with rows */
 }
 END_TEST
 
@@ -699,6 +752,7 @@ END_TEST
 START_TEST(test_park)
 {
     struct rig rig_, *rig = &rig_;
+    shape = shapes[_i];
     for (int kind = 0; kind < 3; kind++) {
         begin(rig, 20, 4, kind == 1 ? 0 : 1 << 20);
         if (kind == 2)
@@ -779,7 +833,7 @@ int main(void)
     Suite *s = suite_create("sched");
     TCase *t = tcase_create("sched");
     tcase_set_timeout(t, 120);
-    tcase_add_test(t, test_random);
+    tcase_add_loop_test(t, test_random, 0, N_SHAPES);
     tcase_add_test(t, test_corrupted);
     tcase_add_test(t, test_priority_order);
     tcase_add_test(t, test_priority_takes_place);
@@ -789,8 +843,9 @@ int main(void)
     tcase_add_loop_test(t, test_budget, 0, 8);
     tcase_add_test(t, test_burst);
     tcase_add_test(t, test_burst_ends);
-    tcase_add_test(t, test_slice_given_up);
-    tcase_add_test(t, test_park);
+    tcase_add_loop_test(t, test_slice_given_up, 0, N_SHAPES);
+    tcase_add_loop_test(t, test_slice_parked, 0, N_SHAPES);
+    tcase_add_loop_test(t, test_park, 0, N_SHAPES);
     tcase_add_test(t, test_deadlines);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);

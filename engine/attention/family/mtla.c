@@ -9,7 +9,7 @@
  * The row of a chunk is rewritten by each of its tokens, so what it was after token i goes along with
  * i's query (paged_call.own). Each sum is made from the row as the cache holds it: one rounding a token,
  * whatever the chunks of a prompt. A row is whole at multiples of s, which pages and copied beginnings
- * of pages are. */
+ * of pages are: the first token of a page is the first of a chunk, for any s (model_page_tokens). */
 #include "config.h"
 
 #include "engine/attention/family/latent.h"
@@ -32,10 +32,7 @@ static const struct family_key keys[] = {
 
 static void check(struct keys *k, struct family_layer *l)
 {
-    int s = l->n[STRIDE];
     latent_check(k, l);
-    if (s & (s - 1))
-        keys__fail(k, ERR_UNSUPPORTED, "temporal_stride", "is %d; 1, 2, 4 .. 64 are accepted", s);
     if (l->n[LATENT_RANK] % 4)
         keys__fail(k, ERR_FORMAT, "kv_lora_rank", "is %d; multiples of 4 are accepted", l->n[LATENT_RANK]);
 }
