@@ -34,18 +34,12 @@ static uint64_t salt_of(const struct api *a, uint64_t key, uint64_t cache_salt)
     return a->cfg.cache_by_key ? hash64_bytes(both, sizeof(both), 0x74656e616e74) : cache_salt;
 }
 
-struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
-                                  struct params *p, int n_prompts, const struct answer_ops *ops)
+static struct api_exchange *make(struct api *a, const struct reply *r, const struct api_request *req,
+                                 struct params *p, int n_prompts, const struct answer_ops *ops)
 {
     struct api_exchange *x = calloc(1, sizeof(*x));
     int n = p->n;
     struct err e = {0};
-    if (apply_grant(a, req->grant, p, &e) < 0) {
-        reply_error(r, a, &e);
-        params_done(p);
-        free(x);
-        return NULL;
-    }
     if (x) {
         x->prompts = calloc((size_t)n_prompts, sizeof(*x->prompts));
         x->choices = calloc((size_t)n_prompts * (size_t)n, sizeof(*x->choices));
@@ -101,6 +95,27 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
         x->next->prev = x;
     a->exchanges = x;
     a->n_exchanges++;
+    return x;
+}
+
+struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
+                                  struct params *p, int n_prompts, const struct answer_ops *ops)
+{
+    struct err e = {0};
+    if (apply_grant(a, req->grant, p, &e) == 0)
+        return make(a, r, req, p, n_prompts, ops);
+    reply_error(r, a, &e);
+    params_done(p);
+    return NULL;
+}
+
+struct api_exchange *exchange_new_plain(struct api *a, const struct reply *r, const struct api_request *req,
+                                        const struct answer_ops *ops)
+{
+    struct params none = {.n = 1};
+    struct api_exchange *x = make(a, r, req, &none, 1, ops);
+    if (x) /* for the log */
+        x->prompt_tokens = x->cached_tokens = x->completion_tokens = -1;
     return x;
 }
 
