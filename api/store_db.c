@@ -10,15 +10,17 @@
 #define SCHEMA 1 /* user_version of files that we can read */
 #define BUSY_MS 5000 /* that another process may hold the file */
 
-enum { SQL_PUT, SQL_GET, SQL_DELETE, SQL_USE, SQL_OLDEST, N_SQL };
+enum { SQL_PUT, SQL_GET, SQL_SAME, SQL_OWN, SQL_OLDEST, SQL_DROP, SQL_USE, N_SQL };
 
 static const char *const sql[N_SQL] = {
     [SQL_PUT] =
         "INSERT OR REPLACE INTO responses (id, client, body, items, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
     [SQL_GET] = "SELECT body, items FROM responses WHERE id = ?1 AND client = ?2",
-    [SQL_DELETE] = "DELETE FROM responses WHERE id = ?1 AND client = ?2",
-    [SQL_USE] = "SELECT count(*), coalesce(sum(bytes), 0) FROM responses",
-    [SQL_OLDEST] = "DELETE FROM responses WHERE n = (SELECT min(n) FROM responses)",
+    [SQL_SAME] = "SELECT n, bytes FROM responses WHERE id = ?1",
+    [SQL_OWN] = "SELECT n, bytes FROM responses WHERE id = ?1 AND client = ?2",
+    [SQL_OLDEST] = "SELECT n, bytes FROM responses ORDER BY n LIMIT 1",
+    [SQL_DROP] = "DELETE FROM responses WHERE n = ?1",
+    [SQL_USE] = "SELECT count(*), coalesce(sum(bytes), 0) FROM responses", /* reads all of it */
 };
 
 struct store_db {
@@ -29,6 +31,7 @@ struct store_db {
     int64_t n, n_bytes; /* what is in it */
 };
 
+/* What is there at the start; from then on it is counted as it comes and goes. */
 static int count(struct store_db *d)
 {
     int r = sqlite3_step(d->stmt[SQL_USE]) == SQLITE_ROW ? 0 : ERR_IO;
@@ -113,26 +116,62 @@ static void bind(struct store_db *d, int which, const char *id, uint64_t client)
     sqlite3_bind_int64(d->stmt[which], 2, (sqlite3_int64)client);
 }
 
+struct row {
+    int64_t n, bytes;
+};
+
+/* The row of a statement whose texts are bound. ERR_NOTFOUND: none. */
+static int find(struct store_db *d, int which, struct row *ret)
+{
+    sqlite3_stmt *q = d->stmt[which];
+    int step = sqlite3_step(q);
+    if (step == SQLITE_ROW)
+        *ret = (struct row){sqlite3_column_int64(q, 0), sqlite3_column_int64(q, 1)};
+    sqlite3_reset(q);
+    sqlite3_clear_bindings(q);
+    return step == SQLITE_ROW     ? 0
+           : step == SQLITE_DONE  ? ERR_NOTFOUND
+           : step == SQLITE_NOMEM ? ERR_NOMEM
+                                  : ERR_IO;
+}
+
+static int drop(struct store_db *d, int which)
+{
+    struct row row;
+    int r = find(d, which, &row);
+    if (r < 0)
+        return r;
+    sqlite3_bind_int64(d->stmt[SQL_DROP], 1, row.n);
+    r = run(d, SQL_DROP);
+    if (r == 0) {
+        d->n--;
+        d->n_bytes -= row.bytes;
+    }
+    return r;
+}
+
 int store_db_put(struct store_db *d, const char *id, uint64_t client, const char *body, const char *items)
 {
     uint64_t bytes = strlen(body) + strlen(items) + strlen(id) + 64;
     if (bytes > d->max_bytes || d->max_entries < 1)
         return 0;
+    struct row old = {0, 0};
+    sqlite3_bind_text(d->stmt[SQL_SAME], 1, id, -1, SQLITE_STATIC);
+    int same = find(d, SQL_SAME, &old); /* a client may choose ids, and one twice */
+    if (same < 0 && same != ERR_NOTFOUND)
+        return same;
     bind(d, SQL_PUT, id, client);
     sqlite3_bind_text(d->stmt[SQL_PUT], 3, body, -1, SQLITE_STATIC);
     sqlite3_bind_text(d->stmt[SQL_PUT], 4, items, -1, SQLITE_STATIC);
     sqlite3_bind_int64(d->stmt[SQL_PUT], 5, (sqlite3_int64)bytes);
     int r = run(d, SQL_PUT);
     if (r == 0) {
-        d->n++;
-        d->n_bytes += (int64_t)bytes;
+        d->n += same == ERR_NOTFOUND;
+        d->n_bytes += (int64_t)bytes - old.bytes;
     }
-    while (r == 0 && d->n > 1 && (d->n > d->max_entries || d->n_bytes > (int64_t)d->max_bytes)) {
-        r = run(d, SQL_OLDEST);
-        if (r == 0)
-            r = count(d);
-    }
-    return r;
+    while (r == 0 && d->n > 1 && (d->n > d->max_entries || d->n_bytes > (int64_t)d->max_bytes))
+        r = drop(d, SQL_OLDEST);
+    return r == ERR_NOTFOUND ? count(d) : r; /* somebody else has changed the file */
 }
 
 int store_db_get(struct store_db *d, const char *id, uint64_t client, char **ret_body, char **ret_items)
@@ -165,11 +204,8 @@ int store_db_get(struct store_db *d, const char *id, uint64_t client, char **ret
 
 int store_db_delete(struct store_db *d, const char *id, uint64_t client)
 {
-    bind(d, SQL_DELETE, id, client);
-    int r = run(d, SQL_DELETE);
-    if (r == 0 && sqlite3_changes(d->db) == 0)
-        return ERR_NOTFOUND;
-    return r == 0 ? count(d) : r;
+    bind(d, SQL_OWN, id, client);
+    return drop(d, SQL_OWN);
 }
 
 const char *store_db_trouble(const struct store_db *d)

@@ -151,6 +151,14 @@ static bool has(struct store_db *s, const char *id, uint64_t client)
     return r == 0;
 }
 
+static void check_use(const struct store_db *s, int64_t n, int64_t n_bytes)
+{
+    int64_t got, got_bytes;
+    store_db_use(s, &got, &got_bytes);
+    ck_assert_int_eq(got, n);
+    ck_assert_int_eq(got_bytes, n_bytes);
+}
+
 static void check_db(const char *path)
 {
     struct store_db *s = NULL;
@@ -176,6 +184,13 @@ static void check_db(const char *path)
     ck_assert(has(s, "bigger", 7) && !has(s, "big", 7) && !has(s, "resp_2", 7));
     ck_assert_int_eq(store_db_put(s, "huge", 7, large, large), 0); /* more than there is room for: not kept */
     ck_assert(!has(s, "huge", 7) && has(s, "bigger", 7));
+    check_use(s, 1, 2000 + 5 + 6 + 64);
+    ck_assert_int_eq(store_db_put(s, "bigger", 7, "body", "items"), 0); /* in the place of the other */
+    check_use(s, 1, 4 + 5 + 6 + 64);
+    ck_assert_int_eq(store_db_put(s, "more", 7, "body", "items"), 0);
+    check_use(s, 2, 4 + 5 + 6 + 64 + 4 + 5 + 4 + 64);
+    ck_assert_int_eq(store_db_delete(s, "more", 7), 0);
+    check_use(s, 1, 4 + 5 + 6 + 64);
     store_db_close(&s);
 }
 
@@ -198,6 +213,7 @@ START_TEST(test_db)
     check_db(path);
     ck_assert_int_eq(store_db_open(path, 3, 4000, &s, &e), 0); /* it outlives the process */
     ck_assert(has(s, "bigger", 7));
+    check_use(s, 1, 4 + 5 + 6 + 64);
     ck_assert_int_eq(store_db_put(s, "one", 7, "body", "items"), 0);
     store_db_close(&s);
     ck_assert_int_eq(store_db_open(path, 0, 4000, &s, &e), 0);
