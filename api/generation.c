@@ -383,11 +383,9 @@ static int check_prompts(const struct api_exchange *x, struct err *e)
     return r;
 }
 
-int exchange_submit(struct api_exchange *x, struct err *e)
+/* The prompts are checked. */
+static int submit(struct api_exchange *x, struct err *e)
 {
-    int failed = check_prompts(x, e);
-    if (failed < 0)
-        return failed;
     if (x->p.use_beam_search)
         return beam_start(x, e);
     x->stages = (struct api_stages){clock_now_ns(), -1, -1, -1, 0, 0};
@@ -404,6 +402,12 @@ int exchange_submit(struct api_exchange *x, struct err *e)
         pr->n_live = x->p.n;
     }
     return 0;
+}
+
+int exchange_submit(struct api_exchange *x, struct err *e)
+{
+    int r = check_prompts(x, e);
+    return r < 0 ? r : submit(x, e);
 }
 
 /* May the key of the request use so many tokens? Otherwise answers 429. */
@@ -431,13 +435,13 @@ static void tokenized(struct api_exchange *x)
         return;
     }
     if (r == 0)
-        r = check_prompts(x, &e);
+        r = check_prompts(x, &e); /* first: what can never be served counts for no key */
     if (r == 0 && x->p.resumable && x->p.stream && !resumable_begin(x))
         return;
     if (r == 0 && !admitted(x))
         return;
     if (r == 0)
-        r = exchange_submit(x, &e);
+        r = submit(x, &e);
     if (r < 0) {
         exchange_fail(x, &e);
         return;
