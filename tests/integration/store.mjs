@@ -1,7 +1,7 @@
 // tests/integration/store.mjs - the store of responses on a disk that is slow, full, or locked by somebody: nobody else
 // waits for it, who asks for a response waits and finds it, what was to be kept is there after the end.
 import { execFileSync } from 'node:child_process'
-import { assert, done, fs, note, path, scratch, skip_test, sleep, slow, start, test, top_srcdir, until } from './harness.mjs'
+import { assert, done, fs, note, path, scratch, skip_test, sleep, start, test, top_srcdir, until } from './harness.mjs'
 
 const own = (name) => path.join(scratch, `store.${process.pid}.${name}`)
 const library = own('so'), flag = own('slow')
@@ -38,7 +38,7 @@ async function longest(ask, over) {
 const needs_disk = (name, run) => (preload ? test(name, async () => (slowly(false), full(false), run())) : skip_test(name, 'no compiler'))
 
 await needs_disk('a slow disk: other requests do not wait, a response is found behind its answer', async () => {
-    const d = await start({ env: preload, set: { response_store_path: own('a.sqlite'), access_log: false } })
+    const d = await start({ env: { ...preload, SLOW_DISK_MS: '300' }, set: { response_store_path: own('a.sqlite'), access_log: false } })
     const first = await d.post(R, body)
     assert.equal((await d.get(`${R}/${first.id}`)).json.id, first.id)
     slowly(true)
@@ -67,9 +67,10 @@ await needs_disk('a slow disk: other requests do not wait, a response is found b
     const took = await others
     note(`answered after ${answered.toFixed(0)} ms, found after ${found.toFixed(0)}; longest of the others: ` +
         took.map((t) => `${t.most.toFixed(0)} ms of ${t.n}`).join(', '))
-    assert.ok(found > 450, `the disk was not slow: ${found}`)
-    assert.ok(answered < (slow ? 2000 : 400), `the answer waited for the disk: ${answered} ms`)
-    for (const t of took) assert.ok(t.most < (slow ? 2000 : 400) && t.n > 3, `${t.most} ms, ${t.n}`)
+    assert.ok(found > 900, `the disk was not slow: ${found}`)
+    // the machine may be busy; who waits for the disk waits for all of it
+    assert.ok(answered < found / 2, `the answer waited for the disk: ${answered} ms`)
+    for (const t of took) assert.ok(t.most < found / 2 && t.n > 3, `${t.most} ms, ${t.n}`)
     assert.equal((await d.request('DELETE', `${R}/${kept.id}`)).json.deleted, true)
     assert.equal((await d.request('DELETE', `${R}/${kept.id}`)).status, 404)
     assert.equal((await d.get(`${R}/${kept.id}`)).status, 404)
