@@ -504,6 +504,22 @@ struct api_exchange *api_handle(struct api *a, const struct api_request *req,
 
 /* --- life ----------------------------------------------------------------------------------------- */
 
+static int open_store(struct api *a, struct err *e)
+{
+    const struct api_config *cfg = &a->cfg;
+    const struct store_config sc = {
+        .path = cfg->store_path,
+        .max_entries = cfg->store_entries,
+        .max_bytes = cfg->store_bytes,
+        .max_waiting_bytes = cfg->store_waiting_bytes,
+        .metrics = cfg->metrics,
+        .wake = cfg->wake,
+        .log = cfg->log,
+        .host = cfg->host,
+    };
+    return store_open(&sc, &a->store, e);
+}
+
 int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
 {
     struct api *a = calloc(1, sizeof(*a));
@@ -516,7 +532,7 @@ int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
     a->started_s = clock_wall_ns() / NS_PER_SEC;
     int r = resumables_new(a, e);
     if (r == 0)
-        r = store_open(cfg->store_path, cfg->store_entries, cfg->store_bytes, &a->store, e);
+        r = open_store(a, e);
     if (r < 0) {
         resumables_free(a);
         free(a);
@@ -526,17 +542,23 @@ int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
     return 0;
 }
 
+void api_stop(struct api *a)
+{
+    if (a)
+        store_close(&a->store);
+}
+
 void api_free(struct api **ap)
 {
     struct api *a = *ap;
     *ap = NULL;
     if (!a)
         return;
+    api_stop(a);
     resumables_free(a);
     api__free_exchanges(a);
     template_free(&a->chat[0]);
     template_free(&a->chat[1]);
-    store_close(&a->store);
     free(a);
 }
 

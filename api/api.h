@@ -39,6 +39,7 @@ struct api_config {
     const char *store_path;     /* SQLite file of finished responses; NULL or "": in memory */
     int store_entries;          /* responses kept */
     uint64_t store_bytes;       /* bytes of them */
+    uint64_t store_waiting_bytes; /* of responses and questions that wait for its disk */
     const char *tool_parser;    /* "auto", "none", or a format's name (calls.h) */
     bool cache_by_key;          /* requests of different keys share no cached prefix */
     bool strict;                /* unknown request fields are an error */
@@ -47,6 +48,8 @@ struct api_config {
     /* The prompts of a request have n_tokens together: 0 lets it go on, else it gets 429 with e's text and
      * may come again after so many seconds. `reply` as given to api_handle. NULL: all go on. */
     int (*admit)(void *reply, long long n_tokens, struct err *e);
+    void (*wake)(void *host); /* from any thread, until api_stop: api_poll has something to do */
+    void (*log)(void *host, const char *text); /* a line for the operator */
     void *host;
 };
 
@@ -60,7 +63,10 @@ struct api_grant {
 int api_new(const struct api_config *cfg, struct api **ret, struct err *e) LATENT_MUST_CHECK;
 /* Limits, aliases and `strict` of cfg hold from the next request on; engine, model and template stay. */
 void api_set_limits(struct api *a, const struct api_config *cfg);
-void api_free(struct api **a); /* after every exchange has ended */
+/* Nothing is asked or polled any more, and `wake` is not called from here on: what was to be kept is written,
+ * however long that takes. NULL-safe. */
+void api_stop(struct api *a);
+void api_free(struct api **a); /* after api_stop */
 
 enum http_method { HTTP_M_GET, HTTP_M_HEAD, HTTP_M_POST, HTTP_M_DELETE, HTTP_M_OPTIONS, HTTP_M_OTHER };
 
@@ -135,7 +141,8 @@ bool api_exchange_leave(struct api_exchange *x, const struct api_reply_ops *ops,
 void api_drain(struct api *a);
 /* What is known so far of a request that has not ended. */
 void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *facts);
-/* Takes all waiting engine events. The server calls it when the engine's wake arrives. */
+/* Takes all waiting events of the engine, and what the store of responses tells. The server calls it when
+ * either has woken it. */
 void api_poll(struct api *a);
 /* Once a second or so: keep-alive of silent streams. */
 void api_tick(struct api *a);

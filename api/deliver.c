@@ -8,6 +8,7 @@
 #include "api/beam.h"
 #include "api/internal.h"
 #include "api/resume.h"
+#include "api/store.h"
 #include "base/clock.h"
 
 #define CHUNK_BYTES (4u << 20)
@@ -349,6 +350,7 @@ void api_poll(struct api *a)
         exchange_pressure(x);
         exchange_free_if_over(x);
     }
+    store_poll(a->store);
 }
 
 void api_exchange_writable(struct api_exchange *x)

@@ -34,18 +34,12 @@ static uint64_t salt_of(const struct api *a, uint64_t key, uint64_t cache_salt)
     return a->cfg.cache_by_key ? hash64_bytes(both, sizeof(both), 0x74656e616e74) : cache_salt;
 }
 
-struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
-                                  struct params *p, int n_prompts, const struct answer_ops *ops)
+static struct api_exchange *make(struct api *a, const struct reply *r, const struct api_request *req,
+                                 struct params *p, int n_prompts, const struct answer_ops *ops)
 {
     struct api_exchange *x = calloc(1, sizeof(*x));
     int n = p->n;
     struct err e = {0};
-    if (apply_grant(a, req->grant, p, &e) < 0) {
-        reply_error(r, a, &e);
-        params_done(p);
-        free(x);
-        return NULL;
-    }
     if (x) {
         x->prompts = calloc((size_t)n_prompts, sizeof(*x->prompts));
         x->choices = calloc((size_t)n_prompts * (size_t)n, sizeof(*x->choices));
@@ -101,6 +95,27 @@ struct api_exchange *exchange_new(struct api *a, const struct reply *r, const st
         x->next->prev = x;
     a->exchanges = x;
     a->n_exchanges++;
+    return x;
+}
+
+struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
+                                  struct params *p, int n_prompts, const struct answer_ops *ops)
+{
+    struct err e = {0};
+    if (apply_grant(a, req->grant, p, &e) == 0)
+        return make(a, r, req, p, n_prompts, ops);
+    reply_error(r, a, &e);
+    params_done(p);
+    return NULL;
+}
+
+struct api_exchange *exchange_new_plain(struct api *a, const struct reply *r, const struct api_request *req,
+                                        const struct answer_ops *ops)
+{
+    struct params none = {.n = 1};
+    struct api_exchange *x = make(a, r, req, &none, 1, ops);
+    if (x) /* for the log */
+        x->prompt_tokens = x->cached_tokens = x->completion_tokens = -1;
     return x;
 }
 
@@ -368,11 +383,9 @@ static int check_prompts(const struct api_exchange *x, struct err *e)
     return r;
 }
 
-int exchange_submit(struct api_exchange *x, struct err *e)
+/* The prompts are checked. */
+static int submit(struct api_exchange *x, struct err *e)
 {
-    int failed = check_prompts(x, e);
-    if (failed < 0)
-        return failed;
     if (x->p.use_beam_search)
         return beam_start(x, e);
     x->stages = (struct api_stages){clock_now_ns(), -1, -1, -1, 0, 0};
@@ -389,6 +402,12 @@ int exchange_submit(struct api_exchange *x, struct err *e)
         pr->n_live = x->p.n;
     }
     return 0;
+}
+
+int exchange_submit(struct api_exchange *x, struct err *e)
+{
+    int r = check_prompts(x, e);
+    return r < 0 ? r : submit(x, e);
 }
 
 /* May the key of the request use so many tokens? Otherwise answers 429. */
@@ -416,13 +435,13 @@ static void tokenized(struct api_exchange *x)
         return;
     }
     if (r == 0)
-        r = check_prompts(x, &e);
+        r = check_prompts(x, &e); /* first: what can never be served counts for no key */
     if (r == 0 && x->p.resumable && x->p.stream && !resumable_begin(x))
         return;
     if (r == 0 && !admitted(x))
         return;
     if (r == 0)
-        r = exchange_submit(x, &e);
+        r = submit(x, &e);
     if (r < 0) {
         exchange_fail(x, &e);
         return;

@@ -159,7 +159,8 @@ struct api_exchange {
     struct reply reply;
     const struct answer_ops *ops;
     enum exchange_state state;
-    bool gone, offloaded, paused, begun;
+    bool gone, paused, begun;
+    bool offloaded; /* a helper or the store works for it, and comes back to it: not freed before */
     int lost; /* a piece of the stream could not be written: ERR_NOMEM, ERR_LIMIT */
     struct params p;
     struct prompt *prompts;
@@ -188,6 +189,9 @@ struct api_exchange {
 /* A new exchange over a read request; takes p over (also on failure). NULL: answered already. */
 struct api_exchange *exchange_new(struct api *a, const struct reply *r, const struct api_request *req,
                                   struct params *p, int n_prompts, const struct answer_ops *ops);
+/* The same of one that reads or changes what is kept and generates nothing: it waits to be answered. */
+struct api_exchange *exchange_new_plain(struct api *a, const struct reply *r, const struct api_request *req,
+                                        const struct answer_ops *ops);
 /* Tokenizes the prompts that have text (off the loop thread when long) and goes on. Returns x, or NULL
  * when the reply has ended already. */
 struct api_exchange *exchange_start(struct api_exchange *x);

@@ -30,7 +30,8 @@ libapi_a_SOURCES = \
 	%D%/parts.c %D%/parts.h \
 	%D%/params_lists.c %D%/params_readers.h \
 	%D%/responses.c %D%/responses.h %D%/responses_chat.c %D%/responses_kept.c \
-	%D%/resume.c %D%/resume.h %D%/store.c %D%/store.h %D%/structure.c %D%/tool_choice.c \
+	%D%/resume.c %D%/resume.h %D%/store.c %D%/store.h %D%/store_db.c %D%/store_db.h \
+	%D%/structure.c %D%/tool_choice.c \
 	%D%/pins.c \
 	%D%/template.h %D%/template_ast.h %D%/template_builtin.h \
 	%D%/template_lists.h %D%/template_text.h %D%/template_value.h \

@@ -152,15 +152,15 @@ void write_response(struct api_exchange *x, const char *status, const struct err
     jw_raw(w, "}");
 }
 
-/* Keeps what is over for those who ask again. A store that fails keeps nothing; the answer stands. */
+/* Keeps what is over for those who ask again. A store that fails keeps nothing, and tells so; the answer
+ * stands. */
 static void keep(struct api_exchange *x, const struct jw *body)
 {
     struct response *own = x->extra;
     char *items = x->p.store && !own->kept ? cJSON_PrintUnformatted(own->items) : NULL;
     own->kept = true;
-    if (items && body->err == 0 && store_put(x->a->store, x->id, x->client, body->b.data, items) < 0) {
-        /* it cannot be retrieved: who asks is told that it is not there */
-    }
+    if (items && body->err == 0)
+        store_put(x->a->store, x->id, x->client, body->b.data, items);
     cJSON_free(items);
 }
 
@@ -326,34 +326,26 @@ static void move_items(cJSON *to, cJSON *from)
 }
 
 /* All items before this request: what the previous response was asked with, and what it said. */
-static int previous_items(struct api *a, struct params *p, uint64_t client, cJSON *items, struct err *e)
+static int previous_items(const char *body, const char *before, cJSON *items)
 {
-    char *body = NULL, *before = NULL;
-    int r = store_get(a->store, p->previous, client, &body, &before);
-    if (r == ERR_NOTFOUND)
-        return err_set_param(e, r, "previous_response_id",
-                             "previous_response_id: there is no response \"%.100s\"", p->previous);
-    if (r < 0)
-        return err_set(e, r, "the store of responses cannot be read");
     cJSON *list = cJSON_Parse(before), *response = cJSON_Parse(body);
-    r = list && response ? 0 : err_set(e, ERR_NOMEM, "out of memory for the request"); /* we wrote them */
+    int r = list && response ? 0 : ERR_NOMEM; /* we wrote them */
     move_items(items, list);
     move_items(items, cJSON_GetObjectItemCaseSensitive(response, "output"));
     cJSON_Delete(list);
     cJSON_Delete(response);
-    free(body);
-    free(before);
     return r;
 }
 
-static int gather(struct api *a, struct params *p, uint64_t client, struct response *own, struct err *e)
+/* The chat that the request asks to go on with. body, before: the previous response; NULL: there is none. */
+static int gather(struct api_exchange *x, const char *body, const char *before, struct err *e)
 {
+    struct response *own = x->extra;
+    struct params *p = &x->p;
     cJSON *items = own->items = cJSON_CreateArray(), *one = NULL;
     int r = items ? 0 : ERR_NOMEM;
-    if (!p->prompt)
-        return err_set_param(e, ERR_INVAL, "input", "input is missing");
-    if (r == 0 && p->previous && (r = previous_items(a, p, client, items, e)) < 0)
-        return r;
+    if (r == 0 && body)
+        r = previous_items(body, before, items);
     p->n_items_before = cJSON_GetArraySize(items);
     if (cJSON_IsString(p->prompt)) {
         one = cJSON_CreateObject();
@@ -372,7 +364,26 @@ static int gather(struct api *a, struct params *p, uint64_t client, struct respo
     }
     if (r < 0)
         return err_set(e, r, "out of memory for the request");
-    return responses_to_chat(p, items, e);
+    r = responses_to_chat(p, items, e);
+    return r < 0 ? r : chat_prompt(x->a, x, e);
+}
+
+/* The store has looked for the response that comes before. */
+static void on_previous(void *arg, int found, const char *body, const char *items)
+{
+    struct api_exchange *x = arg;
+    struct err e = {0};
+    x->offloaded = false;
+    if (x->gone) {
+        exchange_free_if_over(x);
+        return;
+    }
+    int r = found == 0              ? gather(x, body, items, &e)
+            : found == ERR_NOTFOUND ? err_set_param(&e, found, "previous_response_id",
+                                                    "previous_response_id: there is no response \"%.100s\"",
+                                                    x->p.previous)
+                                    : store_failed(found, &e);
+    exchange_start_if(x, r, &e); /* the host has it already */
 }
 
 struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r)
@@ -388,9 +399,16 @@ struct api_exchange *handle_responses(struct api *a, const struct api_request *r
         return NULL;
     struct response *own = x->extra = calloc(1, sizeof(*own));
     int n = own ? check_model(a, &x->p, &e) : err_set(&e, ERR_NOMEM, "out of memory for the request");
+    if (n == 0 && !x->p.prompt)
+        n = err_set_param(&e, ERR_INVAL, "input", "input is missing");
+    if (n == 0 && x->p.previous) {
+        n = store_get(a->store, x->p.previous, x->client, on_previous, x);
+        x->offloaded = n == 0;
+        if (n == 0)
+            return x;
+        n = store_failed(n, &e);
+    }
     if (n == 0)
-        n = gather(a, &x->p, req->client, own, &e);
-    if (n == 0)
-        n = chat_prompt(a, x, &e);
+        n = gather(x, NULL, NULL, &e);
     return exchange_start_if(x, n, &e);
 }

@@ -12,6 +12,8 @@ struct response {
     bool kept;     /* it is in the store, or failed to get there */
 };
 
+/* The store was asked, and has answered `code`, which is no 0: *e says so, and is returned. */
+int store_failed(int code, struct err *e);
 /* Writes the response as it is; status: "in_progress", or NULL: what it ended with. */
 void write_response(struct api_exchange *x, const char *status, const struct err *failure, struct jw *w);
 

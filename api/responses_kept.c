@@ -1,5 +1,6 @@
 /* api/responses_kept.c - /v1/responses/{id}: retrieve, delete, cancel, and its items of input. Those that
- * run are found among the exchanges, those that are over in the store. */
+ * run are found among the exchanges and told at once, for those that are over an exchange waits for what the
+ * store says. */
 #include "config.h"
 
 #include <stdio.h>
@@ -31,14 +32,11 @@ static void no_such(const struct reply *r, const char *id)
     reply_error_full(r, 404, "not_found", "response_id", text, 0, NULL);
 }
 
-/* store_get has failed with `got`. */
-static void not_got(const struct api *a, const struct reply *r, const char *id, int got)
+int store_failed(int code, struct err *e)
 {
-    struct err e = {0};
-    if (got == ERR_NOTFOUND)
-        no_such(r, id);
-    else
-        reply_error(r, a, (err_set(&e, got, "the store of responses cannot be read"), &e));
+    if (code == ERR_BUSY) /* not the client's doing: no 429 */
+        return err_set(e, ERR_STATE, "too much waits for the store of responses; try again later");
+    return err_set(e, code, "the store of responses cannot be read or written");
 }
 
 static struct api_exchange *running(const struct api *a, const char *id, uint64_t client)
@@ -98,33 +96,47 @@ static bool stream_again(struct api *a, const char *id, const struct api_request
     return resume(a, id, after, req, r, ret);
 }
 
-/* Takes the list over. NULL: there was no memory for it. */
-static void list_items(const struct api_request *req, const struct reply *r, cJSON *list)
+/* Which items of a list are asked for. */
+struct page {
+    int limit;
+    bool ascending, skips; /* skips: all up to the item `after` */
+    char after[160];
+};
+
+static struct page page_of(const struct api_request *req)
 {
-    int n = cJSON_GetArraySize(list), limit = 20, shown = 0;
-    const char *order = query_value(req, "order");
-    bool ascending = order && !strcmp(order, "asc"), skipping = false;
+    struct page page = {.limit = 20};
     const char *s = query_value(req, "limit");
-    char after[160] = "", name[40], last[40] = "", first[40] = "";
     if (s)
-        limit = atoi(s);
-    limit = limit < 1 ? 1 : limit > MAX_LIST ? MAX_LIST : limit;
+        page.limit = atoi(s);
+    page.limit = page.limit < 1 ? 1 : page.limit > MAX_LIST ? MAX_LIST : page.limit;
+    s = query_value(req, "order");
+    page.ascending = s && !strcmp(s, "asc");
     if ((s = query_value(req, "after"))) {
-        snprintf(after, sizeof(after), "%s", s);
-        skipping = true;
+        snprintf(page.after, sizeof(page.after), "%s", s);
+        page.skips = true;
     }
+    return page;
+}
+
+/* Takes the list over. NULL: there was no memory for it. */
+static void list_items(const struct page *page, const struct reply *r, cJSON *list)
+{
+    int n = cJSON_GetArraySize(list), shown = 0;
+    bool skipping = page->skips;
+    char name[40], last[40] = "", first[40] = "";
     struct jw w;
     jw_init(&w, API_MAX_ANSWER_BYTES);
     w.err = list ? 0 : ERR_NOMEM;
     jw_raw(&w, "{\"object\":\"list\",\"data\":[");
     int i = 0;
-    for (; i < n && shown < limit; i++) {
-        int at = ascending ? i : n - 1 - i;
+    for (; i < n && shown < page->limit; i++) {
+        int at = page->ascending ? i : n - 1 - i;
         cJSON *item = cJSON_GetArrayItem(list, at);
         const char *own = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "id"));
         snprintf(name, sizeof(name), "item_%d", at);
         if (skipping) {
-            skipping = strcmp(after, own ? own : name) != 0;
+            skipping = strcmp(page->after, own ? own : name) != 0;
             continue;
         }
         bool whole = own || cJSON_AddStringToObject(item, "id", name);
@@ -150,13 +162,132 @@ static void list_items(const struct api_request *req, const struct reply *r, cJS
     cJSON_Delete(list);
 }
 
+/* --- what the store is asked ------------------------------------------------------------------------ */
+
+/* x->extra of an exchange that asks the store. */
+struct question {
+    char id[160];
+    bool streams;     /* its events are asked for */
+    struct page page; /* of its items */
+};
+
+static void question_freed(struct api_exchange *x)
+{
+    free(x->extra);
+}
+
+/* The store has answered x: may what it says be told? An error is told here. */
+static bool found(struct api_exchange *x, int result)
+{
+    const struct question *q = x->extra;
+    struct err e = {0};
+    x->offloaded = false;
+    if (x->gone)
+        return false;
+    x->state = X_ENDED;
+    if (result == 0)
+        return true;
+    if (result == ERR_NOTFOUND)
+        no_such(&x->reply, q->id);
+    else
+        reply_error(&x->reply, x->a, (store_failed(result, &e), &e));
+    return false;
+}
+
+static void on_response(void *arg, int result, const char *body, const char *items)
+{
+    struct api_exchange *x = arg;
+    const struct question *q = x->extra;
+    (void)items;
+    if (found(x, result)) {
+        if (q->streams)
+            not_streamed(&x->reply);
+        else
+            reply_text(&x->reply, body);
+    }
+    exchange_free_if_over(x);
+}
+
+static void on_items(void *arg, int result, const char *body, const char *items)
+{
+    struct api_exchange *x = arg;
+    const struct question *q = x->extra;
+    (void)body;
+    if (found(x, result)) {
+        if (q->streams)
+            not_streamed(&x->reply);
+        else
+            list_items(&q->page, &x->reply, cJSON_Parse(items));
+    }
+    exchange_free_if_over(x);
+}
+
+static void on_deleted(void *arg, int result, const char *body, const char *items)
+{
+    struct api_exchange *x = arg;
+    const struct question *q = x->extra;
+    (void)body, (void)items;
+    if (result == 0) /* also where nobody waits for the answer any more */
+        (void)resume_delete(x->a, q->id, x->client);
+    if (found(x, result)) {
+        struct jw w;
+        jw_init(&w, 4096);
+        jw_raw(&w, "{\"id\":");
+        jw_cstring(&w, q->id);
+        jw_raw(&w, ",\"object\":\"response\",\"deleted\":true}");
+        reply_json(&x->reply, 200, &w, NULL);
+        jw_done(&w);
+    }
+    exchange_free_if_over(x);
+}
+
+static void on_over(void *arg, int result, const char *body, const char *items)
+{
+    struct api_exchange *x = arg;
+    (void)body, (void)items;
+    if (found(x, result))
+        reply_error_full(&x->reply, 400, NULL, "response_id", "the response is over: it cannot be cancelled",
+                         0, NULL);
+    exchange_free_if_over(x);
+}
+
+static bool is_true(const char *s)
+{
+    return s && !strcmp(s, "true");
+}
+
+static struct api_exchange *ask(struct api *a, const struct api_request *req, const struct reply *r,
+                                const char *id, store_told *told)
+{
+    static const struct answer_ops ops = {.id_prefix = "question_", .freed = question_freed};
+    struct api_exchange *x = exchange_new_plain(a, r, req, &ops);
+    struct err e = {0};
+    if (!x)
+        return NULL;
+    struct question *q = x->extra = calloc(1, sizeof(*q));
+    int n = q ? 0 : ERR_NOMEM;
+    if (n == 0) {
+        snprintf(q->id, sizeof(q->id), "%s", id);
+        q->streams = is_true(query_value(req, "stream"));
+        q->page = page_of(req);
+        n = told == on_deleted ? store_delete(a->store, id, x->client, told, x)
+                               : store_get(a->store, id, x->client, told, x);
+    }
+    if (n == 0) {
+        x->offloaded = true;
+        return x;
+    }
+    exchange_fail(x, (store_failed(n, &e), &e));
+    exchange_free_if_over(x);
+    return NULL;
+}
+
 struct api_exchange *handle_response_get(struct api *a, const struct api_request *req, const struct reply *r)
 {
-    char id[160], *body = NULL, *items = NULL;
+    char id[160];
     bool input = id_of(req, "/input_items", id);
+    bool streams = is_true(query_value(req, "stream"));
     struct api_exchange *x;
-    const char *stream = query_value(req, "stream");
-    bool streams = stream && !strcmp(stream, "true");
     if (!input && !id_of(req, "", id)) {
         no_such(r, req->path + strlen(PREFIX));
         return NULL;
@@ -164,26 +295,16 @@ struct api_exchange *handle_response_get(struct api *a, const struct api_request
     if (streams && !input && stream_again(a, id, req, r, &x))
         return x;
     x = running(a, id, req->client);
-    if (x) {
-        if (streams)
-            not_streamed(r);
-        else if (input)
-            list_items(req, r, cJSON_Duplicate(((struct response *)x->extra)->items, true));
-        else
-            reply_running(x, r, "in_progress");
-        return NULL;
-    }
-    int got = store_get(a->store, id, req->client, &body, &items);
-    if (got < 0)
-        not_got(a, r, id, got);
-    else if (streams)
+    if (!x)
+        return ask(a, req, r, id, input ? on_items : on_response);
+    if (streams) {
         not_streamed(r);
-    else if (input)
-        list_items(req, r, cJSON_Parse(items));
-    else
-        reply_text(r, body);
-    free(body);
-    free(items);
+    } else if (input) {
+        const struct page page = page_of(req);
+        list_items(&page, r, cJSON_Duplicate(((struct response *)x->extra)->items, true));
+    } else {
+        reply_running(x, r, "in_progress");
+    }
     return NULL;
 }
 
@@ -191,18 +312,9 @@ struct api_exchange *handle_response_delete(struct api *a, const struct api_requ
                                             const struct reply *r)
 {
     char id[160];
-    struct jw w;
-    if (!id_of(req, "", id) || store_delete(a->store, id, req->client) < 0) {
-        no_such(r, req->path + strlen(PREFIX));
-        return NULL;
-    }
-    (void)resume_delete(a, id, req->client);
-    jw_init(&w, 4096);
-    jw_raw(&w, "{\"id\":");
-    jw_cstring(&w, id);
-    jw_raw(&w, ",\"object\":\"response\",\"deleted\":true}");
-    reply_json(r, 200, &w, NULL);
-    jw_done(&w);
+    if (id_of(req, "", id))
+        return ask(a, req, r, id, on_deleted);
+    no_such(r, req->path + strlen(PREFIX));
     return NULL;
 }
 
@@ -210,23 +322,15 @@ struct api_exchange *handle_response_delete(struct api *a, const struct api_requ
 struct api_exchange *handle_response_cancel(struct api *a, const struct api_request *req,
                                             const struct reply *r)
 {
-    char id[160], *body = NULL;
+    char id[160];
     if (!id_of(req, "/cancel", id)) {
         no_such(r, req->path + strlen(PREFIX));
         return NULL;
     }
     struct api_exchange *x = running(a, id, req->client);
-    if (x) {
-        exchange_cancel(x);
-        reply_running(x, r, "cancelled");
-        return NULL;
-    }
-    int got = store_get(a->store, id, req->client, &body, NULL);
-    if (got < 0)
-        not_got(a, r, id, got);
-    else
-        reply_error_full(r, 400, NULL, "response_id", "the response is over: it cannot be cancelled", 0,
-                         NULL);
-    free(body);
+    if (!x)
+        return ask(a, req, r, id, on_over);
+    exchange_cancel(x);
+    reply_running(x, r, "cancelled");
     return NULL;
 }

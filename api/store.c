@@ -1,168 +1,276 @@
-/* api/store.c - see store.h. */
+/* api/store.c - see store.h. A question goes to the thread through one mailbox and comes back through another
+ * with what came of it; both hold all that may wait, so that only the loop thread ever finds one full. What
+ * is counted here is counted on the loop thread; the thread has the database, and nothing else. */
 #include "config.h"
 
 #include "api/store.h"
 
-#include <sqlite3.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define SCHEMA 1 /* user_version of files that we can read */
+#include "api/store_db.h"
+#include "base/clock.h"
+#include "base/mailbox.h"
 
-enum { SQL_PUT, SQL_GET, SQL_DELETE, SQL_USE, SQL_OLDEST, N_SQL };
+#define MAX_WAITING 4096 /* questions; their bytes have a bound of their own */
+#define TELL_NS (60 * NS_PER_SEC)
 
-static const char *const sql[N_SQL] = {
-    [SQL_PUT] =
-        "INSERT OR REPLACE INTO responses (id, client, body, items, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
-    [SQL_GET] = "SELECT body, items FROM responses WHERE id = ?1 AND client = ?2",
-    [SQL_DELETE] = "DELETE FROM responses WHERE id = ?1 AND client = ?2",
-    [SQL_USE] = "SELECT count(*), coalesce(sum(bytes), 0) FROM responses",
-    [SQL_OLDEST] = "DELETE FROM responses WHERE n = (SELECT min(n) FROM responses)",
+enum what { PUT, GET, DELETE, END };
+
+struct question {
+    enum what what;
+    uint64_t client;
+    size_t n_bytes; /* as it counts while it waits */
+    const char *id, *body, *items; /* in `text` */
+    store_told *told;
+    void *arg;
+    /* what came of it */
+    int result;
+    char *found_body, *found_items;
+    char trouble[128];
+    char text[];
 };
 
 struct store {
-    sqlite3 *db;
-    sqlite3_stmt *stmt[N_SQL];
-    int max_entries;
-    uint64_t max_bytes;
-    int64_t n, n_bytes; /* what is in it */
+    struct store_config cfg;
+    struct store_db *db; /* the thread's while there is one */
+    pthread_t thread;
+    bool runs;
+    struct mailbox *asked, *done;
+    struct question *end; /* the last question: there from the start, so that the end needs no memory */
+    uint64_t n_waiting, n_waiting_bytes;
+    uint64_t n_lost;
+    int64_t told_ns; /* when trouble was logged last; 0: never */
+    struct metric *m_kept, *m_kept_bytes; /* set by the thread */
+    struct metric *m_waiting, *m_waiting_bytes, *m_lost_full, *m_lost_failed;
 };
 
-static int count(struct store *s)
+/* --- the thread ------------------------------------------------------------------------------------- */
+
+static void count_kept(struct store *s)
 {
-    int r = sqlite3_step(s->stmt[SQL_USE]) == SQLITE_ROW ? 0 : ERR_IO;
-    if (r == 0) {
-        s->n = sqlite3_column_int64(s->stmt[SQL_USE], 0);
-        s->n_bytes = sqlite3_column_int64(s->stmt[SQL_USE], 1);
+    int64_t n, n_bytes;
+    store_db_use(s->db, &n, &n_bytes);
+    metric_set(s->m_kept, (double)n);
+    metric_set(s->m_kept_bytes, (double)n_bytes);
+}
+
+static void answer(struct store *s, struct question *q)
+{
+    switch (q->what) {
+    case PUT:
+        q->result = store_db_put(s->db, q->id, q->client, q->body, q->items);
+        break;
+    case GET:
+        q->result = store_db_get(s->db, q->id, q->client, &q->found_body, &q->found_items);
+        break;
+    case DELETE:
+        q->result = store_db_delete(s->db, q->id, q->client);
+        break;
+    case END:
+        break;
     }
-    sqlite3_reset(s->stmt[SQL_USE]);
-    return r;
+    if (q->result < 0 && q->result != ERR_NOTFOUND)
+        snprintf(q->trouble, sizeof(q->trouble), "%s",
+                 q->result == ERR_NOMEM ? "out of memory" : store_db_trouble(s->db));
+    if (q->what != GET)
+        count_kept(s);
 }
 
-static int prepare(struct store *s)
+static void *store_main(void *arg)
 {
-    static const char setup[] =
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA auto_vacuum = INCREMENTAL;"
-        "CREATE TABLE IF NOT EXISTS responses (n INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT UNIQUE NOT NULL,"
-        " client INTEGER NOT NULL, body TEXT NOT NULL, items TEXT NOT NULL, bytes INTEGER NOT NULL);"
-        "PRAGMA user_version = 1;";
-    sqlite3_stmt *version = NULL;
-    int at = 0;
-    if (sqlite3_prepare_v2(s->db, "PRAGMA user_version", -1, &version, NULL) == SQLITE_OK &&
-        sqlite3_step(version) == SQLITE_ROW)
-        at = sqlite3_column_int(version, 0);
-    sqlite3_finalize(version);
-    if (at != 0 && at != SCHEMA)
-        return ERR_FORMAT;
-    if (sqlite3_exec(s->db, setup, NULL, NULL, NULL) != SQLITE_OK)
-        return ERR_IO;
-    for (int i = 0; i < N_SQL; i++)
-        if (sqlite3_prepare_v3(s->db, sql[i], -1, SQLITE_PREPARE_PERSISTENT, &s->stmt[i], NULL) != SQLITE_OK)
-            return ERR_IO;
-    return count(s);
+    struct store *s = arg;
+    bool over = false;
+    pthread_setname_np(pthread_self(), "responses");
+    while (!over) {
+        struct question *q = mailbox_wait(s->asked, -1);
+        if (!q)
+            continue;
+        over = q->what == END;
+        answer(s, q);
+        (void)!mailbox_push(s->done, q); /* has room for all that may wait */
+    }
+    return NULL;
 }
 
-int store_open(const char *path, int max_entries, uint64_t max_bytes, struct store **ret, struct err *e)
+/* --- asking ----------------------------------------------------------------------------------------- */
+
+static void count_waiting(struct store *s)
+{
+    metric_set(s->m_waiting, (double)s->n_waiting);
+    metric_set(s->m_waiting_bytes, (double)s->n_waiting_bytes);
+}
+
+/* A disk that fails does so for every response: one line a minute says so. */
+static void tell(struct store *s, const char *trouble)
+{
+    char text[256];
+    int64_t now = clock_now_ns();
+    if (!s->cfg.log || (s->told_ns && now - s->told_ns < TELL_NS))
+        return;
+    s->told_ns = now;
+    snprintf(text, sizeof(text), "the store of responses: %s; %llu responses were not kept since the start",
+             trouble, (unsigned long long)s->n_lost);
+    s->cfg.log(s->cfg.host, text);
+}
+
+static void lose(struct store *s, struct metric *why, const char *trouble)
+{
+    s->n_lost++;
+    metric_add(why, 1);
+    tell(s, trouble);
+}
+
+/* Texts but the id may be NULL. */
+static int ask(struct store *s, enum what what, const char *id, uint64_t client, const char *body,
+               const char *items, store_told *told, void *arg)
+{
+    const size_t n_id = strlen(id) + 1, n_body = body ? strlen(body) + 1 : 0;
+    const size_t n_items = items ? strlen(items) + 1 : 0;
+    const size_t n_bytes = sizeof(struct question) + n_id + n_body + n_items;
+    if (s->n_waiting == MAX_WAITING ||
+        (s->n_waiting > 0 && s->n_waiting_bytes + n_bytes > s->cfg.max_waiting_bytes))
+        return ERR_BUSY;
+    struct question *q = malloc(n_bytes);
+    if (!q)
+        return ERR_NOMEM;
+    *q = (struct question){.what = what, .client = client, .n_bytes = n_bytes, .told = told, .arg = arg};
+    q->id = memcpy(q->text, id, n_id);
+    if (body)
+        q->body = memcpy(q->text + n_id, body, n_body);
+    if (items)
+        q->items = memcpy(q->text + n_id + n_body, items, n_items);
+    int r = mailbox_push(s->asked, q);
+    if (r < 0) {
+        free(q);
+        return ERR_BUSY;
+    }
+    s->n_waiting++;
+    s->n_waiting_bytes += n_bytes;
+    count_waiting(s);
+    return 0;
+}
+
+void store_put(struct store *s, const char *id, uint64_t client, const char *body, const char *items)
+{
+    if (s->cfg.max_entries < 1 || strlen(body) + strlen(items) > s->cfg.max_bytes)
+        return;
+    int r = ask(s, PUT, id, client, body, items, NULL, NULL);
+    if (r == ERR_BUSY)
+        lose(s, s->m_lost_full, "more than response_store_queue waits for its disk");
+    else if (r < 0)
+        lose(s, s->m_lost_failed, "out of memory");
+}
+
+int store_get(struct store *s, const char *id, uint64_t client, store_told *told, void *arg)
+{
+    return ask(s, GET, id, client, NULL, NULL, told, arg);
+}
+
+int store_delete(struct store *s, const char *id, uint64_t client, store_told *told, void *arg)
+{
+    return ask(s, DELETE, id, client, NULL, NULL, told, arg);
+}
+
+static void question_free(struct question *q)
+{
+    free(q->found_body);
+    free(q->found_items);
+    free(q);
+}
+
+/* It does not wait any more. */
+static void settle(struct store *s, const struct question *q)
+{
+    s->n_waiting--;
+    s->n_waiting_bytes -= q->n_bytes;
+    if (*q->trouble && q->what == PUT)
+        lose(s, s->m_lost_failed, q->trouble);
+    else if (*q->trouble)
+        tell(s, q->trouble);
+}
+
+void store_poll(struct store *s)
+{
+    struct question *q;
+    while ((q = mailbox_pop(s->done))) {
+        settle(s, q);
+        count_waiting(s);
+        if (q->told)
+            q->told(q->arg, q->result, q->found_body, q->found_items);
+        question_free(q);
+    }
+}
+
+/* --- life ------------------------------------------------------------------------------------------- */
+
+static void make_metrics(struct store *s)
+{
+    struct metrics *m = s->cfg.metrics;
+    static const char lost[] = "latentd_responses_lost_total";
+    static const char lost_help[] =
+        "Responses that were to be kept and are not: too much waited for the disk, or it failed.";
+    s->m_kept = metrics_gauge(m, "latentd_responses_kept", "Responses in the store.", NULL);
+    s->m_kept_bytes = metrics_gauge(m, "latentd_response_store_bytes",
+                                    "Bytes of the responses in the store.", NULL);
+    s->m_waiting = metrics_gauge(m, "latentd_response_store_queue",
+                                 "What waits for the store: responses to be kept, and questions.", NULL);
+    s->m_waiting_bytes = metrics_gauge(m, "latentd_response_store_queue_bytes",
+                                       "Bytes of what waits for the store.", NULL);
+    s->m_lost_full = metrics_counter(m, lost, lost_help, "reason=\"queue_full\"");
+    s->m_lost_failed = metrics_counter(m, lost, lost_help, "reason=\"failed\"");
+}
+
+int store_open(const struct store_config *cfg, struct store **ret, struct err *e)
 {
     struct store *s = calloc(1, sizeof(*s));
-    const char *file = path && *path ? path : ":memory:";
     if (!s)
         return err_set(e, ERR_NOMEM, "out of memory");
-    s->max_entries = max_entries;
-    s->max_bytes = max_bytes;
-    int r = sqlite3_open_v2(file, &s->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, NULL) == SQLITE_OK
-                ? prepare(s)
-                : ERR_IO;
-    if (r < 0) {
-        err_set(e, r, "response_store_path: %s: %s", file,
-                r == ERR_FORMAT ? "written by another version" : sqlite3_errmsg(s->db));
-        store_close(&s);
-        return r;
+    s->cfg = *cfg;
+    s->cfg.path = NULL; /* the caller's */
+    s->end = calloc(1, sizeof(*s->end));
+    int r = s->end && mailbox_new(MAX_WAITING + 1, NULL, NULL, &s->asked) == 0 &&
+                    mailbox_new(MAX_WAITING + 1, cfg->wake, cfg->host, &s->done) == 0
+                ? store_db_open(cfg->path, cfg->max_entries, cfg->max_bytes, &s->db, e)
+                : err_set(e, ERR_NOMEM, "out of memory");
+    if (r == 0) {
+        s->end->what = END;
+        make_metrics(s);
+        count_kept(s);
+        int failed = pthread_create(&s->thread, NULL, store_main, s);
+        s->runs = !failed;
+        if (failed)
+            r = err_set(e, ERR_NOMEM, "the thread of the store of responses cannot be started: %s",
+                        strerror(failed));
     }
-    *ret = s;
-    return 0;
+    if (r < 0)
+        store_close(&s);
+    else
+        *ret = s;
+    return r;
 }
 
 void store_close(struct store **sp)
 {
     struct store *s = *sp;
+    struct question *q;
     *sp = NULL;
     if (!s)
         return;
-    for (int i = 0; i < N_SQL; i++)
-        sqlite3_finalize(s->stmt[i]);
-    sqlite3_close(s->db);
+    if (s->runs) {
+        (void)!mailbox_push(s->asked, s->end); /* there is room for it */
+        pthread_join(s->thread, NULL);
+    }
+    while (s->runs && (q = mailbox_pop(s->done)) && q != s->end) {
+        settle(s, q);
+        question_free(q);
+    }
+    free(s->end);
+    mailbox_free(&s->asked);
+    mailbox_free(&s->done);
+    store_db_close(&s->db);
     free(s);
-}
-
-/* Runs a statement that gives no rows. */
-static int run(struct store *s, int which)
-{
-    int r = sqlite3_step(s->stmt[which]);
-    sqlite3_reset(s->stmt[which]);
-    sqlite3_clear_bindings(s->stmt[which]);
-    return r == SQLITE_DONE ? 0 : r == SQLITE_NOMEM ? ERR_NOMEM : ERR_IO;
-}
-
-static void bind(struct store *s, int which, const char *id, uint64_t client)
-{
-    sqlite3_bind_text(s->stmt[which], 1, id, -1, SQLITE_TRANSIENT);
-    sqlite3_bind_int64(s->stmt[which], 2, (sqlite3_int64)client);
-}
-
-int store_put(struct store *s, const char *id, uint64_t client, const char *body, const char *items)
-{
-    uint64_t bytes = strlen(body) + strlen(items) + strlen(id) + 64;
-    if (bytes > s->max_bytes || s->max_entries < 1)
-        return 0;
-    bind(s, SQL_PUT, id, client);
-    sqlite3_bind_text(s->stmt[SQL_PUT], 3, body, -1, SQLITE_TRANSIENT);
-    sqlite3_bind_text(s->stmt[SQL_PUT], 4, items, -1, SQLITE_TRANSIENT);
-    sqlite3_bind_int64(s->stmt[SQL_PUT], 5, (sqlite3_int64)bytes);
-    int r = run(s, SQL_PUT);
-    s->n++;
-    s->n_bytes += (int64_t)bytes;
-    while (r == 0 && s->n > 1 && (s->n > s->max_entries || s->n_bytes > (int64_t)s->max_bytes)) {
-        r = run(s, SQL_OLDEST);
-        if (r == 0)
-            r = count(s);
-    }
-    return r;
-}
-
-int store_get(struct store *s, const char *id, uint64_t client, char **ret_body, char **ret_items)
-{
-    sqlite3_stmt *q = s->stmt[SQL_GET];
-    int r = ERR_NOTFOUND;
-    bind(s, SQL_GET, id, client);
-    int step = sqlite3_step(q);
-    if (step == SQLITE_ROW) {
-        const char *body = (const char *)sqlite3_column_text(q, 0),
-                   *items = (const char *)sqlite3_column_text(q, 1);
-        char *one = ret_body && body ? strdup(body) : NULL, *two = ret_items && items ? strdup(items) : NULL;
-        r = (ret_body && !one) || (ret_items && !two) ? ERR_NOMEM : 0;
-        if (r < 0) {
-            free(one);
-            free(two);
-        } else {
-            if (ret_body)
-                *ret_body = one;
-            if (ret_items)
-                *ret_items = two;
-        }
-    } else if (step != SQLITE_DONE) {
-        r = ERR_IO;
-    }
-    sqlite3_reset(q);
-    sqlite3_clear_bindings(q);
-    return r;
-}
-
-int store_delete(struct store *s, const char *id, uint64_t client)
-{
-    bind(s, SQL_DELETE, id, client);
-    int r = run(s, SQL_DELETE);
-    if (r == 0 && sqlite3_changes(s->db) == 0)
-        return ERR_NOTFOUND;
-    return r == 0 ? count(s) : r;
 }

@@ -111,7 +111,7 @@ void sched__run_insert(struct sched *s, struct seq *q)
     q->state = SEQ_RUNNING;
 }
 
-static void run_remove(struct sched *s, struct seq *q)
+void sched__run_remove(struct sched *s, struct seq *q)
 {
     int i = 0;
     while (s->running[i] != q)
@@ -133,14 +133,6 @@ static void drop_job(struct sched *s, struct job *j)
     job_free(j);
 }
 
-/* Its parked rows are back, or not needed. */
-static void unpark(struct sched *s, struct seq *q)
-{
-    kv_parked_free(&q->parked);
-    s->parked_bytes -= q->parked_bytes;
-    q->parked_bytes = 0;
-}
-
 /* After seq_end: takes it out of its list; frees the job with its last choice. */
 void sched__leave(struct sched *s, struct seq *q, enum seq_state was)
 {
@@ -153,10 +145,10 @@ void sched__leave(struct sched *s, struct seq *q, enum seq_state was)
         s->mean_service_ns += (took - s->mean_service_ns) / 8;
         if (max > 0)
             s->used += ((double)q->n_output / max - s->used) / 16;
-        run_remove(s, q);
+        sched__run_remove(s, q);
     } else {
         queue_remove(&s->waiting, q, s->now);
-        unpark(s, q);
+        sched__unpark(s, q);
     }
     kv_seq_free(s->c.kv, &q->kv);
     if (--j->n_live > 0)
@@ -295,7 +287,7 @@ void sched_ways(const struct sched *s, int n_prompt, bool longer, uint32_t ends[
     ends[1] = s->c.rounded_prompts ? (uint32_t)n_prompt : 0;
 }
 
-static void take_from_plan(struct sched *s, int i)
+void sched__unplan(struct sched *s, int i)
 {
     struct planned *p = &s->plan[i];
     s->plan_tokens -= p->n_tokens;
@@ -312,73 +304,6 @@ static void take_from_plan(struct sched *s, int i)
 static bool decodes(const struct seq *q)
 {
     return q->n_output > 0 && to_go(q) == 1;
-}
-
-/* Copies the rows of q out of the pool, if there is room and computing them again would take longer. What
- * only q holds counts as lost: pages are short, so it will be evicted. */
-static bool park(struct sched *s, struct seq *q)
-{
-    uint32_t n_rows;
-    uint64_t bytes = kv_park_bytes(s->c.kv, q->kv, &n_rows);
-    double again = budget_cost(&s->budget, computed(q) - (int)n_rows, (int)n_rows);
-    if (n_rows == 0 || bytes > s->c.park_bytes - s->parked_bytes || 2 * s->copy_ns * (double)bytes >= again)
-        return false;
-    int64_t began = s->c.now();
-    if (kv_seq_park(s->c.kv, q->kv, &q->parked) < 0)
-        return false;
-    s->copy_ns += ((double)(s->c.now() - began) / (double)bytes - s->copy_ns) / 8;
-    s->parked_bytes += q->parked_bytes = bytes;
-    return true;
-}
-
-/* Gives pages and place back. What was computed is found again through the prefix index, unless the pages
- * are used meanwhile (short_of_pages: they will be). */
-static void preempt(struct sched *s, struct seq *q, bool short_of_pages)
-{
-    for (int i = 0; i < s->n_plan; i++) /* it may be in the step being built */
-        if (s->plan[i].q == q) {
-            take_from_plan(s, i);
-            break;
-        }
-    if (s->slice.q == q) { /* some parts have written rows that nobody will finish */
-        s->slice.q = NULL;
-        (void)!kv_seq_truncate(s->c.kv, q->kv, kv_seq_length(q->kv)); /* takes no page for that */
-    }
-    q->eats_step = false;
-    bool parked = short_of_pages && park(s, q);
-    kv_seq_free(s->c.kv, &q->kv);
-    run_remove(s, q);
-    queue_insert(&s->waiting, q, s->now);
-    q->n_preempted++;
-    metric_add(s->c.metrics->all_preemptions, 1);
-    metric_add(s->c.metrics->preemptions[parked], 1);
-}
-
-/* Whom to preempt for q: a paused one first, then the last in order, q itself included. */
-static struct seq *victim_for(const struct sched *s, const struct seq *q)
-{
-    for (int i = s->n_running - 1; i >= 0; i--)
-        if (s->running[i]->job->paused && s->running[i] != q)
-            return s->running[i];
-    return s->running[s->n_running - 1];
-}
-
-/* Makes room for n more rows of q. False: q itself had to give way, or memory is out. */
-static bool make_room(struct sched *s, struct seq *q, int n)
-{
-    for (;;) {
-        int r = kv_seq_reserve(s->c.kv, q->kv, (uint32_t)n);
-        if (r == 0)
-            return true;
-        if (r != ERR_NOSPACE)
-            return false;
-        struct seq *v = victim_for(s, q);
-        if (v == q && s->n_running == 1)
-            return false; /* cannot be: alone it fits, by sched_max_tokens */
-        preempt(s, v, true);
-        if (v == q)
-            return false;
-    }
 }
 
 static int rows_of(const struct seq *q, int n)
@@ -531,7 +456,7 @@ static void plan_decode(struct sched *s)
             continue;
         if (s->plan_tokens >= s->c.max_num_batched_tokens || s->plan_rows >= s->c.max_logit_rows)
             return;
-        if (make_room(s, q, 1))
+        if (sched__make_room(s, q, 1))
             add_to_plan(s, q, 1);
         i = -1; /* preemption moves places; planned ones are skipped quickly */
     }
@@ -614,7 +539,7 @@ static void plan_prefill(struct sched *s)
         if (n < 1 || others_compute_it(s, q))
             continue;
         int slice = slice_for(s, q, n);
-        bool fits = make_room(s, q, slice ? slice : n);
+        bool fits = sched__make_room(s, q, slice ? slice : n);
         if (fits)
             take_chunk(s, q, n, slice);
         i = -1;
@@ -631,86 +556,6 @@ static bool fetching(struct sched *s, const struct seq *q)
         return false;
     sched_ways(s, q->job->req->n_prompt, false, ends);
     return kv_fetch(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens - 1, false);
-}
-
-/* Pages that q will probably need in all: what it has, and its part of max_tokens as others use theirs. */
-static uint32_t expected_pages(const struct sched *s, const struct seq *q)
-{
-    const struct gen_request *req = q->job->req;
-    int all = req->n_prompt + req->max_tokens, n = req->n_prompt + (int)(s->used * req->max_tokens);
-    if (n < q->n_tokens + 1)
-        n = q->n_tokens + 1;
-    return kv_pages_for(s->c.kv, (uint32_t)(n < all ? n : all));
-}
-
-static uint32_t held_pages(const struct seq *q)
-{
-    uint32_t n = 0;
-    if (q->kv)
-        (void)kv_seq_pages(q->kv, &n);
-    return n;
-}
-
-/* Pages that q will still take. */
-static uint32_t growth(const struct sched *s, const struct seq *q)
-{
-    uint32_t all = expected_pages(s, q), now = held_pages(q);
-    return all > now ? all - now : 0;
-}
-
-/* May v be preempted so that q can join? */
-static bool gives_way(const struct seq *v, const struct seq *q)
-{
-    return v->job->paused || (!v->overdue && v->job->req->priority > q->job->req->priority);
-}
-
-/* Is there place for q beside the others, all_give_way: beside those that would not give way? */
-static bool fits(const struct sched *s, const struct seq *q, bool all_give_way, bool *ret_pages)
-{
-    int64_t need = growth(s, q), pages = kv_pages_available(s->c.kv);
-    int n = 0;
-    for (int i = 0; i < s->n_running; i++) {
-        const struct seq *v = s->running[i];
-        if (all_give_way && gives_way(v, q)) {
-            pages += kv_seq_private_pages(s->c.kv, v->kv);
-            continue;
-        }
-        need += v->job->paused ? 0 : growth(s, v);
-        n++;
-    }
-    *ret_pages = n == 0 || need <= pages; /* alone it fits */
-    return n < s->c.max_num_seqs && *ret_pages;
-}
-
-/* Makes place and pages for q: those that are paused, or of worse priority and not overdue, give way from the
- * last, if that is enough. */
-static bool make_way(struct sched *s, struct seq *q)
-{
-    bool pages;
-    if (!fits(s, q, true, &pages))
-        return false;
-    while (!fits(s, q, false, &pages)) {
-        struct seq *v = NULL;
-        for (int i = 0; i < s->n_running; i++)
-            if (gives_way(s->running[i], q) && (!v || s->running[i]->job->paused || !v->job->paused))
-                v = s->running[i];
-        if (!v)
-            return false;
-        preempt(s, v, !pages);
-    }
-    return true;
-}
-
-/* The rows that q had when it gave its pages back. False: no pages for them now. */
-static bool bring_back(struct sched *s, struct seq *q)
-{
-    if (!q->parked)
-        return true;
-    int r = kv_seq_unpark(s->c.kv, q->kv, q->parked, q->tokens);
-    if (r < 0 && r != ERR_NOTFOUND)
-        return false;
-    unpark(s, q);
-    return true;
 }
 
 /* The first in order of those that wait joins, if pages for what it will need are there. True: there may be
@@ -732,7 +577,7 @@ static bool admit_one(struct sched *s)
         kv_seq_free(s->c.kv, &q->kv);
         return q->held = true;
     }
-    if (chunk_for(s, q) < 1 || !make_way(s, q) || !bring_back(s, q)) {
+    if (chunk_for(s, q) < 1 || !sched__make_way(s, q) || !sched__bring_back(s, q)) {
         kv_seq_free(s->c.kv, &q->kv);
         return false;
     }

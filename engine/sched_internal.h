@@ -1,5 +1,6 @@
 /* engine/sched_internal.h - the scheduler's state, shared by sched.c (who computes what in a step),
- * sched_slice.c (chunks whose parts are spread over steps) and sched_finish.c (what becomes of the rows).
+ * sched_pages.c (who has pages for it), sched_slice.c (chunks whose parts are spread over steps) and
+ * sched_finish.c (what becomes of the rows).
  * Engine thread only. */
 #ifndef LATENT_ENGINE_SCHED_INTERNAL_H
 #define LATENT_ENGINE_SCHED_INTERNAL_H
@@ -85,10 +86,23 @@ static inline int to_go(const struct seq *q)
 
 /* Joins the running ones at its place in order. */
 void sched__run_insert(struct sched *s, struct seq *q);
+void sched__run_remove(struct sched *s, struct seq *q);
+/* Takes entry i out of the step that is being built. */
+void sched__unplan(struct sched *s, int i);
 /* After seq_end: takes it out of its list; frees the job with its last choice. */
 void sched__leave(struct sched *s, struct seq *q, enum seq_state was);
 void sched__end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e);
 void sched__fail_seq(struct sched *s, struct seq *q, int code);
+/* sched_pages.c. Makes room for n more rows of q, which runs. False: q itself had to give way, or memory is
+ * out. */
+bool sched__make_room(struct sched *s, struct seq *q, int n);
+/* Makes place and pages for q, which waits: those that are paused, or of worse priority and not overdue, give
+ * way from the last, if that is enough. */
+bool sched__make_way(struct sched *s, struct seq *q);
+/* The rows that q had when it gave its pages back. False: no pages for them now. */
+bool sched__bring_back(struct sched *s, struct seq *q);
+/* Its parked rows are back, or not needed. */
+void sched__unpark(struct sched *s, struct seq *q);
 /* Computes the parts of the chunk in slices for which there is time: at least one, or a piece of one that can
  * stop. Returns what it took. */
 int64_t sched__run_slice(struct sched *s);

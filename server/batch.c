@@ -602,7 +602,7 @@ static int start(struct batch *b, const char *in, const char *out, struct err *e
     if (r == 0)
         r = start_template(b->cfg, &b->chat_template, e);
     const struct api_config ac =
-        start_api_config(b->cfg, b->engine, b->metrics, b->chat_template, &b->loop);
+        start_api_config(b->cfg, b->engine, b->metrics, b->chat_template, &b->wake);
     return r < 0 ? r : api_new(&ac, &b->api, e);
 }
 
@@ -665,6 +665,7 @@ int batch_run(const struct server_config *cfg, const char *in, const char *out)
     uv_run(&b->loop, UV_RUN_DEFAULT);
 
     engine_stop(&b->engine);
+    api_stop(b->api);
     uv_close((uv_handle_t *)&b->wake, NULL);
     uv_run(&b->loop, UV_RUN_DEFAULT);
     uv_loop_close(&b->loop);

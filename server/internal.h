@@ -147,12 +147,20 @@ struct conn {
 struct conn *conn_new(struct server *s, uv_handle_type type);
 void conn_start(struct conn *c, const struct listener *l);
 void conn_close(struct conn *c); /* at once; a running request is cancelled */
-enum http_method conn_method(const struct conn *c); /* of its request */
 /* Whether a request is being read, or may be on its way as the connection's first. */
 bool conn_may_ask(const struct conn *c);
 /* Ends idle connections; busy ones end after their answer. grace: those that may ask are left alone. */
 void conn_drain(struct conn *c, bool grace);
 extern const struct api_reply_ops conn_reply_ops; /* reply.c; `reply` is the conn */
+
+/* --- request.c: what the connection's request says ------------------------------------------------- */
+
+void request_reset(struct conn *c); /* there is none */
+void request_begin(struct conn *c); /* its first byte is there, and the parser ready for it */
+void conn_has_header(struct conn *c); /* conn.c: the header is complete and the request not refused */
+enum http_method conn_method(const struct conn *c);
+/* The address of the client, without the port. */
+void conn_client(const struct conn *c, char *dst, size_t n);
 
 /* --- absent.c: streams that go on without their client ---------------------------------------------- */
 
@@ -180,9 +188,6 @@ size_t conn_queued(const struct conn *c); /* bytes that the kernel has not taken
 void conn_on_flushed(struct conn *c); /* queued output fell to write_low or less */
 void conn_answered(struct conn *c);   /* the reply has ended */
 void conn_kick(struct conn *c);       /* look at the connection again, from the loop */
-/* The address of the client, without the port. */
-void conn_client(const struct conn *c, char *dst, size_t n);
-
 /* --- metrics.c ------------------------------------------------------------------------------------ */
 
 struct process_metrics {

@@ -23,7 +23,7 @@ libserver_a_SOURCES = \
 	%D%/pins.c \
 	%D%/post.c %D%/post.h \
 	%D%/reload.c \
-	%D%/reply.c \
+	%D%/reply.c %D%/request.c \
 	%D%/metrics.c %D%/routes.c \
 	%D%/server.c %D%/server.h \
 	%D%/spans.c \

@@ -188,7 +188,7 @@ void server_raise_descriptors(const struct server_config *cfg)
 struct api_config server_api_config(const struct server *s)
 {
     struct api_config ac =
-        start_api_config(s->cfg, s->engine, s->metrics, s->chat_template, (uv_loop_t *)(uintptr_t)&s->loop);
+        start_api_config(s->cfg, s->engine, s->metrics, s->chat_template, (uv_async_t *)(uintptr_t)&s->wake);
     ac.admit = access_admit;
     return ac;
 }
@@ -315,6 +315,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     uv_run(&s->loop, UV_RUN_DEFAULT);
 
     engine_stop(&s->engine);
+    api_stop(s->api); /* with the engine it is what wakes the loop */
     uv_close((uv_handle_t *)&s->wake, NULL);
     uv_run(&s->loop, UV_RUN_DEFAULT);
     uv_loop_close(&s->loop);

@@ -48,7 +48,7 @@ static void on_cache_log(void *arg, int level, const char *text)
     log_write((enum log_level)level, "cache", "%s", text);
 }
 
-static void wake(void *arg) /* engine thread */
+static void wake(void *arg) /* from the threads of the engine and of the store of responses */
 {
     uv_async_send(arg);
 }
@@ -172,12 +172,18 @@ static void offload(void *host, void (*work)(void *arg), void (*done)(void *arg)
     if (o) {
         *o = (struct offloaded){.work = work, .done = done, .arg = arg};
         o->req.data = o;
-        if (uv_queue_work(host, &o->req, run_offloaded, end_offloaded) == 0)
+        if (uv_queue_work(uv_handle_get_loop(host), &o->req, run_offloaded, end_offloaded) == 0)
             return;
         free(o);
     }
     work(arg); /* slower for the others, but right */
     done(arg);
+}
+
+static void on_api_log(void *host, const char *text)
+{
+    (void)host;
+    LOG_WARN("api", "%s", text);
 }
 
 static void do_nothing(uv_work_t *req)
@@ -227,7 +233,7 @@ int start_template(const struct server_config *cfg, char **ret, struct err *e)
 }
 
 struct api_config start_api_config(const struct server_config *cfg, struct engine *eng,
-                                   struct metrics *metrics, const char *chat_template, uv_loop_t *loop)
+                                   struct metrics *metrics, const char *chat_template, uv_async_t *wake_up)
 {
     return (struct api_config){
         .engine = eng,
@@ -254,10 +260,13 @@ struct api_config start_api_config(const struct server_config *cfg, struct engin
         .store_path = cfg->response_store_path,
         .store_entries = (int)cfg->response_store_entries,
         .store_bytes = (uint64_t)cfg->response_store_size,
+        .store_waiting_bytes = (uint64_t)cfg->response_store_queue,
         .tool_parser = cfg->tool_parser,
         .cache_by_key = !strcmp(cfg->cache_scope, "key"),
         .strict = cfg->strict,
         .offload = offload,
-        .host = loop,
+        .wake = wake,
+        .log = on_api_log,
+        .host = wake_up,
     };
 }

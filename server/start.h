@@ -20,8 +20,9 @@ void start_log_loading(const struct engine *eng, int *shown);
 void start_log_ready(const struct engine *eng);
 /* The template that the operator has given. *ret: to be freed; NULL: the model's own is used. */
 int start_template(const struct server_config *cfg, char **ret, struct err *e) LATENT_MUST_CHECK;
-/* `admit` is the caller's. The texts of cfg and the template are not copied. */
+/* `admit` is the caller's. The texts of cfg and the template are not copied. `wake_up`, of the API's loop, is
+ * sent whenever there is something to poll, until api_stop. */
 struct api_config start_api_config(const struct server_config *cfg, struct engine *eng,
-                                   struct metrics *metrics, const char *chat_template, uv_loop_t *loop);
+                                   struct metrics *metrics, const char *chat_template, uv_async_t *wake_up);
 
 #endif

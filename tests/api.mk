@@ -41,5 +41,5 @@ tests_t_tool_choice_LDADD = $(LIBS_API) $(CHECK_LIBS)
 check_PROGRAMS += tests/t_kept
 TESTS += tests/t_kept
 tests_t_kept_SOURCES = %D%/unit/t_kept.c
-tests_t_kept_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS)
+tests_t_kept_CPPFLAGS = $(TEST_CPPFLAGS) $(CJSON_CFLAGS) $(SQLITE_CFLAGS)
 tests_t_kept_LDADD = $(LIBS_API) $(CHECK_LIBS)

@@ -14,7 +14,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/bench.mjs \
 	%D%/integration/readme.mjs \
 	%D%/integration/openai.mjs %D%/integration/clients.mjs \
-	%D%/integration/structured.mjs %D%/integration/tool_choice.mjs %D%/integration/openapi.mjs %D%/integration/page.mjs %D%/integration/streams.mjs %D%/integration/resume.mjs %D%/integration/infill.mjs \
+	%D%/integration/structured.mjs %D%/integration/tool_choice.mjs %D%/integration/openapi.mjs %D%/integration/page.mjs %D%/integration/streams.mjs %D%/integration/resume.mjs %D%/integration/store.mjs %D%/integration/infill.mjs \
 	%D%/integration/templates.mjs
 TESTS += $(INTEGRATION_TESTS)
 
@@ -29,7 +29,7 @@ TESTS += %D%/integration/systemd.py
 endif
 EXTRA_DIST += %D%/integration/systemd.py
 EXTRA_DIST += $(INTEGRATION_TESTS) \
-	%D%/integration/run.sh %D%/integration/harness.mjs %D%/integration/npm.mjs %D%/integration/examples.mjs \
+	%D%/integration/run.sh %D%/integration/slow_disk.c %D%/integration/harness.mjs %D%/integration/npm.mjs %D%/integration/examples.mjs \
 	%D%/load/bench_http.mjs %D%/load/sharers.mjs %D%/load/loop_cost.mjs %D%/load/stall.mjs %D%/load/soak.mjs %D%/load/README.md
 
 ## an hour with many clients; see tests/load/README.md

@@ -1,7 +1,8 @@
 /* engine/grammar/tag.c - structural tags: free text in which a trigger begins one of several structures (its
  * beginning, a value under a schema, its end), after which text is free again.
  *
- * Free text is followed by the automaton of Aho and Corasick over the triggers. */
+ * Free text is followed by the automaton of Aho and Corasick over the triggers, byte by byte. marks.c has one
+ * over characters and control tokens: with that, 8 triggers of 20 bytes took 620 ms to compile, not 72. */
 #include "config.h"
 
 #include <stdio.h>

@@ -103,6 +103,7 @@ async function settled(d) {
     await d.idle()
     await until('connections have gone', async () => await d.metric('http_connections') <= 1)
     await until('no stream is kept', async () => await d.metric('latentd_resumable_streams') === 0)
+    await until('responses are kept', async () => await d.metric('latentd_response_store_queue') === 0)
     await until('spans are delivered', async () => await d.metric('latentd_trace_queue_bytes') === 0, 60000)
     await d.get('/livez') // what was freed at the end of the last turn of the loop
     return get('blocks')

@@ -368,6 +368,14 @@ static const struct example examples[] = {
      "{\"begin\":\"<fn=b>\",\"schema\":{\"const\":\"x\"},\"end\":\"</fn>\"}],\"triggers\":[\"<fn=\"]}",
      {"", "hello <f <<fn", "a<fn=a>12</fn> b<fn=b>\"x\"</fn>", "<<fn=a>1</fn>"},
      {"<fn=", "<fn=c>", "<fn=a>x</fn>", "<fn=a>1</fn", "<fn=b>1</fn>"}},
+    /* triggers that overlap, one of them twice; characters of several bytes */
+    {GRAMMAR_TAG,
+     "{\"structures\":[{\"begin\":\"aab!\",\"schema\":{\"const\":1},\"end\":\";\"},{\"begin\":\"ac?\","
+     "\"schema\":{\"const\":2},\"end\":\"\"},{\"begin\":\"\u00e4\u20ac\",\"schema\":{\"const\":3},\"end\":"
+     "\"\u00e4\"}],\"triggers\":[\"aab\",\"ac\",\"\u00e4\",\"ac\"]}",
+     {"aa aaab!1; ab", "aac?2ac?2aab!1;", "aaaa",
+      "a\xc3\xb6\xf0\x9f\x98\x80\xc3\xa4\xe2\x82\xac" "3\xc3\xa4" "a"},
+     {"aaab", "aab?1;", "aac2", "ac!", "\xc3\xa4", "\xc3\xa4\xe2\x82\xac" "3", "aaab!1;ac"}},
 };
 
 START_TEST(accepting)
@@ -487,6 +495,9 @@ static const struct {
      "\"additionalProperties\":false}]}",
      ERR_INVAL, "nothing matches it"},
     {GRAMMAR_TAG, "{\"structures\":[],\"triggers\":[\"a\"]}", ERR_INVAL, "structures"},
+    {GRAMMAR_TAG,
+     "{\"structures\":[{\"begin\":\"a\",\"schema\":{},\"end\":\"\"}],\"triggers\":[\"a\",\"b\"]}",
+     ERR_INVAL, "no structure begins with the trigger \"b\""},
     {GRAMMAR_TAG, "{\"structures\":[{\"begin\":\"b\",\"schema\":{},\"end\":\"\"}],\"triggers\":[\"a\"]}",
      ERR_INVAL, "no structure begins"},
     {GRAMMAR_TAG,
