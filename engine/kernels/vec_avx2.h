@@ -70,6 +70,21 @@ static inline v16 v16_scale2(v16 x, v16 n)
 {
     return V16(_mm256_mul_ps(x.a, v8_pow2(n.a)), _mm256_mul_ps(x.b, v8_pow2(n.b)));
 }
+/* x 2^n for x in [1/2, 2) and whole n, the product being a normal number. */
+static inline __m256 v8_raise(__m256 x, __m256i n)
+{
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(n, 23)));
+}
+static inline v16 v16_raise(v16 x, v16 n)
+{
+    return V16(v8_raise(x.a, _mm256_cvtps_epi32(n.a)), v8_raise(x.b, _mm256_cvtps_epi32(n.b)));
+}
+/* x, but 0 where y < z. */
+static inline v16 v16_unless_lt(v16 x, v16 y, v16 z)
+{
+    return V16(_mm256_andnot_ps(_mm256_cmp_ps(y.a, z.a, _CMP_LT_OQ), x.a),
+               _mm256_andnot_ps(_mm256_cmp_ps(y.b, z.b, _CMP_LT_OQ), x.b));
+}
 static inline v16 v16_select_lt(v16 x, v16 y, v16 s, v16 t)
 {
     return V16(_mm256_blendv_ps(t.a, s.a, _mm256_cmp_ps(x.a, y.a, _CMP_LT_OQ)),
