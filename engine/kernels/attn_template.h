@@ -288,6 +288,10 @@ static void attn_scores(struct attn_work *w, int t0, int n)
     }
 }
 
+#ifdef ATTN_FEW
+#include "engine/kernels/attn_few_template.h"
+#endif
+
 /* Rows of the block that the lane's tile works on. */
 INLINE int attn_columns(const struct attn_work *w, int lane, int t0, int n)
 {
@@ -512,7 +516,10 @@ static void attn_piece(const struct attn_piece *p)
     for (int t0 = 0; t0 < most; t0 += ATTN_ROWS) {
         int n = most - t0 < ATTN_ROWS ? most - t0 : ATTN_ROWS;
         attn_rows(&w, t0, n);
-        attn_scores(&w, t0, n);
+#ifdef ATTN_FEW
+        if (!few_scores(&w, t0, n))
+#endif
+            attn_scores(&w, t0, n);
         attn_weights(&w, t0, n);
         attn_values(&w, t0, n);
     }
