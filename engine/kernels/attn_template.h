@@ -230,10 +230,11 @@ static void attn_rows(struct attn_work *w, int t0, int n)
 {
     const struct attn_piece *p = w->p;
     const size_t row_bytes = p->format.row_bytes;
+    const bool direct = w->direct;
     const unsigned char **from = w->from, *row;
     for (int t = 0; t < n;) {
         int end = t + attn_run(p, &w->rows_at, t0 + n, &row);
-        for (; w->direct && t < end; t++, row += row_bytes)
+        for (; direct && t < end; t++, row += row_bytes)
             from[t] = row;
         for (; t < end; t++, row += row_bytes) {
             float *to = w->rows + (size_t)t * w->stride;
@@ -287,6 +288,10 @@ static void attn_scores(struct attn_work *w, int t0, int n)
     }
 }
 
+#ifdef ATTN_FEW
+#include "engine/kernels/attn_few_template.h"
+#endif
+
 /* Rows of the block that the lane's tile works on. */
 INLINE int attn_columns(const struct attn_work *w, int lane, int t0, int n)
 {
@@ -294,43 +299,63 @@ INLINE int attn_columns(const struct attn_work *w, int lane, int t0, int n)
     return most < n ? most : n;
 }
 
-/* Scores of the block's rows become weights. Largest scores first, then what old sums are scaled
- * by for sixteen lanes at a time, then the weights: none waits for another. */
+/* v16_exp of what is not above 0, to the bit: no upper bound, and as no result is subnormal, its exponent is
+ * added to that of the series. */
+INLINE v16 attn_exp(v16 x)
+{
+    v16 low = v16_set1(-87.3f), c = v16_max(x, low);
+    v16 n = v16_round(v16_mul(c, v16_set1(1.44269504088896341f)));
+    v16 r = v16_fma(n, v16_set1(-0.693359375f), c);
+    r = v16_fma(n, v16_set1(2.12194440e-4f), r);
+    v16 p = v16_set1(1.9875691500e-4f);
+    p = v16_fma(p, r, v16_set1(1.3981999507e-3f));
+    p = v16_fma(p, r, v16_set1(8.3334519073e-3f));
+    p = v16_fma(p, r, v16_set1(4.1665795894e-2f));
+    p = v16_fma(p, r, v16_set1(1.6666665459e-1f));
+    p = v16_fma(p, r, v16_set1(5.0000001201e-1f));
+    p = v16_fma(v16_mul(r, r), p, r);
+    return v16_unless_lt(v16_raise(v16_add(p, v16_set1(1.0f)), n), x, low);
+}
+
+/* Scores of the block's rows become weights. Largest scores first, so that no lane waits for another's. */
 static void attn_weights(struct attn_work *w, int t0, int n)
 {
     static const float index[KERN_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
     const v16 none = v16_set1(-INFINITY);
-    float top[ATTN_MAX_LANES];
-    for (int i = 0; i < w->n_live; i++) {
-        int seen = w->limit[i] - t0 < n ? w->limit[i] - t0 : n;
+    const int live = w->n_live;
+    float old[ATTN_MAX_LANES];
+    for (int i = 0; i < live; i++) {
+        int seen = w->limit[i] - t0 < n ? w->limit[i] - t0 : n, t = 0;
         const int columns = attn_columns(w, i, t0, n);
+        float *score = w->score[i], top;
         v16 max = none;
-        for (int t = 0; t < columns; t += KERN_LANES) {
-            v16 x = v16_load(w->score[i] + t);
-            if (seen - t < KERN_LANES) {
-                x = v16_select_lt(v16_load(index), v16_set1((float)(seen - t)), x, none);
-                v16_store(w->score[i] + t, x);
-            }
+        for (; t + KERN_LANES <= seen; t += KERN_LANES)
+            max = v16_max(v16_load(score + t), max);
+        for (; t < columns; t += KERN_LANES) {
+            v16 x = v16_select_lt(v16_load(index), v16_set1((float)(seen - t)), v16_load(score + t), none);
+            v16_store(score + t, x);
             max = v16_max(x, max);
         }
-        top[i] = v16_hmax(max);
+        top = v16_hmax(max);
+        old[i] = w->m[i];
+        w->m[i] = top > old[i] ? top : old[i]; /* -inf at first, and when a lane saw nothing but that */
     }
-    for (int i = w->n_live; i % KERN_LANES; i++)
-        top[i] = w->m[i] = 0.0f;
-    for (int i = 0; i < w->n_live; i += KERN_LANES) {
-        v16 old = v16_load(w->m + i), m = v16_max(v16_load(top + i), old);
-        v16_store(w->m + i, m); /* old is -inf at first; both are when a lane saw nothing but that */
-        v16_store(w->scale + i, v16_select_eq(old, m, v16_set1(1.0f), v16_exp(v16_sub(old, m))));
+    for (int i = live; i % KERN_LANES; i++)
+        old[i] = w->m[i] = 0.0f;
+    for (int i = 0; i < live; i += KERN_LANES) {
+        v16 before = v16_load(old + i), m = v16_load(w->m + i);
+        v16_store(w->scale + i, v16_select_eq(before, m, v16_set1(1.0f), attn_exp(v16_sub(before, m))));
     }
-    for (int i = 0; i < w->n_live; i++) {
+    for (int i = 0; i < live; i++) {
         const int columns = attn_columns(w, i, t0, n);
-        v16 m = v16_set1(w->m[i]), l = v16_mul(v16_load(w->sums[i]), v16_set1(w->scale[i]));
+        float *score = w->score[i], *sums = w->sums[i];
+        v16 m = v16_set1(w->m[i]), l = v16_mul(v16_load(sums), v16_set1(w->scale[i]));
         for (int t = 0; t < columns; t += KERN_LANES) {
-            v16 x = v16_exp(v16_sub(v16_load(w->score[i] + t), m));
-            v16_store(w->score[i] + t, x);
+            v16 x = attn_exp(v16_sub(v16_load(score + t), m));
+            v16_store(score + t, x);
             l = v16_add(l, x);
         }
-        v16_store(w->sums[i], l);
+        v16_store(sums, l);
     }
 }
 
@@ -491,7 +516,10 @@ static void attn_piece(const struct attn_piece *p)
     for (int t0 = 0; t0 < most; t0 += ATTN_ROWS) {
         int n = most - t0 < ATTN_ROWS ? most - t0 : ATTN_ROWS;
         attn_rows(&w, t0, n);
-        attn_scores(&w, t0, n);
+#ifdef ATTN_FEW
+        if (!few_scores(&w, t0, n))
+#endif
+            attn_scores(&w, t0, n);
         attn_weights(&w, t0, n);
         attn_values(&w, t0, n);
     }

@@ -2,6 +2,7 @@
 noinst_LIBRARIES += libkern.a
 libkern_a_SOURCES = \
 	%D%/attn_bf16_template.h \
+	%D%/attn_few_template.h \
 	%D%/attn_template.h \
 	%D%/avx512_rotate.h \
 	%D%/avx512_rows.h \

@@ -13,6 +13,7 @@
 #define ATTN_LANES 4 /* of a tile of attention: twelve sums, three vectors, one scalar */
 #define ATTN_VECS 3
 #define ATTN_ROWS 72
+#define ATTN_FEW 1 /* few lanes have scores of their own: va_turn, attn_few_template.h */
 
 typedef struct {
     __m256 a, b;
@@ -69,6 +70,21 @@ static inline __m256 v8_pow2(__m256 n)
 static inline v16 v16_scale2(v16 x, v16 n)
 {
     return V16(_mm256_mul_ps(x.a, v8_pow2(n.a)), _mm256_mul_ps(x.b, v8_pow2(n.b)));
+}
+/* x 2^n for x in [1/2, 2) and whole n, the product being a normal number. */
+static inline __m256 v8_raise(__m256 x, __m256i n)
+{
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(x), _mm256_slli_epi32(n, 23)));
+}
+static inline v16 v16_raise(v16 x, v16 n)
+{
+    return V16(v8_raise(x.a, _mm256_cvtps_epi32(n.a)), v8_raise(x.b, _mm256_cvtps_epi32(n.b)));
+}
+/* x, but 0 where y < z. */
+static inline v16 v16_unless_lt(v16 x, v16 y, v16 z)
+{
+    return V16(_mm256_andnot_ps(_mm256_cmp_ps(y.a, z.a, _CMP_LT_OQ), x.a),
+               _mm256_andnot_ps(_mm256_cmp_ps(y.b, z.b, _CMP_LT_OQ), x.b));
 }
 static inline v16 v16_select_lt(v16 x, v16 y, v16 s, v16 t)
 {
@@ -215,17 +231,27 @@ static inline __m256 v8_halves(const void *lo, const void *hi)
 {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(lo)), _mm_loadu_ps(hi), 1);
 }
+/* Four 32-bit values of each of 8 rows, turned around. */
+static inline void va_turn(const unsigned char *const *rows, size_t at, va turned[4])
+{
+    __m256 r0 = v8_halves(rows[0] + at, rows[4] + at), r1 = v8_halves(rows[1] + at, rows[5] + at);
+    __m256 r2 = v8_halves(rows[2] + at, rows[6] + at), r3 = v8_halves(rows[3] + at, rows[7] + at);
+    __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
+    __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
+    turned[0] = _mm256_shuffle_ps(a, c, 0x44);
+    turned[1] = _mm256_shuffle_ps(a, c, 0xee);
+    turned[2] = _mm256_shuffle_ps(b, d, 0x44);
+    turned[3] = _mm256_shuffle_ps(b, d, 0xee);
+}
 static inline void va_transpose(const unsigned char *const *rows, size_t at, float *dst, size_t dst_stride)
 {
+    va turned[4];
     for (int half = 0; half < 2; half++, at += 16, dst += 4 * dst_stride) {
-        __m256 r0 = v8_halves(rows[0] + at, rows[4] + at), r1 = v8_halves(rows[1] + at, rows[5] + at);
-        __m256 r2 = v8_halves(rows[2] + at, rows[6] + at), r3 = v8_halves(rows[3] + at, rows[7] + at);
-        __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
-        __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
-        _mm256_storeu_ps(dst, _mm256_shuffle_ps(a, c, 0x44));
-        _mm256_storeu_ps(dst + dst_stride, _mm256_shuffle_ps(a, c, 0xee));
-        _mm256_storeu_ps(dst + 2 * dst_stride, _mm256_shuffle_ps(b, d, 0x44));
-        _mm256_storeu_ps(dst + 3 * dst_stride, _mm256_shuffle_ps(b, d, 0xee));
+        va_turn(rows, at, turned);
+        va_store(dst, turned[0]);
+        va_store(dst + dst_stride, turned[1]);
+        va_store(dst + 2 * dst_stride, turned[2]);
+        va_store(dst + 3 * dst_stride, turned[3]);
     }
 }
 /* Of pairs of bfloat16. */
@@ -255,15 +281,13 @@ static inline void v8_part_bf16(__m256 pairs, float *dst, size_t dst_stride)
 static inline void va_transpose_bf16(const unsigned char *const *rows, size_t at, float *dst,
                                      size_t dst_stride)
 {
+    va turned[4];
     for (int half = 0; half < 2; half++, at += 16, dst += 8 * dst_stride) {
-        __m256 r0 = v8_halves(rows[0] + at, rows[4] + at), r1 = v8_halves(rows[1] + at, rows[5] + at);
-        __m256 r2 = v8_halves(rows[2] + at, rows[6] + at), r3 = v8_halves(rows[3] + at, rows[7] + at);
-        __m256 a = _mm256_unpacklo_ps(r0, r1), b = _mm256_unpackhi_ps(r0, r1);
-        __m256 c = _mm256_unpacklo_ps(r2, r3), d = _mm256_unpackhi_ps(r2, r3);
-        v8_part_bf16(_mm256_shuffle_ps(a, c, 0x44), dst, dst_stride);
-        v8_part_bf16(_mm256_shuffle_ps(a, c, 0xee), dst + 2 * dst_stride, dst_stride);
-        v8_part_bf16(_mm256_shuffle_ps(b, d, 0x44), dst + 4 * dst_stride, dst_stride);
-        v8_part_bf16(_mm256_shuffle_ps(b, d, 0xee), dst + 6 * dst_stride, dst_stride);
+        va_turn(rows, at, turned);
+        v8_part_bf16(turned[0], dst, dst_stride);
+        v8_part_bf16(turned[1], dst + 2 * dst_stride, dst_stride);
+        v8_part_bf16(turned[2], dst + 4 * dst_stride, dst_stride);
+        v8_part_bf16(turned[3], dst + 6 * dst_stride, dst_stride);
     }
 }
 

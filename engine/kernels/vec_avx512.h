@@ -36,6 +36,13 @@ static inline v16 v16_round(v16 a)
 }
 /* a * 2^n for integral n in -126 .. 127 */
 static inline v16 v16_scale2(v16 a, v16 n) { return _mm512_scalef_ps(a, n); }
+/* x 2^n for x in [1/2, 2) and whole n, the product being a normal number. */
+static inline v16 v16_raise(v16 x, v16 n) { return _mm512_scalef_ps(x, n); }
+/* x, but 0 where y < z. */
+static inline v16 v16_unless_lt(v16 x, v16 y, v16 z)
+{
+    return _mm512_mask_mov_ps(x, _mm512_cmp_ps_mask(y, z, _CMP_LT_OQ), _mm512_setzero_ps());
+}
 /* a < b ? x : y */
 static inline v16 v16_select_lt(v16 a, v16 b, v16 x, v16 y)
 {

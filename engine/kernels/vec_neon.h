@@ -84,11 +84,22 @@ static inline float32x4_t v4_scale2(float32x4_t x, float32x4_t n)
     return vmulq_f32(x, vreinterpretq_f32_s32(vshlq_n_s32(e, 23)));
 }
 static inline v16 v16_scale2(v16 x, v16 n) { return V16_MAP2(v4_scale2, x, n); }
+/* x 2^n for x in [1/2, 2) and whole n, the product being a normal number. */
+static inline float32x4_t v4_raise(float32x4_t x, float32x4_t n)
+{
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(x), vshlq_n_s32(vcvtq_s32_f32(n), 23)));
+}
+static inline v16 v16_raise(v16 x, v16 n) { return V16_MAP2(v4_raise, x, n); }
 /* x < y ? s : t */
 static inline v16 v16_select_lt(v16 x, v16 y, v16 s, v16 t)
 {
     return V16(vbslq_f32(vcltq_f32(x.a, y.a), s.a, t.a), vbslq_f32(vcltq_f32(x.b, y.b), s.b, t.b),
                vbslq_f32(vcltq_f32(x.c, y.c), s.c, t.c), vbslq_f32(vcltq_f32(x.d, y.d), s.d, t.d));
+}
+/* x, but 0 where y < z. */
+static inline v16 v16_unless_lt(v16 x, v16 y, v16 z)
+{
+    return v16_select_lt(y, z, v16_set1(0.0f), x);
 }
 static inline v16 v16_select_eq(v16 x, v16 y, v16 s, v16 t)
 {
