@@ -75,7 +75,9 @@ static void answer(struct store *s, struct question *q)
     }
     if (q->result < 0 && q->result != ERR_NOTFOUND)
         snprintf(q->trouble, sizeof(q->trouble), "%s",
-                 q->result == ERR_NOMEM ? "out of memory" : store_db_trouble(s->db));
+                 q->result == ERR_NOMEM    ? "out of memory"
+                 : q->result == ERR_DENIED ? "the response's id is that of another client's"
+                                           : store_db_trouble(s->db));
     if (q->what != GET)
         count_kept(s);
 }

@@ -10,13 +10,13 @@
 #define SCHEMA 1 /* user_version of files that we can read */
 #define BUSY_MS 5000 /* that another process may hold the file */
 
-enum { SQL_PUT, SQL_GET, SQL_SAME, SQL_OWN, SQL_OLDEST, SQL_DROP, SQL_USE, N_SQL };
+enum { SQL_PUT, SQL_GET, SQL_OTHER, SQL_OWN, SQL_OLDEST, SQL_DROP, SQL_USE, N_SQL };
 
 static const char *const sql[N_SQL] = {
     [SQL_PUT] =
         "INSERT OR REPLACE INTO responses (id, client, body, items, bytes) VALUES (?1, ?2, ?3, ?4, ?5)",
     [SQL_GET] = "SELECT body, items FROM responses WHERE id = ?1 AND client = ?2",
-    [SQL_SAME] = "SELECT n, bytes FROM responses WHERE id = ?1",
+    [SQL_OTHER] = "SELECT n, bytes FROM responses WHERE id = ?1 AND client != ?2",
     [SQL_OWN] = "SELECT n, bytes FROM responses WHERE id = ?1 AND client = ?2",
     [SQL_OLDEST] = "SELECT n, bytes FROM responses ORDER BY n LIMIT 1",
     [SQL_DROP] = "DELETE FROM responses WHERE n = ?1",
@@ -156,8 +156,12 @@ int store_db_put(struct store_db *d, const char *id, uint64_t client, const char
     if (bytes > d->max_bytes || d->max_entries < 1)
         return 0;
     struct row old = {0, 0};
-    sqlite3_bind_text(d->stmt[SQL_SAME], 1, id, -1, SQLITE_STATIC);
-    int same = find(d, SQL_SAME, &old); /* a client may choose ids, and one twice */
+    bind(d, SQL_OTHER, id, client); /* clients may choose ids: one that another has, or one twice */
+    int other = find(d, SQL_OTHER, &old);
+    if (other != ERR_NOTFOUND)
+        return other == 0 ? ERR_DENIED : other;
+    bind(d, SQL_OWN, id, client);
+    int same = find(d, SQL_OWN, &old);
     if (same < 0 && same != ERR_NOTFOUND)
         return same;
     bind(d, SQL_PUT, id, client);

@@ -14,7 +14,8 @@ struct store_db;
 int store_db_open(const char *path, int max_entries, uint64_t max_bytes, struct store_db **ret,
                   struct err *e) LATENT_MUST_CHECK;
 void store_db_close(struct store_db **d);
-/* body: the response, items: what it was asked with, both JSON. What is larger than the store is not kept. */
+/* body: the response, items: what it was asked with, both JSON. What is larger than the store is not kept.
+ * ERR_DENIED: another client has a response of that id, which stays. */
 int store_db_put(struct store_db *d, const char *id, uint64_t client, const char *body,
                  const char *items) LATENT_MUST_CHECK;
 /* Copies that the caller frees; either may be NULL. ERR_NOTFOUND, ERR_NOMEM, ERR_IO. */

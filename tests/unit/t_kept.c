@@ -187,6 +187,9 @@ static void check_db(const char *path)
     check_use(s, 1, 2000 + 5 + 6 + 64);
     ck_assert_int_eq(store_db_put(s, "bigger", 7, "body", "items"), 0); /* in the place of the other */
     check_use(s, 1, 4 + 5 + 6 + 64);
+    ck_assert_int_eq(store_db_put(s, "bigger", 8, "another", "items"), ERR_DENIED); /* another's stays */
+    ck_assert(has(s, "bigger", 7) && !has(s, "bigger", 8));
+    check_use(s, 1, 4 + 5 + 6 + 64);
     ck_assert_int_eq(store_db_put(s, "more", 7, "body", "items"), 0);
     check_use(s, 2, 4 + 5 + 6 + 64 + 4 + 5 + 4 + 64);
     ck_assert_int_eq(store_db_delete(s, "more", 7), 0);
