@@ -36,19 +36,19 @@ LIBS_KERN_SIMD =
 if HAVE_SIMD_AVX2
 noinst_LIBRARIES += libkern_avx2.a
 libkern_avx2_a_SOURCES = %D%/avx2.c
-libkern_avx2_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX2_CFLAGS) -O3 -ffp-contract=off
+libkern_avx2_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX2_CFLAGS) $(KERN_CFLAGS) -ffp-contract=off
 LIBS_KERN_SIMD += libkern_avx2.a
 endif
 if HAVE_SIMD_AVX512
 noinst_LIBRARIES += libkern_avx512.a
 libkern_avx512_a_SOURCES = %D%/avx512.c
-libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_CFLAGS) -O3 -ffp-contract=off
+libkern_avx512_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_CFLAGS) $(KERN_CFLAGS) -ffp-contract=off
 LIBS_KERN_SIMD += libkern_avx512.a
 endif
 if HAVE_SIMD_AVX512_BF16
 noinst_LIBRARIES += libkern_avx512_bf16.a
 libkern_avx512_bf16_a_SOURCES = %D%/avx512_attn.c %D%/attn_narrow_template.h
-libkern_avx512_bf16_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_BF16_CFLAGS) -O3 -ffp-contract=off
+libkern_avx512_bf16_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AVX512_BF16_CFLAGS) $(KERN_CFLAGS) -ffp-contract=off
 LIBS_KERN_SIMD += libkern_avx512_bf16.a
 endif
 amx_sources = \
@@ -67,13 +67,13 @@ amx_sources = \
 if HAVE_SIMD_AMX
 noinst_LIBRARIES += libkern_amx.a
 libkern_amx_a_SOURCES = $(amx_sources)
-libkern_amx_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AMX_CFLAGS) -O3 -ffp-contract=off
+libkern_amx_a_CFLAGS = $(AM_CFLAGS) $(SIMD_AMX_CFLAGS) $(KERN_CFLAGS) -ffp-contract=off
 LIBS_KERN_SIMD += libkern_amx.a
 endif
 if HAVE_SIMD_NEON
 noinst_LIBRARIES += libkern_neon.a
 libkern_neon_a_SOURCES = %D%/neon.c
-libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(SIMD_NEON_CFLAGS) -O3 -ffp-contract=off
+libkern_neon_a_CFLAGS = $(AM_CFLAGS) $(SIMD_NEON_CFLAGS) $(KERN_CFLAGS) -ffp-contract=off
 LIBS_KERN_SIMD += libkern_neon.a
 endif
 EXTRA_DIST += $(amx_sources) %D%/avx2.c %D%/avx512.c %D%/avx512_attn.c %D%/neon.c
