@@ -23,23 +23,6 @@ struct dequant_scales {
     vf a[2], c[2];
 };
 
-/* Without a minimum. */
-INLINE struct dequant_scales dequant_sizes(const struct quant_layout l, const unsigned char *head,
-                                           const unsigned char *side)
-{
-    vf d = vf_load_f16(head);
-    struct dequant_scales s = {{d, d}, {d, d}};
-    if (l.form == QUANT_SUB32)
-        s.a[0] = s.a[1] = vf_mul(d, vf_cvt(vi_i8(side)));
-    if (l.form == QUANT_SUB16) {
-        struct subs sub = subs_of(vi_pairs(side));
-        s.a[0] = vf_mul(d, vf_cvt(sub.a));
-        s.a[1] = vf_mul(d, vf_cvt(sub.b));
-    }
-    return s;
-}
-
-/* With one. */
 INLINE struct dequant_scales dequant_scales(const struct quant_layout l, const unsigned char *head,
                                             const unsigned char *side)
 {
@@ -104,13 +87,10 @@ INLINE struct dequant_block dequant_begin(enum tensor_type type, const unsigned 
     for (size_t at = 0; at < block_bytes + (l.blocks == 1 ? (size_t)l.head : 0); at += 64)
         _mm_prefetch((const char *)side + at + DEQUANT_FETCH, _MM_HINT_T0);
     struct dequant_block b = {.values = side + l.side, .dst = dst};
-    if (quant_is_scaled(l)) {
-        b.s = dequant_sizes(l, head, side);
-        b.half[0] = half_scale(b.s.a[0], enlarged);
-        b.half[1] = l.form == QUANT_SUB16 ? half_scale(b.s.a[1], enlarged) : b.half[0];
-    } else {
+    if (quant_is_scaled(l))
+        half_scales(l, head, side, enlarged, b.half);
+    else
         b.s = dequant_scales(l, head, side);
-    }
     return b;
 }
 

@@ -40,6 +40,21 @@ INLINE vi half_scale(vf a, float enlarged)
     return vi_or(s, _mm512_slli_epi32(s, 16));
 }
 
+/* Of both halves of a block. */
+INLINE void half_scales(const struct quant_layout l, const unsigned char *head, const unsigned char *side,
+                        float enlarged, vi ret[2])
+{
+    vf d = vf_load_f16(head);
+    if (l.form == QUANT_SUB16) {
+        struct subs sub = subs_of(vi_pairs(side));
+        ret[0] = half_scale(vf_mul(d, vf_cvt(sub.a)), enlarged);
+        ret[1] = half_scale(vf_mul(d, vf_cvt(sub.b)), enlarged);
+    } else {
+        vf a = l.form == QUANT_SUB32 ? vf_mul(d, vf_cvt(vi_i8(side))) : d;
+        ret[0] = ret[1] = half_scale(a, enlarged);
+    }
+}
+
 /* 32 unsigned bytes, each in a half's low bits of 1024, as values cut off. */
 INLINE __m512i half_values(__m512i u, vi scale, int offset)
 {

@@ -303,18 +303,9 @@ INLINE int attn_columns(const struct attn_work *w, int lane, int t0, int n)
  * added to that of the series. */
 INLINE v16 attn_exp(v16 x)
 {
-    v16 low = v16_set1(-87.3f), c = v16_max(x, low);
-    v16 n = v16_round(v16_mul(c, v16_set1(1.44269504088896341f)));
-    v16 r = v16_fma(n, v16_set1(-0.693359375f), c);
-    r = v16_fma(n, v16_set1(2.12194440e-4f), r);
-    v16 p = v16_set1(1.9875691500e-4f);
-    p = v16_fma(p, r, v16_set1(1.3981999507e-3f));
-    p = v16_fma(p, r, v16_set1(8.3334519073e-3f));
-    p = v16_fma(p, r, v16_set1(4.1665795894e-2f));
-    p = v16_fma(p, r, v16_set1(1.6666665459e-1f));
-    p = v16_fma(p, r, v16_set1(5.0000001201e-1f));
-    p = v16_fma(v16_mul(r, r), p, r);
-    return v16_unless_lt(v16_raise(v16_add(p, v16_set1(1.0f)), n), x, low);
+    v16 low = v16_set1(EXP_LOW), n;
+    v16 p = v16_exp_series(v16_max(x, low), &n);
+    return v16_unless_lt(v16_raise(p, n), x, low);
 }
 
 /* Scores of the block's rows become weights. Largest scores first, so that no lane waits for another's. */

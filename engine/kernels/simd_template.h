@@ -7,12 +7,11 @@
 #include "engine/kernels/kern_internal.h"
 #include "engine/kernels/lanes_template.h"
 
-/* e^x: 2^n times a degree-6 polynomial on [-ln2/2, ln2/2], within 2 ulp; exactly 1 at 0 and exactly 0
- * below -87.3 (so also at -inf); saturates above 88.3. */
-INLINE v16 v16_exp(v16 x)
+#define EXP_LOW (-87.3f) /* e^x is 0 below */
+
+/* A degree-6 polynomial on [-ln2/2, ln2/2] that times 2^n is e^c. */
+INLINE v16 v16_exp_series(v16 c, v16 *ret_n)
 {
-    v16 low = v16_set1(-87.3f);
-    v16 c = v16_min(v16_max(x, low), v16_set1(88.3f));
     v16 n = v16_round(v16_mul(c, v16_set1(1.44269504088896341f)));
     v16 r = v16_fma(n, v16_set1(-0.693359375f), c);
     r = v16_fma(n, v16_set1(2.12194440e-4f), r);
@@ -23,8 +22,16 @@ INLINE v16 v16_exp(v16 x)
     p = v16_fma(p, r, v16_set1(1.6666665459e-1f));
     p = v16_fma(p, r, v16_set1(5.0000001201e-1f));
     p = v16_fma(v16_mul(r, r), p, r);
-    p = v16_scale2(v16_add(p, v16_set1(1.0f)), n);
-    return v16_select_lt(x, low, v16_set1(0.0f), p);
+    *ret_n = n;
+    return v16_add(p, v16_set1(1.0f));
+}
+
+/* e^x within 2 ulp; exactly 1 at 0 and exactly 0 below -87.3 (so also at -inf); saturates above 88.3. */
+INLINE v16 v16_exp(v16 x)
+{
+    v16 low = v16_set1(EXP_LOW), n;
+    v16 p = v16_exp_series(v16_min(v16_max(x, low), v16_set1(88.3f)), &n);
+    return v16_select_lt(x, low, v16_set1(0.0f), v16_scale2(p, n));
 }
 
 /* --- products of float weights ----------------------------------------------------------------- */
