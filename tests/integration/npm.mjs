@@ -13,9 +13,11 @@ export function packages(into, wanted) {
         fs.mkdirSync(prefix, { recursive: true })
         fs.writeFileSync(path.join(prefix, 'package.json'), '{"private": true}\n')
         const specs = Object.entries(wanted).map(([name, version]) => `${name}@${version}`)
-        const r = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error', '--prefix', prefix, ...specs],
-            { encoding: 'utf8', timeout: 180000, stdio: ['ignore', 'pipe', 'pipe'] })
-        if (r.error?.code === 'ENOENT') skip_all('no npm')
+        // one at a time: tests that run side by side share the folder
+        const r = spawnSync('flock', [path.join(prefix, 'lock'), 'npm', 'install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error', '--prefix', prefix, ...specs],
+            { encoding: 'utf8', timeout: 300000, stdio: ['ignore', 'pipe', 'pipe'] })
+        if (r.status === 69) skip_all('no npm') // flock found nothing to run
+        if (r.error?.code === 'ENOENT') skip_all('no flock')
         if (r.status !== 0) {
             const why = String(r.stderr || r.error || '').split('\n').find((line) => line.trim()) || 'no reason given'
             skip_all(`npm cannot install ${specs.join(' ')}: ${why.slice(0, 120)}`)
