@@ -62,9 +62,11 @@ static void pass(const struct kernels *k)
                 .o_stride = (size_t)dv, .scratch = a.scratch};
             k->attn_piece(&p);
             int first = g * KERN_LANES, n = p.n_groups * KERN_LANES;
-            for (int i = 0; i < n && first + i < lanes; i++)
-                k->attn_fold(dv, &a.m[first + i], &a.l[first + i], a.o + (size_t)(first + i) * (size_t)dv,
-                             a.m2[i], a.l2[i], a.o2 + (size_t)i * (size_t)dv);
+            float *to[ATTN_MAX_GROUPS * KERN_LANES];
+            n = n < lanes - first ? n : lanes - first;
+            for (int i = 0; i < n; i++)
+                to[i] = a.o + (size_t)(first + i) * (size_t)dv;
+            k->attn_fold(n, dv, a.m + first, a.l + first, to, a.m2, a.l2, a.o2);
         }
 }
 

@@ -281,15 +281,15 @@ static void attend_lanes(const struct decompressed_work *w, struct thread_scratc
         .scratch = ts->kernel,
     };
     a->step->kern->attn_piece(&p);
-    for (int i = 0; i < n; i++) {
-        if (first) {
-            m[i] = ts->pm[i];
-            l[i] = ts->pl[i];
-        } else {
-            a->step->kern->attn_fold(s->v, &m[i], &l[i], o + (size_t)i * stride, ts->pm[i], ts->pl[i],
-                                     ts->po + (size_t)i * v);
-        }
+    if (first) {
+        memcpy(m, ts->pm, (size_t)n * sizeof(*m));
+        memcpy(l, ts->pl, (size_t)n * sizeof(*l));
+        return;
     }
+    float *to[CALL_LANES];
+    for (int i = 0; i < n; i++)
+        to[i] = o + (size_t)i * stride;
+    a->step->kern->attn_fold(n, s->v, m, l, to, ts->pm, ts->pl, ts->po);
 }
 
 static void attend_item(void *arg, int item, int thread)

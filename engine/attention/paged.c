@@ -356,10 +356,25 @@ static void start_lanes(const struct paged_work *w, int group, int lane0, int n)
     }
 }
 
-static void fold_lane(const struct paged_work *w, int group, int lane, float m, float l, const float *o)
+/* Some lanes of one group; pieces of them are folded in order. */
+struct fold_to {
+    int n;
+    float *m, *l, *o[KERN_LANES];
+};
+
+static struct fold_to fold_lanes(const struct paged_work *w, int group, int lane0, int n)
 {
-    size_t at = sum_at(w, group, lane);
-    w->step->kern->attn_fold(w->shape.dv, &w->m[at], &w->l[at], lane_out(w, group, lane), m, l, o);
+    size_t at = sum_at(w, group, lane0);
+    struct fold_to to = {.n = n < KERN_LANES ? n : KERN_LANES, .m = w->m + at, .l = w->l + at};
+    for (int i = 0; i < to.n; i++)
+        to.o[i] = lane_out(w, group, lane0 + i);
+    return to;
+}
+
+static void fold_piece(const struct paged_work *w, const struct fold_to *to, const float *m, const float *l,
+                       const float *o)
+{
+    w->step->kern->attn_fold(to->n, w->shape.dv, to->m, to->l, to->o, m, l, o);
 }
 
 typedef float four __attribute__((vector_size(16), aligned(4), may_alias));
@@ -412,8 +427,9 @@ static void own_rows(void *arg, int r0, int r1, int thread)
                 const float *q = c->q + lane_at(w, g, lane) * (size_t)w->shape.dk;
                 if (s->pieces == 0)
                     start_lanes(w, g, lane, 1);
-                fold_lane(w, g, lane, w->shape.scale * dot(q, row + group->k_off, w->shape.dk), 1.0f,
-                          row + group->v_off);
+                struct fold_to to = fold_lanes(w, g, lane, 1);
+                float m = w->shape.scale * dot(q, row + group->k_off, w->shape.dk), one = 1.0f;
+                fold_piece(w, &to, &m, &one, row + group->v_off);
                 divide_lane(w, g, lane);
             }
         }
@@ -590,8 +606,10 @@ static void walk_piece(const struct paged_work *w, int thread, const struct item
     bool straight = p == 0 && are_neighbours(w, l);
     if (!run_piece(w, thread, it, l, p, ts->m, ts->l, straight ? lane_out(w, l->group, l->lane0) : ts->o))
         return;
-    for (int i = 0; i < l->n && !straight; i++)
-        fold_lane(w, l->group, l->lane0 + i, ts->m[i], ts->l[i], ts->o + (size_t)i * (size_t)w->shape.dv);
+    for (int i = 0; i < l->n && !straight; i += KERN_LANES) {
+        struct fold_to to = fold_lanes(w, l->group, l->lane0 + i, l->n - i);
+        fold_piece(w, &to, ts->m + i, ts->l + i, ts->o + (size_t)i * (size_t)w->shape.dv);
+    }
     if (straight) {
         memcpy(w->m + at, ts->m, (size_t)l->n * sizeof(float));
         memcpy(w->l + at, ts->l, (size_t)l->n * sizeof(float));
@@ -641,12 +659,10 @@ static void fold_item(void *arg, int index, int thread)
     (void)thread;
     if (f->p0 == 0)
         start_lanes(w, f->group, f->lane0, f->n_lanes);
-    for (int p = 0; p < f->n_pieces; p++) { /* lanes do not wait for each other */
-        for (int i = 0; i < f->n_lanes; i++) {
-            size_t at = (size_t)(f->partial + p * f->stride + i);
-            fold_lane(w, f->group, f->lane0 + i, w->partial_m[at], w->partial_l[at],
-                      w->partials + at * (size_t)w->shape.dv);
-        }
+    struct fold_to to = fold_lanes(w, f->group, f->lane0, f->n_lanes);
+    for (int p = 0; p < f->n_pieces; p++) {
+        size_t at = (size_t)(f->partial + p * f->stride);
+        fold_piece(w, &to, w->partial_m + at, w->partial_l + at, w->partials + at * (size_t)w->shape.dv);
     }
     finish_lanes(w, f->group, f->lane0, f->n_lanes, f->p0 + f->n_pieces);
 }

@@ -542,33 +542,52 @@ static void attn_pack(const float *const *q, int dk, float scale, void *dst)
     }
 }
 
-static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l2, const float *o2)
+/* Factors of both sides are one vector, so lanes go eight at a time. */
+#define FOLD_LANES (KERN_LANES / 2)
+
+INLINE void fold_values(int dv, float *o1, float by1, const float *o2, float by2)
 {
-    static const float index[KERN_LANES] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
-    float all[KERN_LANES];
+    v16 c1 = v16_set1(by1), c2 = v16_set1(by2);
     int r = 0;
-    if (l2 == 0.0f)
-        return;
-    if (*l1 == 0.0f) {
-        *m1 = m2;
-        *l1 = l2;
-        memcpy(o1, o2, (size_t)dv * sizeof(*o1));
-        return;
-    }
-    float m = *m1 > m2 ? *m1 : m2;
-    /* both in one: the first half of the vector, and the second */
-    v16 x = v16_select_lt(v16_load(index), v16_set1(8.0f), v16_set1(*m1 - m), v16_set1(m2 - m));
-    v16_store(all, v16_exp(x));
-    v16 c1 = v16_set1(all[0]), c2 = v16_set1(all[8]);
-    *l1 *= all[0];
-    *l1 += l2 * all[8];
-    *m1 = m;
     for (; r + KERN_LANES <= dv; r += KERN_LANES)
         v16_store(o1 + r, v16_fma(v16_load(o2 + r), c2, v16_mul(v16_load(o1 + r), c1)));
     if (r < dv)
         v16_store_n(
             o1 + r,
             v16_fma(v16_load_n(o2 + r, dv - r), c2, v16_mul(v16_load_n(o1 + r, dv - r), c1)), dv - r);
+}
+
+INLINE void fold_lanes(int n, int dv, float *m1, float *l1, float *const *o1, const float *m2,
+                       const float *l2, const float *o2)
+{
+    float by[KERN_LANES] = {0}, m[FOLD_LANES];
+    for (int i = 0; i < n; i++) {
+        m[i] = l1[i] != 0.0f && m1[i] > m2[i] ? m1[i] : m2[i];
+        by[i] = m1[i] - m[i];
+        by[FOLD_LANES + i] = m2[i] - m[i];
+    }
+    v16_store(by, v16_exp(v16_load(by)));
+    for (int i = 0; i < n; i++, o2 += dv) {
+        if (l2[i] == 0.0f)
+            continue;
+        m1[i] = m[i];
+        if (l1[i] == 0.0f) {
+            l1[i] = l2[i];
+            memcpy(o1[i], o2, (size_t)dv * sizeof(*o2));
+            continue;
+        }
+        l1[i] *= by[i];
+        l1[i] += l2[i] * by[FOLD_LANES + i];
+        fold_values(dv, o1[i], by[i], o2, by[FOLD_LANES + i]);
+    }
+}
+
+static void attn_fold(int n, int dv, float *m1, float *l1, float *const *o1, const float *m2, const float *l2,
+                      const float *o2)
+{
+    for (int i = 0; i < n; i += FOLD_LANES)
+        fold_lanes(n - i < FOLD_LANES ? n - i : FOLD_LANES, dv, m1 + i, l1 + i, o1 + i, m2 + i, l2 + i,
+                   o2 + (size_t)i * (size_t)dv);
 }
 
 /* --- storing rows ----------------------------------------------------------------------------- */

@@ -320,7 +320,7 @@ static void attn_piece(const struct attn_piece *p)
         attn_lane(p, lane, key, score);
 }
 
-static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l2, const float *o2)
+static void fold_lane(int dv, float *m1, float *l1, float *o1, float m2, float l2, const float *o2)
 {
     if (l2 == 0.0f)
         return;
@@ -331,6 +331,13 @@ static void attn_fold(int dv, float *m1, float *l1, float *o1, float m2, float l
     *m1 = m;
     for (int r = 0; r < dv; r++)
         o1[r] = empty ? o2[r] : o1[r] * c1 + o2[r] * c2;
+}
+
+static void attn_fold(int n, int dv, float *m1, float *l1, float *const *o1, const float *m2, const float *l2,
+                      const float *o2)
+{
+    for (int i = 0; i < n; i++)
+        fold_lane(dv, m1 + i, l1 + i, o1[i], m2[i], l2[i], o2 + (size_t)i * (size_t)dv);
 }
 
 /* The nearest level of each of a group's values, counted in scales; returns by what factor the scale fits

@@ -320,37 +320,68 @@ void check_attn_pack(void)
     check_guards();
 }
 
-void check_attn_fold(void)
+/* One lane of many against exact values. */
+static void check_folded(int dv, const float *m, const float *l, const float *before, const float *o2,
+                         const float *gm, const float *gl, const float *go, const float *dm, const float *dl,
+                         const float *generic_o)
 {
-    int dv = 1 + values_below(300);
-    float m[2], l[2], *o1 = random_floats(dv), *o2 = random_floats(dv), *d1 = floats(dv);
     double want[300], bound[300];
-    for (int i = 0; i < 2; i++) {
-        l[i] = values_below(4) ? 1.0f + fabsf(values_uniform()) * 300.0f : 0.0f;
-        m[i] = l[i] == 0.0f ? -INFINITY : values_uniform() * (values_below(2) ? 5.0f : 200.0f);
-    }
-    float gm = m[0], gl = l[0], dm = m[0], dl = l[0];
     double top = l[0] == 0.0f ? (double)m[1] : l[1] == 0.0f ? (double)m[0] : fmax((double)m[0], (double)m[1]);
     double c1 = l[0] == 0.0f ? 0 : exp((double)m[0] - top), c2 = l[1] == 0.0f ? 0 : exp((double)m[1] - top);
-    memcpy(d1, o1, (size_t)dv * 4);
     for (int r = 0; r < dv; r++) {
-        want[r] = (double)o1[r] * c1 + (double)o2[r] * c2;
+        want[r] = (double)before[r] * c1 + (double)o2[r] * c2;
         /* the difference of two large m is rounded; factors below 1e-38 become 0 */
-        bound[r] = 500 * EPS * (fabs((double)o1[r]) * c1 + fabs((double)o2[r]) * c2) +
-                   3e-38 * (1 + fabs((double)o1[r]) + fabs((double)o2[r]));
+        bound[r] = 500 * EPS * (fabs((double)before[r]) * c1 + fabs((double)o2[r]) * c2) +
+                   3e-38 * (1 + fabs((double)before[r]) + fabs((double)o2[r]));
         if (l[0] == 0.0f || l[1] == 0.0f) {
-            want[r] = l[1] == 0.0f ? (double)o1[r] : (double)o2[r];
+            want[r] = l[1] == 0.0f ? (double)before[r] : (double)o2[r];
             bound[r] = 0;
         }
     }
-    level->attn_fold(dv, &gm, &gl, o1, m[1], l[1], o2);
-    generic->attn_fold(dv, &dm, &dl, d1, m[1], l[1], o2);
-    check_guards();
-    check_floats("o", o1, d1, want, bound, dv);
+    check_floats("o", go, generic_o, want, bound, dv);
     double wl = (double)l[0] * c1 + (double)l[1] * c2, bl = 500 * EPS * wl;
-    check_floats("l", &gl, &dl, &wl, &bl, 1);
+    check_floats("l", gl, dl, &wl, &bl, 1);
     bl = 0;
-    check_floats("m", &gm, &dm, &top, &bl, 1);
+    check_floats("m", gm, dm, &top, &bl, 1);
+}
+
+/* n lanes together: each as exact values have it, and to the bit as alone. */
+void check_attn_fold(void)
+{
+    enum { MOST = 2 * KERN_LANES + 3 };
+    int n = 1 + values_below(MOST), dv = 1 + values_below(300);
+    float *m = floats(n), *l = floats(n), *m2 = floats(n), *l2 = floats(n), *o2 = random_floats(n * dv);
+    float *dm = floats(n), *dl = floats(n), *o[MOST], *d[MOST], *alone[MOST], was[MOST][2][2];
+    for (int i = 0; i < n; i++) {
+        for (int k = 0; k < 2; k++) {
+            float sum = values_below(4) ? 1.0f + fabsf(values_uniform()) * 300.0f : 0.0f;
+            was[i][1][k] = sum;
+            was[i][0][k] = sum == 0.0f ? -INFINITY : values_uniform() * (values_below(2) ? 5.0f : 200.0f);
+        }
+        m[i] = dm[i] = was[i][0][0];
+        l[i] = dl[i] = was[i][1][0];
+        m2[i] = was[i][0][1];
+        l2[i] = was[i][1][1];
+        o[i] = random_floats(dv);
+        d[i] = floats(dv);
+        alone[i] = floats(dv);
+        memcpy(d[i], o[i], (size_t)dv * 4);
+        memcpy(alone[i], o[i], (size_t)dv * 4);
+    }
+    float *before = floats(n * dv);
+    for (int i = 0; i < n; i++)
+        memcpy(before + i * dv, o[i], (size_t)dv * 4);
+    level->attn_fold(n, dv, m, l, o, m2, l2, o2);
+    generic->attn_fold(n, dv, dm, dl, d, m2, l2, o2);
+    check_guards();
+    for (int i = 0; i < n; i++) {
+        float am = was[i][0][0], al = was[i][1][0];
+        check_folded(dv, was[i][0], was[i][1], before + i * dv, o2 + i * dv, m + i, l + i, o[i], dm + i, dl + i,
+                     d[i]);
+        level->attn_fold(1, dv, &am, &al, alone + i, m2 + i, l2 + i, o2 + i * dv);
+        if (memcmp(&am, m + i, 4) || memcmp(&al, l + i, 4) || memcmp(alone[i], o[i], (size_t)dv * 4))
+            FAIL("lane %d of %d is another one alone", i, n);
+    }
 }
 
 void check_row_store(void)
