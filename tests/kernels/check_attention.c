@@ -376,8 +376,8 @@ void check_attn_fold(void)
     check_guards();
     for (int i = 0; i < n; i++) {
         float am = was[i][0][0], al = was[i][1][0];
-        check_folded(dv, was[i][0], was[i][1], before + i * dv, o2 + i * dv, m + i, l + i, o[i], dm + i, dl + i,
-                     d[i]);
+        check_folded(dv, was[i][0], was[i][1], before + i * dv, o2 + i * dv, m + i, l + i, o[i], dm + i,
+                     dl + i, d[i]);
         level->attn_fold(1, dv, &am, &al, alone + i, m2 + i, l2 + i, o2 + i * dv);
         if (memcmp(&am, m + i, 4) || memcmp(&al, l + i, 4) || memcmp(alone[i], o[i], (size_t)dv * 4))
             FAIL("lane %d of %d is another one alone", i, n);
