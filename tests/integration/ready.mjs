@@ -1,5 +1,5 @@
 // tests/integration/ready.mjs - /readyz: whether a balancer should send requests here, and the reason in the body when not.
-import { assert, done, start, test, until } from './harness.mjs'
+import { assert, done, slow, start, test, until } from './harness.mjs'
 
 const C = '/v1/completions'
 const endless = { prompt: 'Once upon a time', max_tokens: 3000, ignore_eos: true, temperature: 0 }
@@ -79,7 +79,7 @@ await test('ready_queue_age, of the longest wait', async () => {
 
 await test('loading and draining tell themselves', async () => {
     const d = await start()
-    const s = d.stream(C, { ...endless, max_tokens: 800 })
+    const s = d.stream(C, { ...endless, max_tokens: slow ? 200 : 800 }) // it must end within the drain
     await until('one runs', async () => await d.running() === 1)
     const open = d.get('/livez') // a connection that stands when the drain begins
     await open
