@@ -29,7 +29,7 @@ function with_tokens(names) {
 }
 
 const greedy = { n_predict: 12, temperature: 0 }
-const frames = (text) => text.split('\n\n').filter(Boolean).map((f) => JSON.parse(f.replace(/^data: /, '')))
+const frames = (text) => text.split('\n\n').filter((f) => f.startsWith('data: ')).map((f) => JSON.parse(f.replace(/^data: /, '')))
 let d = await start()
 
 await test('/completion: the answer of /v1/completions in the other shape', async () => {
