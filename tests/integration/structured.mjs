@@ -57,10 +57,11 @@ let cut = 0, whole = 0
 /** Answers for one schema until so many have ended by themselves, all of which are valid. */
 async function generate(name, schema, count, options = {}) {
     const valid = ajv.compile(schema)
+    const n = Math.min(16, count)
     let ended = 0
-    for (let i = 0; ended < count && i < 12 * count; i += 16) {
+    for (let i = 0; ended < count && i < 12 * count; i += n) {
         const r = await d.post(C, {
-            prompt: 'The answer as JSON: ', max_tokens: 300, temperature: 1.5, seed: 1000 + i, n: Math.min(16, count),
+            prompt: 'The answer as JSON: ', max_tokens: 300, temperature: 1.5, seed: 1000 + i, n,
             response_format: { type: 'json_schema', json_schema: { name: 'answer', strict: true, schema } }, ...options,
         })
         for (const c of r.choices) {
