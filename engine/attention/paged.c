@@ -606,13 +606,14 @@ static void walk_piece(const struct paged_work *w, int thread, const struct item
     bool straight = p == 0 && are_neighbours(w, l);
     if (!run_piece(w, thread, it, l, p, ts->m, ts->l, straight ? lane_out(w, l->group, l->lane0) : ts->o))
         return;
-    for (int i = 0; i < l->n && !straight; i += KERN_LANES) {
-        struct fold_to to = fold_lanes(w, l->group, l->lane0 + i, l->n - i);
-        fold_piece(w, &to, ts->m + i, ts->l + i, ts->o + (size_t)i * (size_t)w->shape.dv);
-    }
     if (straight) {
         memcpy(w->m + at, ts->m, (size_t)l->n * sizeof(float));
         memcpy(w->l + at, ts->l, (size_t)l->n * sizeof(float));
+        return;
+    }
+    for (int i = 0; i < l->n; i += KERN_LANES) {
+        struct fold_to to = fold_lanes(w, l->group, l->lane0 + i, l->n - i);
+        fold_piece(w, &to, ts->m + i, ts->l + i, ts->o + (size_t)i * (size_t)w->shape.dv);
     }
 }
 

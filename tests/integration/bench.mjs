@@ -40,6 +40,7 @@ await test('decode: every combination of the lists, contexts ascending', () => {
     assert.deepEqual(pick(all.rows, 'context', 'batch'), [[0, 1], [0, 3], [300, 1], [300, 3]])
     assert.ok(all.rows.every((r) => r.bound > 0 && r.threads === 2))
     assert.ok(all.rows[2].bound < all.rows[0].bound, 'a context costs')
+    assert.ok(all.rows[1].bound >= all.rows[0].bound, 'a batch costs no more')
     if (all.rows[0].limit === 'memory') // where the units are slower than the memory it shares nothing that counts
         assert.ok(all.rows[1].bound > all.rows[0].bound, 'a batch shares weights')
     assert.equal(all.model.name, 'latent-mini')
