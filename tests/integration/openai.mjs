@@ -3,31 +3,11 @@
 // The client is installed into the build folder; without npm or a registry that answers the test is
 // skipped. The JavaScript examples of README.md run here too, since they use this client.
 import { spawnSync } from 'node:child_process'
-import { createRequire } from 'node:module'
-import { pathToFileURL } from 'node:url'
-import {
-    assert, done, fs, metric_of, note, path, scratch, skip_all, sleep, slow, start, test, top_srcdir, until,
-} from './harness.mjs'
+import { assert, done, fs, metric_of, note, path, scratch, sleep, slow, start, test, top_srcdir, until } from './harness.mjs'
 import { examples } from './examples.mjs'
+import { packages } from './npm.mjs'
 
-const MAJOR = '6' // of the client
-const prefix = path.join(scratch, 'npm')
-const require = createRequire(path.join(prefix, 'x.js'))
-
-function install() {
-    fs.mkdirSync(prefix, { recursive: true })
-    fs.writeFileSync(path.join(prefix, 'package.json'), '{"private": true}\n')
-    const result = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error',
-        '--prefix', prefix, `openai@${MAJOR}`], { encoding: 'utf8', timeout: 120000, stdio: ['ignore', 'pipe', 'pipe'] })
-    if (result.error?.code === 'ENOENT') skip_all('no npm')
-    if (result.status !== 0) {
-        const why = String(result.stderr || result.error || '').split('\n').find((line) => line.trim()) || 'no reason given'
-        skip_all(`npm cannot install openai@${MAJOR}: ${why.slice(0, 120)}`)
-    }
-}
-if (!fs.existsSync(path.join(prefix, 'node_modules/openai/package.json'))) install()
-const { default: OpenAI } = await import(pathToFileURL(require.resolve('openai')).href)
-note(`openai ${JSON.parse(fs.readFileSync(path.join(prefix, 'node_modules/openai/package.json'))).version}`)
+const { default: OpenAI } = await packages('npm', { openai: '6' })('openai')
 
 const d = await start()
 const client = new OpenAI({ baseURL: `${d.base}/v1`, apiKey: 'none', maxRetries: 0 })
@@ -264,7 +244,7 @@ await test('nobody there is an APIConnectionError', async () => {
 
 for (const [i, source] of examples('js').entries()) {
     await test(`README.md, JavaScript example ${i + 1}`, async () => {
-        const file = path.join(prefix, `example${i + 1}.mjs`)
+        const file = path.join(scratch, 'npm', `example${i + 1}.mjs`)
         fs.writeFileSync(file, source.replaceAll('http://127.0.0.1:8080', d.base))
         const result = await new Promise((resolve) => {
             const child = spawnSync(process.execPath, [file], { encoding: 'utf8', timeout: slow ? 300000 : 60000 })

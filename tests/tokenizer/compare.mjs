@@ -3,29 +3,12 @@
 //
 // The package is installed into the build folder; without npm or a registry that answers the test is
 // skipped. The seed is printed; LATENT_TEST_SEED repeats a run, LATENT_STRINGS takes more strings.
-import { spawnSync } from 'node:child_process'
-import { createRequire } from 'node:module'
-import { assert, done, fs, model, note, path, random, scratch, skip_all, slow, start, test, top_srcdir } from '../integration/harness.mjs'
+import { assert, done, fs, model, note, path, random, skip_all, slow, start, test, top_srcdir } from '../integration/harness.mjs'
+import { packages } from '../integration/npm.mjs'
 import { tokenizer_json } from './gguf.mjs'
 
-const VERSION = '0.23'
-const prefix = path.join(scratch, 'npm-tokenizers')
-const require = createRequire(path.join(prefix, 'x.js'))
-if (!fs.existsSync(path.join(prefix, 'node_modules/tokenizers/package.json'))) {
-    fs.mkdirSync(prefix, { recursive: true })
-    fs.writeFileSync(path.join(prefix, 'package.json'), '{"private": true}\n')
-    const result = spawnSync('npm', ['install', '--no-save', '--no-audit', '--no-fund', '--loglevel=error', '--prefix', prefix,
-        `tokenizers@${VERSION}`], { encoding: 'utf8', timeout: 120000, stdio: ['ignore', 'pipe', 'pipe'] })
-    if (result.error?.code === 'ENOENT') skip_all('no npm')
-    if (result.status !== 0)
-        skip_all(`npm cannot install tokenizers@${VERSION}: ${String(result.stderr || result.error).trim().slice(0, 120)}`)
-}
-let Tokenizer
-try {
-    ({ Tokenizer } = require('tokenizers'))
-} catch (error) {
-    skip_all(`the package does not load here: ${error.message.split('\n')[0]}`)
-}
+const load = packages('npm-tokenizers', { tokenizers: '0.23' })
+const { Tokenizer } = await load('tokenizers').catch((error) => skip_all(`the package does not load here: ${error.message.split('\n')[0]}`))
 
 const seed = Number(process.env.LATENT_TEST_SEED || Date.now() % 2 ** 31)
 const COUNT = Number(process.env.LATENT_STRINGS || (slow ? 2000 : 10000))

