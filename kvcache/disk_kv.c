@@ -383,13 +383,11 @@ static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
 {
     struct kv_disk *d = kv->disk;
     uint32_t p = kv->page_tokens, known = 0, most = d->n_spare_records / 2, n_fetches;
-    uint32_t room = kv_pages_available(kv);
     struct hash128 hashes[MAX_RECORDS + 1];
     bool late;
     hashes[0] = parent;
     most = most < 1 ? 1 : most;
     most = most < n ? most : n;
-    most = most < room ? most : room;
     pthread_mutex_lock(&d->lock);
     while (known < most) {
         struct hash128 h = kv__chain_hash(hashes[known], kv__ways_at(ends, (first + known) * p, p),
@@ -424,6 +422,15 @@ static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
     return true;
 }
 
+/* Pages that could be had for what follows page `last`, which keep it and those before it. */
+static uint32_t room_behind(const struct kv *kv, uint32_t last)
+{
+    uint32_t n = kv_pages_available(kv);
+    for (uint32_t id = last; id != NO_PAGE; id = kv->pages[id].parent)
+        n -= kv->pages[id].refs == 0 && kv->pages[id].pins == 0;
+    return n;
+}
+
 bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
               uint32_t n_tokens, bool always)
 {
@@ -434,8 +441,10 @@ bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const 
     uint32_t have = in_memory(kv, salt, ends, tokens, n, &last);
     if (have == n)
         return false;
-    /* Not before there is room for all that it needs, or others would push out what was read. */
-    if (!always && kv->n_held > 0 && n + 1 - have > kv_pages_available(kv))
+    /* Not before there is room for all that it needs, or others would push out what was read; and never what
+     * could not be put anywhere. */
+    uint32_t room = room_behind(kv, last), more = n - have;
+    if (!always && kv->n_held > 0 && more + 1 > room)
         return false;
     struct hash128 parent = last == NO_PAGE ? kv__root_hash(salt) : kv->pages[last].hash;
     struct hash128 next = kv__chain_hash(parent, kv__ways_at(ends, have * p, p),
@@ -444,7 +453,7 @@ bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const 
         if (!f->dropped && have >= f->first && have - f->first < f->n &&
             !memcmp(&f->hashes[have - f->first + 1], &next, sizeof(next)))
             return clock_now_ns() - f->began_ns <= f->limit_ns;
-    return start_fetch(kv, salt, ends, tokens, have, n - have, parent, always || d->always);
+    return start_fetch(kv, salt, ends, tokens, have, more < room ? more : room, parent, always || d->always);
 }
 
 void kv_disk_computed(struct kv *kv, uint32_t n_tokens, int64_t ns)

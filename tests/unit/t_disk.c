@@ -755,6 +755,39 @@ START_TEST(test_seq_first)
 }
 END_TEST
 
+/* Of a prefix the beginning is in memory and the rest on disk. The rest needs other pages than those of the
+ * beginning: where there are none, nobody waits for what could not be put anywhere. */
+START_TEST(test_no_room)
+{
+    struct kv_disk_config c = config();
+    struct kv_seq *s = NULL;
+    int32_t t[8 * P];
+    prompt(t, 3, 8 * P);
+    fill(3, 8 * P);
+    struct kv *kv = known(10, &c);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 8 * P), 8 * P);
+    ck_assert_int_eq(kv_seq_new(kv, 1, &s), 0);
+    ck_assert_int_eq(kv_seq_reserve(kv, s, 5 * P), 0);
+    ck_assert_uint_eq(kv_probe(kv, 7, no_ways, t, 8 * P), 5 * P);
+    for (int always = 0; always < 2; always++) {
+        int64_t until = clock_now_ns() + 5 * NS_PER_SEC;
+        while (kv_fetch(kv, 7, no_ways, t, 8 * P, always)) {
+            turn(kv);
+            ck_assert_msg(clock_now_ns() < until, "a fetch without an end, always %d", always);
+        }
+    }
+    ck_assert_uint_eq(stats(kv).reads, 8);
+    kv_seq_free(kv, &s); /* by hand what fits is read */
+    ck_assert_int_eq(kv_seq_new(kv, 1, &s), 0);
+    ck_assert_int_eq(kv_seq_reserve(kv, s, 3 * P), 0);
+    UNTIL(kv, !kv_fetch(kv, 7, no_ways, t, 8 * P, true));
+    ck_assert_uint_eq(kv_probe(kv, 7, no_ways, t, 8 * P), 7 * P);
+    kv_seq_free(kv, &s);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 8 * P), 8 * P);
+    kv_close(&kv);
+}
+END_TEST
+
 /* Reading is left when computing is quicker, as far as known. */
 START_TEST(test_cheaper)
 {
@@ -888,6 +921,7 @@ int main(void)
     tcase_add_test(t, test_rate_and_save);
     tcase_add_test(t, test_drop);
     tcase_add_test(t, test_seq_first);
+    tcase_add_test(t, test_no_room);
     tcase_add_test(t, test_cheaper);
     tcase_add_test(t, test_check_record);
     tcase_add_loop_test(t, test_random, 0, 4);
