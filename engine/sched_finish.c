@@ -66,6 +66,7 @@ static void fork_choices(struct sched *s, struct seq *first, float *row, float l
         if (kv_seq_fork(s->c.kv, first->kv, &q->kv) < 0)
             return;
         queue_remove(&s->waiting, q, s->now);
+        sched__unpark(s, q); /* it may have begun to compute the prompt itself */
         sched__run_insert(s, q);
         q->eats_step = true; /* its row was in this step */
         if (!q->admitted_before) {

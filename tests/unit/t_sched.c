@@ -774,6 +774,30 @@ START_TEST(test_park)
 }
 END_TEST
 
+/* A choice that was parked before its first token, and then goes on from the prompt that another one of its
+ * request computed, keeps nothing parked. */
+START_TEST(test_fork_parked)
+{
+    struct rig rig_, *rig = &rig_;
+    struct err e = {0};
+    begin(rig, 26, 4, 1 << 20);
+    rig->c.prefix_cache = false; /* so that choices compute their prompt side by side */
+    rig->c.prefill_chunk = 20; /* no whole pages, or all were shared */
+    sched_free(&rig->s);
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+    submit(rig, &(struct ask){.n_prompt = 90, .max_tokens = 4, .n = 2, .family = -1});
+    step(rig);
+    submit(rig, &(struct ask){.n_prompt = 40, .max_tokens = 60, .n = 1, .family = -1, .priority = -1});
+    while (!sched_idle(rig->s))
+        step(rig);
+    REQUIRE(metric_value(rig->metrics.preemptions[1]) > 0);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
+    step(rig); /* counts */
+    finish(rig);
+}
+END_TEST
+
 /* A request's time is over while it waits, or while it runs; its pages are free at once. */
 START_TEST(test_deadlines)
 {
@@ -846,6 +870,7 @@ int main(void)
     tcase_add_loop_test(t, test_slice_given_up, 0, N_SHAPES);
     tcase_add_loop_test(t, test_slice_parked, 0, N_SHAPES);
     tcase_add_loop_test(t, test_park, 0, N_SHAPES);
+    tcase_add_test(t, test_fork_parked);
     tcase_add_test(t, test_deadlines);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
