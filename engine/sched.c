@@ -574,16 +574,16 @@ static bool admit_one(struct sched *s)
     kv_seq_set_ways(s->c.kv, q->kv, ends);
     match(s, q);
     if (others_compute_it(s, q)) { /* the next one may go */
-        kv_seq_free(s->c.kv, &q->kv);
+        kv_seq_give_up(s->c.kv, &q->kv);
         return q->held = true;
     }
     if (chunk_for(s, q) < 1 || !sched__make_way(s, q) || !sched__bring_back(s, q)) {
-        kv_seq_free(s->c.kv, &q->kv);
+        kv_seq_give_up(s->c.kv, &q->kv);
         return false;
     }
     int n = chunk_for(s, q), slice = slice_for(s, q, n);
     if (n > 0 && kv_seq_reserve(s->c.kv, q->kv, (uint32_t)(slice ? slice : n)) < 0) {
-        kv_seq_free(s->c.kv, &q->kv);
+        kv_seq_give_up(s->c.kv, &q->kv);
         return false;
     }
     queue_remove(&s->waiting, q, s->now);

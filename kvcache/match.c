@@ -51,6 +51,7 @@ static void copy_tail(struct kv *kv, struct kv_seq *s, const struct block_key *k
     copy_rows(kv, s->page_ids[s->n_tokens / p], source, in_page, rows);
     memcpy(s->tail, key->tokens, rows * sizeof(*s->tail));
     s->n_tokens += rows - in_page;
+    s->copied += rows - in_page;
     atomic_fetch_add_explicit(&kv->s_copied, rows - in_page, memory_order_relaxed);
 }
 
@@ -85,6 +86,14 @@ uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, ui
     atomic_fetch_add_explicit(&kv->s_hits, s->n_tokens - before, memory_order_relaxed);
     kv__publish(kv);
     return s->n_tokens;
+}
+
+void kv_seq_give_up(struct kv *kv, struct kv_seq **s)
+{
+    atomic_fetch_sub_explicit(&kv->s_queries, (*s)->asked, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&kv->s_hits, (*s)->found, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&kv->s_copied, (*s)->copied, memory_order_relaxed);
+    kv_seq_free(kv, s);
 }
 
 static bool could_go(const struct kv *kv, uint32_t id)

@@ -249,14 +249,20 @@ START_TEST(test_match)
     ck_assert_uint_eq(kv_seq_match(kv, b, t, 64, 64), 3 * P + 3);
     /* a reservation does not stand in the way, and a mismatch in the middle ends the match */
     struct kv_seq *d = new_seq(kv, 1);
+    const struct kv_stats before = stats(kv);
     ck_assert_int_eq(kv_seq_reserve(kv, d, 10), 0);
     t[P + 3] = 999;
     ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 64), P + 3);
     ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 64), P + 3);
+    ck_assert_uint_eq(stats(kv).hits_tokens, before.hits_tokens + P + 3);
+    ck_assert_uint_eq(stats(kv).copied_tokens, before.copied_tokens + 3);
+    kv_seq_give_up(kv, &d); /* as if nobody had asked */
+    ck_assert_uint_eq(stats(kv).hits_tokens, before.hits_tokens);
+    ck_assert_uint_eq(stats(kv).copied_tokens, before.copied_tokens);
+    ck_assert_uint_eq(stats(kv).queries_tokens, before.queries_tokens);
     kv_seq_free(kv, &a);
     kv_seq_free(kv, &b);
     kv_seq_free(kv, &c);
-    kv_seq_free(kv, &d);
     struct kv_stats s = stats(kv);
     ck_assert_uint_eq(s.pages_held, 0);
     ck_assert_uint_eq(s.pages_cached, 3);

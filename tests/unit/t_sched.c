@@ -798,6 +798,26 @@ START_TEST(test_fork_parked)
 }
 END_TEST
 
+/* What is found of a request's prompt counts once, however often it was looked at whether it can join. */
+START_TEST(test_counted_once)
+{
+    struct rig rig_, *rig = &rig_;
+    struct kv_stats st;
+    const struct ask ask = {.n_prompt = 45, .max_tokens = 60, .n = 1, .family = 0};
+    begin(rig, 100, 1, 0);
+    for (int i = 0; i < 3; i++)
+        submit(rig, &ask);
+    while (!sched_idle(rig->s))
+        step(rig);
+    kv_stats_read(rig->kv, &st);
+    ck_assert_uint_eq(st.queries_tokens, 3 * 44);
+    ck_assert_uint_eq(st.hits_tokens, 2 * 40);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
+    finish(rig);
+}
+END_TEST
+
 /* A request's time is over while it waits, or while it runs; its pages are free at once. */
 START_TEST(test_deadlines)
 {
@@ -871,6 +891,7 @@ int main(void)
     tcase_add_loop_test(t, test_slice_parked, 0, N_SHAPES);
     tcase_add_loop_test(t, test_park, 0, N_SHAPES);
     tcase_add_test(t, test_fork_parked);
+    tcase_add_test(t, test_counted_once);
     tcase_add_test(t, test_deadlines);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
