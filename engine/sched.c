@@ -40,6 +40,7 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->slice_share = FIRST_SHARE;
         s->fair = fair_new(cfg->max_fair_keys);
         s->running = calloc(n, sizeof(*s->running));
+        s->giving = calloc(n, sizeof(*s->giving));
         s->plan = calloc(n, sizeof(*s->plan));
         s->batch = calloc(n, sizeof(*s->batch));
         s->picked = calloc(n, sizeof(*s->picked));
@@ -51,7 +52,7 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->part_took = calloc((size_t)cfg->n_parts, sizeof(*s->part_took));
         s->part_weight = calloc((size_t)cfg->n_parts, sizeof(*s->part_weight));
         s->part_stops = calloc((size_t)cfg->n_parts, sizeof(*s->part_stops));
-        ok = s->running && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
+        ok = s->running && s->giving && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
              s->who && s->scratch && s->fair && s->part_took && s->part_weight && s->part_stops;
         for (int t = 0; ok && t < n_threads; t++)
             ok = (s->scratch[t] = sampler_scratch_new(cfg->kern, cfg->vocab_size)) != NULL;
@@ -79,6 +80,7 @@ void sched_free(struct sched **sp)
     free(s->part_stops);
     fair_free(s->fair);
     free(s->running);
+    free(s->giving);
     free(s->plan);
     free(s->batch);
     free(s->picked);

@@ -41,6 +41,7 @@ struct sched {
     struct fair *fair;
     struct seq **running;      /* [max_num_seqs], first in order first */
     int n_running;
+    struct kv_seq **giving;    /* [max_num_seqs] scratch of those that might give way */
     int64_t now;               /* of the step */
     int64_t waits_since_ns;    /* the longest wait, at the step; 0: none waits */
     struct budget budget;

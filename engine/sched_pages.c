@@ -114,16 +114,17 @@ static bool gives_way(const struct seq *v, const struct seq *q)
 static bool fits(const struct sched *s, const struct seq *q, bool all_give_way, bool *ret_pages)
 {
     int64_t need = growth(s, q), pages = kv_pages_available(s->c.kv);
-    int n = 0;
+    int n = 0, n_give = 0;
     for (int i = 0; i < s->n_running; i++) {
         const struct seq *v = s->running[i];
         if (all_give_way && gives_way(v, q)) {
-            pages += kv_seq_private_pages(s->c.kv, v->kv);
+            s->giving[n_give++] = v->kv;
             continue;
         }
         need += v->job->paused ? 0 : growth(s, v);
         n++;
     }
+    pages += kv_seqs_keep(s->c.kv, s->giving, (uint32_t)n_give); /* of what they share all together */
     *ret_pages = n == 0 || need <= pages; /* alone it fits */
     return n < s->c.max_num_seqs && *ret_pages;
 }

@@ -23,6 +23,7 @@ struct ways {
 
 struct page {
     uint32_t refs;      /* sequences that hold it */
+    uint32_t counted;   /* of them, those that kv_seqs_keep has come by; else 0 */
     uint32_t state;     /* enum page_state */
     uint32_t parent;    /* page of the block before, NO_PAGE for the first; sealed pages only */
     uint32_t children;  /* sealed pages whose parent this is */

@@ -141,6 +141,8 @@ uint32_t kv_seq_length(const struct kv_seq *seq);
 unsigned char *const *kv_seq_pages(const struct kv_seq *seq, uint32_t *ret_n_pages);
 /* How many pages only this sequence refers to (what preempting it would free at once). */
 uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *seq);
+/* How many pages nothing but these sequences keeps, no pin either: what could be had if all of them went. */
+uint32_t kv_seqs_keep(struct kv *kv, struct kv_seq *const *seqs, uint32_t n);
 
 /* Keeps from eviction, until kv_unpin, those whole pages of tokens[0..n_tokens) that are in the index now,
  * from the first without a gap. *ret_id names the pin, never 0; the same prefix pinned again has the same

@@ -228,3 +228,17 @@ uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *s)
         n += kv->pages[s->page_ids[i]].refs == 1;
     return n;
 }
+
+uint32_t kv_seqs_keep(struct kv *kv, struct kv_seq *const *seqs, uint32_t n)
+{
+    uint32_t keep = 0;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < seqs[i]->n_pages; k++) {
+            struct page *p = &kv->pages[seqs[i]->page_ids[k]];
+            keep += ++p->counted == p->refs && p->pins == 0;
+        }
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t k = 0; k < seqs[i]->n_pages; k++)
+            kv->pages[seqs[i]->page_ids[k]].counted = 0;
+    return keep;
+}

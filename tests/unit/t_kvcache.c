@@ -529,6 +529,7 @@ START_TEST(test_pins)
     ck_assert_uint_eq(list[1].n_tokens, 4 * P);
     ck_assert_uint_eq(list[1].salt, 5);
     ck_assert_uint_eq(stats(kv).pages_pinned, 4);
+    ck_assert_uint_eq(kv_seqs_keep(kv, &s, 1), 2);
     kv_seq_free(kv, &s);
     /* neither pressure nor dropping takes them */
     ck_assert_uint_eq(kv_pages_available(kv), 12);
@@ -624,6 +625,8 @@ START_TEST(test_fork)
     ck_assert_ptr_ne(kv_seq_pages(a, NULL)[2], kv_seq_pages(b, NULL)[2]);
     ck_assert_uint_eq(stats(kv).pages_shared, 2);
     ck_assert_uint_eq(kv_seq_private_pages(kv, a), 1);
+    ck_assert_uint_eq(kv_seqs_keep(kv, &a, 1), 1);
+    ck_assert_uint_eq(kv_seqs_keep(kv, (struct kv_seq *const[]){a, b}, 2), 4); /* together the shared ones too */
     append(kv, a, 50, 4);
     append(kv, b, 90, 4);
     for (uint32_t i = 0; i < 2 * P + 3; i++)

@@ -457,6 +457,28 @@ START_TEST(test_priority_takes_place)
 }
 END_TEST
 
+/* So it does where those of worse priority hold pages together: none of them alone could give them back. */
+START_TEST(test_priority_takes_shared)
+{
+    struct rig rig_, *rig = &rig_;
+    begin(rig, 40, 6, 0);
+    struct want *low = submit(rig, &(struct ask){.n_prompt = 120, .max_tokens = 38, .n = 2, .priority = 1,
+                                                 .family = -1});
+    struct want *other = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 100, .n = 1, .family = -1});
+    while (low->n_out[1] < 3 || other->n_out[0] < 3)
+        step(rig);
+    struct want *high = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 5, .n = 1, .family = -1});
+    while (!high->n_ends[0])
+        step(rig);
+    REQUIRE(!low->n_ends[0] && !low->n_ends[1] && !other->n_ends[0]);
+    while (!sched_idle(rig->s))
+        step(rig);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
+    finish(rig);
+}
+END_TEST
+
 /* Better ones arrive for ever; the worst runs all the same, once it has waited max_priority_wait and those
  * that ran then have ended. */
 START_TEST(test_no_starvation)
@@ -881,6 +903,7 @@ int main(void)
     tcase_add_test(t, test_corrupted);
     tcase_add_test(t, test_priority_order);
     tcase_add_test(t, test_priority_takes_place);
+    tcase_add_test(t, test_priority_takes_shared);
     tcase_add_test(t, test_no_starvation);
     tcase_add_test(t, test_keys_share);
     tcase_add_test(t, test_sharers);
