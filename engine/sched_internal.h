@@ -94,8 +94,8 @@ void sched__unplan(struct sched *s, int i);
 void sched__leave(struct sched *s, struct seq *q, enum seq_state was);
 void sched__end_seq(struct sched *s, struct seq *q, enum finish_reason why, const struct err *e);
 void sched__fail_seq(struct sched *s, struct seq *q, int code);
-/* sched_pages.c. Makes room for n more rows of q, which runs. False: q itself had to give way, or memory is
- * out. */
+/* sched_pages.c. Makes room for n more rows of q, which runs. False: q itself had to give way, or has failed,
+ * since memory is out. */
 bool sched__make_room(struct sched *s, struct seq *q, int n);
 /* Makes place and pages for q, which waits: those that are paused, or of worse priority and not overdue, give
  * way from the last, if that is enough. */

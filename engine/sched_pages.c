@@ -66,8 +66,10 @@ bool sched__make_room(struct sched *s, struct seq *q, int n)
         int r = kv_seq_reserve(s->c.kv, q->kv, (uint32_t)n);
         if (r == 0)
             return true;
-        if (r != ERR_NOSPACE)
+        if (r != ERR_NOSPACE) { /* asking again in this step would not help, and who asks would not stop */
+            sched__fail_seq(s, q, r);
             return false;
+        }
         struct seq *v = victim_for(s, q);
         if (v == q && s->n_running == 1)
             return false; /* cannot be: alone it fits, by sched_max_tokens */

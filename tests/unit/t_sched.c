@@ -27,6 +27,8 @@ static struct shape {
     int page, row;
 } shape = {8, 1};
 
+static uint32_t most_rows = MAX_LEN; /* that the cache grants a sequence */
+
 static int64_t now(void)
 {
     return ++clock_ns;
@@ -206,7 +208,7 @@ static void begin(struct rig *rig, int n_pages, int seqs, uint64_t park_bytes)
     clock_ns = 1;
     struct kv_config kc = {.page_tokens = (uint32_t)shape.page, .n_planes = 1, .planes = &plane,
                            .pool_bytes = (uint64_t)n_pages * page_bytes,
-                           .max_seqs = (uint32_t)seqs + 1, .max_seq_tokens = MAX_LEN};
+                           .max_seqs = (uint32_t)seqs + 1, .max_seq_tokens = most_rows};
     ck_assert_int_eq(kv_open(&kc, &rig->kv, &e), 0);
     ck_assert_int_eq(pool_new(1, 0, &rig->pool, &e), 0);
     ck_assert_int_eq(events_new(16384, NULL, NULL, &rig->events), 0);
@@ -865,6 +867,27 @@ START_TEST(test_deadlines)
 }
 END_TEST
 
+/* Who cannot have a page for another reason than that others have them fails, and holds nobody up. */
+START_TEST(test_no_memory)
+{
+    struct rig rig_, *rig = &rig_;
+    most_rows = 60; /* in place of memory that is out */
+    begin(rig, 100, 4, 0);
+    struct want *decodes = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 100, .n = 1, .family = -1});
+    struct want *computes = submit(rig, &(struct ask){.n_prompt = 70, .max_tokens = 5, .n = 1, .family = -1});
+    struct want *fits = submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 50, .n = 1, .family = -1});
+    while (!sched_idle(rig->s)) {
+        step(rig);
+        REQUIRE(rig->n_steps < 200);
+    }
+    REQUIRE(decodes->code[0] == ERR_LIMIT && decodes->n_out[0] == 41);
+    REQUIRE(computes->code[0] == ERR_LIMIT && computes->n_out[0] == 0);
+    REQUIRE(fits->code[0] == 0 && fits->n_out[0] == 50);
+    most_rows = MAX_LEN;
+    finish(rig);
+}
+END_TEST
+
 /* A model that gives no numbers ends what runs, counted, and nothing else. */
 START_TEST(test_corrupted)
 {
@@ -901,6 +924,7 @@ int main(void)
     tcase_set_timeout(t, 120);
     tcase_add_loop_test(t, test_random, 0, N_SHAPES);
     tcase_add_test(t, test_corrupted);
+    tcase_add_test(t, test_no_memory);
     tcase_add_test(t, test_priority_order);
     tcase_add_test(t, test_priority_takes_place);
     tcase_add_test(t, test_priority_takes_shared);
