@@ -262,14 +262,19 @@ static int unpin(struct cache_desk *desk, struct cache_task *t, struct engine_ca
     return k < 0 ? k : 1;
 }
 
-static int drop(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r)
+static int drop(struct cache_desk *desk, struct cache_task *t, struct engine_cache_report *r, struct err *e)
 {
-    if (t->begun)
-        return kv_disk_dropped(desk->c.kv, t->drop);
-    /* The disk first: what is evicted would be written there. */
-    t->drop = t->disk ? kv_disk_drop(desk->c.kv) : 0;
-    r->pages = kv_drop_cached(desk->c.kv);
-    return kv_disk_dropped(desk->c.kv, t->drop);
+    struct kv_disk_stats d;
+    if (!t->begun) { /* the disk first: what is evicted would be written there */
+        t->drop = t->disk ? kv_disk_drop(desk->c.kv) : 0;
+        r->pages = kv_drop_cached(desk->c.kv);
+    }
+    int k = t->disk ? kv_disk_dropped(desk->c.kv, t->drop) : 1;
+    if (k >= 0)
+        return k;
+    kv_disk_stats_read(desk->c.kv, &d);
+    return err_set(e, ERR_STATE, "what memory had is dropped, but files of the disk tier are still there: %s",
+                   *d.trouble ? d.trouble : "they cannot be deleted");
 }
 
 static int work(struct cache_desk *desk, struct cache_task *t, struct err *e)
@@ -298,7 +303,7 @@ static int work(struct cache_desk *desk, struct cache_task *t, struct err *e)
         done = unpin(desk, t, r, e);
         break;
     case ENGINE_CACHE_DROP:
-        done = drop(desk, t, r);
+        done = drop(desk, t, r, e);
         break;
     }
     t->begun = true;

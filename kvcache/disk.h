@@ -161,6 +161,7 @@ struct kv_disk {
     unsigned char **spare_records; /* for reading */
     uint32_t n_spare_records, n_records;
     uint64_t sync_asked, sync_done, drop_asked, drop_done;
+    bool drop_failed;     /* the last one left files */
     struct kv_disk_stats stats; /* counters, and bytes, pages, files of the folder */
     int64_t block_read_ns;      /* moving mean, 0: none yet */
 
@@ -192,7 +193,7 @@ int disk__store_write(struct kv_disk *d, unsigned char *record, struct hash128 h
 int disk__store_read(struct kv_disk *d, const struct disk_key *want, unsigned char *record)
     LATENT_MUST_CHECK;
 int disk__store_sync(struct kv_disk *d, struct err *e) LATENT_MUST_CHECK;
-void disk__store_drop(struct kv_disk *d);  /* every file of the cache in the folder */
+bool disk__store_drop(struct kv_disk *d);  /* every file of the cache in the folder; false: not all went */
 void disk__store_touch(struct kv_disk *d); /* the times of files that were used */
 void disk__log(struct kv_disk *d, int level, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 

@@ -143,12 +143,12 @@ uint64_t kv_disk_drop(struct kv *kv)
     return number;
 }
 
-bool kv_disk_dropped(struct kv *kv, uint64_t number)
+int kv_disk_dropped(struct kv *kv, uint64_t number)
 {
     if (!kv->disk)
-        return true;
+        return 1;
     pthread_mutex_lock(&kv->disk->lock);
-    bool done = kv->disk->drop_done >= number;
+    int done = kv->disk->drop_done < number ? 0 : kv->disk->drop_failed ? ERR_IO : 1;
     pthread_mutex_unlock(&kv->disk->lock);
     return done;
 }

@@ -187,14 +187,19 @@ static void stop_reading(struct kv_disk *d)
     d->reading = DISK_NONE;
 }
 
-static void segment_delete(struct kv_disk *d, uint32_t i)
+static bool file_delete(const struct kv_disk *d, uint32_t i)
 {
     char path[PATH_ROOM];
+    return unlink(path_of(d, d->segments[i].number, "kv", path)) == 0 || errno == ENOENT;
+}
+
+static void segment_delete(struct kv_disk *d, uint32_t i)
+{
     if (i == d->active)
         close_active(d);
     if (i == d->reading)
         stop_reading(d);
-    unlink(path_of(d, d->segments[i].number, "kv", path));
+    (void)file_delete(d, i);
     pthread_mutex_lock(&d->lock);
     segment_forget(d, i);
     pthread_mutex_unlock(&d->lock);
@@ -635,10 +640,17 @@ void disk__store_touch(struct kv_disk *d)
     }
 }
 
-void disk__store_drop(struct kv_disk *d)
+bool disk__store_drop(struct kv_disk *d)
 {
-    for (uint32_t i = 0; i < d->n_segments; i++)
-        if (d->segments[i].live)
+    bool gone = true;
+    for (uint32_t i = 0; i < d->n_segments; i++) {
+        if (d->segments[i].live && !file_delete(d, i)) { /* it counts still, and the next drop tries again */
+            distrust(d, i, true);
+            gone = false;
+        } else if (d->segments[i].live) {
             segment_delete(d, i);
+        }
+    }
     d->scan_at = d->n_order;
+    return gone;
 }

@@ -151,9 +151,10 @@ static void fetch_one(struct kv_disk *d, struct disk_fetch *f)
 
 static void drop(struct kv_disk *d, uint64_t asked)
 {
-    disk__store_drop(d);
+    bool gone = disk__store_drop(d);
     pthread_mutex_lock(&d->lock);
     d->drop_done = asked;
+    d->drop_failed = !gone || d->state == DISK_DOWN;
     if (d->queue) { /* what waits to be written was cached before */
         d->stats.dropped += d->n_queued;
         *d->queue_end = d->spare;

@@ -118,6 +118,10 @@ await alone('a second daemon goes on without', async () => {
     assert.equal(await b.metric('latentd_disk_up'), 0)
     assert.equal((await error_of(b, 'POST', '/v1/cache/save', {}, 503)).code, 'unavailable')
     assert.match((await error_of(b, 'POST', '/v1/cache/restore', { prompt: prompts[1] }, 503)).message, /another daemon/)
+    // nor does it say that it deleted files, but what is in its memory goes
+    assert.ok((await stats(b)).memory.cached > 0)
+    assert.match((await error_of(b, 'DELETE', '/v1/cache', { disk: true }, 503)).message, /another daemon/)
+    assert.equal((await stats(b)).memory.cached, 0)
     assert.equal(cached(await ask(a, prompts[1])), whole(480))
     await b.kill()
     await a.kill()

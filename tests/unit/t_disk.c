@@ -587,6 +587,7 @@ START_TEST(test_down)
     ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
     uint64_t n = kv_disk_drop(kv);
     UNTIL(kv, kv_disk_dropped(kv, n));
+    ck_assert_int_eq(kv_disk_dropped(kv, n), ERR_IO); /* who knows what is in it */
     ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
     sys.open_errno = 0;
     all_written(kv);
@@ -728,6 +729,24 @@ START_TEST(test_drop)
     ck_assert_uint_eq(stats(kv).files, 0);
     ck_assert(!kv_fetch(kv, 7, no_ways, t, 12 * P, false));
     ck_assert_uint_eq(run(kv, 7, no_ways, t, 12 * P), 0);
+    ck_assert_int_eq(kv_disk_dropped(kv, n), 1);
+    kv_close(&kv);
+    /* a file that cannot be deleted: a folder of its name, which root cannot either */
+    char one[400];
+    fill(3, 12 * P);
+    kv = known(32, &c);
+    ck_assert_int_eq(files(one), 1);
+    ck_assert(unlink(one) == 0 && mkdir(one, 0700) == 0);
+    n = kv_disk_drop(kv);
+    UNTIL(kv, kv_disk_dropped(kv, n));
+    ck_assert_int_eq(kv_disk_dropped(kv, n), ERR_IO);
+    ck_assert_uint_eq(stats(kv).pages, 0);
+    ck_assert_uint_eq(stats(kv).files, 1);
+    ck_assert_int_eq(rmdir(one), 0);
+    n = kv_disk_drop(kv);
+    UNTIL(kv, kv_disk_dropped(kv, n));
+    ck_assert_uint_eq(stats(kv).files, 0);
+    ck_assert_int_eq(kv_disk_dropped(kv, n), 1);
     kv_close(&kv);
 }
 END_TEST
