@@ -453,7 +453,7 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
         ev->prefill_ns = now - q->admitted_ns;
     }
     ev->preemptions = q->n_preempted;
-    ev->preempted_ns = q->preempted_ns + (q->n_preempted && waits ? now - q->wait_began_ns : 0);
+    ev->preempted_ns = q->preempted_ns + (q->n_preempted && waits ? now - q->queued_ns : 0);
     if (q->pooled && q->n_pooled > 0 && why == FINISH_LENGTH)
         write_embedding(q, env->hidden_size, ev);
     if (e)

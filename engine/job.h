@@ -27,7 +27,8 @@ struct seq {
     bool eats_step;       /* takes part in the step being built */
     bool held;            /* passed over in the step being built */
     bool overdue;         /* has waited too long: arrival decides (queue.h) */
-    int64_t wait_began_ns, waited_ns; /* since when it waits; all waits before */
+    int64_t wait_began_ns, waited_ns; /* for a place: since when it waits; all waits before */
+    int64_t queued_ns;    /* since when it is in the queue */
     int n_preempted;
     int64_t preempted_ns; /* waits after preemption that are over */
     struct kv_parked *parked; /* its rows while it waits after preemption, or NULL */

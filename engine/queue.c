@@ -3,6 +3,12 @@
 
 #include "engine/queue.h"
 
+/* Who is paused waits for its reader. */
+static int64_t waited(const struct seq *q, int64_t now)
+{
+    return q->waited_ns + (q->job->paused ? 0 : now - q->wait_began_ns);
+}
+
 void queue_insert(struct queue *w, struct seq *q, int64_t now)
 {
     struct seq *before = w->tail; /* new arrivals go to the end; the preempted further up */
@@ -20,7 +26,7 @@ void queue_insert(struct queue *w, struct seq *q, int64_t now)
         w->head = q;
     q->state = SEQ_WAITING;
     q->held = false;
-    q->wait_began_ns = now;
+    q->wait_began_ns = q->queued_ns = now;
     w->n++;
     w->tokens += q->n_tokens;
 }
@@ -36,9 +42,9 @@ void queue_remove(struct queue *w, struct seq *q, int64_t now)
     else
         w->tail = q->prev;
     q->prev = q->next = NULL;
-    q->waited_ns += now - q->wait_began_ns;
+    q->waited_ns = waited(q, now);
     if (q->n_preempted)
-        q->preempted_ns += now - q->wait_began_ns;
+        q->preempted_ns += now - q->queued_ns;
     w->n--;
     w->tokens -= q->n_tokens;
 }
@@ -47,9 +53,19 @@ void queue_age(struct queue *w, int64_t now, int64_t max_wait)
 {
     for (struct seq *q = w->head; q; q = q->next) {
         q->held = false;
-        if (q->waited_ns + now - q->wait_began_ns > max_wait)
+        if (waited(q, now) > max_wait)
             q->overdue = true;
     }
+}
+
+void queue_pause(struct job *j, bool paused, int64_t now)
+{
+    for (int i = 0; i < j->n_seqs && paused != j->paused; i++) {
+        struct seq *q = &j->seqs[i];
+        q->waited_ns = q->state == SEQ_WAITING ? waited(q, now) : q->waited_ns;
+        q->wait_began_ns = now;
+    }
+    j->paused = paused;
 }
 
 /* Negative: a first; 0: arrival decides. */
@@ -72,8 +88,8 @@ struct queue_state queue_look(const struct queue *w, int64_t now)
 {
     struct queue_state ret = {w->n, 0, 0};
     for (const struct seq *q = w->head; q; q = q->next) {
-        int64_t waited = q->waited_ns + now - q->wait_began_ns;
-        ret.longest_ns = waited > ret.longest_ns ? waited : ret.longest_ns;
+        int64_t ns = q->job->paused ? 0 : waited(q, now);
+        ret.longest_ns = ns > ret.longest_ns ? ns : ret.longest_ns;
         ret.n_held += q->held;
     }
     return ret;

@@ -224,7 +224,7 @@ void sched_pause(struct sched *s, uint64_t id, bool paused)
 {
     struct job *j = find_job(s, id);
     if (j)
-        j->paused = paused;
+        queue_pause(j, paused, s->c.now());
 }
 
 /* Ends requests that ran out of their time. */

@@ -842,6 +842,45 @@ START_TEST(test_counted_once)
 }
 END_TEST
 
+/* Who gave way because nobody reads from it waits for its reader, not for a place: that is no age of the queue,
+ * and gives it no right of way when it is read from again. */
+START_TEST(test_paused_waits)
+{
+    struct rig rig_, *rig = &rig_;
+    struct sched_counts n;
+    begin(rig, 100, 1, 0);
+    struct want *slow = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 60, .n = 1, .family = -1});
+    while (slow->n_out[0] < 3)
+        step(rig);
+    sched_pause(rig->s, slow->id, true);
+    struct want *next = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 9, .n = 1, .family = -1});
+    while (!next->n_ends[0])
+        step(rig);
+    for (int64_t end = clock_ns + 2 * rig->c.max_priority_wait_ns; clock_ns < end;) {
+        step(rig);
+        sched_counts_read(rig->s, &n);
+        REQUIRE(n.waiting == 1 && metric_value(rig->metrics.queue_age) == 0);
+        REQUIRE(clock_ns - n.waits_since_ns <= 2 * NS_PER_MS);
+    }
+    next = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 60, .n = 1, .priority = -1, .family = -1});
+    while (next->n_out[0] < 3)
+        step(rig);
+    sched_pause(rig->s, slow->id, false);
+    struct want *better = submit(rig, &(struct ask){.n_prompt = 20, .max_tokens = 9, .n = 1, .priority = -1,
+                                                    .family = -1});
+    while (!better->n_ends[0]) {
+        step(rig);
+        REQUIRE(metric_value(rig->metrics.queue_age) * 1e9 <= rig->c.max_priority_wait_ns / 2);
+        REQUIRE(slow->n_out[0] == 3);
+    }
+    while (!sched_idle(rig->s))
+        step(rig);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
+    finish(rig);
+}
+END_TEST
+
 /* A request's time is over while it waits, or while it runs; its pages are free at once. */
 START_TEST(test_deadlines)
 {
@@ -939,6 +978,7 @@ int main(void)
     tcase_add_loop_test(t, test_park, 0, N_SHAPES);
     tcase_add_test(t, test_fork_parked);
     tcase_add_test(t, test_counted_once);
+    tcase_add_test(t, test_paused_waits);
     tcase_add_test(t, test_deadlines);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
