@@ -489,8 +489,11 @@ static struct short_ones short_prompts(const struct sched *s)
         if (!q->eats_step && !q->job->paused && !decodes(q))
             count_short(s, q, computed(q), &sh);
     }
-    for (const struct seq *q = s->waiting.head; q && seats > 0; q = q->next, seats--) {
+    for (const struct seq *q = s->waiting.head; q && seats > 0; q = q->next) {
         uint32_t ends[KV_WAYS], there = 0;
+        if (q->job->paused)
+            continue;
+        seats--;
         sched_ways(s, q->job->req->n_prompt, false, ends);
         if (q->n_tokens > s->c.prefill_chunk && s->c.prefix_cache)
             there = kv_probe(s->c.kv, q->job->req->cache_salt, ends, q->tokens, (uint32_t)q->n_tokens);

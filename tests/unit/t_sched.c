@@ -772,6 +772,44 @@ START_TEST(test_burst_ends)
 }
 END_TEST
 
+/* Streams that nobody reads from and that gave way are no short prompts that wait for a place: with four of them in
+ * the queue those that run do not stall for longer than without. */
+START_TEST(test_paused_no_burst)
+{
+    struct rig rig_, *rig = &rig_;
+    begin(rig, 400, 12, 0);
+    decode_eight(rig);
+    for (int i = 0; i < 4; i++)
+        sched_pause(rig->s, rig->jobs[i].id, true);
+    for (int i = 0; i < 8; i++)
+        submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 9, .n = 1, .family = -1});
+    while (!rig->jobs[15].n_ends[0])
+        step(rig);
+    REQUIRE(metric_value(rig->metrics.all_preemptions) == 4);
+    step(rig);
+    REQUIRE(rig->last_decodes == 4 && rig->last_prompts == 0);
+    int64_t alone = rig->last_took, worst = 0, gap = 0;
+    for (int i = 0; i < 60; i++) {
+        if (i % 10 == 0)
+            submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 1, .n = 1, .family = -1});
+        step(rig);
+        gap += rig->last_took;
+        if (rig->last_decodes < 4)
+            continue;
+        worst = gap > worst ? gap : worst;
+        gap = 0;
+    }
+    REQUIRE(worst <= 2 * alone);
+    for (int i = 0; i < 4; i++)
+        sched_pause(rig->s, rig->jobs[i].id, false);
+    while (!sched_idle(rig->s))
+        step(rig);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
+    finish(rig);
+}
+END_TEST
+
 /* Rows that are dear to compute are parked, and come back; those that are cheap are not. */
 START_TEST(test_park)
 {
@@ -973,6 +1011,7 @@ int main(void)
     tcase_add_loop_test(t, test_budget, 0, 8);
     tcase_add_test(t, test_burst);
     tcase_add_test(t, test_burst_ends);
+    tcase_add_test(t, test_paused_no_burst);
     tcase_add_loop_test(t, test_slice_given_up, 0, N_SHAPES);
     tcase_add_loop_test(t, test_slice_parked, 0, N_SHAPES);
     tcase_add_loop_test(t, test_park, 0, N_SHAPES);
