@@ -489,7 +489,7 @@ static struct short_ones short_prompts(const struct sched *s)
         if (!q->eats_step && !q->job->paused && !decodes(q))
             count_short(s, q, computed(q), &sh);
     }
-    for (const struct seq *q = s->waiting.head; q && seats > 0; q = q->next) {
+    for (const struct seq *q = s->stuck ? NULL : s->waiting.head; q && seats > 0; q = q->next) {
         uint32_t ends[KV_WAYS], there = 0;
         if (q->job->paused)
             continue;
@@ -685,6 +685,7 @@ int sched_step(struct sched *s)
         s->burst_end = 0;
     s->undecoded = s->without ? s->undecoded + s->plan_tokens : 0;
     struct queue_state waiting = queue_look(&s->waiting, s->now);
+    s->stuck = (s->burst || s->stuck) && !s->plan_short && waiting.n > 0;
     s->waits_since_ns = waiting.n ? s->now - waiting.longest_ns : 0;
     engine_metrics_counts(em, s->n_running, &waiting, s->parked_bytes);
     if (s->n_plan == 0 && !s->slice.q) {

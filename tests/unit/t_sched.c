@@ -810,6 +810,41 @@ START_TEST(test_paused_no_burst)
 }
 END_TEST
 
+/* Nor do short prompts that there are no pages for. */
+START_TEST(test_no_pages_no_burst)
+{
+    struct rig rig_, *rig = &rig_;
+    struct err e = {0};
+    begin(rig, 60, 16, 0);
+    rig->c.prefill_chunk = 16;
+    sched_free(&rig->s);
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+    for (int i = 0; i < 4; i++)
+        submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
+    for (int i = 0; i < 12; i++)
+        step(rig);
+    REQUIRE(rig->last_decodes == 4 && rig->last_prompts == 0);
+    int64_t alone = rig->last_took, worst = 0, gap = 0;
+    struct want *w = submit(rig, &(struct ask){.n_prompt = 150, .max_tokens = 1, .n = 1, .family = -1});
+    for (int i = 0; i < 6; i++)
+        submit(rig, &(struct ask){.n_prompt = 15, .max_tokens = 130, .n = 1, .family = -1});
+    for (int i = 0; !w->n_ends[0]; i++) {
+        step(rig);
+        gap += rig->last_took;
+        if (rig->last_decodes < 4)
+            continue;
+        worst = i > 2 && gap > worst ? gap : worst; /* that there are none shows in the first steps */
+        gap = 0;
+    }
+    REQUIRE(worst <= 2 * alone);
+    while (!sched_idle(rig->s))
+        step(rig);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
+    finish(rig);
+}
+END_TEST
+
 /* Rows that are dear to compute are parked, and come back; those that are cheap are not. */
 START_TEST(test_park)
 {
@@ -1012,6 +1047,7 @@ int main(void)
     tcase_add_test(t, test_burst);
     tcase_add_test(t, test_burst_ends);
     tcase_add_test(t, test_paused_no_burst);
+    tcase_add_test(t, test_no_pages_no_burst);
     tcase_add_loop_test(t, test_slice_given_up, 0, N_SHAPES);
     tcase_add_loop_test(t, test_slice_parked, 0, N_SHAPES);
     tcase_add_loop_test(t, test_park, 0, N_SHAPES);
