@@ -52,8 +52,8 @@ int sched_new(const struct sched_config *cfg, struct sched **ret, struct err *e)
         s->part_took = calloc((size_t)cfg->n_parts, sizeof(*s->part_took));
         s->part_weight = calloc((size_t)cfg->n_parts, sizeof(*s->part_weight));
         s->part_stops = calloc((size_t)cfg->n_parts, sizeof(*s->part_stops));
-        ok = s->running && s->giving && s->plan && s->batch && s->picked && s->pick_error && s->logits && s->lse &&
-             s->who && s->scratch && s->fair && s->part_took && s->part_weight && s->part_stops;
+        ok = s->running && s->giving && s->plan && s->batch && s->picked && s->pick_error && s->logits &&
+             s->lse && s->who && s->scratch && s->fair && s->part_took && s->part_weight && s->part_stops;
         for (int t = 0; ok && t < n_threads; t++)
             ok = (s->scratch[t] = sampler_scratch_new(cfg->kern, cfg->vocab_size)) != NULL;
         s->env.scratch = ok ? s->scratch[0] : NULL;

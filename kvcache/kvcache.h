@@ -233,8 +233,8 @@ void kv_save_end(struct kv *kv, struct kv_save **s); /* any time; NULL-safe */
 /* Deletes all files of the tier, and what waits to be written or was read for them. Returns a number for
  * kv_disk_dropped; 0 without a disk tier. */
 uint64_t kv_disk_drop(struct kv *kv);
-/* 1: done; 0: not yet; ERR_IO: over, but files are still there, since the folder cannot be used or they cannot
- * be deleted. */
+/* 1: done; 0: not yet; ERR_IO: over, but files are still there, since the folder cannot be used or they
+ * cannot be deleted. */
 int kv_disk_dropped(struct kv *kv, uint64_t number);
 
 enum kv_disk_state { KV_DISK_NONE = 0, KV_DISK_STARTING, KV_DISK_ON, KV_DISK_READING /* not writing */,

@@ -17,11 +17,14 @@ tests_t_router_SOURCES = %D%/unit/t_router.c
 tests_t_router_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_router_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
-check_PROGRAMS += tests/t_sched
-TESTS += tests/t_sched
-tests_t_sched_SOURCES = %D%/unit/t_sched.c
+check_PROGRAMS += tests/t_sched tests/t_sched_time
+TESTS += tests/t_sched tests/t_sched_time
+tests_t_sched_SOURCES = %D%/unit/t_sched.c %D%/unit/sched_rig.h
 tests_t_sched_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_sched_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
+tests_t_sched_time_SOURCES = %D%/unit/t_sched_time.c %D%/unit/sched_rig.h
+tests_t_sched_time_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_sched_time_LDADD = $(LIBS_ENGINE) $(CHECK_LIBS)
 
 check_PROGRAMS += tests/t_samplers
 TESTS += tests/t_samplers

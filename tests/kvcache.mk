@@ -22,8 +22,11 @@ replay: tests/t_kv_replay$(EXEEXT)
 check-kv-model: tests/t_kv_model$(EXEEXT)
 	LATENT_MODEL_OPS=1000000 CK_TAP_LOG_FILE_NAME=- CK_VERBOSITY=silent tests/t_kv_model$(EXEEXT)
 .PHONY: check-kv-model
-check_PROGRAMS += tests/t_disk
-TESTS += tests/t_disk
-tests_t_disk_SOURCES = %D%/unit/t_disk.c
+check_PROGRAMS += tests/t_disk tests/t_disk_use
+TESTS += tests/t_disk tests/t_disk_use
+tests_t_disk_SOURCES = %D%/unit/t_disk.c %D%/unit/disk_rig.h
 tests_t_disk_CPPFLAGS = $(TEST_CPPFLAGS)
 tests_t_disk_LDADD = $(LIBS_KV) $(CHECK_LIBS)
+tests_t_disk_use_SOURCES = %D%/unit/t_disk_use.c %D%/unit/disk_rig.h
+tests_t_disk_use_CPPFLAGS = $(TEST_CPPFLAGS)
+tests_t_disk_use_LDADD = $(LIBS_KV) $(CHECK_LIBS)

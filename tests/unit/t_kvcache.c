@@ -626,7 +626,8 @@ START_TEST(test_fork)
     ck_assert_uint_eq(stats(kv).pages_shared, 2);
     ck_assert_uint_eq(kv_seq_private_pages(kv, a), 1);
     ck_assert_uint_eq(kv_seqs_keep(kv, &a, 1), 1);
-    ck_assert_uint_eq(kv_seqs_keep(kv, (struct kv_seq *const[]){a, b}, 2), 4); /* together the shared ones too */
+    /* together the shared ones too */
+    ck_assert_uint_eq(kv_seqs_keep(kv, (struct kv_seq *const[]){a, b}, 2), 4);
     append(kv, a, 50, 4);
     append(kv, b, 90, 4);
     for (uint32_t i = 0; i < 2 * P + 3; i++)
