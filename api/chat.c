@@ -183,17 +183,34 @@ static const char *token_text(const struct tokenizer *t, int32_t id, char *dst, 
     return dst;
 }
 
+/* Where `s` occurs last in the text: the offset behind it, or 0. In time that grows with both only, so it is
+ * searched for from behind, in copies that run backwards. ERR_NOMEM. */
+static int find_last(const char *text, size_t n_text, const char *s, size_t n, size_t *ret)
+{
+    char *text_back = malloc(n_text + 1), *s_back = malloc(n + 1);
+    int r = text_back && s_back ? 0 : ERR_NOMEM;
+    for (size_t i = 0; i < n_text && r == 0; i++)
+        text_back[i] = text[n_text - 1 - i];
+    for (size_t i = 0; i < n && r == 0; i++)
+        s_back[i] = s[n - 1 - i];
+    const char *at = r == 0 ? memmem(text_back, n_text, s_back, n) : NULL;
+    *ret = at ? n_text - (size_t)(at - text_back) : 0;
+    free(text_back);
+    free(s_back);
+    return r;
+}
+
 /* Cuts what the template puts after the last message's text. */
 static int cut_after_last(const cJSON *messages, struct template_output *o, struct err *e)
 {
     const cJSON *last = cJSON_GetArrayItem(messages, cJSON_GetArraySize(messages) - 1);
     const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "content"));
-    size_t n = s ? strlen(s) : 0, at = o->n_bytes;
+    size_t n = s ? strlen(s) : 0, at = 0;
     while (n && (s[n - 1] == ' ' || s[n - 1] == '\n')) /* templates may trim it */
         n--;
-    while (at >= n && at > 0 && memcmp(o->text + at - n, s, n) != 0)
-        at--;
-    if (n == 0 || at < n)
+    if (n && find_last(o->text, o->n_bytes, s, n, &at) < 0)
+        return err_set(e, ERR_NOMEM, "out of memory for the request");
+    if (at == 0)
         return err_set_param(e, ERR_INVAL, "continue_final_message",
                              "continue_final_message: the last message's text is not in the rendered chat");
     o->n_bytes = at;
