@@ -23,7 +23,7 @@ cJSON *build_list(struct build *b, struct params *p, const char *name)
 
 void build_init(struct build *b, struct params *p)
 {
-    b->err = 0;
+    *b = (struct build){.err = 0};
     b->messages = build_list(b, p, "\1messages");
 }
 
@@ -54,6 +54,16 @@ void build_text(struct build *b, cJSON *message, const char *name, const char *t
         check(b, cJSON_AddStringToObject(message, name, text));
 }
 
+static struct growing *growing(struct build *b, cJSON *text)
+{
+    for (unsigned i = 0; i < 2; i++)
+        if (b->growing[i].text == text)
+            return &b->growing[i];
+    struct growing *g = &b->growing[b->n_growing++ % 2];
+    *g = (struct growing){.text = text, .n_bytes = strlen(text->valuestring)};
+    return g;
+}
+
 void build_more(struct build *b, cJSON *message, const char *name, const char *text)
 {
     cJSON *at = b->err ? NULL : cJSON_GetObjectItemCaseSensitive(message, name);
@@ -61,12 +71,22 @@ void build_more(struct build *b, cJSON *message, const char *name, const char *t
         build_text(b, message, name, text);
         return;
     }
-    struct buf joined;
-    buf_init(&joined, (size_t)1 << 30);
-    if (buf_printf(&joined, "%s\n", at->valuestring) < 0 || buf_puts(&joined, text) < 0 ||
-        !cJSON_SetValuestring(at, joined.data))
-        b->err = ERR_NOMEM;
-    buf_done(&joined);
+    struct growing *g = growing(b, at);
+    size_t n = strlen(text), need = g->n_bytes + 1 + n + 1;
+    if (need > g->cap) {
+        char *larger = cJSON_malloc(2 * need);
+        if (!larger) {
+            b->err = ERR_NOMEM;
+            return;
+        }
+        memcpy(larger, at->valuestring, g->n_bytes);
+        cJSON_free(at->valuestring);
+        at->valuestring = larger;
+        g->cap = 2 * need;
+    }
+    at->valuestring[g->n_bytes] = '\n';
+    memcpy(at->valuestring + g->n_bytes + 1, text, n + 1);
+    g->n_bytes += 1 + n;
 }
 
 void build_call(struct build *b, cJSON *message, const char *id, const char *name, const char *arguments)

@@ -10,6 +10,11 @@
 struct build {
     cJSON *messages;
     int err;
+    struct growing { /* texts appended to last: a message may have hundreds of thousands of pieces */
+        cJSON *text;
+        size_t n_bytes, cap;
+    } growing[2]; /* of a message's content, and of its thoughts */
+    unsigned n_growing;
 };
 
 /* A list at root under a name that no request can use. */

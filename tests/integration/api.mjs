@@ -315,10 +315,19 @@ await test('continue_final_message cuts behind the last of many that are alike',
     await refused(CHAT, { messages: [...user, { role: 'tool', content: 'not shown' }], continue_final_message: true }, 'continue_final_message')
 })
 
-await test('a request with a text to be found keeps nobody waiting', async () => {
+await test('pieces of a message are its text, line by line', async () => {
+    const count = async (content) => (await d.post('/v1/messages/count_tokens', { messages: [user[0], { role: 'assistant', content }, user[0]] })).input_tokens
+    const words = Array.from({ length: 300 }, (_, i) => `line ${i} ${'x'.repeat(i % 7)}`)
+    const mixed = words.flatMap((text, i) => [{ type: 'thinking', thinking: `thought ${i}`, signature: '' }, { type: 'text', text }])
+    assert.equal(await count(mixed), await count(words.join('\n')))
+})
+
+await test('a request of many pieces, or with a text to be found, keeps nobody waiting', async () => {
     const p = await start({ set: { access_log: false } })
     const most = slow ? 60000 : 6000
     for (const [url, body] of [
+        ['/v1/messages', { max_tokens: 1, messages: [{ role: 'user', content: Array(30000).fill({ type: 'text', text: 'a'.repeat(30) }) }] }],
+        ['/v1/responses', { input: Array(8000).fill({ role: 'assistant', content: 'a'.repeat(800) }) }],
         [CHAT, { continue_final_message: true, messages: [{ role: 'user', content: 'a'.repeat(2e6) }, { role: 'tool', content: 'a'.repeat(1e6) + 'b' }] }],
     ]) {
         const from = performance.now()
