@@ -154,21 +154,10 @@ static uint64_t client_of(const struct conn *c)
     return c->client ? c->client : hash64_bytes(address, strlen(address), 1);
 }
 
-static void dispatch(struct conn *c)
+/* The request is complete: whoever it is for answers it. */
+static void answer(struct conn *c)
 {
     struct server *s = c->s;
-    begin_answer(c);
-    c->keep_alive = llhttp_should_keep_alive(&c->parser) && !c->close_after && !s->draining;
-    if (c->http10 && (c->parser.flags & F_CHUNKED))
-        c->keep_alive = false; /* HTTP/1.0 has no chunks: who reads them differs (RFC 9112, 6.1) */
-    c->log.handler = handler_name(c->path);
-    if (audit_wants_body(s)) {
-        size_t most = (size_t)s->cfg->audit_prompts;
-        buf_done(&c->audited);
-        buf_init(&c->audited, most);
-        /* without memory the line has no body */
-        (void)buf_append(&c->audited, c->body.data, c->body.n_bytes < most ? c->body.n_bytes : most);
-    }
     if (!access_begin(c))
         return;
     if (cors_is_preflight(c)) {
@@ -197,7 +186,25 @@ static void dispatch(struct conn *c)
     /* A reply that has ended meanwhile may have closed the connection or not; x is NULL then. */
     if (c->state == CONN_ANSWERING)
         c->exchange = x;
-    /* The API has read it. */
+}
+
+static void dispatch(struct conn *c)
+{
+    struct server *s = c->s;
+    begin_answer(c);
+    c->keep_alive = llhttp_should_keep_alive(&c->parser) && !c->close_after && !s->draining;
+    if (c->http10 && (c->parser.flags & F_CHUNKED))
+        c->keep_alive = false; /* HTTP/1.0 has no chunks: who reads them differs (RFC 9112, 6.1) */
+    c->log.handler = handler_name(c->path);
+    if (audit_wants_body(s)) {
+        size_t most = (size_t)s->cfg->audit_prompts;
+        buf_done(&c->audited);
+        buf_init(&c->audited, most);
+        /* without memory the line has no body */
+        (void)buf_append(&c->audited, c->body.data, c->body.n_bytes < most ? c->body.n_bytes : most);
+    }
+    answer(c);
+    /* Whoever was to read it has; on a connection that stays open it must count no longer. */
     s->body_bytes -= c->body_counted;
     c->body_counted = 0;
     buf_done(&c->body);

@@ -236,6 +236,20 @@ await test('else the one that has waited longest for a request gives way, howeve
     await few.kill()
 })
 
+await test('a body counts for max_body_memory until it is answered, whoever answers it', async () => {
+    const p = await start({ set: { max_body_size: '64K', max_body_memory: '64K' } })
+    const large = JSON.stringify({ prompt: [0, 100, 200], max_tokens: 1, user: 'x'.repeat(40000) })
+    const head = (line, more = '') => `${line} HTTP/1.1\r\nHost: x\r\n${more}Content-Length: ${large.length}\r\n\r\n`
+    for (const [line, status] of [['POST /livez', 405], ['POST /nothing', 404], ['GET /livez', 200], ['POST /v1/nothing', 404], ['POST /v1/completions', 200]]) {
+        const raw = new Raw({ port: p.port, host: '127.0.0.1' })
+        await raw.send(head(line) + large).see(new RegExp(`^HTTP/1.1 ${status}`))
+        assert.equal((await p.request('POST', '/v1/completions', large)).status, 200, `beside an idle connection after ${line}`)
+        assert.equal(raw.closed, false)
+        await raw.close()
+    }
+    await p.stop()
+})
+
 await test('the access log tells of each request', async () => {
     await new Raw().send(post(json, `X-Request-Id: look-here\r\n${CLOSE}`)).all()
     const line = fs.readFileSync(d.log_path, 'utf8').split('\n').find((text) => text.includes('id=look-here'))
