@@ -155,6 +155,12 @@ const char *access_key_name(const struct conn *c)
 
 /* --- how much ------------------------------------------------------------------------------------- */
 
+/* What is posted below /v1/responses/ ends one that runs: those may, whose requests are all running. */
+static bool may_generate(const struct conn *c)
+{
+    return c->parser.method == HTTP_POST && strncmp(c->path, "/v1/responses/", 14) != 0;
+}
+
 bool access_begin(struct conn *c)
 {
     struct access *a = &c->access;
@@ -163,7 +169,7 @@ bool access_begin(struct conn *c)
     struct buf body;
     if (!a->key || need_of(c) == NEED_NOTHING || !strcmp(c->path, "/metrics"))
         return true;
-    int seconds = limits_begin(a->key, c->parser.method == HTTP_POST, clock_now_ns(), &e);
+    int seconds = limits_begin(a->key, may_generate(c), clock_now_ns(), &e);
     if (seconds == 0) {
         a->begun = true;
         return true;

@@ -174,6 +174,19 @@ await test('requests at the same time', async () => {
     await until('it may again', async () => (await complete(bearer(keys.one))).status === 200)
 })
 
+await test('what runs can be ended, also by a key that may run no more', async () => {
+    const running = await fetch(`${d.base}/v1/responses`, {
+        method: 'POST', headers: bearer(keys.one), body: JSON.stringify({ input: 'a', max_output_tokens: 2000, ignore_eos: true, stream: true }),
+    })
+    const [id] = /resp_\w+/.exec(Buffer.from((await running.body.getReader().read()).value).toString())
+    assert.equal((await d.request('POST', '/v1/responses', { input: 'a' }, bearer(keys.one))).status, 429)
+    assert.equal((await d.request('GET', `/v1/responses/${id}`, undefined, bearer(keys.one))).status, 200)
+    const res = await d.request('POST', `/v1/responses/${id}/cancel`, undefined, bearer(keys.one))
+    assert.equal(res.status, 200, res.text)
+    assert.equal(res.json.status, 'cancelled')
+    await until('it has ended', async () => (await complete(bearer(keys.one))).status === 200)
+})
+
 await test('models and aliases', async () => {
     const served = (await d.request('GET', '/v1/models', undefined, bearer(keys.alice))).json.data.map((m) => m.id)
     assert.deepEqual(served, ['latent-mini', 'other-name', 'third'])
