@@ -66,10 +66,9 @@ static struct api_exchange *make(struct api *a, const struct reply *r, const str
     x->client = req->client;
     x->salt = salt_of(a, req->key, p->cache_salt);
     x->ttft_ns = -1;
+    make_id(a, ops->id_prefix, x->id, sizeof(x->id)); /* counts: ids of calls differ by it */
     if (p->request_id)
         snprintf(x->id, sizeof(x->id), "%s%s", ops->id_prefix, p->request_id);
-    else
-        make_id(a, ops->id_prefix, x->id, sizeof(x->id));
     jw_init(&x->out, API_MAX_ANSWER_BYTES);
     for (int i = 0; i < n_prompts; i++) {
         x->prompts[i].x = x;

@@ -53,6 +53,10 @@ await test('openai: tool calls, whole and streamed, with thoughts', async () => 
     assert.equal(none.message.content, two)
     assert.equal(none.finish_reason, 'stop')
     await assert.rejects(scripted.chat.completions.create({ ...ask, tool_choice: 'required' }), OpenAI.BadRequestError)
+    const ids = []
+    for (const request_id of [undefined, 'a', 'b', 'a', undefined])
+        ids.push(...(await scripted.chat.completions.create({ ...ask, request_id })).choices[0].message.tool_calls.map((t) => t.id))
+    assert.equal(new Set(ids).size, 10, `of calls, whoever names the request: ${ids}`)
 })
 
 await test('openai: logprobs beside calls and thoughts in a stream', async () => {
