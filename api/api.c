@@ -234,6 +234,8 @@ const struct engine_info *ready_or_reply(struct api *a, const struct reply *r)
     char text[512];
     switch (engine_state(eng)) {
     case ENGINE_READY:
+        if (a->draining)
+            break;
         return engine_info(eng);
     case ENGINE_LOADING:
         snprintf(text, sizeof(text), "the model is being loaded (%.0f %%)",

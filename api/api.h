@@ -137,7 +137,8 @@ void api_exchange_gone(struct api_exchange *x);     /* client is gone: cancel, f
 /* The client is gone. true: its stream can be resumed and goes on, with this reply in the place of the
  * client's; whatever is written there is lost, end comes once. false: api_exchange_gone must follow. */
 bool api_exchange_leave(struct api_exchange *x, const struct api_reply_ops *ops, void *reply);
-/* Nobody can come back any more: streams without client are cancelled. */
+/* Whoever asks from now on gets 503; what was asked before goes on, but nobody can come back any more:
+ * streams without client are cancelled. */
 void api_drain(struct api *a);
 /* What is known so far of a request that has not ended. */
 void api_exchange_facts(const struct api_exchange *x, struct api_log_facts *facts);

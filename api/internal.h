@@ -26,6 +26,7 @@ struct api {
     struct store *store; /* of responses */
     struct resumables *resumables;
     int64_t started_s;   /* wall clock */
+    bool draining;       /* no more requests */
 };
 
 enum dialect { DIALECT_OPENAI, DIALECT_ANTHROPIC, DIALECT_OLLAMA };

@@ -335,6 +335,7 @@ void resume_tick(struct api *a, int64_t now_ns)
 
 void api_drain(struct api *a)
 {
+    a->draining = true;
     for (struct resumable *s = a->resumables->newest, *older; s; s = older) {
         older = s->older;
         if (s->absent)

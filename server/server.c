@@ -53,8 +53,9 @@ static void check_grace(struct server *s)
         if (conn_may_ask(c))
             return;
     s->grace_until_ns = 0;
-    engine_drain(s->engine);
-    api_drain(s->api);
+    api_drain(s->api); /* not the engine: requests that run may ask it for more */
+    if (engine_state(s->engine) == ENGINE_LOADING)
+        engine_drain(s->engine);
     for (struct conn *c = s->conns, *next; c; c = next) {
         next = c->next;
         conn_drain(c, false);

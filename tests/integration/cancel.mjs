@@ -137,6 +137,20 @@ await test('SIGTERM under load: who runs or waits is served, who comes later is 
     assert.deepEqual(await exit, { code: 0, signal: null })
 })
 
+await test('SIGTERM on the way to the engine, and between two visits of it: both are served', async () => {
+    d = await start({ set: { grammar_max_size: '16M', grammar_max_states: 10000000, grammar_max_time: '60s', drain_timeout: slow ? '110s' : '30s' } })
+    const names = Array.from({ length: slow ? 1000 : 5000 }, (_, i) => `k${i}`)
+    const guided_json = { type: 'object', required: names, properties: Object.fromEntries(names.map((name) => [name, { type: 'string' }])) }
+    const answers = [
+        { prompt: random_ids(rng, 12), max_tokens: slow ? 40 : 300, ignore_eos: true, use_beam_search: true, n: 3 }, // one token each
+        { prompt: random_ids(rng, 12), max_tokens: 2, guided_json },                                                  // compiled first
+    ].map((body) => d.request('POST', '/v1/completions', body))
+    await until('the beams run', async () => (await d.metric('vllm:generation_tokens_total')) > 20)
+    d.child.kill('SIGTERM')
+    for (const r of await Promise.all(answers)) assert.equal(r.status, 200, r.text)
+    assert.deepEqual(await d.exited, { code: 0, signal: null })
+})
+
 await test('the drain has a deadline, and then exit status 2', async () => {
     d = await start({ set: { drain_timeout: '1s' } })
     const s = d.stream('/v1/completions', endless(8))
