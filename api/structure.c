@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "api/json_read.h"
 #include "api/params_readers.h"
 
 /* The name of a field inside another, in the arena; errors of the grammar are told by it. */
@@ -123,11 +124,11 @@ int read_structured_outputs(struct params *p, const cJSON *v, const char *name, 
 /* The schema of {"type": "json_schema"}: in json_schema, as in completions, or beside the type. */
 static int read_format_schema(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    const cJSON *holder = cJSON_GetObjectItemCaseSensitive(v, "json_schema");
+    const cJSON *holder = json_get(v, "json_schema");
     const char *path = inside(p, name, holder ? "json_schema.schema" : "schema");
-    const cJSON *schema = cJSON_GetObjectItemCaseSensitive(holder ? holder : v, "schema");
-    const cJSON *strict = cJSON_GetObjectItemCaseSensitive(holder ? holder : v, "strict");
-    if (strict && !cJSON_IsBool(strict) && !cJSON_IsNull(strict))
+    const cJSON *schema = json_get(holder ? holder : v, "schema");
+    const cJSON *strict = json_get(holder ? holder : v, "strict");
+    if (strict && !cJSON_IsBool(strict))
         return params_bad(e, inside(p, name, holder ? "json_schema.strict" : "strict"), "true or false");
     if (!cJSON_IsObject(schema) && !cJSON_IsBool(schema))
         return params_bad(e, path, "a JSON schema");
@@ -141,7 +142,7 @@ int read_response_format(struct params *p, const cJSON *v, const char *name, str
     if (!strcmp(s, "text"))
         return 0;
     if (!strcmp(s, "json_object")) /* some servers take a schema here too */
-        return cJSON_GetObjectItemCaseSensitive(v, "schema") ? read_format_schema(p, v, name, e)
+        return json_get(v, "schema") ? read_format_schema(p, v, name, e)
                                                              : set(p, name, GRAMMAR_OBJECT, "", e);
     if (!strcmp(s, "json_schema"))
         return read_format_schema(p, v, name, e);

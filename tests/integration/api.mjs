@@ -339,6 +339,13 @@ await test('a request of many pieces, or with a text to be found, keeps nobody w
     await p.stop()
 })
 
+await test('null is the same as absent inside of response_format, too', async () => {
+    const first = async (response_format) => (await d.post(C, { ...base, max_tokens: 1, response_format })).choices[0].text[0]
+    assert.equal(await first({ type: 'json_object', schema: null }), '{')
+    assert.equal(await first({ type: 'json_schema', json_schema: null, schema: { type: 'object' } }), '{')
+    await refused(C, { ...base, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: null } } }, 'response_format.json_schema.schema')
+})
+
 await test('/tokenize and /detokenize', async () => {
     const text = 'Naïve café, 東京 🗼\u200d\n\t x'
     const t = await d.post('/tokenize', { prompt: text, add_special_tokens: false })
