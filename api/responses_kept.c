@@ -73,15 +73,23 @@ static void reply_text(const struct reply *r, const char *text)
     jw_done(&w);
 }
 
+static int hex(char ch)
+{
+    int low = ch | 32;
+    return ch >= '0' && ch <= '9' ? ch - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
+}
+
 const char *query_value(const struct api_request *req, const char *name)
 {
     static char value[160];
-    size_t n = strlen(name);
+    size_t n = strlen(name), k = 0;
     for (const char *s = req->query; s && *s; s = strchr(s, '&') ? strchr(s, '&') + 1 : NULL)
         if (!strncmp(s, name, n) && s[n] == '=') {
-            size_t k = strcspn(s + n + 1, "&");
-            k = k < sizeof(value) - 1 ? k : sizeof(value) - 1;
-            memcpy(value, s + n + 1, k);
+            for (s += n + 1; *s && *s != '&' && k < sizeof(value) - 1; s++) {
+                int hi = *s == '%' ? hex(s[1]) : -1, lo = hi >= 0 ? hex(s[2]) : -1;
+                value[k++] = lo >= 0 ? (char)(hi * 16 + lo) : *s;
+                s += lo >= 0 ? 2 : 0;
+            }
             value[k] = 0;
             return value;
         }
@@ -124,7 +132,8 @@ static void list_items(const struct page *page, const struct reply *r, cJSON *li
 {
     int n = cJSON_GetArraySize(list), shown = 0;
     bool skipping = page->skips;
-    char name[40], last[40] = "", first[40] = "";
+    const char *first = NULL, *last = NULL;
+    char name[40];
     struct jw w;
     jw_init(&w, API_MAX_ANSWER_BYTES);
     w.err = list ? 0 : ERR_NOMEM;
@@ -148,14 +157,13 @@ static void list_items(const struct page *page, const struct reply *r, cJSON *li
         jw_raw(&w, shown ? "," : "");
         jw_raw(&w, text ? text : "null");
         cJSON_free(text);
-        snprintf(last, sizeof(last), "%s", own ? own : name);
-        if (!shown++)
-            snprintf(first, sizeof(first), "%s", last);
+        last = own ? own : cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "id"));
+        first = shown++ ? first : last;
     }
     jw_raw(&w, "],\"first_id\":");
-    jw_cstring(&w, shown ? first : NULL);
+    jw_cstring(&w, first);
     jw_raw(&w, ",\"last_id\":");
-    jw_cstring(&w, shown ? last : NULL);
+    jw_cstring(&w, last);
     jw_printf(&w, ",\"has_more\":%s}", i < n ? "true" : "false");
     reply_json(r, 200, &w, NULL);
     jw_done(&w);

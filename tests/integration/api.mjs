@@ -339,6 +339,21 @@ await test('a request of many pieces, or with a text to be found, keeps nobody w
     await p.stop()
 })
 
+await test('items of a response, page by page, whatever their ids', async () => {
+    const ids = ['msg_67ccd2bf17f0819081ff3bb2cf6508e60bb6a6b452d3795b', 'a & b = c', 'é/100%', 'x'.repeat(150), undefined]
+    const input = ids.map((id) => ({ type: 'message', role: 'user', content: 'a', ...(id && { id }) }))
+    const { id } = await d.post('/v1/responses', { input, max_output_tokens: 1 })
+    const seen = []
+    for (let after = ''; ;) {
+        const page = (await d.get(`/v1/responses/${id}/input_items?order=asc&limit=1${after && `&after=${encodeURIComponent(after)}`}`)).json
+        assert.equal(page.data.length, 1, `after ${after}`)
+        assert.deepEqual([page.first_id, page.last_id], [page.data[0].id, page.data[0].id])
+        seen.push(after = page.last_id)
+        if (!page.has_more) break
+    }
+    assert.deepEqual(seen, [...ids.slice(0, 4), 'item_4'])
+})
+
 await test('null is the same as absent inside of response_format, too', async () => {
     const first = async (response_format) => (await d.post(C, { ...base, max_tokens: 1, response_format })).choices[0].text[0]
     assert.equal(await first({ type: 'json_object', schema: null }), '{')
