@@ -49,6 +49,7 @@ static const struct schema {
     {"read_n", "{\"type\":[\"integer\",\"null\"],\"minimum\":1,\"maximum\":%max_n%}"},
     {"read_best_of", "{\"type\":[\"integer\",\"null\"],\"minimum\":1,\"maximum\":%max_n%}"},
     {"read_seed", "{\"type\":[\"integer\",\"null\"],\"format\":\"int64\"}"},
+    {"read_seed_or_any", "{\"type\":[\"integer\",\"null\"],\"format\":\"int64\"}"},
     {"read_stop", "{\"type\":[\"string\",\"array\",\"null\"],\"maxItems\":%max_stop%,\"items\":{\"type\":"
                   "\"string\",\"minLength\":1,\"maxLength\":512}}"},
     {"read_stop_token_ids",

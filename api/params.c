@@ -154,6 +154,14 @@ static int read_seed(struct params *p, const cJSON *v, const char *name, struct 
     return 0;
 }
 
+/* llama-server's and Ollama's: -1 asks for any. */
+static int read_seed_or_any(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int r = read_seed(p, v, name, e);
+    p->has_seed = p->has_seed && p->seed != UINT64_MAX;
+    return r;
+}
+
 static int put_stop(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     size_t n = cJSON_IsString(v) ? strlen(v->valuestring) : 0;

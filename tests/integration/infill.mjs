@@ -68,6 +68,17 @@ await test('/completion: several prompts and choices are a list', async () => {
     assert.deepEqual(list.map((r) => r.prompt), ['A river', 'A river', 'The sea', 'The sea'])
 })
 
+await test('a seed of -1 draws one, as in llama-server and Ollama', async () => {
+    const hot = { prompt: 'A river', temperature: 1.5, n_predict: 16 }, one = []
+    for (let i = 0; i < 3; i++) {
+        one.push((await d.post('/completion', { ...hot, seed: -1 })).content)
+        one.push((await d.post('/api/generate', { prompt: hot.prompt, raw: true, stream: false, options: { temperature: 1.5, num_predict: 16, seed: -1 } })).response)
+    }
+    assert.equal(new Set(one).size, 6, JSON.stringify(one))
+    const again = async (seed) => (await d.post('/completion', { ...hot, seed })).content
+    for (const seed of [-2, 0, 7]) assert.equal(await again(seed), await again(seed))
+})
+
 await test('/completion: events', async () => {
     const whole = await d.post('/completion', { ...greedy, prompt: 'A river', return_tokens: true })
     const r = await d.request('POST', '/completion', { ...greedy, prompt: 'A river', stream: true })
