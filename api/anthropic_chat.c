@@ -152,7 +152,11 @@ int anthropic_to_chat(struct params *p, struct err *e)
     /* an answer that the client began is gone on with */
     const cJSON *last = cJSON_GetArrayItem(b.messages, cJSON_GetArraySize(b.messages) - 1);
     const char *role = json_text(last, "role");
-    if (role && !strcmp(role, "assistant") && !cJSON_HasObjectItem(last, "tool_calls")) {
+    bool begun = role && !strcmp(role, "assistant") && !cJSON_HasObjectItem(last, "tool_calls");
+    const char *text = begun ? json_text(last, "content") : NULL;
+    if (text && !text[strspn(text, " \n")] && !cJSON_HasObjectItem(last, "reasoning_content")) {
+        cJSON_DeleteItemFromArray(b.messages, cJSON_GetArraySize(b.messages) - 1); /* began with nothing */
+    } else if (begun) {
         p->continue_final_message = true;
         p->add_generation_prompt = false;
     }
