@@ -158,6 +158,9 @@ int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *temp
     /* where no call is read, and where the answer has another form, there is nothing to hold to */
     if (r < 0 || (!field && (!x->calls || p->structure_field || !any_strict(tools))))
         return r;
+    if (p->use_beam_search) /* knows no grammar */
+        return err_set_param(e, ERR_INVAL, "use_beam_search", "use_beam_search cannot be combined with %s",
+                             field ? field : "tools that are strict");
     if (!x->calls) /* what the grammar makes it write is read, whatever it was trained for */
         x->calls = call_format_find("hermes");
     jw_init(&w, API_MAX_ANSWER_BYTES);
