@@ -69,8 +69,9 @@ const char *error_code(const struct err *e)
     case ERR_BUSY:
         return "queue_full";
     case ERR_LIMIT:
-        return !strcmp(e->param, "prompt") || !strcmp(e->param, "messages") ? "context_length_exceeded"
-                                                                            : NULL;
+        return !strcmp(e->param, "prompt") || !strcmp(e->param, "messages") || !strcmp(e->param, "input")
+                   ? "context_length_exceeded"
+                   : NULL;
     case ERR_DENIED:
         return "not_allowed";
     case ERR_UNSUPPORTED:

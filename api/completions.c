@@ -127,11 +127,11 @@ static const struct answer_ops completion_ops = {
 
 /* --- the prompt ----------------------------------------------------------------------------------- */
 
-static int bad_prompt(struct err *e)
+static int bad_prompt(const struct params *p, struct err *e)
 {
-    return err_set_param(e, ERR_INVAL, "prompt",
-                         "prompt must be a string, a list of strings, a list of token ids or a list of "
-                         "such lists, and not empty");
+    return params_bad(e, params_asked(p),
+                      "a string, a list of strings, a list of token ids or a list of such lists, and not "
+                      "empty");
 }
 
 int count_prompts(const struct params *p, int *ret, struct err *e)
@@ -139,11 +139,11 @@ int count_prompts(const struct params *p, int *ret, struct err *e)
     const cJSON *v = p->prompt, *first = cJSON_IsArray(v) ? v->child : NULL;
     int n = cJSON_IsString(v) || cJSON_IsNumber(first) ? 1 : cJSON_GetArraySize(v);
     if (!v)
-        return err_set_param(e, ERR_INVAL, "prompt", "prompt is missing");
+        return err_set_param(e, ERR_INVAL, params_asked(p), "%s is missing", params_asked(p));
     if (!cJSON_IsString(v) && !cJSON_IsNumber(first) && !cJSON_IsString(first) && !cJSON_IsArray(first))
-        return bad_prompt(e);
+        return bad_prompt(p, e);
     if (n > p->cfg->max_prompts)
-        return err_set_param(e, ERR_INVAL, "prompt", "prompt may hold at most %d prompts",
+        return err_set_param(e, ERR_INVAL, params_asked(p), "%s may hold at most %d prompts", params_asked(p),
                              p->cfg->max_prompts);
     *ret = n;
     return 0;
@@ -155,7 +155,8 @@ static int set_text(struct api_exchange *x, struct prompt *pr, const cJSON *v, s
     pr->text_bytes = strlen(pr->text);
     pr->flags = TOKENIZE_PARSE_SPECIAL | (x->p.add_special_tokens ? TOKENIZE_ADD_SPECIAL : 0);
     if (pr->text_bytes > x->a->cfg.max_prompt_bytes)
-        return err_set_param(e, ERR_LIMIT, "prompt", "prompt %d has %zu bytes; at most %zu are accepted",
+        return err_set_param(e, ERR_LIMIT, params_asked(&x->p),
+                             "%s %d has %zu bytes; at most %zu are accepted", params_asked(&x->p),
                              pr->index, pr->text_bytes, x->a->cfg.max_prompt_bytes);
     if (x->p.suffix)
         return infill_prompt(pr, engine_info(x->a->cfg.engine)->tokenizer, x->p.suffix, e);
@@ -169,7 +170,7 @@ static int set_ids(struct api_exchange *x, struct prompt *pr, const cJSON *v, st
     if (x->p.suffix)
         return infill_prompt(pr, engine_info(x->a->cfg.engine)->tokenizer, x->p.suffix, e);
     /* A list that is too long is told later, with the model's limit. */
-    int r = params_ids(&x->p, v, "prompt", INT32_MAX, &ids, &n, e);
+    int r = params_ids(&x->p, v, params_asked(&x->p), INT32_MAX, &ids, &n, e);
     if (r < 0)
         return r;
     pr->ids.ids = malloc(((size_t)n + 1) * sizeof(*ids));
@@ -195,7 +196,7 @@ int set_prompts(struct api_exchange *x, struct err *e)
         else if (cJSON_IsArray(v->child) && cJSON_IsArray(at))
             r = set_ids(x, &x->prompts[i], at, e);
         else
-            r = bad_prompt(e);
+            r = bad_prompt(&x->p, e);
         if (r < 0)
             return r;
         i++;

@@ -96,11 +96,6 @@ static struct api_exchange *handle(struct api *a, const struct api_request *req,
         return NULL;
     }
     if (check(a, &p, &e) < 0 || count_prompts(&p, &n, &e) < 0) {
-        if (!strcmp(e.param, "prompt"))
-            err_set_param(&e, e.code, "input",
-                          "input must be a string, a list of strings, a list of token ids or a list of "
-                          "such lists: at least one, at most %d",
-                          a->cfg.max_prompts);
         params_done(&p);
         reply_error(r, a, &e);
         return NULL;
@@ -129,9 +124,9 @@ struct api_exchange *handle_ollama_embed(struct api *a, const struct api_request
 
 int read_embed_input(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
-    (void)name;
     (void)e;
     p->prompt = v;
+    p->asked = name;
     return 0;
 }
 

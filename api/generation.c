@@ -349,13 +349,14 @@ static int check_prompt(const struct api_exchange *x, const struct prompt *pr, s
 {
     int max = engine_info(x->a->cfg.engine)->max_model_len;
     int need = x->p.max_tokens > 0;
+    const char *asked = params_asked(&x->p);
     if (pr->ids.n == 0)
-        return err_set_param(e, ERR_INVAL, "prompt", "prompt %d has no tokens", pr->index);
+        return err_set_param(e, ERR_INVAL, asked, "%s %d has no tokens", asked, pr->index);
     if (pr->ids.n + (size_t)need > (size_t)max)
-        return err_set_param(e, ERR_LIMIT, x->p.messages ? "messages" : "prompt",
+        return err_set_param(e, ERR_LIMIT, asked,
                              "This model's maximum context length is %d tokens. However, your %s resulted "
                              "in %zu tokens%s. Please reduce its length.",
-                             max, x->p.messages ? "messages" : "prompt", pr->ids.n,
+                             max, asked, pr->ids.n,
                              need ? ", which leaves no room for output" : "");
     return 0;
 }
@@ -483,10 +484,10 @@ static void tokenize_work(void *arg)
         r = tokenizer_encode_masked(info->tokenizer, pr->text, pr->literal, pr->text_bytes, pr->flags, max,
                                     &pr->ids, &x->tokenize_error);
         if (r == ERR_LIMIT)
-            err_set_param(&x->tokenize_error, r, x->p.messages ? "messages" : "prompt",
+            err_set_param(&x->tokenize_error, r, params_asked(&x->p),
                           "This model's maximum context length is %d tokens. However, your %s resulted in "
                           "more. Please reduce its length.", info->max_model_len,
-                          x->p.messages ? "messages" : "prompt");
+                          params_asked(&x->p));
         if (r < 0)
             return;
     }

@@ -522,6 +522,11 @@ static int check_together(struct params *p, enum field_where where, struct err *
     return 0;
 }
 
+const char *params_asked(const struct params *p)
+{
+    return p->asked ? p->asked : p->messages && !p->prompt ? "messages" : "prompt";
+}
+
 int params_fields(struct params *p, const cJSON *object, enum field_where where, struct err *e)
 {
     const cJSON *at;

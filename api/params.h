@@ -26,6 +26,7 @@ struct params {
     const struct api_config *cfg;
     int vocab_size;
     const cJSON *prompt, *messages, *tokens; /* not looked into yet */
+    const char *asked;   /* the field of `prompt` where it has another name; NULL: it has not */
     const cJSON *system; /* Anthropic's; NULL: none */
     const cJSON *tools, *documents, *template_kwargs; /* the first two are checked by messages.c */
     const char *must_call, *must_call_name; /* the field that asks for a call (NULL: none), and for which */
@@ -92,6 +93,9 @@ struct params {
 int params_read(const struct api_config *cfg, enum field_where where, const char *body,
                 size_t n_bytes, struct params *ret, struct err *e) LATENT_MUST_CHECK;
 void params_done(struct params *p);
+
+/* The field that holds what is asked: "prompt", "messages" or "input". */
+const char *params_asked(const struct params *p);
 
 /* Reads the fields of an object inside the request, as of `where`. */
 int params_fields(struct params *p, const cJSON *object, enum field_where where,

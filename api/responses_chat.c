@@ -156,6 +156,7 @@ int read_input(struct params *p, const cJSON *v, const char *name, struct err *e
     if (!cJSON_IsString(v) && !(cJSON_IsArray(v) && v->child))
         return params_bad(e, name, "a string or a list of items, and not empty");
     p->prompt = v;
+    p->asked = name;
     return 0;
 }
 

@@ -115,6 +115,9 @@ await test('beam search finds what a plain search finds', async () => {
     assert.deepEqual(r.choices.map((c) => c.token_ids), best.map((b) => b.ids))
     assert.deepEqual(await d.post(C, ask).then((x) => x.choices), r.choices)
     assert.equal(r.usage.completion_tokens, best.reduce((n, b) => n + b.ids.length, 0))
+    const f = (strict) => [{ type: 'function', function: { name: 'f', parameters: { type: 'object', properties: {} }, strict } }]
+    for (const more of [{ tools: f(), tool_choice: 'required' }, { tools: f(), tool_choice: { type: 'function', function: { name: 'f' } } }])
+        await refused(CHAT, { messages: user, use_beam_search: true, n: 2, max_tokens: 12, ...more }, 'use_beam_search')
     const chat = await d.post(CHAT, { messages: user, use_beam_search: true, n: 2, max_tokens: 12 })
     assert.equal(chat.choices.length, 2)
     assert.notEqual(chat.choices[0].message.content, chat.choices[1].message.content)
@@ -359,6 +362,28 @@ await test('null is the same as absent inside of response_format, too', async ()
     assert.equal(await first({ type: 'json_object', schema: null }), '{')
     assert.equal(await first({ type: 'json_schema', json_schema: null, schema: { type: 'object' } }), '{')
     await refused(C, { ...base, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: null } } }, 'response_format.json_schema.schema')
+})
+
+await test('mistakes in what is asked name the field that asks it', async () => {
+    for (const input of ['', 5, [], [[]], [8192], [-1], ['a', 5], [[5], 'a'], Array(4097).fill(50), 'x '.repeat(9000), 'x'.repeat(70000), Array(9).fill('a')])
+        for (const url of ['/v1/embeddings', '/api/embed']) {
+            const r = await d.request('POST', url, { input, truncate: false })
+            if (input === '' && r.status === 200) continue // its tokens are those that every text has
+            assert.equal(r.status, 400, r.text)
+            assert.match(r.text, url === '/api/embed' ? /input/ : /"param":"input"/, `${JSON.stringify(input).slice(0, 40)}: ${r.text}`)
+        }
+    for (const url of ['/v1/responses', CHAT, C]) {
+        const field = { '/v1/responses': 'input', [CHAT]: 'messages', [C]: 'prompt' }[url], text = 'x '.repeat(9000)
+        const e = await refused(url, { [field]: field === 'messages' ? [{ role: 'user', content: text }] : text }, field)
+        assert.equal(e.code, 'context_length_exceeded')
+        assert.match(e.message, new RegExp(`your ${field} resulted`))
+    }
+})
+
+await test("Anthropic's: an empty answer to be gone on with is none", async () => {
+    const ask = (...more) => d.post('/v1/messages', { max_tokens: 6, temperature: 0, messages: [...user, ...more] })
+    const want = (await ask()).content
+    for (const content of ['', ' \n', [{ type: 'text', text: '' }]]) assert.deepEqual((await ask({ role: 'assistant', content })).content, want)
 })
 
 await test('/tokenize and /detokenize', async () => {
