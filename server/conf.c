@@ -306,6 +306,15 @@ int config_read_file(struct server_config *c, const char *path, struct err *e)
     return r == 0 ? 0 : err_set_param(e, r, inner.param, "%.120s, line %d: %s", path, n, inner.text);
 }
 
+/* What Kubernetes and Docker tell every container of a service or link of our name (LATENTD_SERVICE_HOST,
+ * LATENTD_PORT=tcp://..., LATENTD_PORT_8080_TCP_ADDR): nobody has set it, and no key is called so. */
+static bool is_service_link(const char *name, const char *value)
+{
+    return !strncmp(name, "service_host", 12) || !strncmp(name, "service_port", 12) ||
+           (!strcmp(name, "port") && strstr(value, "://")) ||
+           (!strncmp(name, "port_", 5) && isdigit((unsigned char)name[5]));
+}
+
 int config_read_env(struct server_config *c, char *const *list, struct err *e)
 {
     struct err inner = {0};
@@ -318,6 +327,8 @@ int config_read_env(struct server_config *c, char *const *list, struct err *e)
             name[n++] = (char)tolower((unsigned char)*s);
         name[n] = 0;
         const char *value = strchr(*list, '=');
+        if (value && is_service_link(name, value + 1))
+            continue;
         int r = config_set(c, name, value ? value + 1 : "", &inner);
         if (r < 0)
             return err_set_param(e, r, inner.param, "environment, %.60s: %s", *list, inner.text);

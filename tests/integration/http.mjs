@@ -302,7 +302,14 @@ await test('start-up errors name what is wrong', async () => {
         assert.equal(r.status, 1, `${args}: ${r.status} ${r.stderr}`)
         assert.match(r.stderr, pattern)
     }
-    const ok = run(['--model', model, '--check-config', '--set', 'threads=3'], { LATENTD_MAX_N: '5' })
+    for (const env of [{ LATENTD_PORT: '8080' }, { LATENTD_SERVICE: '1' }, { LATENTD_PORTS: 'tcp://10.0.0.1:80' }])
+        assert.equal(run(['--model', model, '--check-config'], env).status, 1, JSON.stringify(env))
+    // what Kubernetes gives every container about a service of our name
+    const service = {
+        LATENTD_SERVICE_HOST: '10.96.3.4', LATENTD_SERVICE_PORT: '8080', LATENTD_SERVICE_PORT_HTTP: '8080', LATENTD_PORT: 'tcp://10.96.3.4:8080',
+        LATENTD_PORT_8080_TCP: 'tcp://10.96.3.4:8080', LATENTD_PORT_8080_TCP_PROTO: 'tcp', LATENTD_PORT_8080_TCP_PORT: '8080', LATENTD_PORT_8080_TCP_ADDR: '10.96.3.4',
+    }
+    const ok = run(['--model', model, '--check-config', '--set', 'threads=3'], { LATENTD_MAX_N: '5', ...service })
     assert.equal(ok.status, 0, ok.stderr)
     assert.match(ok.stdout, /^threads = 3$/m)
     assert.match(ok.stdout, /^max_n = 5$/m)
