@@ -387,7 +387,7 @@ const struct route api_routes[] = {
      "and no longer"},
     {"/api/generate", HTTP_M_POST, handle_ollama_generate, IN_GENERATE, NULL, LINES, NULL, "/api/generate",
      "Ollama's completions"},
-    {"/api/chat", HTTP_M_POST, handle_ollama_chat, IN_OLLAMA_CHAT, "\"messages\"", LINES, NULL, "/api/chat",
+    {"/api/chat", HTTP_M_POST, handle_ollama_chat, IN_OLLAMA_CHAT, NULL, LINES, NULL, "/api/chat",
      "Ollama's chats"},
     {"/api/embed", HTTP_M_POST, handle_ollama_embed, IN_EMBED, "\"input\"", NULL, NULL, "/api/embed",
      "Ollama's embeddings"},

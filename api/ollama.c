@@ -145,15 +145,23 @@ static int check_named(const struct api *a, const struct params *p, struct err *
     return p->model ? check_model(a, p, e) : err_set_param(e, ERR_INVAL, "model", "model is missing");
 }
 
-/* keep_alive and an empty prompt ask that the model be there; it is. */
-static void reply_loaded(struct api *a, const struct reply *r)
+/* keep_alive and an empty prompt, or no messages, ask that the model be there; it is. Takes p over. */
+static struct api_exchange *reply_loaded(struct api *a, const struct reply *r, struct params *p,
+                                         const char *nothing)
 {
+    struct err e = {0};
     struct jw w;
     jw_init(&w, 4096);
     head(a, &w);
-    jw_raw(&w, ",\"response\":\"\",\"done\":true,\"done_reason\":\"load\"}");
-    reply_json(r, 200, &w, NULL);
+    jw_raw(&w, nothing);
+    jw_raw(&w, ",\"done\":true,\"done_reason\":\"load\"}");
+    if (check_named(a, p, &e) < 0)
+        reply_error(r, a, &e);
+    else
+        reply_json(r, 200, &w, NULL);
+    params_done(p);
     jw_done(&w);
+    return NULL;
 }
 
 static struct api_exchange *start(struct api *a, const struct api_request *req, const struct reply *r,
@@ -184,14 +192,8 @@ struct api_exchange *handle_ollama_generate(struct api *a, const struct api_requ
         reply_error(r, a, &e);
         return NULL;
     }
-    if (!p.prompt || !*p.prompt->valuestring) {
-        if (check_named(a, &p, &e) < 0)
-            reply_error(r, a, &e);
-        else
-            reply_loaded(a, r);
-        params_done(&p);
-        return NULL;
-    }
+    if (!p.prompt || !*p.prompt->valuestring)
+        return reply_loaded(a, r, &p, ",\"response\":\"\"");
     bool raw = p.raw || p.suffix || !api_chat_template_text(a, false);
     return start(a, req, r, &p, raw ? &raw_ops : &generate_ops);
 }
@@ -204,6 +206,8 @@ struct api_exchange *handle_ollama_chat(struct api *a, const struct api_request 
         reply_error(r, a, &e);
         return NULL;
     }
+    if (!p.messages || (cJSON_IsArray(p.messages) && !p.messages->child))
+        return reply_loaded(a, r, &p, ",\"message\":{\"role\":\"assistant\",\"content\":\"\"}");
     return start(a, req, r, &p, &chat_ops);
 }
 
