@@ -17,6 +17,7 @@
 #define IN_HIGH (256u << 10)
 #define LINGER_MS 2000
 #define READ_BYTES 65536
+#define TURN_NS (2 * NS_PER_MS) /* that pipelined requests of one connection may take at a time */
 #define REFUSED_MAX 64 /* connections beyond max_connections that are told so */
 
 static void process(struct conn *c);
@@ -30,13 +31,17 @@ static void set_timer(struct conn *c, long long ms)
     uv_timer_start(&c->timer, on_timer, (uint64_t)ms, 0);
 }
 
+static void kick_in(struct conn *c, long long ms)
+{
+    set_timer(c, ms);
+    c->kicked = true;
+}
+
 /* Comes back from the loop with a clean stack: not from inside the API or the parser. */
 void conn_kick(struct conn *c)
 {
-    if (c->state == CONN_CLOSED)
-        return;
-    set_timer(c, 0);
-    c->kicked = true;
+    if (c->state != CONN_CLOSED)
+        kick_in(c, 0);
 }
 
 static void on_handle_closed(uv_handle_t *h)
@@ -262,14 +267,21 @@ static bool wants_more(const struct conn *c)
     return c->state == CONN_HEADER || c->state == CONN_BODY;
 }
 
-/* Goes through what has been read until an answer is open or more bytes are needed. */
+/* Goes through what has been read until an answer is open or more bytes are needed, or until it is others'
+ * turn: 64 KiB hold thousands of requests. */
 static void process(struct conn *c)
 {
+    int64_t until = clock_now_ns() + TURN_NS;
     if (c->in_process)
         return;
     c->in_process = true;
-    while (c->in.n_bytes > 0 && wants_more(c))
+    while (c->in.n_bytes > 0 && wants_more(c)) {
         parse(c);
+        if (c->state == CONN_IDLE && c->in.n_bytes > 0 && clock_now_ns() >= until) {
+            kick_in(c, 1); /* with 0 the loop might come back to it before it looks at others */
+            break;
+        }
+    }
     c->in_process = false;
 }
 
@@ -475,10 +487,13 @@ static void on_timer(uv_timer_t *t)
         conn_close(c);
         return;
     case CONN_IDLE:
-        if (c->kicked || conn_queued(c) > 0) /* what is not read has a timer of its own */
+        if (c->kicked || conn_queued(c) > 0) { /* what is not read has a timer of its own */
+            struct server *s = c->s;
             next(c);
-        else
+            server_let_tokens_through(s);
+        } else {
             conn_close(c);
+        }
         return;
     case CONN_HEADER:
         refuse_now(c, 408, "the request's header did not arrive in time");

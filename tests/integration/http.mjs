@@ -236,6 +236,23 @@ await test('else the one that has waited longest for a request gives way, howeve
     await few.kill()
 })
 
+await test('who pipelines thousands of requests lets others through', async () => {
+    const log = path.join(scratch, `http.${process.pid}.access`), n = 7000
+    const p = await start({ set: { access_log_file: log } })
+    const [many, one] = [0, 1].map(() => new Raw({ port: p.port, host: '127.0.0.1' }))
+    await until('both are there', () => many.socket.readyState === 'open' && one.socket.readyState === 'open')
+    many.send(get('/livez').repeat(n - 1) + get('/livez', CLOSE)) // 200 KiB
+    one.send(get('/health', CLOSE))
+    assert.deepEqual(statuses(await one.all()), [200])
+    assert.equal(statuses(await many.all()).length, n)
+    const lines = fs.readFileSync(log, 'utf8').split('\n').filter((line) => line.includes('path="/livez"') || line.includes('path="/health"'))
+    assert.equal(lines.length, n + 1)
+    const before = lines.findIndex((line) => line.includes('path="/health"'))
+    assert.ok(before < n / 2, `${before} of ${n} went before`)
+    fs.rmSync(log)
+    await p.stop()
+})
+
 await test('a body counts for max_body_memory until it is answered, whoever answers it', async () => {
     const p = await start({ set: { max_body_size: '64K', max_body_memory: '64K' } })
     const large = JSON.stringify({ prompt: [0, 100, 200], max_tokens: 1, user: 'x'.repeat(40000) })
