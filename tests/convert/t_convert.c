@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "engine/kernels/kern.h"
@@ -332,6 +333,51 @@ START_TEST(own_types)
 }
 END_TEST
 
+static void put_file(const char *folder, const char *name, const char *text, char dst[PATH_BYTES])
+{
+    snprintf(dst, PATH_BYTES, "%.2000s/%.100s", folder, name);
+    FILE *f = fopen(dst, "wb");
+    ck_assert(f && fputs(text, f) >= 0 && fclose(f) == 0);
+}
+
+/* Both of a folder's chat templates are in the file. */
+START_TEST(templates)
+{
+    static const char *const linked[] = {"config.json", "model.safetensors"};
+    char folder[PATH_BYTES], from[PATH_BYTES], paths[4][PATH_BYTES], out[PATH_BYTES];
+    struct checkpoint *c;
+    struct err e = {0};
+    out_path("templates", out);
+    snprintf(folder, sizeof(folder), "%.2000s/folder", scratch);
+    ck_assert_int_eq(mkdir(folder, 0700), 0);
+    for (int i = 0; i < 2; i++) {
+        folder_path("youtu", linked[i], from);
+        char *whole = realpath(from, NULL);
+        snprintf(paths[i], PATH_BYTES, "%.2000s/%s", folder, linked[i]);
+        ck_assert(whole && symlink(whole, paths[i]) == 0);
+        free(whole);
+    }
+    put_file(folder, "tokenizer.json",
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+             "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":\"ByteLevel\"}}",
+             paths[2]);
+    put_file(folder, "tokenizer_config.json",
+             "{\"chat_template\":[{\"name\":\"default\",\"template\":\"plain\"},"
+             "{\"name\":\"tool_use\",\"template\":\"tools\"}]}",
+             paths[3]);
+    convert(folder, out, "q8_0");
+    ck_assert_msg(checkpoint_open(out, &c, &e) == 0, "%s", e.text);
+    ck_assert_str_eq(c->chat_template, "plain");
+    ck_assert_ptr_nonnull(c->tool_template);
+    ck_assert_str_eq(c->tool_template, "tools");
+    checkpoint_close(&c);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(unlink(paths[i]), 0);
+    ck_assert_int_eq(rmdir(folder), 0);
+    unlink(out);
+}
+END_TEST
+
 START_TEST(failures)
 {
     char in[PATH_BYTES], out[PATH_BYTES], bad[PATH_BYTES];
@@ -376,6 +422,7 @@ int main(void)
     tcase_add_loop_test(tc, types, 0, (int)(sizeof(others) / sizeof(others[0])));
     tcase_add_test(tc, copies_and_parts);
     tcase_add_test(tc, own_types);
+    tcase_add_test(tc, templates);
     tcase_add_test(tc, failures);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

@@ -181,6 +181,18 @@ static int chars_keys(const struct source *s, const struct vocab *v, struct gguf
     return r;
 }
 
+/* The second template under the name that readers look for, and in the list of such names. */
+static void put_templates(const struct checkpoint *ck, struct gguf_writer *w)
+{
+    static const struct str_view others[] = {{"tool_use", 8}};
+    if (ck->chat_template)
+        gguf_write_string(w, "tokenizer.chat_template", ck->chat_template);
+    if (!ck->tool_template)
+        return;
+    gguf_write_strings(w, "tokenizer.chat_templates", others, 1);
+    gguf_write_string(w, "tokenizer.chat_template.tool_use", ck->tool_template);
+}
+
 int source__tokenizer_keys(const struct source *s, struct gguf_writer *w, struct err *e)
 {
     const struct tokenizer_source *t = &s->ck->tokenizer;
@@ -196,8 +208,7 @@ int source__tokenizer_keys(const struct source *s, struct gguf_writer *w, struct
         return r;
     r = v.kind == VOCAB_CHARS ? chars_keys(s, &v, w, e) : bytes_keys(s, &v, w, e);
     put_ids(t, &v, w);
-    if (s->ck->chat_template)
-        gguf_write_string(w, "tokenizer.chat_template", s->ck->chat_template);
+    put_templates(s->ck, w);
     vocab_done(&v);
     return r;
 }
