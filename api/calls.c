@@ -127,6 +127,52 @@ static const char *type_of(const struct call_text *t, const char *key)
     return NULL;
 }
 
+/* Bytes of a number as JSON has it, or 0. */
+static size_t number_bytes(const char *s)
+{
+    static const char digits[] = "0123456789";
+    const char *at = s + (*s == '-'), *from = at;
+    at += strspn(at, digits);
+    if (at == from || (*from == '0' && at > from + 1))
+        return 0;
+    if (*at == '.') {
+        from = ++at;
+        at += strspn(at, digits);
+        if (at == from)
+            return 0;
+    }
+    if (*at == 'e' || *at == 'E') {
+        at += at[1] == '+' || at[1] == '-' ? 2 : 1;
+        from = at;
+        at += strspn(at, digits);
+        if (at == from)
+            return 0;
+    }
+    return (size_t)(at - s);
+}
+
+/* The parser takes more for JSON than clients' parsers do: line ends in strings, 007 and 1. for numbers. */
+static bool is_strict(const char *s)
+{
+    for (bool in_string = false; *s; s++) {
+        if ((unsigned char)*s < 0x20 && (in_string || !strchr("\t\r\n", *s)))
+            return false;
+        if (*s == '"') {
+            in_string = !in_string;
+        } else if (in_string) {
+            s += *s == '\\' && s[1];
+        } else if (*s == '-' || (*s >= '0' && *s <= '9')) {
+            size_t n = number_bytes(s);
+            if (n == 0)
+                return false;
+            s += n - 1;
+        } else if ((unsigned char)*s >= 0x80) { /* a byte order mark */
+            return false;
+        }
+    }
+    return true;
+}
+
 void call_arg(struct call_text *t, const char *key, size_t n_key, const char *value, size_t n_value,
               int is_string)
 {
@@ -140,10 +186,14 @@ void call_arg(struct call_text *t, const char *key, size_t n_key, const char *va
         jw_raw(&w, t->n_args++ ? ", " : "{");
         jw_string(&w, key, n_key);
         jw_raw(&w, ": ");
-        if (json)
+        char *other = json && !cJSON_IsNumber(json) && !is_strict(text) ? cJSON_PrintUnformatted(json) : NULL;
+        if (other)
+            jw_raw(&w, other);
+        else if (json && is_strict(text))
             jw_bytes(&w, value, n_value);
         else
             jw_string(&w, value, n_value);
+        cJSON_free(other);
         cJSON_Delete(json);
         if (w.err == 0)
             call_args(t, w.b.data, w.b.n_bytes);
