@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/internal.h"
+#include "api/template_text.h"
 #include "base/clock.h"
 
 /* --- answers -------------------------------------------------------------------------------------- */
@@ -200,20 +201,22 @@ static int find_last(const char *text, size_t n_text, const char *s, size_t n, s
     return r;
 }
 
-/* Cuts what the template puts after the last message's text. */
+/* Cuts what the template puts after the last message's text. Templates may trim that: what is searched for is
+ * the text without the blanks around it, and those behind it stay where the template has kept them. */
 static int cut_after_last(const cJSON *messages, struct template_output *o, struct err *e)
 {
     const cJSON *last = cJSON_GetArrayItem(messages, cJSON_GetArraySize(messages) - 1);
     const char *s = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(last, "content"));
-    size_t n = s ? strlen(s) : 0, at = 0;
-    while (n && (s[n - 1] == ' ' || s[n - 1] == '\n')) /* templates may trim it */
-        n--;
-    if (n && find_last(o->text, o->n_bytes, s, n, &at) < 0)
+    s = s ? s : "";
+    size_t all = strlen(s), end = text_rstrip(s, all), begin = text_lstrip(s, end);
+    size_t n = end - begin, blanks = all - end, at = 0;
+    if (n && find_last(o->text, o->n_bytes, s + begin, n, &at) < 0)
         return err_set(e, ERR_NOMEM, "out of memory for the request");
     if (at == 0)
         return err_set_param(e, ERR_INVAL, "continue_final_message",
                              "continue_final_message: the last message's text is not in the rendered chat");
-    o->n_bytes = at;
+    bool kept = o->n_bytes - at >= blanks && !memcmp(o->text + at, s + end, blanks);
+    o->n_bytes = at + (kept ? blanks : 0);
     return 0;
 }
 

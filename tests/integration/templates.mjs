@@ -44,7 +44,7 @@ await test('chat_template_kwargs', async () => {
 const file = path.join(scratch, 'own.jinja')
 fs.writeFileSync(file, `{{ bos_token }}{% for d in documents or [] %}[{{ d.title }}]{% endfor %}{{ kind }}
 {%- if messages[0].content == 'no' %}{{ raise_exception('not this one') }}{% endif %}
-{%- for m in messages %}{{ m.content ~ m.name ~ m.extra }};{% endfor %}`)
+{%- for m in messages %}{{ (m.content | trim if trims else m.content) ~ m.name ~ m.extra }};{% endfor %}`)
 const own = await start({ set: { chat_template: file } })
 await test('documents, other fields, and marks', async () => {
     const messages = [{ role: 'user', content: 'a', name: 'n', extra: 'x' }, { role: 'developer', content: [{ type: 'text', text: 'b' }] }]
@@ -52,6 +52,13 @@ await test('documents, other fields, and marks', async () => {
     assert.ok(text.endsWith('[t]<|eos|>anx;b;'), text)
     const { tokens } = await own.post('/tokenize', { messages, documents: [{ title: '<|eos|>' }], chat_template_kwargs: { kind: '<|eos|>' } })
     assert.equal(tokens.filter((id) => id < 4).length, 1, `only the template's own: ${tokens}`)
+})
+await test('the last message is gone on with', async () => {
+    const body = { messages: [{ role: 'user', content: 'q' }, { role: 'assistant', content: ' Answer: ' }], continue_final_message: true }
+    const kept = await prompt(own, body)
+    assert.ok(kept.endsWith('q; Answer: '), JSON.stringify(kept)) // the blank at the end is the client's: what follows joins it
+    const trimmed = await prompt(own, { ...body, chat_template_kwargs: { trims: true } })
+    assert.ok(trimmed.endsWith('q;Answer:'), JSON.stringify(trimmed))
 })
 await test('the template refuses', async () => {
     const r = await own.request('POST', CHAT, { messages: [{ role: 'user', content: 'no' }] })
