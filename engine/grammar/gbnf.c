@@ -3,7 +3,7 @@
  *   rule  ::= alternatives     or  rule : alternatives; a rule ends with its line, unless a bracket is open
  *                              or the next line begins with |. Comments: # and // to the end of the line
  *   atoms  "text" 'text' [a-z] [^a-z] . (group) name, and /regex/; [group] is no option here but a class
- *   after an atom * + ? {m} {m,} {m,n}
+ *   after an atom * + ? {m} {m,} {m,n}; "a".."z" in a rule with a colon is one character
  *
  * The grammar begins at root, or else at start. */
 #include "config.h"
@@ -17,6 +17,7 @@ struct reader {
     const char *s;
     size_t n, at;
     int depth;
+    bool lark; /* the rule in hand is written as Lark writes it */
 };
 
 static struct expr *alternatives(struct reader *r);
@@ -116,6 +117,39 @@ static uint32_t one_char(struct reader *r)
     return (unsigned char)c;
 }
 
+/* Does "a" go on as a range, "a".."z"? In llama.cpp's grammars that is any two characters between them. */
+static bool take_range(struct reader *r)
+{
+    size_t here = r->at;
+    blanks(r, false);
+    if (r->lark && take(r, '.') && take(r, '.')) {
+        blanks(r, false);
+        if (more(r) && (r->s[r->at] == '"' || r->s[r->at] == '\''))
+            return true;
+    }
+    r->at = here;
+    return false;
+}
+
+static struct expr *char_range(struct reader *r, const struct expr *from, const struct expr *to)
+{
+    const struct expr *ends[2] = {from, to};
+    uint32_t c[2] = {0, 0};
+    for (int i = 0; i < 2 && !r->b->failed; i++) {
+        const struct expr *only = ends[i]->kind == EXPR_SEQ ? ends[i]->first : NULL;
+        if (!only || only->next)
+            wrong(r, "a range is from one character to another");
+        else
+            c[i] = only->set.r[0].lo;
+    }
+    if (c[1] < c[0])
+        wrong(r, "a range is the wrong way round");
+    struct expr *x = expr_new(r->b, EXPR_SET);
+    charset_add(r->b, &x->set, c[0], c[1]);
+    charset_close(r->b, &x->set, false);
+    return x;
+}
+
 static struct expr *literal(struct reader *r, char quote)
 {
     struct expr *x = expr_new(r->b, EXPR_SEQ);
@@ -125,7 +159,10 @@ static struct expr *literal(struct reader *r, char quote)
         wrong(r, "a text has no end");
     if (more(r) && r->s[r->at] == 'i' && !(r->at + 1 < r->n && name_char(r->s[r->at + 1])))
         wrong(r, "texts without case are not supported"); /* Lark's "text"i */
-    return x;
+    if (!take_range(r))
+        return x;
+    char other = r->s[r->at++];
+    return char_range(r, x, literal(r, other));
 }
 
 static struct expr *brackets(struct reader *r)
@@ -306,6 +343,7 @@ static void one_rule(struct reader *r)
         return;
     }
     r->b->rules[rule].defined = true;
+    r->lark = colon && r->s[r->at - 1] == ':';
     blanks(r, true); /* the body may begin on the next line */
     struct expr *x = alternatives(r);
     take(r, ';');
@@ -319,7 +357,7 @@ static void one_rule(struct reader *r)
 
 int32_t gbnf_read(struct rules *b, const char *s, size_t n_bytes)
 {
-    struct reader r = {b, s, n_bytes, 0, 0};
+    struct reader r = {b, s, n_bytes, 0, 0, false};
     if (memchr(s, 0, n_bytes)) {
         wrong(&r, "it holds a NUL");
         return 0;

@@ -182,6 +182,12 @@ static const struct example examples[] = {
     {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root | \"y\"", {"y", "xy", "xxxy"},
      {"", "x", "yy", "yx"}},
     {GRAMMAR_GBNF, "start: \"a\" word?\nword: /[b-d]+/ | 'q'\n", {"a", "abcd", "aq"}, {"b", "abq"}},
+    /* Lark's ranges; to llama.cpp the same is any two characters between two texts */
+    {GRAMMAR_GBNF,
+     "start: (\"a\"..\"c\" | '0' .. \"9\")+ last\nlast: \"Y\"..\"Z\" .",
+     {"aZ!", "c0bYx", "9Z."},
+     {"dZ!", "a..cZ!", "Z!", "aXx"}},
+    {GRAMMAR_GBNF, "root ::= \"a\"..\"c\"", {"axyc", "a..c"}, {"b", "ac"}},
     {GRAMMAR_GBNF, "root ::= a? a? a? \"b\"\na ::= \"a\"?", {"b", "ab", "aaab"}, {"aaaab", "a"}},
     {GRAMMAR_REGEX, "(foo|bar)+\\d{2}", {"foo12", "barfoo00"}, {"foo1", "12", "foo123"}},
     {GRAMMAR_REGEX, "^[^\\s\"]+?$", {"a", "x-\xc3\xa9"}, {"", "a b", "\xe3\x80\x80", "\""}},
