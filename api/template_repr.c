@@ -408,14 +408,28 @@ struct value tpl__parse_json(struct run *x, const struct str *s)
     return v;
 }
 
+/* Arguments as an object; none at all are an empty one, since templates walk through them. */
 static void parse_call(struct run *x, struct value *call)
 {
+    static const unsigned char marks[2] = {1, 1};
+    static const struct str key = {"arguments", NULL, 9}, none = {"{}", marks, 2};
     struct value *f = call->type == V_DICT ? tpl__dict_find_name(x, call->dict, "function", 8) : NULL;
-    struct value *args =
-        f && f->type == V_DICT ? tpl__dict_find_name(x, f->dict, "arguments", 9) : NULL;
-    if (!args || args->type != V_STRING)
+    if (!f || f->type != V_DICT)
         return;
-    struct value v = tpl__parse_json(x, args->str);
+    struct value *args = tpl__dict_find_name(x, f->dict, "arguments", 9), v;
+    if (!args || args->type == V_NONE ||
+        (args->type == V_STRING && text_rstrip(args->str->s, args->str->n) == 0)) {
+        v = tpl__dict(x, V_DICT);
+        if (x->r)
+            return;
+        v.client = true;
+        v.dict->source = &none;
+        tpl__dict_set(x, f->dict, (struct value){.type = V_STRING, .str = &key}, v);
+        return;
+    }
+    if (args->type != V_STRING)
+        return;
+    v = tpl__parse_json(x, args->str);
     if (v.type == V_DICT) {
         v.dict->source = args->str;
         *args = v;
