@@ -436,10 +436,24 @@ static void parse_call(struct run *x, struct value *call)
     }
 }
 
+/* Roles are words of a fixed list: templates make control tokens of them ("<|" + role + "|>"), which a mark
+ * would forbid. */
+static void unmark_role(struct run *x, const struct dict *m)
+{
+    static const char *const roles[] = {"system", "user", "assistant", "tool"};
+    struct value *role = tpl__dict_find_name(x, m, "role", 4);
+    for (size_t i = 0; role && role->type == V_STRING && i < sizeof(roles) / sizeof(*roles); i++)
+        if (tpl__is(role->str, roles[i])) {
+            *role = tpl__string(x, roles[i], strlen(roles[i]), NULL);
+            return;
+        }
+}
+
 static void adapt_message(struct run *x, struct dict *m)
 {
     static const struct str content_name = {"content", NULL, 7}, empty = {"", NULL, 0};
     const struct value null = {.type = V_STRING, .null = true, .str = &empty};
+    unmark_role(x, m);
     struct value *calls = tpl__dict_find_name(x, m, "tool_calls", 10);
     if (!calls || !tpl__is_list(calls))
         return;

@@ -176,6 +176,20 @@ START_TEST(test_adapt)
 }
 END_TEST
 
+/* A role is one of a few words, and may become part of a control token; what else a message says may not. */
+START_TEST(test_roles)
+{
+    static const char template[] = "{% for m in messages %}<{{ m.role }}|{{ m.name }}>{% endfor %}";
+    const struct rendered with = {
+        .messages = "[{\"role\":\"user\",\"name\":\"user\"},{\"role\":\"tool\"},{\"role\":\"x\"}]",
+        .adapt = true};
+    const char *got = rendered(template, &with, &e);
+    ck_assert_msg(got != NULL, "%s", e.text);
+    ck_assert_str_eq(got, "<user|user><tool|><x|>");
+    ck_assert_str_eq(rendered_marks(), "0000001111000000000100");
+}
+END_TEST
+
 /* n times text */
 static char *many(const char *begin, const char *text, int n, const char *end)
 {
@@ -293,6 +307,7 @@ int main(void)
     tcase_add_test(tc, test_marks);
     tcase_add_test(tc, test_marks_random);
     tcase_add_test(tc, test_adapt);
+    tcase_add_test(tc, test_roles);
     tcase_add_test(tc, test_limits);
     tcase_add_test(tc, test_messages);
     suite_add_tcase(suite, tc);
