@@ -148,33 +148,40 @@ static struct value filtered(struct run *x, const struct stmt *s, struct value i
     return kept;
 }
 
-static void run_for(struct run *x, const struct stmt *s, struct value items, int depth0)
+/* Returns what ends the loop around it: break or continue in `else` are that one's. */
+static enum flow run_for(struct run *x, const struct stmt *s, struct value items, int depth0)
 {
     static const struct str loop_name = {"loop", NULL, 4};
     struct scope *outer = x->scope;
+    bool ended = false; /* a round did */
     items = tpl__iterate(x, &items);
     if (x->r == 0 && s->filter)
         items = filtered(x, s, items);
     struct loop *loop = tpl__alloc(x, 1, sizeof(*loop));
     struct scope *scope = loop ? push_scope(x, outer) : NULL;
     if (!scope)
-        return;
+        return FLOW_NEXT;
     /* the list may grow while it is walked: what was there at first counts */
     struct list *fixed = tpl__alloc(x, 1, sizeof(*fixed));
     if (!fixed)
-        return;
+        return FLOW_NEXT;
     *fixed = *items.list;
     *loop = (struct loop){.stmt = s, .scope = outer, .items = fixed, .depth0 = depth0};
     for (; loop->at < fixed->n && x->r == 0; loop->at++) {
         scope->n = 0;
         assign_target(x, s->target, fixed->items[loop->at]);
         tpl__assign(x, scope, &loop_name, (struct value){.type = V_LOOP, .loop = loop});
-        if (run_body(x, s->body) == FLOW_BREAK)
+        enum flow flow = run_body(x, s->body);
+        ended |= flow == FLOW_NEXT;
+        if (flow == FLOW_BREAK)
             break;
     }
     x->scope = outer;
-    if (fixed->n == 0)
-        run_body(x, s->orelse);
+    enum flow flow = FLOW_NEXT;
+    if (!ended && push_scope(x, outer)) /* as in Jinja2 also where break or continue cut every round short */
+        flow = run_body(x, s->orelse);
+    x->scope = outer;
+    return flow;
 }
 
 struct value tpl__call_loop(struct run *x, struct loop *l, struct call *c)
@@ -368,8 +375,7 @@ static enum flow run_statement(struct run *x, const struct stmt *s)
         return run_if(x, s);
     case ST_FOR:
         v = tpl__eval(x, s->e);
-        run_for(x, s, v, 0);
-        break;
+        return run_for(x, s, v, 0);
     case ST_SET:
         v = tpl__eval(x, s->e);
         assign_target(x, s->target, v);

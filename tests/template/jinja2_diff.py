@@ -144,6 +144,9 @@ CASES = r"""
 {% for x in list %}{{ loop.index }}{{ loop.index0 }}{{ loop.revindex }}{{ loop.revindex0 }}{{ loop.first }}{{ loop.last }}{{ loop.length }}{{ loop.depth }}{{ loop.depth0 }}{{ loop.previtem }}{{ loop.nextitem }}{{ loop.cycle('a', 'b') }}{{ loop.changed(x) }} {% endfor %}
 {% for x in list %}{% if loop.previtem is defined %}{{ loop.previtem - x }}{% endif %}{% for y in [1] %}{{ loop.depth }}{% endfor %}{% endfor %}
 {% for x in [1, 2, 3, 4] %}{% if x == 2 %}{% continue %}{% endif %}{% if x == 4 %}{% break %}{% endif %}{{ x }}{% endfor %}
+{% for x in [] %}{% else %}{% set y = 1 %}{{ y }}{% endfor %}[{{ y }}]
+{% for x in [1, 2] %}{% break %}{% else %}e{% endfor %}{% for x in [1, 2] %}{% continue %}{% else %}e{% endfor %}{% for x in [1, 2] %}{% if x > 1 %}{% break %}{% endif %}{% else %}e{% endfor %}
+{% for x in [1, 2] %}{{ x }}{% for y in [] %}{% else %}{% break %}{% endfor %}z{% endfor %}{% for x in [1, 2] %}{{ x }}{% for y in [] %}{% else %}{% continue %}{% endfor %}z{% endfor %}
 {% for x in [[1, [2, 3]], 4] recursive %}{% if x is iterable %}[{{ loop(x) }}]{% else %}{{ x }}@{{ loop.depth }}{% endif %}{% endfor %}
 {% set x = 1 %}{% for i in [1, 2] %}{{ x }}{% set x = x + 1 %}{{ x }}{% endfor %}{{ x }}
 {% set ns = namespace(a=1, b='x') %}{% for i in [1, 2] %}{% set ns.a = ns.a + i %}{% endfor %}{{ ns.a }}{{ ns.b }}{{ ns.c }}
