@@ -85,13 +85,16 @@ static struct value key_of(struct run *x, struct value v, const struct value *at
                                                               : v;
 }
 
-/* "a,b": several attributes, as a tuple. */
+/* "a,b": several attributes. A list also of one: lists are compared only where they differ, so that what has
+ * no order (undefined, none) may be in all of them. */
 static struct value keys_of(struct run *x, struct value v, const struct value *attribute,
                             bool case_sensitive)
 {
-    if (attribute->type != V_STRING || !memchr(attribute->str->s, ',', attribute->str->n))
-        return key_of(x, v, attribute, case_sensitive);
-    struct value t = tpl__list(x, V_TUPLE, 0);
+    struct value t = tpl__list(x, V_LIST, 1);
+    if (attribute->type != V_STRING) {
+        tpl__append(x, t.list, key_of(x, v, attribute, case_sensitive));
+        return t;
+    }
     for (size_t at = 0; at <= attribute->str->n && x->r == 0;) {
         const char *comma = memchr(attribute->str->s + at, ',', attribute->str->n - at);
         size_t end = comma ? (size_t)(comma - attribute->str->s) : attribute->str->n;

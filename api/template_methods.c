@@ -359,7 +359,7 @@ struct value builtin__case(struct run *x, const struct str *s, enum text_case k)
                   (first && (k == CASE_TITLE || k == CASE_CAPITAL || k == CASE_WORDS)) ||
                   (k == CASE_SWAP && text_is(c, TEXT_LOWER));
         size_t len =
-            up ? text_upper(c, k == CASE_TITLE || k == CASE_CAPITAL || k == CASE_WORDS, dst)
+            up ? text_upper(c, k == CASE_TITLE || k == CASE_CAPITAL, dst)
                : text_lower(c, dst);
         if (k == CASE_TITLE) /* Python: a word begins after what is no letter */
             first = !text_is(c, TEXT_UPPER) && !text_is(c, TEXT_LOWER);

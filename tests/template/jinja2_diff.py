@@ -176,6 +176,8 @@ CASES = r"""
 {% generate %}
 {{ [3, 1, 2] | sort }} {{ ['b', 'A', 'c'] | sort }} {{ ['b', 'A'] | sort(case_sensitive=true) }} {{ list | sort(reverse=true) }} {{ messages | sort(attribute='role') | map(attribute='role') | join(',') }} {{ messages | sort(attribute='role,content') | map(attribute='content') | list }}
 {{ [1, 'a'] | sort }}
+{{ [none, none] | sort }} {{ [{'a': 1}, {'b': 2}] | sort(attribute='c') }} {{ messages | sort(attribute='n') }}
+{{ [none, none] | sort }} {{ [{'a': 1}, {'b': 2}] | sort(attribute='c') }} {{ '\u00df \u01c6' | title }}
 {{ list | unique | list }} {{ ['a', 'A', 'b'] | unique | list }} {{ ['a', 'A'] | unique(true) | list }} {{ messages | unique(attribute='role') | map(attribute='role') | list }}
 {{ list | reverse | list }} {{ 'abc' | reverse }} {{ list | first }} {{ list | last }} [{{ [] | first }}] {{ 'abc' | first }} {{ list | min }} {{ list | max }} {{ ['b', 'A'] | min }} [{{ [] | max }}]
 {{ list | sum }} {{ [0.5, 1] | sum }} {{ [{'a': 1}, {'a': 2}] | sum(attribute='a') }} {{ list | sum(start=10) }}
