@@ -205,6 +205,38 @@ void call_arg(struct call_text *t, const char *key, size_t n_key, const char *va
     free(text);
 }
 
+long call_value_end(const struct call_text *t, const char *key, size_t n_key, size_t from, const char *mark,
+                    int is_string, bool end)
+{
+    long first = text_find(t, from, mark), at = first;
+    char *name = is_string < 0 && first >= 0 ? strndup(key, n_key) : NULL;
+    const char *type = name ? type_of(t, name) : NULL, *in = t->in.data;
+    bool plain = is_string > 0 || (type && !strcmp(type, "string")), in_string = false;
+    free(name);
+    size_t i = from;
+    while (i < t->in.n_bytes && strchr(" \t\r\n", in[i]))
+        i++;
+    if (first < 0 || plain || !strchr("\"[{", in[i]))
+        return first;
+    for (; at >= 0; at = text_find(t, (size_t)at + 1, mark)) {
+        for (; i < (size_t)at; i++)
+            if (in_string && in[i] == '\\')
+                i++;
+            else if (in[i] == '"')
+                in_string = !in_string;
+        if (!in_string)
+            break;
+    }
+    if (at == first || (at < 0 && !end))
+        return at;
+    char *text = at < 0 ? NULL : strndup(in + from, (size_t)at - from);
+    cJSON *json = text ? cJSON_ParseWithOpts(text, NULL, true) : NULL;
+    at = json ? at : first; /* what only looked like JSON ends where others would end it */
+    cJSON_Delete(json);
+    free(text);
+    return at;
+}
+
 void call_args_end(struct call_text *t)
 {
     call_args(t, t->n_args ? "}" : "{}", t->n_args ? 1 : 2);

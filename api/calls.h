@@ -71,6 +71,10 @@ void call_end(struct call_text *t);
  * (or is_string > 0), else JSON when it is (is_string < 0: not known). */
 void call_arg(struct call_text *t, const char *key, size_t n_key, const char *value, size_t n_value,
               int is_string);
+/* Where the value at `from`, which call_arg is to have, ends: the offset of the mark behind it, or -1: not
+ * there yet. Inside the strings of JSON the mark is part of the value. */
+long call_value_end(const struct call_text *t, const char *key, size_t n_key, size_t from, const char *mark,
+                    int is_string, bool end);
 /* ... and the end of them. */
 void call_args_end(struct call_text *t);
 /* No whole argument is there yet. end: none will be; the call ends with those that came. */

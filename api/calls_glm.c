@@ -34,10 +34,12 @@ static enum call_step step(struct call_text *t, bool end)
     }
     text_skip_space(t);
     if (text_begins(t, key)) {
+        size_t k0 = sizeof(key) - 1;
         long k = text_find(t, 0, key_end), v = k < 0 ? -1 : text_find(t, (size_t)k, value);
-        long over = v < 0 ? -1 : text_find(t, (size_t)v, value_end);
+        size_t v0 = v < 0 ? 0 : (size_t)v + sizeof(value) - 1;
+        long over = v < 0 ? -1
+                          : call_value_end(t, t->in.data + k0, (size_t)k - k0, v0, value_end, -1, end);
         if (over >= 0) {
-            size_t k0 = sizeof(key) - 1, v0 = (size_t)v + sizeof(value) - 1;
             call_arg(t, t->in.data + k0, (size_t)k - k0, t->in.data + v0, (size_t)over - v0, -1);
             buf_consume(&t->in, (size_t)over + sizeof(value_end) - 1);
             return CALL_AGAIN;

@@ -8,23 +8,27 @@
 enum { AT_SECTION, AT_CALL, AT_ARGUMENT };
 
 /* <parameter=NAME> VALUE </parameter>: 1 when it was there, 0 when it is not complete. */
-static bool argument(struct call_text *t, const struct call_tags *g)
+static bool argument(struct call_text *t, const struct call_tags *g, bool end)
 {
-    size_t k0 = strlen(g->arg);
+    size_t k0 = strlen(g->arg), k1 = k0;
     const char *in = t->in.data;
-    long close = text_find(t, k0, ">"), over = close < 0 ? -1 : text_find(t, (size_t)close, g->arg_end);
-    if (over < 0)
+    long close = text_find(t, k0, ">");
+    if (close < 0)
         return false;
-    size_t v0 = (size_t)close + 1, v1 = (size_t)over, k1 = k0;
     while (k1 < (size_t)close && in[k1] != '"' && in[k1] != '>')
         k1++;
+    int is_string = -1;
+    if (g->string_true)
+        is_string = memmem(in + k1, (size_t)close - k1, g->string_true, strlen(g->string_true)) != NULL;
+    size_t v0 = (size_t)close + 1;
+    long over = call_value_end(t, in + k0, k1 - k0, v0, g->arg_end, is_string, end);
+    if (over < 0)
+        return false;
+    size_t v1 = (size_t)over;
     if (g->lines && v0 < v1 && in[v0] == '\n')
         v0++;
     if (g->lines && v1 > v0 && in[v1 - 1] == '\n')
         v1--;
-    int is_string = -1;
-    if (g->string_true)
-        is_string = memmem(in + k1, (size_t)close - k1, g->string_true, strlen(g->string_true)) != NULL;
     call_arg(t, in + k0, k1 - k0, in + v0, v1 - v0, is_string);
     buf_consume(&t->in, (size_t)over + strlen(g->arg_end));
     return true;
@@ -79,7 +83,7 @@ enum call_step call_tagged_step(struct call_text *t, const struct call_tags *g, 
         t->state = AT_CALL;
         return CALL_AGAIN;
     }
-    if (text_begins(t, g->arg) && argument(t, g))
+    if (text_begins(t, g->arg) && argument(t, g, end))
         return CALL_AGAIN;
     if (!text_begins(t, g->arg) && !text_may_begin(t, g->arg) && !text_may_begin(t, g->call_end)) {
         call_args_end(t);

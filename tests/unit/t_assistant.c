@@ -102,15 +102,30 @@ static const struct sample {
     {"qwen_coder", 0, "<function=get>\n<parameter=n>\n2\n</parameter>\n</function>\n</tool_call>",
      "call get: {\"n\": 2}\n"},
     /* what is JSON to the parser only: line ends in strings, numbers that are none */
-    {"qwen_coder", 0, "<function=get>\n<parameter=n>\n[\"a\nb\", 1.]\n</parameter>\n</function>\n</tool_call>",
+    {"qwen_coder", 0,
+     "<function=get>\n<parameter=n>\n[\"a\nb\", 1.]\n</parameter>\n</function>\n</tool_call>",
      "call get: {\"n\": [\"a\\nb\",1]}\n"},
     {"qwen_coder", 0,
-     "<function=get>\n<parameter=n>\n[\n 1e5, -0.5,\t\"\\\"7.\"]\n</parameter>\n</function>\n</tool_call>",
+     "<function=get>\n<parameter=n>\n[\n 1e5, -0.5,\t\"\\\"7.\"]\n</parameter>\n"
+     "</function>\n</tool_call>",
      "call get: {\"n\": [\n 1e5, -0.5,\t\"\\\"7.\"]}\n"},
     {"glm", 0,
-     "<tool_call>get<arg_key>n</arg_key><arg_value>007</arg_value><arg_key>s</arg_key><arg_value>1.</arg_value>"
-     "</tool_call>",
+     "<tool_call>get<arg_key>n</arg_key><arg_value>007</arg_value>"
+     "<arg_key>s</arg_key><arg_value>1.</arg_value></tool_call>",
      "call get: {\"n\": \"007\", \"s\": \"1.\"}\n"},
+    /* the mark that ends a value inside of one; and what only begins like JSON */
+    {"glm", 0,
+     "<tool_call>get<arg_key>n</arg_key><arg_value> [\"a</arg_value>\\\"b\", 1]</arg_value>\n"
+     "<arg_key>s</arg_key><arg_value>[</arg_value></tool_call>",
+     "call get: {\"n\":  [\"a</arg_value>\\\"b\", 1], \"s\": \"[\"}\n"},
+    {"qwen_coder", 0,
+     "<function=get>\n<parameter=n>\n{\"x\": \"</parameter>\\n</function>\"}\n</parameter>\n"
+     "<parameter=city>\n\"a\n</parameter>\n</function>\n</tool_call>",
+     "call get: {\"n\": {\"x\": \"</parameter>\\n</function>\"}, \"city\": \"\\\"a\"}\n"},
+    {"glm", 0,
+     "<tool_call>get<arg_key>n</arg_key><arg_value>\"odd</arg_value>"
+     "<arg_key>s</arg_key><arg_value>5\" x</arg_value></tool_call> and",
+     "call get: {\"n\": \"\\\"odd\", \"s\": \"5\\\" x\"}\ntext: and\n"},
     {"qwen_coder", 0, "<tool_call>hello</tool_call>", "text: <tool_call>hello</tool_call>\n"},
     /* Llama 3 */
     {"llama", 0,
