@@ -89,6 +89,8 @@ static int32_t argument(struct schema *c, int32_t from, const char *name, const 
     at = mark_text(b, at, text(tag, string ? "text" : "json"));
     if (string) {
         const cJSON *flat = schema_flat(c, s);
+        if (cJSON_IsFalse(flat))
+            schema_fail(c, ERR_INVAL, NULL, "nothing matches this schema");
         schema_check_keywords(c, flat);
         if (schema_get(flat, "anyOf") || schema_get(flat, "oneOf"))
             schema_fail(c, ERR_UNSUPPORTED, NULL,

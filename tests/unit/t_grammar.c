@@ -407,6 +407,12 @@ static const struct {
     int code;
     const char *says; /* part of the message */
 } refusals[] = {
+    {GRAMMAR_CALLS,
+     "{\"open\":\"<\",\"close\":\">\","
+     "\"argument\":{\"begin\":\"(\",\"text\":\"=\",\"json\":\"=\",\"end\":\")\"},"
+     "\"tools\":[{\"name\":\"f\",\"path\":\"p\",\"schema\":{\"properties\":{"
+     "\"a\":{\"type\":\"string\",\"allOf\":[{\"type\":\"integer\"}]}},\"required\":[\"a\"]}}]}",
+     ERR_INVAL, "p#/properties/a: nothing matches"},
     {GRAMMAR_GBNF, "root ::= root \"a\" | \"b\"", ERR_UNSUPPORTED, "\"root\" begins with itself"},
     {GRAMMAR_GBNF, "root ::= e a\ne ::= \"x\"?\na ::= e root", ERR_INVAL, "nothing matches"},
     {GRAMMAR_GBNF, "root ::= e a \"z\"\ne ::= \"x\"?\na ::= e root | \"y\"",
@@ -418,6 +424,8 @@ static const struct {
     {GRAMMAR_GBNF, "root ::= \"a\nb ::= \"c\"", ERR_INVAL, "line 1"},
     {GRAMMAR_GBNF, "root ::= \"a\"\nroot ::= \"b\"", ERR_INVAL, "defined twice"},
     {GRAMMAR_GBNF, "root ::= (\"a\"", ERR_INVAL, ") is missing"},
+    {GRAMMAR_GBNF, "start: \"ab\"..\"c\"", ERR_INVAL, "one character to another"},
+    {GRAMMAR_GBNF, "start: \"c\" .. 'a'", ERR_INVAL, "wrong way round"},
     {GRAMMAR_GBNF, "root ::= \"a\"{3,2}", ERR_INVAL, "wrong way round"},
     {GRAMMAR_GBNF, "%import common.INT\nroot ::= \"a\"", ERR_UNSUPPORTED, "directive"},
     {GRAMMAR_GBNF, "root ::= ((\"a\"{1000}){1000}){1000}", ERR_LIMIT, "too large"},
