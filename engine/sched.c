@@ -577,20 +577,22 @@ static bool admit_one(struct sched *s)
     uint32_t ends[KV_WAYS];
     sched_ways(s, q->job->req->n_prompt, false, ends);
     kv_seq_set_ways(s->c.kv, q->kv, ends);
+    kv_seq_trial(s->c.kv, q->kv, true); /* at every step that it does not fit */
     match(s, q);
     if (others_compute_it(s, q)) { /* the next one may go */
-        kv_seq_give_up(s->c.kv, &q->kv);
+        kv_seq_free(s->c.kv, &q->kv);
         return q->held = true;
     }
     if (chunk_for(s, q) < 1 || !sched__make_way(s, q) || !sched__bring_back(s, q)) {
-        kv_seq_give_up(s->c.kv, &q->kv);
+        kv_seq_free(s->c.kv, &q->kv);
         return false;
     }
     int n = chunk_for(s, q), slice = slice_for(s, q, n);
     if (n > 0 && kv_seq_reserve(s->c.kv, q->kv, (uint32_t)(slice ? slice : n)) < 0) {
-        kv_seq_give_up(s->c.kv, &q->kv);
+        kv_seq_free(s->c.kv, &q->kv);
         return false;
     }
+    kv_seq_trial(s->c.kv, q->kv, false);
     queue_remove(&s->waiting, q, s->now);
     fair_chosen(s->fair, q->job->key);
     sched__run_insert(s, q);

@@ -57,7 +57,8 @@ struct kv_seq {
     uint32_t n_tokens;
     uint32_t ends[KV_WAYS];  /* rows from the beginning that are computed in each way */
     uint32_t found;          /* tokens that kv_seq_match attached */
-    uint32_t copied;         /* of them, those that were copied */
+    bool trial;              /* what follows is not in the statistics yet */
+    uint32_t more_asked, more_found, more_copied;
     uint32_t asked;          /* tokens that kv_seq_match was asked for, as counted in the statistics */
     uint32_t n_pages;        /* reserved */
     uint32_t cap_pages;

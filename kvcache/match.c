@@ -6,13 +6,29 @@
 
 #include "kvcache/internal.h"
 
-static void count(struct kv *kv, struct kv_seq *s, uint32_t limit)
+static void count_asked(struct kv_seq *s, uint32_t limit)
 {
     uint32_t from = s->asked > s->n_tokens ? s->asked : s->n_tokens;
     if (limit <= from)
         return;
-    atomic_fetch_add_explicit(&kv->s_queries, limit - from, memory_order_relaxed);
+    s->more_asked += limit - from;
     s->asked = limit;
+}
+
+static void count(struct kv *kv, struct kv_seq *s)
+{
+    if (s->trial)
+        return;
+    atomic_fetch_add_explicit(&kv->s_queries, s->more_asked, memory_order_relaxed);
+    atomic_fetch_add_explicit(&kv->s_hits, s->more_found, memory_order_relaxed);
+    atomic_fetch_add_explicit(&kv->s_copied, s->more_copied, memory_order_relaxed);
+    s->more_asked = s->more_found = s->more_copied = 0;
+}
+
+void kv_seq_trial(struct kv *kv, struct kv_seq *s, bool on)
+{
+    s->trial = on;
+    count(kv, s);
 }
 
 static void use(struct kv *kv, uint32_t id)
@@ -51,8 +67,7 @@ static void copy_tail(struct kv *kv, struct kv_seq *s, const struct block_key *k
     copy_rows(kv, s->page_ids[s->n_tokens / p], source, in_page, rows);
     memcpy(s->tail, key->tokens, rows * sizeof(*s->tail));
     s->n_tokens += rows - in_page;
-    s->copied += rows - in_page;
-    atomic_fetch_add_explicit(&kv->s_copied, rows - in_page, memory_order_relaxed);
+    s->more_copied += rows - in_page;
 }
 
 uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, uint32_t n_tokens,
@@ -63,7 +78,7 @@ uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, ui
         limit = n_tokens;
     if (limit <= before)
         return before;
-    count(kv, s, limit);
+    count_asked(s, limit);
     if (before == at)
         kv__seq_drop(kv, s, at / p); /* reserved, nothing written yet */
     uint32_t parent = at ? s->page_ids[at / p - 1] : NO_PAGE;
@@ -83,17 +98,10 @@ uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, ui
     if (at < limit)
         copy_tail(kv, s, &key, limit - at < p ? limit - at : p - 1);
     s->found += s->n_tokens - before;
-    atomic_fetch_add_explicit(&kv->s_hits, s->n_tokens - before, memory_order_relaxed);
+    s->more_found += s->n_tokens - before;
+    count(kv, s);
     kv__publish(kv);
     return s->n_tokens;
-}
-
-void kv_seq_give_up(struct kv *kv, struct kv_seq **s)
-{
-    atomic_fetch_sub_explicit(&kv->s_queries, (*s)->asked, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&kv->s_hits, (*s)->found, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&kv->s_copied, (*s)->copied, memory_order_relaxed);
-    kv_seq_free(kv, s);
 }
 
 static bool could_go(const struct kv *kv, uint32_t id)

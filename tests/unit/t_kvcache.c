@@ -256,10 +256,23 @@ START_TEST(test_match)
     ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 64), P + 3);
     ck_assert_uint_eq(stats(kv).hits_tokens, before.hits_tokens + P + 3);
     ck_assert_uint_eq(stats(kv).copied_tokens, before.copied_tokens + 3);
-    kv_seq_give_up(kv, &d); /* as if nobody had asked */
-    ck_assert_uint_eq(stats(kv).hits_tokens, before.hits_tokens);
-    ck_assert_uint_eq(stats(kv).copied_tokens, before.copied_tokens);
-    ck_assert_uint_eq(stats(kv).queries_tokens, before.queries_tokens);
+    kv_seq_free(kv, &d);
+    /* counted when the trial is over, and not at all where it ends with the sequence: never less than before */
+    const struct kv_stats all = stats(kv);
+    for (int over = 0; over < 2; over++) {
+        struct kv_seq *e = new_seq(kv, 1);
+        kv_seq_trial(kv, e, true);
+        ck_assert_uint_eq(kv_seq_match(kv, e, t, 64, 64), P + 3);
+        ck_assert_uint_eq(stats(kv).queries_tokens, all.queries_tokens);
+        ck_assert_uint_eq(stats(kv).hits_tokens, all.hits_tokens);
+        ck_assert_uint_eq(stats(kv).copied_tokens, all.copied_tokens);
+        if (over)
+            kv_seq_trial(kv, e, false);
+        kv_seq_free(kv, &e);
+    }
+    ck_assert_uint_eq(stats(kv).queries_tokens, all.queries_tokens + 64);
+    ck_assert_uint_eq(stats(kv).hits_tokens, all.hits_tokens + P + 3);
+    ck_assert_uint_eq(stats(kv).copied_tokens, all.copied_tokens + 3);
     kv_seq_free(kv, &a);
     kv_seq_free(kv, &b);
     kv_seq_free(kv, &c);
