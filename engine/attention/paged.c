@@ -732,8 +732,8 @@ static void add_spread(struct paged_work *w, const struct item *it, int length)
             flush(w);
             continue;
         }
-        int n = left < room ? left : room;
-        n = n < MAX_ITEMS - w->n_items ? n : MAX_ITEMS - w->n_items;
+        int n = left < room ? left : room, items = (MAX_ITEMS - w->n_items) * length;
+        n = n < items ? n : items; /* all that fit: two folds of a lane in one job would run side by side */
         add_folds(w, it, p, n, stride);
         for (int end = p + n; p < end;) {
             struct item one = *it;

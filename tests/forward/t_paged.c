@@ -376,6 +376,70 @@ START_TEST(test_waves)
 }
 END_TEST
 
+/* Some sequences with long contexts on a machine of many threads: more pieces than a job has items, so that a
+ * job ends in the middle of a lane's. Nobody folds into a lane's sums while another does. */
+enum { MANY = 32, STREAMS = 97, LONG = 191, WIDE = 16 }; /* threads, heads, pieces, values */
+static const float *watched; /* the results */
+static atomic_int folding[STREAMS], clashes;
+
+static void watching_fold(int n, int dv, float *m1, float *l1, float *const *o1, const float *m2,
+                          const float *l2, const float *o2)
+{
+    atomic_int *at = &folding[(o1[0] - watched) / WIDE];
+    if (atomic_fetch_add(at, 1))
+        atomic_fetch_add(&clashes, 1);
+    nanosleep(&(struct timespec){0, 20000}, NULL);
+    inner->attn_fold(n, dv, m1, l1, o1, m2, l2, o2);
+    atomic_fetch_sub(at, 1);
+}
+
+START_TEST(test_full_jobs)
+{
+    enum { P = ATTN_PIECE };
+    static struct paged_group groups[STREAMS];
+    static size_t offsets[STREAMS];
+    static float q[STREAMS * 2], got[STREAMS * WIDE], want[STREAMS * WIDE];
+    struct world w = {.n_spans = 1, .page_tokens = P};
+    struct kernels watching = *(inner = kern_table(cpu_detect()));
+    unsigned char *table[LONG];
+    struct span sp = {table, P * LONG - 1, 1, 0, false};
+    struct row_set set = {.n_rows = 1, .n_spans = 1, .spans = &sp};
+    struct err e = {0};
+    watching.attn_fold = watching_fold;
+    w.shape = (struct paged_shape){.n_heads = STREAMS, .dk = 2, .dv = WIDE, .scale = 1.0f,
+                                   .n_groups = STREAMS, .groups = groups};
+    w.shape.format = paged_format(TT_F32, WIDE, 0);
+    w.step = (struct step){.kern = &watching, .page_tokens = P, .row_type = TT_F32};
+    for (int i = 0; i < 4; i++)
+        page_new(&w);
+    for (int i = 0; i < LONG; i++)
+        table[i] = w.pages[below(4)];
+    for (int i = 0; i < STREAMS; i++) {
+        groups[i] = (struct paged_group){.first = i, .n = 1, .plane = i};
+        offsets[i] = PLANE_OFFSET;
+        q[2 * i] = real();
+        q[2 * i + 1] = real();
+    }
+    for (int many = 0; many < 2; many++) {
+        struct step_limits lim = {.max_rows = 1, .max_seqs = 1, .n_threads = many ? MANY : 1,
+                                  .page_tokens = P};
+        struct paged_work *work = NULL;
+        struct paged_call call = {&w.shape, &set, offsets, NULL, q, many ? got : want, NULL, NULL};
+        watched = call.out;
+        ck_assert_int_eq(pool_new(many ? 4 : 1, 0, &w.step.pool, &e), 0);
+        ck_assert_int_eq(paged_work_new(&w.shape, &lim, &work), 0);
+        paged_attend(work, &w.step, &call);
+        paged_work_free(work);
+        pool_free(&w.step.pool);
+    }
+    ck_assert_int_eq(clashes, 0);
+    ck_assert(!memcmp(got, want, sizeof(got)));
+    for (int i = 0; i < w.n_pages; i++)
+        free(w.pages[i]);
+    free(w.pages);
+}
+END_TEST
+
 /* The work space of a model of 20 heads and rows of 576 with 512 tokens a step. */
 START_TEST(test_memory)
 {
@@ -403,6 +467,7 @@ int main(void)
     tcase_add_loop_test(tc, test_random, 0, 5 * CPU_LEVEL_MAX);
     tcase_add_test(tc, test_forks_read_one_copy);
     tcase_add_test(tc, test_waves);
+    tcase_add_test(tc, test_full_jobs);
     tcase_add_test(tc, test_memory);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
