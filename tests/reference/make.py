@@ -30,6 +30,7 @@ MODELS = {
     'gqa_kha': dict(attention_mechanism='gqa', knocking_heads='linear'),
     'gqa_kha_mlp': dict(attention_mechanism='gqa', knocking_heads='mlp'),
     'gqa_basis': dict(attention_mechanism='gqa', kv_heads_before=4, num_key_value_heads=2),
+    'gqa_basis_shared': dict(attention_mechanism='gqa', num_hidden_layers=4, kv_share_factor=2, kv_heads_before=4),
     'cla': dict(attention_mechanism='gqa', num_hidden_layers=4, kv_share_factor=2),
     'cla_map': dict(attention_mechanism='gqa', num_hidden_layers=4, kv_layer=[0, 0, 0, 3]),
     'mfa': dict(attention_mechanism='mfa', share_q_dim=20, head_dim=24),

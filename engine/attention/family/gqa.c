@@ -68,6 +68,16 @@ static void check(struct keys *k, struct family_layer *l)
                        n[GROUPS] - 1);
 }
 
+/* Queries meet rows in the basis that these were made with: that of the layer they are from. */
+static void bind_basis(struct family_bind *b, int64_t heads)
+{
+    int64_t dh = b->l->n[DIM];
+    int own = b->l->index;
+    b->l->index = b->l->kv_layer;
+    family_cube(b, BASIS, "k_basis", dh, heads * dh, b->l->n[GROUPS]);
+    b->l->index = own;
+}
+
 static void bind(struct family_bind *b)
 {
     int *n = b->l->n;
@@ -87,7 +97,7 @@ static void bind(struct family_bind *b)
     if (n[KNOCK])
         family_matrix(b, Q_KNOCK, "q_knock.weight", dh, dh);
     if (n[HEADS_BEFORE])
-        family_cube(b, BASIS, "k_basis", dh, k_heads / n[GROUPS] * dh, n[GROUPS]);
+        bind_basis(b, k_heads / n[GROUPS]);
     if (!family_writes(b->l) || fused)
         return;
     family_matrix(b, K, "k_proj.weight", hidden, k_heads * dh);
