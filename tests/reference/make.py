@@ -84,6 +84,7 @@ MODELS = {
     'moas_nope': dict(attention_mechanism='moas', rotary_dim=0),
     'mka': dict(attention_mechanism='mka', head_dim=8, memory_decay=0.9),
     'fast_mka': dict(attention_mechanism='fast_mka', head_dim=8, memory_decay=0.8, num_hidden_layers=3),
+    'mka_rotary': dict(attention_mechanism=['mka', 'cca', 'fast_mka'], num_hidden_layers=3, head_dim=8, rotary_dim=4),
     'mixed': dict(attention_mechanism=['mla', 'gqa', 'mtla', 'cca'], num_hidden_layers=4, rotary_dim=8,
                   temporal_stride=2, **LATENT),
 }

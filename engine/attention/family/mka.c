@@ -18,7 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { HEADS, GROUPS, DIM, DECAY, LEVELS };
+enum { HEADS, GROUPS, DIM, DECAY, LEVELS, ROTARY };
 enum { O = FAMILY_OUT, Q, K, V, A, A_BIAS, B, B_BIAS };
 
 static const struct family_key keys[] = {
@@ -27,6 +27,7 @@ static const struct family_key keys[] = {
     [DIM] = {FAMILY_INT, "head_dim", 2, ROPE_MAX_DIM, FAMILY_NEEDED, NULL},
     [DECAY] = {FAMILY_NUMBER, "memory_decay", 0, 1, 0.9, NULL},
     [LEVELS] = {FAMILY_INT, "memory_levels", 2, 2, 2, NULL},
+    [ROTARY] = {FAMILY_INT, "rotary_dim", 0, ROPE_MAX_DIM, -1, NULL},
     {FAMILY_END, NULL, 0, 0, 0, NULL},
 };
 
@@ -35,9 +36,13 @@ enum { MEAN_AT, QUERY_AT, ROUTER_AT };
 
 static void check(struct keys *k, struct family_layer *l)
 {
-    const int *n = l->n;
+    int *n = l->n;
+    n[ROTARY] = n[ROTARY] < 0 ? n[DIM] : n[ROTARY];
     if (n[DIM] % 2)
         keys__fail(k, ERR_FORMAT, "head_dim", "is %d; even numbers are accepted", n[DIM]);
+    if (n[ROTARY] % 2 || n[ROTARY] > n[DIM])
+        keys__fail(k, ERR_FORMAT, "rotary_dim", "is %d; even numbers up to head_dim (%d) are accepted",
+                   n[ROTARY], n[DIM]);
     if (n[HEADS] % n[GROUPS])
         keys__fail(k, ERR_FORMAT, "num_key_value_heads", "is %d and does not divide %d heads", n[GROUPS],
                    n[HEADS]);
@@ -80,7 +85,7 @@ static void plan_common(const struct family_layer *l, struct family_plan *p)
     const int *n = l->n;
     p->state_floats = l->hidden;
     p->n_out = n[HEADS] * n[DIM];
-    p->rope_dims[0] = n[DIM];
+    p->rope_dims[0] = n[ROTARY];
     p->shape = (struct paged_shape){.n_heads = n[HEADS], .dk = n[DIM], .dv = n[DIM],
                                     .scale = 1.0f / sqrtf((float)n[DIM])};
     family_plan_vecs(p, 1, p->n_out, 1);
@@ -122,7 +127,8 @@ static void rotated_queries(struct family_call *c, int i, const float *q)
     for (int v = 0; v < c->l->plan.shape.n_heads; v++) {
         float *to = family_at(&lanes, i, v);
         memcpy(to, q + (size_t)(v % heads) * dh, dh * sizeof(float));
-        family_rotate(c, 0, c->part.rows[i], to);
+        if (c->l->l.n[ROTARY])
+            family_rotate(c, 0, c->part.rows[i], to);
     }
 }
 
@@ -131,7 +137,8 @@ static void store_keys(struct family_call *c, int i, int plane, float *k, float 
 {
     int dh = c->l->l.n[DIM], n = c->l->l.n[GROUPS];
     for (int g = 0; g < n; g++) {
-        family_rotate(c, 0, i, k + g * dh);
+        if (c->l->l.n[ROTARY])
+            family_rotate(c, 0, i, k + g * dh);
         family_store_pair(c, i, plane + g, k + g * dh, k + (n + g) * dh, row);
     }
 }
