@@ -716,6 +716,16 @@ static void add_folds(struct paged_work *w, const struct item *it, int p, int n,
     }
 }
 
+/* A thread's share of an item's pieces, of which the last may be short: the nearest whole number. */
+static int share_of(const struct paged_work *w, const struct item *it)
+{
+    const struct lanes l = lanes_of(w, it, 0);
+    int n = it->p1 - it->p0, rows = slot_of(w, l.group, l.lane0 + l.n - 1)->seen - it->p0 * ATTN_PIECE;
+    rows = rows < n * ATTN_PIECE ? rows : n * ATTN_PIECE;
+    int share = (rows + w->n_threads * ATTN_PIECE / 2) / (w->n_threads * ATTN_PIECE);
+    return share < 1 ? 1 : share < n ? share : n;
+}
+
 /* A thread's share of the pieces is folded on the way, as the first ones can be; then items of `length`
  * pieces, as many at a time as there is room for. What goes through the store may come from another core. */
 static void add_spread(struct paged_work *w, const struct item *it, int length)
@@ -724,7 +734,7 @@ static void add_spread(struct paged_work *w, const struct item *it, int length)
     int n_folds = stride / FOLD_LANES; /* at most */
     int max_partials = (int)(w->partial_floats / (size_t)w->shape.dv); /* lanes of this call's width */
     struct item first = *it;
-    first.p1 = it->p0 + (it->p1 - it->p0 + w->n_threads - 1) / w->n_threads;
+    first.p1 = it->p0 + share_of(w, it);
     add_in_a_row(w, &first);
     for (int p = first.p1; p < it->p1;) {
         int room = (max_partials - w->n_partials) / stride, left = it->p1 - p;
