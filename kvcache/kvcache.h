@@ -99,8 +99,8 @@ int kv_seq_new(struct kv *kv, uint64_t salt, struct kv_seq **ret) LATENT_MUST_CH
 void kv_seq_set_ways(struct kv *kv, struct kv_seq *seq, const uint32_t ends[KV_WAYS]);
 /* Drops all references (sealed pages stay findable) and clears *seq. NULL-safe. */
 void kv_seq_free(struct kv *kv, struct kv_seq **seq);
-/* On trial, what kv_seq_match is asked for and finds is not counted; when the trial is over it is, and one that is
- * freed before was never there for kv_stats. */
+/* On trial, what kv_seq_match is asked for and finds is not counted; when the trial is over it is, and
+ * one that is freed before was never there for kv_stats. */
 void kv_seq_trial(struct kv *kv, struct kv_seq *seq, bool on);
 
 /* Extends a sequence with what is known of tokens[length..]; tokens[0..length) must be what the sequence

@@ -257,7 +257,7 @@ START_TEST(test_match)
     ck_assert_uint_eq(stats(kv).hits_tokens, before.hits_tokens + P + 3);
     ck_assert_uint_eq(stats(kv).copied_tokens, before.copied_tokens + 3);
     kv_seq_free(kv, &d);
-    /* counted when the trial is over, and not at all where it ends with the sequence: never less than before */
+    /* counted when the trial is over, and not at all where it ends with the sequence */
     const struct kv_stats all = stats(kv);
     for (int over = 0; over < 2; over++) {
         struct kv_seq *e = new_seq(kv, 1);
