@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,6 +17,16 @@
 static _Atomic int current = LOG_LVL_INFO;
 static const char *const names[] = {"error", "warn", "info", "debug"};
 static const int journal_level[] = {3, 4, 6, 7};
+
+void log_keep_standard(void)
+{
+    int fd;
+    do
+        fd = open("/dev/null", O_RDWR);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd >= 0)
+        close(fd);
+}
 
 void log_set_level(enum log_level level)
 {

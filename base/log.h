@@ -13,6 +13,10 @@ int log_level_parse(const char *s); /* level, or -1 */
 void log_write(enum log_level level, const char *source, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 
+/* Opens what of descriptors 0 to 2 is closed, on /dev/null. Programs do so first: else the next file that is
+ * opened becomes standard error, and lines are written into it. */
+void log_keep_standard(void);
+
 #define LOG_ERROR(src, ...) log_write(LOG_LVL_ERROR, src, __VA_ARGS__)
 #define LOG_WARN(src, ...) log_write(LOG_LVL_WARN, src, __VA_ARGS__)
 #define LOG_INFO(src, ...) log_write(LOG_LVL_INFO, src, __VA_ARGS__)

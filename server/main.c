@@ -256,6 +256,7 @@ int main(int argc, char **argv)
     struct server_config cfg;
     struct command cmd = {.set = calloc((size_t)argc, sizeof(*cmd.set))};
     int status = 1;
+    log_keep_standard();
     if (!cmd.set || config_init(&cfg) < 0) {
         fputs("latentd: out of memory\n", stderr);
         return 1;

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "engine/pool.h"
 #include "tools/convert/commands.h"
 #include "tools/convert/emit.h"
@@ -161,6 +162,7 @@ static int usage_error(void)
 int main(int argc, char **argv)
 {
     struct options o = {.emit = {.n_threads = pool_default_threads()}};
+    log_keep_standard();
     int r = parse(argc, argv, &o);
     if (r)
         return r < 0;
