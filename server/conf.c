@@ -306,20 +306,31 @@ int config_read_file(struct server_config *c, const char *path, struct err *e)
     return r == 0 ? 0 : err_set_param(e, r, inner.param, "%.120s, line %d: %s", path, n, inner.text);
 }
 
+/* What stands behind the first `word` that begins the name or one of its parts; or NULL. */
+static const char *behind(const char *name, const char *word)
+{
+    const char *s = strstr(name, word);
+    while (s && s != name && s[-1] != '_')
+        s = strstr(s + 1, word);
+    return s ? s + strlen(word) : NULL;
+}
+
 /* What Kubernetes and Docker tell every container of a service or link of our name (LATENTD_SERVICE_HOST,
- * LATENTD_PORT=tcp://..., LATENTD_PORT_8080_TCP_ADDR): nobody has set it, and no key is called so. */
+ * LATENTD_PORT=tcp://..., LATENTD_PORT_8080_TCP_ADDR), or of one whose name begins so (latentd-b:
+ * LATENTD_B_SERVICE_HOST): nobody has set it, and no key is called so. */
 static bool is_service_link(const char *name, const char *value)
 {
-    return !strncmp(name, "service_host", 12) || !strncmp(name, "service_port", 12) ||
-           (!strcmp(name, "port") && strstr(value, "://")) ||
-           (!strncmp(name, "port_", 5) && isdigit((unsigned char)name[5]));
+    const char *port = behind(name, "port");
+    return behind(name, "service_host") || behind(name, "service_port") ||
+           (port && *port == 0 && strstr(value, "://")) ||
+           (port && *port == '_' && isdigit((unsigned char)port[1]));
 }
 
 int config_read_env(struct server_config *c, char *const *list, struct err *e)
 {
     struct err inner = {0};
     for (; list && *list; list++) {
-        char name[64];
+        char name[256]; /* a service's own may have 63 */
         size_t n = 0;
         if (strncmp(*list, "LATENTD_", 8) != 0)
             continue;
