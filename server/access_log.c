@@ -33,6 +33,7 @@ struct access_log {
 
 int access_log_open(struct server *s, struct err *e)
 {
+    static char pending[4096]; /* of stderr, which has no buffer: each word would be a write of its own */
     const char *path = s->cfg->access_log_file;
     if (!s->access_log && !(s->access_log = calloc(1, sizeof(*s->access_log))))
         return err_set(e, ERR_NOMEM, "out of memory");
@@ -40,8 +41,8 @@ int access_log_open(struct server *s, struct err *e)
     if (!f && s->cfg->access_log)
         return err_set_param(e, ERR_IO, "access_log_file", "access_log_file %s: %s", path,
                              strerror(errno));
-    if (f && f != stderr)
-        setvbuf(f, NULL, _IOLBF, 0);
+    if (f)
+        setvbuf(f, f == stderr ? pending : NULL, _IOLBF, f == stderr ? sizeof(pending) : 0);
     if (s->access_log->file && s->access_log->file != stderr)
         fclose(s->access_log->file);
     s->access_log->file = f;
@@ -68,6 +69,8 @@ static const char *method_label(const struct conn *c)
         return "HEAD";
     case HTTP_OPTIONS:
         return "OPTIONS";
+    case HTTP_DELETE:
+        return "DELETE";
     default:
         return "other";
     }

@@ -170,6 +170,7 @@ await alone('pins', async () => {
     assert.deepEqual(await d.post('/v1/cache/unpin', { id: pin.id }), { object: 'cache.unpin', id: pin.id })
     assert.equal((await error_of(d, 'POST', '/v1/cache/unpin', { id: pin.id }, 404)).code, 'not_found')
     assert.ok((await d.request('DELETE', '/v1/cache')).json.pages > 0)
+    assert.ok(await d.metric('http_requests_total', 'handler="cache",method="DELETE",status="200"') > 0)
     await d.kill()
 })
 
