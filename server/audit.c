@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,8 +26,24 @@
 struct audit {
     int fd; /* -1: none */
     bool failing;
+    bool torn; /* what was written last is no whole line */
     struct metric *m_lost;
 };
+
+/* The disk was full, now or when another process wrote: what comes next must not join that line. */
+static bool ends_within_line(const char *path, int fd)
+{
+    struct stat st;
+    char last = '\n';
+    if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
+        return false;
+    int in = open(path, O_RDONLY | O_CLOEXEC);
+    if (in >= 0) {
+        (void)!pread(in, &last, 1, st.st_size - 1);
+        close(in);
+    }
+    return last != '\n';
+}
 
 int audit_open(struct server *s, struct err *e)
 {
@@ -47,6 +64,7 @@ int audit_open(struct server *s, struct err *e)
     if (s->audit->fd >= 0)
         close(s->audit->fd);
     s->audit->fd = fd;
+    s->audit->torn = fd >= 0 && ends_within_line(path, fd);
     return 0;
 }
 
@@ -94,7 +112,7 @@ static int build(const struct conn *c, struct buf *b)
     gmtime_r(&seconds, &tm);
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
     conn_client(c, client, sizeof(client));
-    int r = buf_printf(b, "{\"time\":\"%s.%03dZ\"", when, (int)(now / NS_PER_MS % 1000));
+    int r = buf_printf(b, "%s{\"time\":\"%s.%03dZ\"", s->audit->torn ? "\n" : "", when, (int)(now / NS_PER_MS % 1000));
     r = r < 0 ? r : put_text(b, "key", access_key_name(c));
     r = r < 0 ? r : put_text(b, "client", client);
     r = r < 0 ? r : put_text(b, "method", c->path || c->target ? llhttp_method_name(c->parser.method) : NULL);
@@ -119,8 +137,16 @@ void audit_write(const struct conn *c)
     if (a->fd < 0)
         return;
     buf_init(&b, LINE_SPARE + 6 * 3 * c->audited.n_bytes);
-    /* one write a line: lines of several processes do not mix, and none is half */
-    bool ok = build(c, &b) == 0 && write(a->fd, b.data, b.n_bytes) == (ssize_t)b.n_bytes;
+    /* one write a line: lines of several processes do not mix */
+    bool built = build(c, &b) == 0;
+    ssize_t n = built ? write(a->fd, b.data, b.n_bytes) : -1;
+    bool ok = n == (ssize_t)b.n_bytes;
+    if (!built)
+        errno = ENOMEM;
+    else if (n >= 0 && !ok)
+        errno = ENOSPC; /* it does not say why */
+    if (n > 0)
+        a->torn = !ok;
     buf_done(&b);
     if (!ok)
         metric_add(a->m_lost, 1);
