@@ -243,7 +243,7 @@ void trace_write(const struct conn *c); /* of a request that ended */
 void systemd_ready(void);
 void systemd_loading(int percent);
 void systemd_reloading(void); /* systemd_ready follows */
-void systemd_stopping(void);
+void systemd_stopping(long long timeout_ms); /* within which it ends */
 int64_t systemd_watchdog_ns(void); /* time without systemd_alive after which it ends us; 0: never */
 void systemd_alive(void);
 /* A listening socket made by the service manager (systemd.socket). Its FileDescriptorName says how it is

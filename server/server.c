@@ -20,6 +20,7 @@
 
 #define TICK_MS 250
 #define POLL_NS (2 * NS_PER_MS)
+#define END_MS 15000 /* for the end itself, behind a drain: as etc/latentd.service.in has it */
 #define GRACE_NS NS_PER_SEC /* for requests whose connection stood when the drain began */
 
 /* --- the end -------------------------------------------------------------------------------------- */
@@ -95,7 +96,7 @@ static void on_signal(uv_signal_t *h, int number)
     LOG_INFO("server", "%s: no new connections, %d requests finish", number == SIGINT ? "SIGINT" : "SIGTERM",
              api_active(s->api));
     s->draining = true;
-    systemd_stopping();
+    systemd_stopping(s->cfg->drain_timeout + s->cfg->otlp_timeout + END_MS);
     listeners_close(s);
     s->grace_until_ns = clock_now_ns() + GRACE_NS;
     for (struct conn *c = s->conns, *next; c; c = next) {

@@ -42,9 +42,12 @@ void systemd_reloading(void)
     notify(state, "reading the configuration again");
 }
 
-void systemd_stopping(void)
+/* drain_timeout may have been changed and the unit's TimeoutStopSec not; less than that it does not become. */
+void systemd_stopping(long long timeout_ms)
 {
-    notify("STOPPING=1", "finishing what runs");
+    char state[64];
+    snprintf(state, sizeof(state), "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld", timeout_ms * 1000);
+    notify(state, "finishing what runs");
 }
 
 int64_t systemd_watchdog_ns(void)

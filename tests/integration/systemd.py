@@ -7,6 +7,7 @@ import json
 import os
 import queue
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -38,7 +39,7 @@ def check(name, run):
 class Manager:
     """A daemon with NOTIFY_SOCKET and one socket handed over."""
 
-    def __init__(self, folder, listener=None, watchdog_us=None, *options):
+    def __init__(self, folder, listener=None, watchdog_us=None, *options, stderr=None):
         path = os.path.join(folder, f"notify{time.monotonic_ns()}")
         self.listener = listener
         self.box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -56,7 +57,7 @@ class Manager:
             env.update(LISTEN_FDS="1", LISTEN_FDNAMES="http")
             argv = ["sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh", *argv]
         self.process = subprocess.Popen(
-            argv, env=env, stderr=self.log, stdin=subprocess.DEVNULL, close_fds=listener is None,
+            argv, env=env, stderr=stderr or self.log, restore_signals=False, stdin=subprocess.DEVNULL, close_fds=listener is None,
             preexec_fn=None if listener is None else lambda: os.dup2(listener.fileno(), 3))
 
     def listen(self):
@@ -112,7 +113,7 @@ def listening():
 
 
 def told(folder):
-    m = Manager(folder, None, 2_000_000)
+    m = Manager(folder, None, 2_000_000, "--set", "drain_timeout=5m")
     try:
         m.wait_for("READY=1")
         first, _ = m.wait_for("WATCHDOG=1", 10)
@@ -125,7 +126,10 @@ def told(folder):
         assert before <= int(fields["MONOTONIC_USEC"]) <= time.monotonic_ns() // 1000, whole
         m.wait_for("READY=1", 10)
         m.process.send_signal(signal.SIGTERM)
-        m.wait_for("STOPPING=1", 10)
+        _, whole = m.wait_for("STOPPING=1", 10)
+        # all that a drain may take by the configuration, whatever TimeoutStopSec is
+        assert re.search(r"^EXTEND_TIMEOUT_USEC=(\d+)$", whole, re.M), whole
+        assert int(re.search(r"USEC=(\d+)", whole)[1]) >= 300_000_000, whole
         m.process.wait(WAIT)
         assert m.process.returncode == 0, m.process.returncode
     finally:
@@ -242,6 +246,68 @@ def no_socket(folder):
         assert "not a listening stream socket" in m.read_log(), m.read_log()
 
 
+def whole_lines(folder):
+    """Standard error keeps the writes apart: each is a line, so that lines of threads do not mix."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    s = listening()
+    m = Manager(folder, s, stderr=theirs)
+    try:
+        theirs.close()
+        m.wait_for("READY=1")
+        complete(s.getsockname()[1])
+        m.process.send_signal(signal.SIGTERM)
+        writes = []
+        while data := ours.recv(65536):
+            writes.append(data)
+        assert any(w.startswith(b"time=") and b" finish=" in w for w in writes), writes
+        for w in writes:
+            assert w.endswith(b"\n") and w.count(b"\n") == 1, w
+    finally:
+        m.end()
+        s.close()
+
+
+def full_disk(folder):
+    """A line of the audit log that did not fit spoils no other, neither later nor after a start."""
+    path = os.path.join(folder, "audit")
+
+    def last():
+        with open(path, encoding="ascii") as f:
+            return f.read().split("\n")[-2]
+
+    with open(path, "w", encoding="ascii") as f:
+        f.write("{}\n" * 20000)  # so that the limit does not meet the log
+    s = listening()
+    m = Manager(folder, s, None, "--set", "audit_log_file=" + path, "--set", "access_log=false")
+    try:
+        m.wait_for("READY=1")
+        port = s.getsockname()[1]
+        complete(port)
+        json.loads(last())
+        fits = os.path.getsize(path) + 100
+        _, hard = resource.prlimit(m.process.pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(m.process.pid, resource.RLIMIT_FSIZE, (fits, hard))
+        complete(port)
+        assert os.path.getsize(path) == fits
+        complete(port)
+        resource.prlimit(m.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+        complete(port)
+        json.loads(last())
+        m.end()
+        assert re.search(r"audit_log_file .* cannot be written: No space", m.read_log()), m.read_log()
+        with open(path, "a", encoding="ascii") as f:
+            f.write('{"time":"20')
+        m = Manager(folder, s, None, "--set", "audit_log_file=" + path)
+        m.wait_for("READY=1")
+        complete(port)
+        json.loads(last())
+        with open(path, encoding="ascii") as f:
+            assert "\n\n" not in f.read()
+    finally:
+        m.end()
+        s.close()
+
+
 def units(folder):
     """systemd-analyze has nothing to say, and finds the sandbox tight."""
     if not shutil.which("systemd-analyze"):
@@ -273,6 +339,8 @@ def main():
         check("a socket handed over is served", lambda: handed_over(folder))
         check("fifty clients through a restart: none is dropped", lambda: restart(folder))
         check("what is no socket is refused", lambda: no_socket(folder))
+        check("a line of the log is one write", lambda: whole_lines(folder))
+        check("a full disk spoils one line of the audit log", lambda: full_disk(folder))
         check("the units verify, exposure 2.0 or better", lambda: units(folder))
     print(f"1..{n_tests}")
     return failed
