@@ -13,7 +13,7 @@
 #include "base/clock.h"
 #include "server/internal.h"
 
-#define METRICS_MAX (4u << 20)
+#define METRICS_MAX (16u << 20) /* five series for each of 8192 names of keys (limits.c) are 6 MiB */
 
 /* Of a list of media ranges (RFC 9110, 12.5.1), how much `type` is wanted: 0 .. 1000, -1 where it is not
  * named. */

@@ -286,5 +286,20 @@ await test('a warning when others reach it and no key is needed', async () => {
     assert.doesNotMatch(fs.readFileSync(d.log_path, 'utf8'), /reached from other machines/)
 })
 
+await test('nearly as many keys as there may be, and others after a reload: /metrics tells of all', async () => {
+    const name = (side, i) => `${side}-${i}`.padEnd(64, '-')
+    const many = (side) => fs.writeFileSync(keys_file, `root ${sha(keys.root)} admin\n` +
+        Array.from({ length: 4080 }, (_, i) => `${name(side, i)} ${sha(`${side}-${i}`)}\n`).join(''), { mode: 0o600 })
+    for (const side of ['old', 'new']) {
+        const from = fs.readFileSync(d.log_path, 'utf8').length
+        many(side)
+        d.child.kill('SIGHUP')
+        await until('the reload is over', () => / done: |everything stays/.test(fs.readFileSync(d.log_path, 'utf8').slice(from)))
+        const res = await d.request('GET', '/metrics', undefined, bearer(keys.root))
+        assert.equal(res.status, 200, res.text.slice(0, 200))
+        assert.ok(res.text.includes(`latentd_key_requests_total{key="${name(side, 4079)}"} 0\n`), fs.readFileSync(d.log_path, 'utf8').slice(from))
+    }
+})
+
 await d.stop()
 await done()
