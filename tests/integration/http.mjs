@@ -304,6 +304,19 @@ await test('Unix sockets: mode, a stale one replaced, a live one respected', asy
     assert.ok(!fs.existsSync(socket))
 })
 
+await test('without standard descriptors nothing that is opened takes their place', async () => {
+    fs.rmSync(socket, { force: true })
+    const child = spawn('sh', ['-c', 'exec "$@" <&- >&- 2>&-', 'sh', daemon, '--model', model, '--listen', `unix:${socket}`], { stdio: 'ignore' })
+    const ended = new Promise((resolve) => child.on('exit', (code, signal) => resolve({ code, signal })))
+    await until('it listens', () => fs.existsSync(socket))
+    for (let i = 0; i < 3; i++) {
+        child.kill('SIGHUP')
+        assert.deepEqual(statuses(await new Raw({ path: socket }).send(get('/livez', CLOSE)).all()), [200])
+    }
+    child.kill('SIGTERM')
+    assert.deepEqual(await ended, { code: 0, signal: null })
+})
+
 await test('start-up errors name what is wrong', async () => {
     const run = (args, env = {}) => spawnSync(daemon, args, { encoding: 'utf8', timeout: 20000, env: { ...process.env, ...env } })
     for (const [args, pattern, env] of [
@@ -319,14 +332,17 @@ await test('start-up errors name what is wrong', async () => {
         assert.equal(r.status, 1, `${args}: ${r.status} ${r.stderr}`)
         assert.match(r.stderr, pattern)
     }
-    for (const env of [{ LATENTD_PORT: '8080' }, { LATENTD_SERVICE: '1' }, { LATENTD_PORTS: 'tcp://10.0.0.1:80' }])
+    for (const env of [{ LATENTD_PORT: '8080' }, { LATENTD_SERVICE: '1' }, { LATENTD_PORTS: 'tcp://10.0.0.1:80' },
+        { LATENTD_B_PORT: '8080' }, { LATENTD_B: '1' }])
         assert.equal(run(['--model', model, '--check-config'], env).status, 1, JSON.stringify(env))
     // what Kubernetes gives every container about a service of our name
     const service = {
         LATENTD_SERVICE_HOST: '10.96.3.4', LATENTD_SERVICE_PORT: '8080', LATENTD_SERVICE_PORT_HTTP: '8080', LATENTD_PORT: 'tcp://10.96.3.4:8080',
         LATENTD_PORT_8080_TCP: 'tcp://10.96.3.4:8080', LATENTD_PORT_8080_TCP_PROTO: 'tcp', LATENTD_PORT_8080_TCP_PORT: '8080', LATENTD_PORT_8080_TCP_ADDR: '10.96.3.4',
     }
-    const ok = run(['--model', model, '--check-config', '--set', 'threads=3'], { LATENTD_MAX_N: '5', ...service })
+    // and of others whose name begins so
+    const other = Object.fromEntries(Object.entries(service).map(([name, value]) => [name.replace('_', '_LARGE_MODEL_FOR_EVERYBODY_IN_THE_HOUSE_AND_ITS_GUESTS_'), value]))
+    const ok = run(['--model', model, '--check-config', '--set', 'threads=3'], { LATENTD_MAX_N: '5', ...service, ...other, LATENTD_B_PORT: 'tcp://10.96.3.5:80' })
     assert.equal(ok.status, 0, ok.stderr)
     assert.match(ok.stdout, /^threads = 3$/m)
     assert.match(ok.stdout, /^max_n = 5$/m)
