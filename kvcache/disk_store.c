@@ -578,8 +578,8 @@ int disk__store_sync(struct kv_disk *d, struct err *e)
     char path[PATH_ROOM];
     if (!d->active_dirty)
         return 0;
-    d->active_dirty = false;
-    if (d->io.sync(d->io.arg, d->active_fd) == 0)
+    d->active_dirty = d->io.sync(d->io.arg, d->active_fd) < 0;
+    if (!d->active_dirty)
         return 0;
     return io_error(e, "sync", path_of(d, d->segments[d->active].number, "kv", path));
 }

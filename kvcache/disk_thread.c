@@ -132,6 +132,16 @@ static void sync_now(struct kv_disk *d, uint64_t asked)
         d->wake(d->wake_arg);
 }
 
+/* Nothing waits whose writing would show whether that works again: a sync of what is left does. */
+static void try_again(struct kv_disk *d)
+{
+    struct err e = {0};
+    if (disk__store_sync(d, &e) < 0)
+        stop_writing(d, &e);
+    else
+        wrote(d);
+}
+
 static void fetch_one(struct kv_disk *d, struct disk_fetch *f)
 {
     uint32_t p = d->layout.page_tokens, n = 0;
@@ -219,6 +229,10 @@ static void turn(struct kv_disk *d)
         if (at <= now)
             UNLOCKED(write_one(d, d->queue));
         EARLIER(at);
+    } else if (d->state == DISK_ON && d->write_failed) {
+        if (d->write_retry_at <= now)
+            UNLOCKED(try_again(d));
+        EARLIER(d->write_retry_at);
     }
     if (up && now >= d->touch_at) {
         d->touch_at = now + TOUCH_EVERY_NS;
