@@ -153,6 +153,13 @@ static enum gating_func gating_gguf(struct keys *k, const struct model_config *c
     return (enum gating_func)v;
 }
 
+/* Queries that grow with their position (Mistral-Large-3, which is converted to this architecture). */
+static void refuse_tempered(struct keys *k, const char *key)
+{
+    if (keys__float_or(k, key, -1e6, 1e6, 0) != 0.0f)
+        keys__fail(k, ERR_UNSUPPORTED, key, "must be 0: queries scaled by position are not served");
+}
+
 /* --- the two configurations -------------------------------------------------------------------- */
 
 void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_config *c)
@@ -206,6 +213,7 @@ void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_c
             c->topk_method = TOPK_GROUP_LIMITED_GREEDY;
         deepseek__check_routing(k, c);
     }
+    refuse_tempered(k, "attention.temperature_scale");
     c->rms_norm_eps = keys__float(k, "attention.layer_norm_rms_epsilon", 0, 1);
     c->latent_norm_eps = keys__float_or(k, DEEPSEEK_KEY_LATENT_EPS, 0, 1, 0);
     c->rope_theta = keys__float_or(k, "rope.freq_base", 1, 1e12, 10000);
@@ -241,6 +249,8 @@ void deepseek__refuse_variants(struct keys *k)
         keys__fail(k, ERR_UNSUPPORTED, "attention_bias", "must be false");
     if (keys__int_or(k, "moe_layer_freq", 1, MAX_LAYERS, 1) != 1)
         keys__fail(k, ERR_UNSUPPORTED, "moe_layer_freq", "must be 1");
+    refuse_tempered(k, "llama_4_scaling.beta");
+    refuse_tempered(k, "rope_parameters.llama_4_scaling_beta");
     deepseek__refuse_quantised(k);
 }
 

@@ -295,6 +295,8 @@ END_TEST
 
 /* --- split GGUF -------------------------------------------------------------------------------------- */
 
+static float temperature_scale; /* below 0: the key is not there */
+
 static void part_name(int no, int count, char *dst, size_t n)
 {
     snprintf(dst, n, "%s/m-%05d-of-%05d.gguf", dir, no, count);
@@ -329,6 +331,8 @@ static void put_part(int file_no, int no, int count, int from, int to, int n_ten
         gguf_file_u32(g, keys[i].key, keys[i].value);
     if (no == 0)
         gguf_file_f32(g, "attention.layer_norm_rms_epsilon", 1e-6f);
+    if (no == 0 && temperature_scale >= 0)
+        gguf_file_f32(g, "attention.temperature_scale", temperature_scale);
     for (int i = from; i < to; i++) {
         struct tensor t = {.type = TT_F32, .n_dims = list[i].ne[1] > 1 ? 2 : 1, .data = values,
                            .ne = {list[i].ne[0], list[i].ne[1], 1, 1}};
@@ -355,6 +359,7 @@ static void open_split(int no, int code, const char *text)
 START_TEST(test_split)
 {
     char path[256], other[256];
+    temperature_scale = -1;
     put_part(1, 0, 2, 0, 5, 12);
     open_split(1, ERR_NOTFOUND, "00002-of-00002.gguf");
     put_part(2, 1, 2, 5, 12, 12);
@@ -380,6 +385,32 @@ START_TEST(test_split)
 }
 END_TEST
 
+/* Mistral-Large-3's layers are DeepSeek's, but its queries grow with their position: without that it would
+ * write other text behind its first 8192 positions, in silence. */
+START_TEST(test_tempered)
+{
+    char path[256];
+    put_part(2, 1, 2, 5, 12, 12);
+    temperature_scale = 0;
+    put_part(1, 0, 2, 0, 5, 12);
+    open_split(1, 0, "");
+    temperature_scale = 0.1f;
+    put_part(1, 0, 2, 0, 5, 12);
+    open_split(1, ERR_UNSUPPORTED, "deepseek2.attention.temperature_scale");
+    for (int i = 1; i <= 2; i++) {
+        part_name(i, 2, path, sizeof(path));
+        unlink(path);
+    }
+    put_weights("model.safetensors", 0);
+    more_config = ",\"llama_4_scaling\":{\"original_max_position_embeddings\":8192,\"beta\":0.1}";
+    fails(ERR_UNSUPPORTED, "llama_4_scaling", "");
+    more_config = ",\"rope_parameters\":{\"rope_theta\":10000,\"llama_4_scaling_beta\":0.1}";
+    fails(ERR_UNSUPPORTED, "rope_parameters.llama_4_scaling_beta", "");
+    more_config = ",\"llama_4_scaling\":null,\"rope_parameters\":{\"llama_4_scaling_beta\":0}";
+    opens();
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tensors");
@@ -394,6 +425,7 @@ int main(void)
     tcase_add_test(tc, test_shards);
     tcase_add_test(tc, test_fp8);
     tcase_add_test(tc, test_split);
+    tcase_add_test(tc, test_tempered);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
     srunner_run_all(sr, CK_ENV);
