@@ -407,8 +407,8 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
                    repeats(&req->repetition, q->tokens + req->n_prompt, q->n_output);
     bool complete = structured && matcher_must_end(q->matcher);
     bool ends = stop_id || eog || hit >= 0 || circles || complete || q->n_output >= req->max_tokens;
-    if (ends && hit == -1 && textout_finish(&q->text, &q->shown) < 0)
-        hit = ERR_NOMEM;
+    if (ends && hit == -1)
+        hit = textout_finish(&q->text, may_stop, &q->shown);
     if (hit < -1 || !send_token(q, env, token, raw, lse, offset)) {
         err_set(&e, ERR_NOMEM, "out of memory for the output");
         seq_end(q, env, FINISH_ERROR, &e);
@@ -422,7 +422,7 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
         copy[req->stop[hit].n_bytes] = 0;
         q->last_event->stop_string = copy;
     }
-    q->last_event->stop_token_id = stop_id ? token : -1;
+    q->last_event->stop_token_id = stop_id && hit < 0 ? token : -1;
     seq_end(q, env,
             hit >= 0 || stop_id || eog || complete ? FINISH_STOP
             : circles                              ? FINISH_REPETITION

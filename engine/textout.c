@@ -66,6 +66,18 @@ static int find_stop(const struct textout *t, size_t *ret_at)
     return best;
 }
 
+/* The stop string that is pending, with the text up to it given out; or -1. */
+static int take_stop(struct textout *t, struct buf *out)
+{
+    size_t at;
+    int hit = find_stop(t, &at);
+    if (hit < 0)
+        return -1;
+    int r = emit(t, at + (t->include_stop ? t->stop[hit].n_bytes : 0), out);
+    buf_reset(&t->pending);
+    return r < 0 ? r : hit;
+}
+
 /* Length of the longest end of pending that begins a stop string. */
 static size_t may_become_stop(const struct textout *t)
 {
@@ -81,7 +93,7 @@ static size_t may_become_stop(const struct textout *t)
 
 int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out)
 {
-    size_t at, before = t->pending.n_bytes;
+    size_t before = t->pending.n_bytes;
     int r, hit;
     if (!t->tokenizer)
         return -1;
@@ -92,18 +104,19 @@ int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *
     t->total_bytes += t->pending.n_bytes - before;
     if (t->pending.n_bytes == 0)
         return -1;
-    if (check_stop && (hit = find_stop(t, &at)) >= 0) {
-        r = emit(t, at + (t->include_stop ? t->stop[hit].n_bytes : 0), out);
-        buf_reset(&t->pending);
-        return r < 0 ? r : hit;
-    }
+    if (check_stop && (hit = take_stop(t, out)) != -1)
+        return hit;
     size_t show = t->pending.n_bytes - (check_stop ? may_become_stop(t) : 0);
     r = emit(t, utf8_complete_bytes(t->pending.data, show), out);
     return r < 0 ? r : -1;
 }
 
-int textout_finish(struct textout *t, struct buf *out)
+int textout_finish(struct textout *t, bool check_stop, struct buf *out)
 {
-    int r = t->tokenizer ? detok_finish(&t->detok, &t->pending) : 0;
-    return r < 0 ? r : emit(t, t->pending.n_bytes, out);
+    int r = t->tokenizer ? detok_finish(&t->detok, &t->pending) : 0, hit;
+    if (r == 0 && check_stop && (hit = take_stop(t, out)) != -1)
+        return hit;
+    if (r == 0)
+        r = emit(t, t->pending.n_bytes, out);
+    return r < 0 ? r : -1;
 }

@@ -28,7 +28,8 @@ void textout_done(struct textout *t);
  * with it where include_stop),
  * or -1; ERR_NOMEM as such. */
 int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out);
-/* The choice ended: the rest. An unfinished character becomes U+FFFD. */
-int textout_finish(struct textout *t, struct buf *out) LATENT_MUST_CHECK;
+/* The choice ended: the rest, which is at least the byte tokens that were held back. Returns as textout_push
+ * does. An unfinished character becomes U+FFFD. */
+int textout_finish(struct textout *t, bool check_stop, struct buf *out) LATENT_MUST_CHECK;
 
 #endif

@@ -119,7 +119,9 @@ int engine_submit(struct engine *eng, struct gen_request *g, uint64_t *ret_id, s
         struct told *t = tell(eng, g, GEN_TOKENS);
         buf_reset(&shown);
         hit = textout_push(&out, ids.ids[n], true, &shown);
-        if (hit < 0 && (n + 1 == (int)ids.n || n + 1 == g->max_tokens) && textout_finish(&out, &shown) < 0)
+        if (hit == -1 && (n + 1 == (int)ids.n || n + 1 == g->max_tokens))
+            hit = textout_finish(&out, true, &shown);
+        if (hit < -1)
             abort();
         t->token.id = ids.ids[n];
         t->event.n_tokens = 1;

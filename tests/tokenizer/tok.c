@@ -177,7 +177,7 @@ static void decode(const struct tokenizer *t, char how, char *text)
             if (textout_push(&o, ids[i], true, &out) < -1 ||
                 (out.n_bytes && !utf8_valid(out.data, out.n_bytes)))
                 die("the stream ends inside a character");
-        if (textout_finish(&o, &out) < 0)
+        if (textout_finish(&o, true, &out) != -1)
             die("textout");
         textout_done(&o);
     }

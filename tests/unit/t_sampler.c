@@ -483,7 +483,7 @@ static void check_text(const char *text, const struct stop_string *stop, int n_s
         ck_assert_int_eq(buf_append(&out, piece.data, piece.n_bytes), 0);
     }
     if (hit < 0)
-        ck_assert_int_eq(textout_finish(&t, &out), 0);
+        ck_assert_int_eq(textout_finish(&t, true, &out), -1);
     const char *got = out.data ? out.data : "";
     if (first_end == SIZE_MAX) {
         ck_assert_int_eq(hit, -1);

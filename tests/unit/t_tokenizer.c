@@ -359,13 +359,39 @@ START_TEST(streamed)
         ck_assert_int_eq(textout_init(&o, t, NULL, 0, false, false, true), 0);
         for (int i = 0; i < n; i++)
             ck_assert_int_eq(textout_push(&o, ids[i], true, &piece), -1);
-        ck_assert_int_eq(textout_finish(&o, &piece), 0);
+        ck_assert_int_eq(textout_finish(&o, true, &piece), -1);
         ck_assert_uint_eq(whole.n_bytes, piece.n_bytes);
         if (whole.n_bytes)
             ck_assert_mem_eq(whole.data, piece.data, whole.n_bytes);
         textout_done(&o);
         buf_done(&whole);
         buf_done(&piece);
+    }
+    tokenizer_free(&t);
+}
+END_TEST
+
+/* A stop string of byte tokens, which are held back until their run ends: the end of the text ends it too. */
+START_TEST(stop_of_bytes)
+{
+    static struct spm s;
+    static const struct stop_string stop[] = {{"\n", 1}};
+    struct tokenizer *t;
+    struct textout o;
+    struct buf out;
+    struct err e;
+    small_spm(&s);
+    ck_assert_msg(tokenizer_new(&s.src, MAX, &t, &e) == 0, "%s", e.text);
+    for (int check = 0; check < 2; check++) {
+        buf_init(&out, 100);
+        ck_assert_int_eq(textout_init(&o, t, stop, 1, true, false, true), 0);
+        ck_assert_int_eq(textout_push(&o, tokenizer_find(t, "a", 1), check, &out), -1);
+        ck_assert_int_eq(textout_push(&o, 3 + '\n', check, &out), -1);
+        ck_assert_int_eq(textout_push(&o, 2, check, &out), -1); /* not shown */
+        ck_assert_int_eq(textout_finish(&o, check, &out), check ? 0 : -1);
+        ck_assert_str_eq(out.data, check ? "a" : "a\n");
+        textout_done(&o);
+        buf_done(&out);
     }
     tokenizer_free(&t);
 }
@@ -534,6 +560,7 @@ int main(void)
     tcase_add_test(tc, every_name);
     tcase_add_test(tc, scores);
     tcase_add_test(tc, streamed);
+    tcase_add_test(tc, stop_of_bytes);
     tcase_add_test(tc, damaged_gguf);
     tcase_add_test(tc, damaged_json);
     tcase_add_test(tc, tiktoken);
