@@ -165,6 +165,7 @@ struct tokenizer_source {
      * tokenizer_config.json (NULL when absent). */
     const char *json_path;
     const char *tiktoken_path, *config_path;
+    const char *bos_text, *eos_text; /* folders: tokenizer_config.json's names for them, or NULL */
     /* Both. -1 when absent. */
     int bos_token_id, eos_token_id, eot_token_id, eom_token_id, pad_token_id, unk_token_id;
     int add_bos_token, add_eos_token; /* 0, 1, -1 not said */

@@ -156,6 +156,7 @@ static void read_eos(const cJSON *from, int vocab_size, struct tokenizer_source 
 {
     const cJSON *v = member(from, "eos_token_id"), *at;
     if (cJSON_IsNumber(v)) {
+        t->n_eos_extra = 0;
         t->eos_token_id = token_id(v, vocab_size);
     } else if (cJSON_IsArray(v)) {
         t->n_eos_extra = 0;
@@ -184,6 +185,15 @@ static void read_flag(const cJSON *from, const char *key, int *ret)
     const cJSON *v = member(from, key);
     if (cJSON_IsBool(v))
         *ret = cJSON_IsTrue(v);
+}
+
+/* A token's text, which is a string or has one. */
+static int read_text(struct checkpoint *c, const cJSON *v, const char **ret, struct err *e)
+{
+    const char *text = cJSON_GetStringValue(cJSON_IsObject(v) ? member(v, "content") : v);
+    if (text && !(*ret = arena_strndup(c->priv->arena, text, strlen(text))))
+        return err_set(e, ERR_NOMEM, "out of memory");
+    return 0;
 }
 
 /* A template in a file of its own; *ret stays as it is when there is none. */
@@ -252,12 +262,15 @@ static int read_tokenizer(struct checkpoint *c, const char *folder, const cJSON 
         r = read_json(c, folder, "tokenizer_config.json", false, MAX_CONFIG_BYTES, ARCH_MAX_CONFIG_ITEMS,
                       &tok, e);
     if (r == 0) {
+        read_ids(member(config, "text_config"), vocab, t);
         read_ids(config, vocab, t);
         read_ids(generation, vocab, t); /* what generation really uses wins */
         read_flag(tok, "add_bos_token", &t->add_bos_token);
         read_flag(tok, "add_eos_token", &t->add_eos_token);
         r = read_template(c, folder, tok, e);
     }
+    if (r == 0 && (r = read_text(c, member(tok, "bos_token"), &t->bos_text, e)) == 0)
+        r = read_text(c, member(tok, "eos_token"), &t->eos_text, e);
     cJSON_Delete(generation);
     cJSON_Delete(tok);
     if (r < 0)

@@ -405,7 +405,7 @@ static const char *const eog_texts[] = {"<|eot_id|>",
 
 static void fill_eog(struct tokenizer *t, const struct tokenizer_source *src)
 {
-    const int ids[] = {t->eos, src->eot_token_id, src->eom_token_id};
+    const int ids[] = {t->eos, src->eos_token_id, src->eot_token_id, src->eom_token_id};
     for (size_t i = 0; i < sizeof(ids) / sizeof(*ids); i++)
         if (ids[i] >= 0 && ids[i] < t->n)
             t->entries[ids[i]].eog = true;

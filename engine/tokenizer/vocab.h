@@ -76,6 +76,8 @@ int vocab_from_json(const struct tokenizer_source *src, int vocab_size, struct v
 /* "left right" to its two halves; index is for the message. */
 int vocab__split_merge(struct str_view m, int index, struct merge_text *ret,
                        struct err *e) LATENT_MUST_CHECK;
+/* Beginning and end by their names in the source, where there are such tokens. */
+void vocab__named_ends(const struct tokenizer_source *src, struct vocab *v);
 /* A tiktoken.model file: "BASE64 RANK" a line, with tokenizer_config.json beside it. */
 int vocab_from_tiktoken(const struct tokenizer_source *src, int vocab_size, struct vocab *ret,
                         struct err *e) LATENT_MUST_CHECK;

@@ -238,6 +238,21 @@ static int read_steps(const cJSON *root, struct vocab *v, struct kept *k, struct
     return r;
 }
 
+static int named(const struct vocab *v, const char *text, int otherwise)
+{
+    size_t n = text ? strlen(text) : 0;
+    for (int i = 0; n && i < v->n_tokens; i++)
+        if (v->types[i] != TOKEN_HOLE && v->tokens[i].n_bytes == n && !memcmp(v->tokens[i].data, text, n))
+            return i;
+    return otherwise;
+}
+
+void vocab__named_ends(const struct tokenizer_source *src, struct vocab *v)
+{
+    v->bos = named(v, src->bos_text, v->bos);
+    v->eos = named(v, src->eos_text, v->eos);
+}
+
 static int read_all(const cJSON *root, const struct tokenizer_source *src, int limit,
                     struct vocab *v, struct kept *k, struct err *e)
 {
@@ -254,6 +269,7 @@ static int read_all(const cJSON *root, const struct tokenizer_source *src, int l
         v->bos = src->bos_token_id;
     if (src->eos_token_id >= 0)
         v->eos = src->eos_token_id;
+    vocab__named_ends(src, v);
     /* tokenizer_config.json speaks last: Llama-like classes of transformers rewrite the template.
      */
     if (src->add_bos_token >= 0)

@@ -142,14 +142,14 @@ static int read_special(const cJSON *config, int limit, struct vocab *v, struct 
                                  "no content",
                                  at->string, n_ranks, limit - 1);
         v->tokens[id] = (struct str_view){text, strlen(text)};
-        v->types[id] = TOKEN_CONTROL;
+        v->types[id] = cJSON_IsFalse(member(at, "special")) ? TOKEN_USER_DEFINED : TOKEN_CONTROL;
         v->n_tokens = id >= v->n_tokens ? (int)id + 1 : v->n_tokens;
     }
     const char *bos = text_of(config, "bos_token"), *eos = text_of(config, "eos_token");
     for (int i = n_ranks; i < v->n_tokens; i++) {
-        if (v->types[i] == TOKEN_CONTROL && v->bos < 0 && !strcmp(v->tokens[i].data, bos))
+        if (v->types[i] != TOKEN_HOLE && !strcmp(v->tokens[i].data, bos))
             v->bos = i;
-        if (v->types[i] == TOKEN_CONTROL && v->eos < 0 && !strcmp(v->tokens[i].data, eos))
+        if (v->types[i] != TOKEN_HOLE && !strcmp(v->tokens[i].data, eos))
             v->eos = i;
     }
     return 0;
@@ -192,7 +192,8 @@ int vocab_from_tiktoken(const struct tokenizer_source *src, int vocab_size, stru
     const char *const *patterns = pretok_patterns(v.pre_name, &whole_words);
     v.tokens = calloc((size_t)vocab_size, sizeof(*v.tokens));
     v.types = calloc((size_t)vocab_size, 1);
-    if (r == 0 && (!k || !at || !v.tokens || !v.types))
+    v.rules = calloc((size_t)vocab_size, 1); /* no added token comes out of plain text */
+    if (r == 0 && (!k || !at || !v.tokens || !v.types || !v.rules))
         r = err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
     if (k) {
         buf_init(&k->text, 2 * MAX_FILE_BYTES);

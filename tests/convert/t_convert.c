@@ -340,7 +340,8 @@ static void put_file(const char *folder, const char *name, const char *text, cha
     ck_assert(f && fputs(text, f) >= 0 && fclose(f) == 0);
 }
 
-/* Both of a folder's chat templates are in the file. */
+/* Both of a folder's chat templates are in the file, and what ends a text: its name's token (templates mean
+ * that) and the configuration's, here 1. */
 START_TEST(templates)
 {
     static const char *const linked[] = {"config.json", "model.safetensors"};
@@ -358,11 +359,12 @@ START_TEST(templates)
         free(whole);
     }
     put_file(folder, "tokenizer.json",
-             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]},"
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2},\"merges\":[]},"
              "\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"decoder\":{\"type\":\"ByteLevel\"}}",
              paths[2]);
     put_file(folder, "tokenizer_config.json",
-             "{\"chat_template\":[{\"name\":\"default\",\"template\":\"plain\"},"
+             "{\"eos_token\":{\"content\":\"c\"},"
+             "\"chat_template\":[{\"name\":\"default\",\"template\":\"plain\"},"
              "{\"name\":\"tool_use\",\"template\":\"tools\"}]}",
              paths[3]);
     convert(folder, out, "q8_0");
@@ -370,6 +372,8 @@ START_TEST(templates)
     ck_assert_str_eq(c->chat_template, "plain");
     ck_assert_ptr_nonnull(c->tool_template);
     ck_assert_str_eq(c->tool_template, "tools");
+    ck_assert_int_eq(c->tokenizer.eos_token_id, 2);
+    ck_assert_int_eq(c->tokenizer.eot_token_id, 1);
     checkpoint_close(&c);
     for (int i = 0; i < 4; i++)
         ck_assert_int_eq(unlink(paths[i]), 0);

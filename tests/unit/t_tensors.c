@@ -70,7 +70,8 @@ static void put(const char *name, const void *data, size_t n)
 static void teardown(void)
 {
     static const char *const names[] = {"config.json", "model.safetensors", "a.safetensors",
-                                        "b.safetensors", "model.safetensors.index.json"};
+                                        "b.safetensors", "model.safetensors.index.json",
+                                        "generation_config.json"};
     char path[256];
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++) {
         snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
@@ -411,6 +412,40 @@ START_TEST(test_tempered)
 }
 END_TEST
 
+/* What ends a generation: generation_config.json has the last word, and of a model within another the part
+ * that is served speaks too. */
+START_TEST(test_ends)
+{
+    static char names[N_WHOLE][96], config[2048];
+    put_weights("model.safetensors", 0);
+    more_config = ",\"bos_token_id\":7,\"eos_token_id\":[1,2]";
+    struct checkpoint *c = open_folder();
+    ck_assert_msg(c != NULL, "%s", e.text);
+    ck_assert(c->tokenizer.eos_token_id == 1 && c->tokenizer.n_eos_extra == 2);
+    checkpoint_close(&c);
+    put("generation_config.json", "{\"eos_token_id\":3}", 18);
+    ck_assert_ptr_nonnull(c = open_folder());
+    ck_assert(c->tokenizer.eos_token_id == 3 && c->tokenizer.n_eos_extra == 0);
+    ck_assert_int_eq(c->tokenizer.bos_token_id, 7);
+    checkpoint_close(&c);
+    for (int i = 0; i < N_WHOLE; i++) {
+        snprintf(names[i], sizeof(names[i]), "language_model.%s", specs[i].name);
+        specs[i].name = names[i];
+    }
+    put_weights("model.safetensors", 0);
+    put("generation_config.json", "{}", 2);
+    int n = snprintf(config, sizeof(config),
+                     "{\"model_type\":\"kimi_vl\",\"pad_token_id\":6,\"text_config\":");
+    snprintf(config + n, sizeof(config) - (size_t)n, CONFIG "}", more_config);
+    put("config.json", config, strlen(config));
+    ck_assert_msg(checkpoint_open(dir, &c, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(c->tokenizer.bos_token_id, 7);
+    ck_assert(c->tokenizer.eos_token_id == 1 && c->tokenizer.n_eos_extra == 2);
+    ck_assert_int_eq(c->tokenizer.pad_token_id, 6);
+    checkpoint_close(&c);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tensors");
@@ -426,6 +461,7 @@ int main(void)
     tcase_add_test(tc, test_fp8);
     tcase_add_test(tc, test_split);
     tcase_add_test(tc, test_tempered);
+    tcase_add_test(tc, test_ends);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
     srunner_run_all(sr, CK_ENV);

@@ -533,6 +533,23 @@ START_TEST(tiktoken)
     ck_assert_int_eq((int)l.n, 4); /* bc first, then a+bc; ab */
     ck_assert(l.ids[0] == 5 && l.ids[1] == 4 && l.ids[2] == 8 && l.ids[3] == 5);
     ck_assert(tokenizer_is_eog(t, 8) && tokenizer_eos(t) == 8);
+    ck_assert(tokenizer_is_special(t, 8));
+    tokenizer_free(&t);
+    /* "special" false: one token whatever is asked, but text when it is read back, as Kimi-K2's <think> */
+    write_file("config",
+               "{\"tokenizer_class\":\"TikTokenTokenizer\",\"added_tokens_decoder\":{"
+               "\"8\":{\"content\":\"[EOS]\",\"special\":true},"
+               "\"10\":{\"content\":\"<t>\",\"special\":false}}}");
+    ck_assert_msg(tokenizer_new(&src, MAX, &t, &e) == 0, "%s", e.text);
+    l.n = 0;
+    ck_assert_int_eq(tokenizer_encode(t, "<t>ab[EOS]", 10, TOKENIZE_PARSE_SPECIAL, 100, &l, &e), 0);
+    ck_assert(l.n == 3 && l.ids[0] == 10 && l.ids[1] == 4 && l.ids[2] == 8);
+    struct buf out;
+    buf_init(&out, 100);
+    ck_assert_int_eq(tokenizer_decode(t, l.ids, l.n, true, &out), 0);
+    ck_assert_str_eq(out.data, "<t>ab");
+    buf_done(&out);
+    ck_assert(!tokenizer_is_special(t, 10) && tokenizer_is_special(t, 8));
     free(l.ids);
     tokenizer_free(&t);
     static const char *const bad[] = {"YQ== 0\nYg== 0\n",      "YQ== 1\n", "Y!== 0\n", "YQ==\n",
@@ -546,6 +563,41 @@ START_TEST(tiktoken)
     refused(&src, "Other");
     unlink(config);
     unlink(ranks);
+}
+END_TEST
+
+/* The names of a folder's ends, which its templates and HF's classes go by, are those that
+ * tokenizer_config.json says; the ids of the other files end a generation all the same. */
+START_TEST(named_ends)
+{
+    struct tokenizer_source src = {.pre = "",
+                                   .bos_token_id = 0,
+                                   .eos_token_id = 1,
+                                   .eot_token_id = -1,
+                                   .eom_token_id = -1,
+                                   .add_bos_token = 1,
+                                   .add_eos_token = -1,
+                                   .bos_text = "<b>",
+                                   .eos_text = "<|e|>"};
+    struct tokenizer *t;
+    struct token_list l = {0};
+    struct err e;
+    src.json_path = write_file(
+        "json", HEAD "\"added_tokens\":[{\"id\":2,\"content\":\"<b>\",\"special\":true},"
+                     "{\"id\":3,\"content\":\"<|e|>\",\"special\":true}],"
+                     "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}");
+    ck_assert_msg(tokenizer_new(&src, MAX, &t, &e) == 0, "%s", e.text);
+    ck_assert(tokenizer_bos(t) == 2 && tokenizer_eos(t) == 3);
+    ck_assert(tokenizer_is_eog(t, 1) && tokenizer_is_eog(t, 3) && !tokenizer_is_eog(t, 2));
+    ck_assert_int_eq(tokenizer_encode(t, "a", 1, TOKENIZE_ADD_SPECIAL, 100, &l, &e), 0);
+    ck_assert(l.n == 2 && l.ids[0] == 2 && l.ids[1] == 0);
+    tokenizer_free(&t);
+    src.bos_text = src.eos_text = "no token"; /* then the ids speak */
+    ck_assert_msg(tokenizer_new(&src, MAX, &t, &e) == 0, "%s", e.text);
+    ck_assert(tokenizer_bos(t) == 0 && tokenizer_eos(t) == 1);
+    tokenizer_free(&t);
+    free(l.ids);
+    unlink(src.json_path);
 }
 END_TEST
 
@@ -564,6 +616,7 @@ int main(void)
     tcase_add_test(tc, damaged_gguf);
     tcase_add_test(tc, damaged_json);
     tcase_add_test(tc, tiktoken);
+    tcase_add_test(tc, named_ends);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_ENV);

@@ -27,16 +27,16 @@ static void put_id(struct gguf_writer *w, const char *key, int id)
 static void put_ids(const struct tokenizer_source *t, const struct vocab *v, struct gguf_writer *w)
 {
     /* what else ends a generation goes where readers look for it: end of turn, end of message */
-    int more[2] = {t->eot_token_id, t->eom_token_id}, n = 0;
-    for (int i = 0; i < t->n_eos_extra; i++) {
-        int id = t->eos_extra[i];
+    int more[2] = {t->eot_token_id, t->eom_token_id}, n = 0, eos = v->eos >= 0 ? v->eos : t->eos_token_id;
+    for (int i = -1; i < t->n_eos_extra; i++) {
+        int id = i < 0 ? t->eos_token_id : t->eos_extra[i];
         while (n < 2 && more[n] >= 0)
             n++;
-        if (n < 2 && id != t->eos_token_id)
+        if (n < 2 && id != eos && id != more[0])
             more[n++] = id;
     }
     put_id(w, "tokenizer.ggml.bos_token_id", v->bos);
-    put_id(w, "tokenizer.ggml.eos_token_id", t->eos_token_id >= 0 ? t->eos_token_id : v->eos);
+    put_id(w, "tokenizer.ggml.eos_token_id", eos);
     put_id(w, "tokenizer.ggml.eot_token_id", more[0]);
     put_id(w, "tokenizer.ggml.eom_token_id", more[1]);
     put_id(w, "tokenizer.ggml.padding_token_id", t->pad_token_id);
