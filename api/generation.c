@@ -15,7 +15,7 @@
 #include "base/hash.h"
 #include "base/utf8.h"
 
-#define OFFLOAD_BYTES 32768 /* texts beyond it are tokenized off the loop thread */
+#define OFFLOAD_BYTES 32768 /* texts beyond it are tokenized off the loop thread, and tokens told */
 #define REQUEST_ARENA_SPARE ((size_t)4 << 20)
 
 /* --- life ----------------------------------------------------------------------------------------- */
@@ -491,7 +491,10 @@ static void tokenize_work(void *arg)
         if (r < 0)
             return;
     }
-    (void)!compile_structure(x, &x->tokenize_error);
+    if (x->ops->write_tokens)
+        x->ops->write_tokens(x);
+    else
+        (void)!compile_structure(x, &x->tokenize_error);
 }
 
 static void tokenize_done(void *arg)
@@ -506,10 +509,12 @@ static void tokenize_done(void *arg)
 struct api_exchange *exchange_start(struct api_exchange *x)
 {
     const struct api_config *cfg = &x->a->cfg;
-    size_t n_bytes = 0;
+    size_t n_bytes = 0, n_told = 0;
     struct err e = {0};
-    for (int i = 0; i < x->n_prompts; i++)
+    for (int i = 0; i < x->n_prompts; i++) {
         n_bytes += x->prompts[i].text_bytes;
+        n_told += x->ops->write_tokens ? x->prompts[i].ids.n * sizeof(int32_t) : 0;
+    }
     if (n_bytes > 0 && !engine_info(cfg->engine)->tokenizer) {
         err_set_param(&e, ERR_UNSUPPORTED, "prompt",
                       "this model has no tokenizer: prompts must be token ids");
@@ -517,7 +522,7 @@ struct api_exchange *exchange_start(struct api_exchange *x)
         exchange_free_if_over(x);
         return NULL;
     }
-    if ((n_bytes > OFFLOAD_BYTES || x->p.structure_field) && cfg->offload) {
+    if ((n_bytes > OFFLOAD_BYTES || n_told > OFFLOAD_BYTES || x->p.structure_field) && cfg->offload) {
         x->offloaded = true;
         cfg->offload(cfg->host, tokenize_work, tokenize_done, x);
         return x;

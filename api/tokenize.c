@@ -35,7 +35,7 @@ static void write_piece(int32_t id, const struct tokenizer *t, struct jw *w)
     jw_raw(w, "}");
 }
 
-static void tokenized(struct api_exchange *x)
+static void write_tokens(struct api_exchange *x)
 {
     const struct engine_info *info = engine_info(x->a->cfg.engine);
     const struct token_list *ids = &x->prompts[0].ids;
@@ -53,11 +53,19 @@ static void tokenized(struct api_exchange *x)
     if (x->p.return_token_strs)
         write_strings(ids, info->tokenizer, w);
     jw_raw(w, "}");
-    x->prompt_tokens = x->cached_tokens = x->completion_tokens = -1; /* no generation, for the log */
-    exchange_finish(x, w);
 }
 
-static const struct answer_ops tokenize_ops = {.id_prefix = "tok-", .tokenized = tokenized};
+static void send(struct api_exchange *x)
+{
+    x->prompt_tokens = x->cached_tokens = x->completion_tokens = -1; /* no generation, for the log */
+    exchange_finish(x, &x->out);
+}
+
+static const struct answer_ops tokenize_ops = {
+    .id_prefix = "tok-",
+    .write_tokens = write_tokens,
+    .tokenized = send,
+};
 
 static int set_text(struct api_exchange *x, const cJSON *v, struct err *e)
 {
@@ -93,22 +101,14 @@ struct api_exchange *handle_tokenize(struct api *a, const struct api_request *re
     return exchange_start_if(x, n, &e);
 }
 
-static int detokenize(struct api *a, struct params *p, struct jw *w, struct err *e)
+static void write_text(struct api_exchange *x)
 {
-    const struct tokenizer *t = engine_info(a->cfg.engine)->tokenizer;
+    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    const struct token_list *ids = &x->prompts[0].ids;
+    struct jw *w = &x->out;
     struct buf text;
-    int32_t *ids;
-    int n, r = check_model(a, p, e);
-    if (r == 0 && !t)
-        r = err_set_param(e, ERR_UNSUPPORTED, "tokens", "this model has no tokenizer");
-    if (r == 0 && !p->tokens)
-        r = err_set_param(e, ERR_INVAL, "tokens", "tokens is missing");
-    if (r == 0)
-        r = params_ids(p, p->tokens, "tokens", INT32_MAX, &ids, &n, e);
-    if (r < 0)
-        return r;
     buf_init(&text, API_MAX_ANSWER_BYTES);
-    r = tokenizer_decode(t, ids, (size_t)n, false, &text);
+    int r = tokenizer_decode(t, ids->ids, ids->n, false, &text);
     if (r == 0) {
         jw_raw(w, "{\"prompt\":");
         jw_string(w, text.n_bytes ? text.data : "", text.n_bytes);
@@ -118,7 +118,33 @@ static int detokenize(struct api *a, struct params *p, struct jw *w, struct err 
         r = w->err;
     }
     buf_done(&text);
-    return r == 0 ? 0 : err_set(e, ERR_NOMEM, "out of memory for the text");
+    if (r < 0)
+        err_set(&x->tokenize_error, ERR_NOMEM, "out of memory for the text");
+}
+
+static const struct answer_ops detokenize_ops = {
+    .id_prefix = "detok-",
+    .write_tokens = write_text,
+    .tokenized = send,
+};
+
+static int set_tokens(struct api_exchange *x, struct err *e)
+{
+    struct token_list *list = &x->prompts[0].ids;
+    int32_t *ids;
+    int n, r;
+    if (!engine_info(x->a->cfg.engine)->tokenizer)
+        return err_set_param(e, ERR_UNSUPPORTED, "tokens", "this model has no tokenizer");
+    if (!x->p.tokens)
+        return err_set_param(e, ERR_INVAL, "tokens", "tokens is missing");
+    if ((r = params_ids(&x->p, x->p.tokens, "tokens", INT32_MAX, &ids, &n, e)) < 0)
+        return r;
+    list->ids = malloc(((size_t)n + 1) * sizeof(*ids));
+    if (!list->ids)
+        return err_set(e, ERR_NOMEM, "out of memory for the request");
+    memcpy(list->ids, ids, (size_t)n * sizeof(*ids));
+    list->n = list->cap = (size_t)n;
+    return 0;
 }
 
 struct api_exchange *handle_detokenize(struct api *a, const struct api_request *req,
@@ -126,17 +152,15 @@ struct api_exchange *handle_detokenize(struct api *a, const struct api_request *
 {
     struct params p;
     struct err e = {0};
-    struct jw w;
     if (params_read(&a->cfg, IN_DETOKENIZE, req->body, req->body_bytes, &p, &e) < 0) {
         reply_error(r, a, &e);
         return NULL;
     }
-    jw_init(&w, API_MAX_ANSWER_BYTES);
-    if (detokenize(a, &p, &w, &e) < 0)
-        reply_error(r, a, &e);
-    else
-        reply_json(r, 200, &w, NULL);
-    jw_done(&w);
-    params_done(&p);
-    return NULL;
+    struct api_exchange *x = exchange_new(a, r, req, &p, 1, &detokenize_ops);
+    if (!x)
+        return NULL;
+    int n = check_model(a, &x->p, &e);
+    if (n == 0)
+        n = set_tokens(x, &e);
+    return exchange_start_if(x, n, &e);
 }

@@ -1,5 +1,5 @@
 // tests/integration/streams.mjs - what a stream says besides text: that it lives, how far the prompt is, usage, errors.
-import { assert, done, http_raw, sleep, start, test } from './harness.mjs'
+import { assert, done, http_raw, note, sleep, slow, start, test } from './harness.mjs'
 
 const d = await start({ set: { keepalive: '300ms', max_num_seqs: 1, prefill_chunk: 32, max_step_time: '1ms' } })
 const C = '/v1/completions'
@@ -63,6 +63,36 @@ await test('an error in the middle is the last event, in each dialect', async ()
     assert.equal(last.type, 'response.failed')
     assert.equal(last.response.status, 'failed')
     assert.match(last.response.error.message, /timeout/)
+})
+
+if (!slow) await test('large answers of /tokenize and /detokenize hold nobody up', async () => {
+    const digits = Array.from({ length: 4e6 }, (_, i) => (i * 7919) % 10).join('')
+    const ids = (name) => `{"${name}":[${'5977,'.repeat(900000)}5977]}`
+    const held = async (url, body) => {
+        let over = false, most = 0
+        const others = (async () => {
+            while (!over) {
+                const from = performance.now()
+                await d.get('/livez')
+                most = Math.max(most, performance.now() - from)
+                await sleep(2)
+            }
+        })()
+        await sleep(20)
+        const res = await fetch(d.base + url, { method: 'POST', body }), all = await res.arrayBuffer()
+        over = true
+        await others
+        return { most, status: res.status, json: JSON.parse(Buffer.from(all).toString()) }
+    }
+    const none = await held('/detokenize', ids('other')) // costs its reading
+    assert.equal(none.status, 400)
+    const text = await held('/detokenize', ids('tokens'))
+    assert.equal(text.json.prompt.length, 900001 * 32)
+    const pieces = await held('/tokenize', JSON.stringify({ prompt: digits, with_pieces: true, add_special_tokens: false }))
+    assert.equal(pieces.json.tokens.length, pieces.json.count)
+    assert.equal(pieces.json.tokens.map((t) => t.piece).join(''), digits)
+    note(`held up: reading ${none.most.toFixed(0)} ms, /detokenize ${text.most.toFixed(0)}, /tokenize ${pieces.most.toFixed(0)}`)
+    for (const { most } of [text, pieces]) assert.ok(most < 2 * none.most + 150, `${most} ms`)
 })
 
 await done()
