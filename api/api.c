@@ -529,6 +529,7 @@ int api_new(const struct api_config *cfg, struct api **ret, struct err *e)
     if (!a)
         return err_set(e, ERR_NOMEM, "out of memory");
     a->cfg = *cfg;
+    a->engine = cfg->engine;
     /* Ids of one start differ from those of the next. */
     if (getrandom(&a->id_seed, sizeof(a->id_seed), GRND_NONBLOCK) != sizeof(a->id_seed))
         a->id_seed = (uint64_t)clock_wall_ns();

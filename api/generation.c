@@ -463,7 +463,7 @@ static int compile_structure(struct api_exchange *x, struct err *e)
             e, ERR_UNSUPPORTED, p->structure_field,
             "%s: where this model's thoughts end is no token, so that no grammar can begin there",
             p->structure_field);
-    int r = engine_grammar(x->a->cfg.engine, p->structure_kind, p->structure, p->n_structure, &x->grammar,
+    int r = engine_grammar(x->a->engine, p->structure_kind, p->structure, p->n_structure, &x->grammar,
                            &why);
     if (r < 0)
         return err_set_param(e, r, p->structure_field, "%s: %s", p->structure_field, why.text);
@@ -473,7 +473,7 @@ static int compile_structure(struct api_exchange *x, struct err *e)
 static void tokenize_work(void *arg)
 {
     struct api_exchange *x = arg;
-    const struct engine_info *info = engine_info(x->a->cfg.engine);
+    const struct engine_info *info = engine_info(x->a->engine);
     size_t max =
         x->ops->tokenized || x->p.truncate_prompt ? (size_t)INT32_MAX : (size_t)info->max_model_len + 1;
     for (int i = 0; i < x->n_prompts; i++) {

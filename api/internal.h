@@ -18,6 +18,7 @@ struct store;
 
 struct api {
     struct api_config cfg;
+    struct engine *engine; /* cfg's, for helpers: cfg is written over by a reload while they work */
     struct api_exchange *exchanges; /* all that are not freed */
     int n_exchanges;
     struct template *chat[2]; /* made at the first use; the second for requests with tools */

@@ -37,7 +37,7 @@ static void write_piece(int32_t id, const struct tokenizer *t, struct jw *w)
 
 static void write_tokens(struct api_exchange *x)
 {
-    const struct engine_info *info = engine_info(x->a->cfg.engine);
+    const struct engine_info *info = engine_info(x->a->engine);
     const struct token_list *ids = &x->prompts[0].ids;
     struct jw *w = &x->out;
     jw_reset(w);
@@ -103,7 +103,7 @@ struct api_exchange *handle_tokenize(struct api *a, const struct api_request *re
 
 static void write_text(struct api_exchange *x)
 {
-    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    const struct tokenizer *t = engine_info(x->a->engine)->tokenizer;
     const struct token_list *ids = &x->prompts[0].ids;
     struct jw *w = &x->out;
     struct buf text;
