@@ -222,7 +222,10 @@ static int plan_layers(struct model *m, const struct checkpoint *ck, struct err 
         int r = find_mechanism(m, name ? name : "mla", &l->mechanism, e);
         if (r < 0)
             return r;
-        uint32_t k = (uint32_t)l->mechanism->ops->planes(c, &ck->layers[i], m->row_type, planes);
+        r = l->mechanism->ops->planes(c, &ck->layers[i], m->row_type, planes);
+        if (r < 0)
+            return err_set(e, r, "out of memory while loading the model");
+        uint32_t k = (uint32_t)r;
         struct kv_plane *all = realloc(m->planes, ((size_t)m->n_planes + k + 1) * sizeof(*all));
         l->rows_from = ck->layers[i].rows_from;
         size_t visible = l->rows_from ? m->layers[l->rows_from - 1].n_planes : k;

@@ -38,7 +38,7 @@ struct attention_args {
 
 struct attention_ops {
     const char *name;
-    /* Fills in the streams of a layer, at most ATTENTION_MAX_PLANES, and returns how many. */
+    /* Fills in the streams of a layer, at most ATTENTION_MAX_PLANES, and returns how many, or ERR_NOMEM. */
     int (*planes)(const struct model_config *c, const struct layer_tensors *t, enum tensor_type row_type,
                   struct kv_plane *ret);
     /* Packs the layer's weights. Errors name the tensor. *ret is freed by layer_free. */

@@ -142,7 +142,11 @@ static int family_planes(const struct model_config *c, const struct layer_tensor
     (void)c;
     if (!family_writes(t->family))
         return 0;
-    (void)!plan_of(t->family, row_type, &p); /* the sizes of rows need no memory */
+    int r = plan_of(t->family, row_type, &p);
+    if (r < 0) {
+        plan_done(&p);
+        return r;
+    }
     uint32_t each = (uint32_t)(p.shape.tokens_per_row ? p.shape.tokens_per_row : 1);
     while (n == 0 || n < p.row_planes)
         ret[n++] = (struct kv_plane){(uint32_t)p.shape.format.row_bytes, each, 64};

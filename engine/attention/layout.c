@@ -136,7 +136,10 @@ static void read_word(struct keys *k, const struct family_key *key, struct keys_
 static void read_list(struct keys *k, const struct family_key *key, struct keys_layer at, struct arena *arena,
                       struct family_layer *l)
 {
-    int32_t *list = keys__has(k, key->name) ? malloc(FAMILY_MAX_LIST * sizeof(*list)) : NULL;
+    bool there = keys__has(k, key->name);
+    int32_t *list = there ? malloc(FAMILY_MAX_LIST * sizeof(*list)) : NULL;
+    if (there && !list) /* or it would count as absent */
+        keys__fail(k, ERR_NOMEM, key->name, "needs memory that is not there");
     int n = list ? keys__layer_list(k, key->name, at, key->lo, key->hi, FAMILY_MAX_LIST, list) : 0;
     if (n > 0 && !(l->list = arena_memdup(arena, list, (size_t)n * sizeof(*list))))
         keys__fail(k, ERR_NOMEM, key->name, "needs memory that is not there");
