@@ -146,8 +146,8 @@ struct answer_ops {
     /* One token's log-probability into lp[]. */
     void (*logprob)(struct api_exchange *x, struct jw lp[4], int n_lp, long offset,
                     const struct gen_token *t, bool first);
-    /* Writes an answer of the prompts' tokens alone into x->out, beside the tokenizing: where there is much of
-     * it, off the loop thread. `tokenized` sends it. May be NULL. */
+    /* Writes an answer of the prompts' tokens alone into x->out, beside the tokenizing: where there is
+     * much of it, off the loop thread. `tokenized` sends it. May be NULL. */
     void (*write_tokens)(struct api_exchange *x);
     /* Called once the prompts are tokenized, instead of generating; NULL: generate. */
     void (*tokenized)(struct api_exchange *x);

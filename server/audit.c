@@ -112,7 +112,8 @@ static int build(const struct conn *c, struct buf *b)
     gmtime_r(&seconds, &tm);
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
     conn_client(c, client, sizeof(client));
-    int r = buf_printf(b, "%s{\"time\":\"%s.%03dZ\"", s->audit->torn ? "\n" : "", when, (int)(now / NS_PER_MS % 1000));
+    int r = buf_printf(b, "%s{\"time\":\"%s.%03dZ\"", s->audit->torn ? "\n" : "", when,
+                       (int)(now / NS_PER_MS % 1000));
     r = r < 0 ? r : put_text(b, "key", access_key_name(c));
     r = r < 0 ? r : put_text(b, "client", client);
     r = r < 0 ? r : put_text(b, "method", c->path || c->target ? llhttp_method_name(c->parser.method) : NULL);

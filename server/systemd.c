@@ -42,7 +42,8 @@ void systemd_reloading(void)
     notify(state, "reading the configuration again");
 }
 
-/* drain_timeout may have been changed and the unit's TimeoutStopSec not; less than that it does not become. */
+/* drain_timeout may have been changed and the unit's TimeoutStopSec not; less than that it does not
+ * become. */
 void systemd_stopping(long long timeout_ms)
 {
     char state[64];
