@@ -9,6 +9,7 @@
 
 #include "api/responses.h"
 #include "api/resume.h"
+#include "base/hex.h"
 
 #define PREFIX "/v1/responses/"
 #define MAX_LIST 100
@@ -73,12 +74,6 @@ static void reply_text(const struct reply *r, const char *text)
     jw_done(&w);
 }
 
-static int hex(char ch)
-{
-    int low = ch | 32;
-    return ch >= '0' && ch <= '9' ? ch - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-}
-
 const char *query_value(const struct api_request *req, const char *name)
 {
     static char value[160];
@@ -86,7 +81,7 @@ const char *query_value(const struct api_request *req, const char *name)
     for (const char *s = req->query; s && *s; s = strchr(s, '&') ? strchr(s, '&') + 1 : NULL)
         if (!strncmp(s, name, n) && s[n] == '=') {
             for (s += n + 1; *s && *s != '&' && k < sizeof(value) - 1; s++) {
-                int hi = *s == '%' ? hex(s[1]) : -1, lo = hi >= 0 ? hex(s[2]) : -1;
+                int hi = *s == '%' ? hex_value(s[1]) : -1, lo = hi >= 0 ? hex_value(s[2]) : -1;
                 value[k++] = lo >= 0 ? (char)(hi * 16 + lo) : *s;
                 s += lo >= 0 ? 2 : 0;
             }

@@ -6,7 +6,7 @@ libbase_a_SOURCES = \
 	%D%/clock.c %D%/clock.h \
 	%D%/cpu.c %D%/cpu.h \
 	%D%/err.c %D%/err.h \
-	%D%/hash.c %D%/hash.h \
+	%D%/hash.c %D%/hash.h %D%/hex.h \
 	%D%/log.c %D%/log.h \
 	%D%/mailbox.c %D%/mailbox.h \
 	%D%/metrics.c %D%/metrics.h \

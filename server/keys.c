@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hex.h"
 #include "server/conf.h"
 #include "server/openssl.h"
 
@@ -50,19 +51,13 @@ int key_hash_text(const char *key, size_t n_bytes, char text[KEY_HASH_TEXT], str
     return 0;
 }
 
-static int hex(char ch)
-{
-    int low = ch | 32;
-    return ch >= '0' && ch <= '9' ? ch - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-}
-
 static int read_hash(const char *text, unsigned char digest[KEY_DIGEST_BYTES], struct err *e)
 {
     const char *s = text + strlen("sha256:");
     if (strncmp(text, "sha256:", strlen("sha256:")) != 0 || strlen(s) != 2 * KEY_DIGEST_BYTES)
         return err_set(e, ERR_FORMAT, "a hash is sha256: and 64 hexadecimal digits (latentd --hash-key)");
     for (int i = 0; i < KEY_DIGEST_BYTES; i++) {
-        int hi = hex(s[2 * i]), lo = hex(s[2 * i + 1]);
+        int hi = hex_value(s[2 * i]), lo = hex_value(s[2 * i + 1]);
         if (hi < 0 || lo < 0)
             return err_set(e, ERR_FORMAT, "a hash is sha256: and 64 hexadecimal digits (latentd --hash-key)");
         digest[i] = (unsigned char)(hi * 16 + lo);

@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/hex.h"
 #include "server/internal.h"
 
 void request_reset(struct conn *c)
@@ -135,12 +136,6 @@ static int on_header_value(llhttp_t *p, const char *at, size_t n)
                                              : refuse(c, 503, "out of memory");
 }
 
-static int hex(char ch)
-{
-    int low = ch | 32;
-    return ch >= '0' && ch <= '9' ? ch - '0' : low >= 'a' && low <= 'f' ? low - 'a' + 10 : -1;
-}
-
 /* The decoded path of a target; what follows '?' is left as it is. */
 static int split_target(struct conn *c)
 {
@@ -155,7 +150,7 @@ static int split_target(struct conn *c)
     c->path = d = path;
     for (s = path; *s && *s != '?'; s++) {
         if (*s == '%') {
-            int hi = hex(s[1]), lo = hi >= 0 ? hex(s[2]) : -1;
+            int hi = hex_value(s[1]), lo = hi >= 0 ? hex_value(s[2]) : -1;
             if (lo < 0 || hi * 16 + lo == 0)
                 return 400;
             *d++ = (char)(hi * 16 + lo);
