@@ -427,7 +427,7 @@ static uint32_t room_behind(const struct kv *kv, uint32_t last)
 {
     uint32_t n = kv_pages_available(kv);
     for (uint32_t id = last; id != NO_PAGE; id = kv->pages[id].parent)
-        n -= kv->pages[id].refs == 0 && kv->pages[id].pins == 0;
+        n -= kv__could_go(kv, id);
     return n;
 }
 

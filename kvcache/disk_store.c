@@ -193,16 +193,22 @@ static bool file_delete(const struct kv_disk *d, uint32_t i)
     return unlink(path_of(d, d->segments[i].number, "kv", path)) == 0 || errno == ENOENT;
 }
 
-static void segment_delete(struct kv_disk *d, uint32_t i)
+/* Its file is gone. */
+static void segment_gone(struct kv_disk *d, uint32_t i)
 {
     if (i == d->active)
         close_active(d);
     if (i == d->reading)
         stop_reading(d);
-    (void)file_delete(d, i);
     pthread_mutex_lock(&d->lock);
     segment_forget(d, i);
     pthread_mutex_unlock(&d->lock);
+}
+
+static void segment_delete(struct kv_disk *d, uint32_t i)
+{
+    (void)file_delete(d, i);
+    segment_gone(d, i);
 }
 
 /* The entry of a page in the index, unless there is one. Under the lock. */
@@ -648,7 +654,7 @@ bool disk__store_drop(struct kv_disk *d)
             distrust(d, i, true);
             gone = false;
         } else if (d->segments[i].live) {
-            segment_delete(d, i);
+            segment_gone(d, i);
         }
     }
     d->scan_at = d->n_order;

@@ -108,6 +108,12 @@ static inline unsigned char *page_address(const struct kv *kv, uint32_t id)
     return kv->pool + (size_t)id * kv->page_bytes;
 }
 
+/* Nothing keeps the page from eviction but what follows it. */
+static inline bool kv__could_go(const struct kv *kv, uint32_t id)
+{
+    return kv->pages[id].refs == 0 && kv->pages[id].pins == 0;
+}
+
 static inline int32_t *page_tokens_of(const struct kv *kv, uint32_t id)
 {
     return kv->tokens + (size_t)id * kv->page_tokens;

@@ -104,11 +104,6 @@ uint32_t kv_seq_match(struct kv *kv, struct kv_seq *s, const int32_t *tokens, ui
     return s->n_tokens;
 }
 
-static bool could_go(const struct kv *kv, uint32_t id)
-{
-    return kv->pages[id].refs == 0 && kv->pages[id].pins == 0;
-}
-
 uint32_t kv_probe(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const int32_t *tokens,
                   uint32_t n_tokens)
 {
@@ -121,10 +116,10 @@ uint32_t kv_probe(const struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
         uint32_t id = left >= p ? kv__index_find(kv, &key, kv__block_hash(kv, &key)) : NO_PAGE;
         if (id == NO_PAGE) {
             id = kv__index_find_tail(kv, &key, 1, left < p ? left : p - 1, &rows);
-            kept += id != NO_PAGE && !kv->in_step && could_go(kv, id);
+            kept += id != NO_PAGE && !kv->in_step && kv__could_go(kv, id);
             break;
         }
-        kept += !kv->in_step && could_go(kv, id);
+        kept += !kv->in_step && kv__could_go(kv, id);
         parent = id;
         at += p;
     }
