@@ -186,10 +186,11 @@ void call_arg(struct call_text *t, const char *key, size_t n_key, const char *va
         jw_raw(&w, t->n_args++ ? ", " : "{");
         jw_string(&w, key, n_key);
         jw_raw(&w, ": ");
-        char *other = json && !cJSON_IsNumber(json) && !is_strict(text) ? cJSON_PrintUnformatted(json) : NULL;
+        bool strict = json && is_strict(text);
+        char *other = json && !strict && !cJSON_IsNumber(json) ? cJSON_PrintUnformatted(json) : NULL;
         if (other)
             jw_raw(&w, other);
-        else if (json && is_strict(text))
+        else if (strict)
             jw_bytes(&w, value, n_value);
         else
             jw_string(&w, value, n_value);
