@@ -37,6 +37,12 @@ static double line_at(const struct budget_line *l, double x)
     return l->w > 0 ? l->y / l->w + line_slope(l) * (x - l->x / l->w) : 0;
 }
 
+double budget_row(const struct budget *b, int n_decode)
+{
+    double all = line_at(&b->decode, n_decode);
+    return all > 0 ? line_slope(&b->decode) * n_decode / all : 0;
+}
+
 double budget_time(const struct budget *b, int n_decode)
 {
     if (n_decode == 0)

@@ -30,6 +30,9 @@ struct budget {
     int n_mixed; /* steps with both since one that only decoded */
 };
 
+/* What one row more adds to a step with n_decode rows that decode, in parts of what each of these takes: 1
+ * where rows are all that a step costs, 0 where they cost nothing beside it, or nothing is known. */
+double budget_row(const struct budget *b, int n_decode);
 /* Time for prompts in a step with n_decode rows that decode. Negative: none at all, so that decoding alone is
  * measured. */
 double budget_time(const struct budget *b, int n_decode);

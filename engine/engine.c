@@ -159,6 +159,17 @@ static const enum cache_type cache_types[] = {
     [ENGINE_CACHE_INT4] = CACHE_INT4,
 };
 
+/* Rows of wrong drafts are written over; one that stands for several tokens could not go back. */
+static bool can_draft(const struct model *m)
+{
+    uint32_t n;
+    const struct kv_plane *planes = model_planes(m, &n);
+    for (uint32_t i = 0; i < n; i++)
+        if (planes[i].tokens_per_row > 1)
+            return false;
+    return true;
+}
+
 static int load_model(struct engine *eng, const struct checkpoint *ck, struct err *e)
 {
     struct engine_config *c = &eng->cfg;
@@ -195,6 +206,7 @@ static int load_model(struct engine *eng, const struct checkpoint *ck, struct er
                               .max_num_batched_tokens = c->max_num_batched_tokens,
                               .prefill_chunk = c->prefill_chunk,
                               .max_logit_rows = opt.max_logit_rows,
+                              .num_speculative_tokens = can_draft(eng->model) ? c->num_speculative_tokens : 0,
                               .prefix_cache = c->prefix_cache,
                               .max_fair_keys = c->max_fair_keys,
                               .max_step_ns = c->max_step_ns,

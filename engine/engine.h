@@ -46,6 +46,7 @@ struct engine_config {
     int max_num_seqs;           /* sequences running at once */
     int max_num_batched_tokens; /* token budget of a step */
     int prefill_chunk;          /* most prompt tokens of one sequence in a step */
+    int num_speculative_tokens; /* most tokens drafted for a sequence in a step; 0: no speculative decoding */
     int max_queue_requests;     /* waiting beyond the running ones; then ERR_BUSY */
     int64_t max_queue_tokens;   /* prompt tokens waiting; then ERR_BUSY */
     bool prefix_cache;          /* share prefixes (default true) */

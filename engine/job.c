@@ -11,6 +11,7 @@
 
 #define MAX_TOP 64 /* alternatives per token; the API allows fewer */
 #define MAX_SHOWN ((size_t)1 << 20)
+#define FIRST_RIGHT 0.5 /* of drafts, before anything was seen */
 
 static int check_ids(const int32_t *ids, int n, int vocab, const char *field, struct err *e)
 {
@@ -112,6 +113,7 @@ static int seq_init(struct seq *q, struct job *j, int choice, const struct sched
         return ERR_NOMEM;
     memcpy(q->tokens, req->prompt, (size_t)req->n_prompt * sizeof(*q->tokens));
     q->n_tokens = req->n_prompt;
+    q->drafts_right = FIRST_RIGHT;
     if ((r = sampler_new(&req->sampling, choice, c->vocab_size, q->tokens, req->n_prompt,
                          req->max_tokens, c->tokenizer, &q->sampler)) < 0 ||
         (j->grammar && (r = matcher_new(j->grammar, &q->matcher)) < 0) ||

@@ -21,6 +21,7 @@ struct seq {
     bool thought_over;    /* or there is none */
     double *pooled;       /* sum of the prompt's hidden rows, or NULL */
     int n_pooled;         /* rows in it */
+    double drafts_right;  /* how often a token drafted is what comes, smoothed */
     int lp_done;          /* prompt positions whose log-probabilities were sent */
     int cached;           /* prompt tokens found in the cache at first admission */
     bool admitted_before;

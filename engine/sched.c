@@ -295,7 +295,7 @@ void sched__unplan(struct sched *s, int i)
     s->plan_tokens -= p->n_tokens;
     s->plan_rows -= p->n_logits;
     if (p->decodes) {
-        s->plan_decodes--;
+        s->plan_decodes -= p->n_tokens;
     } else {
         s->plan_prompt -= p->n_tokens;
         s->plan_positions -= p->n_tokens * (computed(p->q) + p->n_tokens / 2.0);
@@ -324,7 +324,7 @@ static bool is_short(const struct sched *s, const struct seq *q)
 static void add_to_plan(struct sched *s, struct seq *q, int n)
 {
     int rows = rows_of(q, n);
-    s->plan[s->n_plan++] = (struct planned){q, n, rows, 0, decodes(q)};
+    s->plan[s->n_plan++] = (struct planned){.q = q, .n_tokens = n, .n_logits = rows, .decodes = decodes(q)};
     s->plan_tokens += n;
     s->plan_rows += rows;
     q->eats_step = true;
@@ -464,6 +464,12 @@ static void plan_decode(struct sched *s)
     }
 }
 
+static void plan_running(struct sched *s)
+{
+    plan_decode(s);
+    sched__plan_drafts(s);
+}
+
 struct short_ones {
     int n, n_left; /* of these, of the burst that goes on */
     double ns;     /* time for all */
@@ -522,7 +528,7 @@ static void plan_streams(struct sched *s)
         s->burst_end = s->next_order;
     s->without = s->burst && streams > 0 && !s->slice.q && 2 * s->undecoded <= s->c.max_num_batched_tokens;
     if (!s->without)
-        plan_decode(s);
+        plan_running(s);
     s->prompt_ns = s->burst ? budget_group(&s->budget, s->plan_decodes, sh.ns) :
                               budget_time(&s->budget, s->plan_decodes);
     if (!s->slice.q)
@@ -681,7 +687,7 @@ int sched_step(struct sched *s)
         ;
     if (s->without && s->n_plan == 0) { /* no prompt could go: for want of pages, or others compute it */
         s->without = false;
-        plan_decode(s);
+        plan_running(s);
     }
     if (s->burst && !s->plan_short) /* there are no pages for what is left of it */
         s->burst_end = 0;

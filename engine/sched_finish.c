@@ -6,10 +6,12 @@
 
 #include <string.h>
 
-/* The logits that the last of a planned entry's rows gave. */
-static float *last_row(const struct sched *s, const struct planned *p)
+/* The logits of what comes next for a planned entry: its last row's, or of a draft those as far as it was
+ * right. */
+static float *next_row(const struct sched *s, const struct planned *p)
 {
-    return s->logits + (size_t)(p->first_row + p->n_logits - 1) * (size_t)s->c.vocab_size;
+    int row = p->first_row + p->n_logits - 1 - p->n_drafts + p->n_right;
+    return s->logits + (size_t)row * (size_t)s->c.vocab_size;
 }
 
 static void pick_item(void *arg, int item, int thread)
@@ -18,7 +20,7 @@ static void pick_item(void *arg, int item, int thread)
     int i = s->who[item];
     const struct planned *p = &s->plan[i];
     const struct job *job = p->q->job;
-    float *row = last_row(s, p), max;
+    float *row = next_row(s, p), max;
     s->pick_error[i] = seq_pick(p->q, s->scratch[thread], row, &s->picked[i]);
     int32_t forced = seq_forced(p->q);
     if (forced >= 0)
@@ -40,17 +42,19 @@ void sched__fail_seq(struct sched *s, struct seq *q, int code)
     sched__end_seq(s, q, FINISH_ERROR, &e);
 }
 
-/* Takes the sampled token; the sequence may end with it. */
-static void accept(struct sched *s, struct seq *q, int error, int32_t token, const float *raw, float lse)
+/* Takes the sampled token. False: the sequence has ended with it. */
+static bool accept(struct sched *s, struct seq *q, int error, int32_t token, const float *raw, float lse)
 {
     if (error < 0) {
         sched__fail_seq(s, q, error);
-        return;
+        return false;
     }
     fair_charge(s->fair, q->job->key, 1);
     seq_accept(q, &s->env, token, raw, lse);
-    if (q->state == SEQ_ENDED) /* still in `running`: leave from there */
+    bool lives = q->state != SEQ_ENDED;
+    if (!lives) /* still in `running`: leave from there */
         sched__leave(s, q, SEQ_RUNNING);
+    return lives;
 }
 
 /* The other choices of a request start from the prompt that the first one just computed; those that
@@ -94,7 +98,7 @@ static void commit(struct sched *s, const struct planned *p)
         int upto = before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt;
         metric_add(s->c.metrics->prompt_computed, upto - before);
     }
-    kv_seq_commit(s->c.kv, q->kv, q->tokens + before, (uint32_t)p->n_tokens);
+    kv_seq_commit(s->c.kv, q->kv, q->tokens + before, (uint32_t)(p->n_tokens - p->n_drafts));
     if (before < n_prompt)
         seq_progress(q, &s->env, before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt);
     if (q->pooled && p->n_logits > 0)
@@ -103,6 +107,30 @@ static void commit(struct sched *s, const struct planned *p)
     else if (seq_wants_rows(q) && p->n_logits > 0)
         seq_prompt_logprobs(q, &s->env, s->logits + (size_t)p->first_row * (size_t)s->c.vocab_size,
                             before, p->n_logits);
+}
+
+/* Samples a token of each of n_who entries. Returns how many go on: the token was drafted, and its row, which
+ * is committed now, has the next one's logits. */
+static int sample(struct sched *s, int n_who)
+{
+    int n_on = 0;
+    pool_run(s->c.pool, n_who, pick_item, s);
+    for (int k = 0; k < n_who; k++) {
+        int i = s->who[k];
+        struct planned *p = &s->plan[i];
+        struct seq *q = p->q;
+        float *row = next_row(s, p);
+        if (q->choice == 0 && q->n_output == 0 && q->job->n_seqs > 1)
+            fork_choices(s, q, row, s->lse[i]); /* before the first may end and give its pages back */
+        bool right = s->pick_error[i] == 0 && sched__draft_right(s, p, s->picked[i]);
+        if (!accept(s, q, s->pick_error[i], s->picked[i], q->job->req->logprobs >= 0 ? row : NULL, s->lse[i]) ||
+            !right)
+            continue;
+        kv_seq_commit(s->c.kv, q->kv, &s->picked[i], 1);
+        p->n_right++;
+        s->who[n_on++] = i;
+    }
+    return n_on;
 }
 
 void sched__finish(struct sched *s)
@@ -123,13 +151,6 @@ void sched__finish(struct sched *s)
     for (int i = 0; i < n; i++)
         if (s->plan[i].q && samples(&s->plan[i]))
             s->who[n_who++] = i;
-    pool_run(s->c.pool, n_who, pick_item, s);
-    for (int k = 0; k < n_who; k++) {
-        int i = s->who[k];
-        struct seq *q = s->plan[i].q;
-        float *row = last_row(s, &s->plan[i]);
-        if (q->choice == 0 && q->n_output == 0 && q->job->n_seqs > 1)
-            fork_choices(s, q, row, s->lse[i]); /* before the first may end and give its pages back */
-        accept(s, q, s->pick_error[i], s->picked[i], q->job->req->logprobs >= 0 ? row : NULL, s->lse[i]);
-    }
+    while (n_who > 0)
+        n_who = sample(s, n_who);
 }

@@ -1,6 +1,6 @@
 /* engine/sched_internal.h - the scheduler's state, shared by sched.c (who computes what in a step),
- * sched_pages.c (who has pages for it), sched_slice.c (chunks whose parts are spread over steps) and
- * sched_finish.c (what becomes of the rows).
+ * sched_pages.c (who has pages for it), sched_draft.c (which tokens are tried ahead), sched_slice.c (chunks
+ * whose parts are spread over steps) and sched_finish.c (what becomes of the rows).
  * Engine thread only. */
 #ifndef LATENT_ENGINE_SCHED_INTERNAL_H
 #define LATENT_ENGINE_SCHED_INTERNAL_H
@@ -17,6 +17,9 @@ struct planned {
     int n_tokens, n_logits;
     int first_row; /* of its logits */
     bool decodes;
+    bool guessed;   /* a draft stands behind its tokens, computed or not */
+    int n_drafts;   /* its last rows, of tokens that are likely to come */
+    int n_right;    /* of these, as sampling shows */
 };
 
 /* A chunk of one prompt whose parts (model_begin) are spread over steps (layered prefill, arXiv 2510.08055),
@@ -108,6 +111,10 @@ void sched__unpark(struct sched *s, struct seq *q);
 /* Computes the parts of the chunk in slices for which there is time: at least one, or a piece of one that can
  * stop. Returns what it took. */
 int64_t sched__run_slice(struct sched *s);
+/* Adds rows of drafts to a plan of sequences that decode. */
+void sched__plan_drafts(struct sched *s);
+/* `token` comes next: is it what the next row of the draft was computed for? */
+bool sched__draft_right(struct sched *s, struct planned *p, int32_t token);
 /* The planned rows are in the cache: commits them, samples, and ends what has ended. */
 void sched__finish(struct sched *s);
 

@@ -108,7 +108,7 @@ int64_t sched__run_slice(struct sched *s)
     kv_disk_computed(s->c.kv, (uint32_t)f->n_tokens, sl->took_ns);
     budget_observe(&s->budget, 0, f->n_tokens, f->position + f->n_tokens / 2.0, sl->took_ns);
     engine_metrics_step(s->c.metrics, 1, f->n_tokens);
-    s->plan[0] = (struct planned){q, f->n_tokens, f->n_logits, 0, false};
+    s->plan[0] = (struct planned){.q = q, .n_tokens = f->n_tokens, .n_logits = f->n_logits};
     s->n_plan = 1;
     sched__finish(s);
     return took;

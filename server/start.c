@@ -79,6 +79,7 @@ int start_engine(const struct server_config *cfg, struct metrics *metrics, uv_as
         .prefill_chunk = (int)cfg->prefill_chunk,
         .max_queue_requests = (int)cfg->max_queue_requests,
         .max_queue_tokens = cfg->max_queue_tokens,
+        .num_speculative_tokens = cfg->num_speculative_tokens,
         .prefix_cache = cfg->prefix_cache,
         .disk_path = *cfg->cache_disk_path ? cfg->cache_disk_path : NULL,
         .disk_bytes = (uint64_t)cfg->cache_disk_size,

@@ -6,8 +6,7 @@
  * in batches of any size, with other chunks and pages, one to four threads, pools so small that sequences
  * give their pages back, prefixes found, prompts that go on from earlier answers, choices that fork,
  * pauses and cancels, rows that were parked, or that an engine before put on disk, masks of grammars kept or
- * made anew. Each result must be
- * those bytes.
+ * made anew, tokens drafted. Each result must be those bytes.
  *
  * A failing run is repeated with LATENT_TEST_SEED and, to save time, CK_RUN_CASE; what the threads do in
  * which moment is not in the seed, so it may take more than one run. */
@@ -82,7 +81,7 @@ struct trial { /* a model and how it is served */
     int n_specs, longest; /* tokens of a sequence */
     int max_len;          /* positions of the model in hand */
     /* what the runs came to */
-    int64_t cached, choices, structured, preemptions, from_disk;
+    int64_t cached, choices, structured, preemptions, from_disk, drafted, accepted;
 };
 
 static struct trial t;
@@ -107,6 +106,9 @@ static void random_prompt(struct spec *s)
     memcpy(s->prompt, t.stems[below(3)], (size_t)common * sizeof(*s->prompt));
     for (int i = common; i < n; i++)
         s->prompt[i] = random_id();
+    int back = one_in(3) ? 1 + below(n / 2 + 1) : n;
+    for (int i = n / 2; i < n && back <= i; i++)
+        s->prompt[i] = s->prompt[i - back]; /* as drafts like it */
     s->q.n_prompt = n;
 }
 
@@ -204,7 +206,7 @@ static struct spec *new_spec(void)
 {
     struct spec *s = &t.specs[t.n_specs++];
     memset(s, 0, sizeof(*s));
-    s->structure = t.first_id > 0 && one_in(3) ? below(N_STRUCTURES) : -1;
+    s->structure = t.first_id > 0 && (t.n_specs == 1 || one_in(3)) ? below(N_STRUCTURES) : -1;
     for (int i = 0; i < MAX_N; i++)
         buf_init(&s->want[i], (size_t)1 << 24);
     return s;
@@ -247,7 +249,7 @@ static struct gen_request *make_request(struct spec *s, void *user)
 /* --- an engine --------------------------------------------------------------------------------- */
 
 struct way { /* how an engine is set up and asked */
-    int threads, max_seqs, budget, chunk, page_tokens, window;
+    int threads, max_seqs, budget, chunk, page_tokens, window, drafts;
     uint64_t cache_bytes, park_bytes, grammar_bytes;
     int64_t max_step_ns;
     const char *disk;
@@ -296,6 +298,7 @@ static void rig_open(struct rig *r, const struct way *y)
                               .cache_bytes = y->cache_bytes, .page_tokens = (uint32_t)y->page_tokens,
                               .max_model_len = t.max_len, .max_num_seqs = y->max_seqs,
                               .max_num_batched_tokens = y->budget, .prefill_chunk = y->chunk,
+                              .num_speculative_tokens = y->drafts,
                               .max_queue_requests = 1000, .max_queue_tokens = 1 << 30,
                               .max_priority_wait_ns = NS_PER_SEC, .max_fair_keys = 3,
                               .max_step_ns = y->max_step_ns, .park_bytes = y->park_bytes,
@@ -338,6 +341,8 @@ static void rig_close(struct rig *r)
     ck_assert_int_eq(n.running + n.waiting, 0);
     ck_assert_uint_eq(n.pages_held, 0);
     t.preemptions += (int64_t)counter(r, "vllm:num_preemptions_total");
+    t.drafted += (int64_t)counter(r, "vllm:spec_decode_num_draft_tokens_total");
+    t.accepted += (int64_t)counter(r, "vllm:spec_decode_num_accepted_tokens_total");
     t.from_disk += (int64_t)counter(r, "latentd_disk_hit_tokens_total");
     engine_stop(&r->eng);
     metrics_free(&r->metrics);
@@ -544,7 +549,7 @@ static struct way random_way(int run)
 {
     struct way y = {.threads = 1 + below(4), .max_seqs = MAX_N + below(16), .chunk = 1 + below(300),
                     .page_tokens = 8 << below(4), .prefix_cache = run == 0 || below(5),
-                    .window = 1 + below(20), .noise = true};
+                    .window = 1 + below(20), .drafts = one_in(3) ? 0 : 1 + below(12), .noise = true};
     y.grammar_bytes = (uint64_t)1 << (one_in(2) ? 0 : 26); /* masks are made anew, or kept */
     y.park_bytes = one_in(2) ? 0 : (uint64_t)1 << (16 + below(10));
     y.max_step_ns = one_in(2) ? 0 : 1 + below(20 * (int)NS_PER_MS);
@@ -585,10 +590,10 @@ static void run_trial(void)
         for (int k = 0; k < MAX_N; k++)
             buf_done(&t.specs[i].want[k]);
     printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld requests with grammars, "
-           "%lld tokens from the cache, %lld rows from disk, %lld preemptions, %.1f s\n",
+           "%lld tokens from the cache, %lld rows from disk, %lld preemptions, %lld of %lld tokens of drafts, %.1f s\n",
            cpu_level_name(t.level), (int)t.cache_type, t.n_specs, t.runs, (long long)t.choices,
            (long long)t.structured, (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions,
-           (double)(clock_now_ns() - began) / 1e9);
+           (long long)t.accepted, (long long)t.drafted, (double)(clock_now_ns() - began) / 1e9);
     fflush(stdout);
     /* or nothing was put to the test */
     ck_assert(!t.thorough || (t.cached > 0 && t.preemptions > 0));

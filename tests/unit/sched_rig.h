@@ -29,6 +29,7 @@ static struct shape {
 } shape = {8, 1};
 
 static uint32_t most_rows = MAX_LEN; /* that the cache grants a sequence */
+static int dull; /* all rows but one in so many are followed by a token that its own one foretells; 0: none */
 
 static inline int64_t now(void)
 {
@@ -98,6 +99,12 @@ static inline int32_t follows(uint64_t row)
     return (int32_t)(row * 0xbf58476d1ce4e5b9ull >> 40) % VOCAB;
 }
 
+/* What follows the row of a token. */
+static inline int32_t next_token(uint64_t row, int32_t token)
+{
+    return dull && row % (uint64_t)dull ? (token + 1) % 5 : follows(row);
+}
+
 static inline uint64_t *row_at(const struct forward_seq *q, int at)
 {
     return (uint64_t *)(void *)(q->pages[at / shape.page] +
@@ -119,16 +126,17 @@ static inline int forward(void *model, const struct forward_batch *b)
             if (k < q->n_tokens - q->n_logits)
                 continue;
             for (int t = 0; t < VOCAB; t++)
-                logits[t] = rig->broken ? NAN : t == follows(row);
+                logits[t] = rig->broken ? NAN : t == next_token(row, q->tokens[k]);
             logits += VOCAB;
         }
+        bool decodes = q->n_tokens == 1 || q->n_logits == q->n_tokens; /* with a draft */
         rows += q->n_tokens;
         rig->n_computed += q->n_tokens;
-        if (q->n_tokens == 1)
+        if (decodes)
             rig->last_decodes++;
         else
             rig->last_prompts += q->n_tokens;
-        took += q->n_tokens == 1 ? rig->decode_cost : q->n_tokens * rig->prompt_cost;
+        took += q->n_tokens * (decodes ? rig->decode_cost : rig->prompt_cost);
     }
     REQUIRE(rows <= rig->c.max_num_batched_tokens);
     REQUIRE(b->n_seqs <= rig->c.max_num_seqs);
@@ -323,13 +331,15 @@ static inline void check_outputs(struct rig *rig, const struct want *w)
         row = mix(row, w->prompt[i]);
     for (int c = 0; c < w->n; c++) {
         uint64_t at = row;
+        int32_t before = w->prompt[w->n_prompt - 1];
         const struct thought_limit *t = &w->thought;
         bool thinks = t->budget > 0;
         for (int i = 0; i < w->n_out[c]; i++) {
             int32_t token = w->out[c][i];
-            REQUIRE(token == (thinks && i >= t->budget ? t->end : follows(at)));
+            REQUIRE(token == (thinks && i >= t->budget ? t->end : next_token(at, before)));
             thinks = thinks && token != t->end && (i > 0 || t->begun || token == t->begin);
             at = mix(at, token);
+            before = token;
         }
     }
 }

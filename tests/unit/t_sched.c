@@ -2,6 +2,7 @@
  * requests end. See sched_rig.h; how long steps take is t_sched_time.c's. */
 #include "config.h"
 
+#include "engine/draft.h"
 #include "sched_rig.h"
 
 static void random_ask(struct rig *rig, struct ask *a)
@@ -30,12 +31,19 @@ START_TEST(test_random)
     struct rig rig_, *rig = &rig_;
     static const int pools[] = {20, 24, 40, 200}, places[] = {2, 5, 12};
     int n_sliced = 0;
+    double accepted = 0, refused = 0;
     shape = shapes[_i];
     for (int round = 0; round < 12; round++) {
         struct err e = {0};
         seed = seed * 6364136223846793005ull + 1442695040888963407ull;
         begin(rig, pools[round % 4], places[round % 3], round % 2 ? 1 << 20 : 0);
         rig->c.n_parts = 1 + (int)below(rig, 8);
+        rig->c.num_speculative_tokens = shape.row == 1 ? (int)below(rig, 9) : 0;
+        if (round % 3) { /* steps that rows cost little beside */
+            rig->step_cost = 100000;
+            rig->decode_cost = 1000;
+            dull = 6;
+        }
         sched_free(&rig->s);
         ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
         for (int idle = 0; rig->n_jobs < MAX_JOBS || !sched_idle(rig->s);) {
@@ -66,8 +74,12 @@ START_TEST(test_random)
         for (int i = 0; i < rig->n_jobs; i++)
             check_end(rig, &rig->jobs[i]);
         n_sliced += rig->n_sliced;
+        dull = 0;
+        accepted += metric_value(rig->metrics.draft_accepted);
+        refused += metric_value(rig->metrics.draft_tokens) - metric_value(rig->metrics.draft_accepted);
         finish(rig);
     }
+    ck_assert(shape.row > 1 || (accepted > 100 && refused > 100));
     ck_assert_int_gt(n_sliced, 100); /* else nothing was seen of chunks in slices */
 }
 END_TEST
@@ -277,14 +289,14 @@ START_TEST(test_counted_once)
 {
     struct rig rig_, *rig = &rig_;
     struct kv_stats st;
-    const struct ask ask = {.n_prompt = 45, .max_tokens = 60, .n = 1, .family = 0};
+    const struct ask ask = {.n_prompt = 41, .max_tokens = 60, .n = 1, .family = 0};
     begin(rig, 100, 1, 0);
     for (int i = 0; i < 3; i++)
         submit(rig, &ask);
     while (!sched_idle(rig->s))
         step(rig);
     kv_stats_read(rig->kv, &st);
-    ck_assert_uint_eq(st.queries_tokens, 3 * 44);
+    ck_assert_uint_eq(st.queries_tokens, 3 * 40);
     ck_assert_uint_eq(st.hits_tokens, 2 * 40);
     for (int i = 0; i < rig->n_jobs; i++)
         check_end(rig, &rig->jobs[i]);
@@ -403,9 +415,98 @@ START_TEST(test_corrupted)
 }
 END_TEST
 
+/* Steps that a stream of 100 tokens takes with drafts, where a step costs so much beside its rows. */
+static int steps_with_drafts(struct rig *rig, int64_t step_cost, int64_t decode_cost)
+{
+    struct err e = {0};
+    begin(rig, 100, 2, 0);
+    dull = 12;
+    rig->step_cost = step_cost;
+    rig->decode_cost = decode_cost;
+    rig->c.num_speculative_tokens = 8;
+    sched_free(&rig->s);
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+    struct want *w = submit(rig, &(struct ask){.n_prompt = 50, .max_tokens = 100, .n = 1, .family = -1});
+    while (!w->n_ends[0])
+        step(rig);
+    check_end(rig, w);
+    dull = 0;
+    return rig->n_steps;
+}
+
+/* Tokens that the text foretells come several a step where a row costs little beside it; where rows are all
+ * that a step costs, hardly any is tried, once that is known. What comes out is the same. */
+START_TEST(test_drafts)
+{
+    struct rig rig_, *rig = &rig_;
+    int n = steps_with_drafts(rig, 1000000, 1000);
+    REQUIRE(n < 60 && metric_value(rig->metrics.draft_accepted) > 40);
+    REQUIRE(metric_value(rig->metrics.drafts) > 10);
+    REQUIRE(metric_value(rig->metrics.generation_tokens) == 100);
+    finish(rig);
+    n = steps_with_drafts(rig, 1000, 1000000);
+    REQUIRE(n > 80 && metric_value(rig->metrics.draft_tokens) < 20);
+    finish(rig);
+}
+END_TEST
+
+/* Drafts take no room from others: rows of logits, tokens of a step, pages. */
+START_TEST(test_drafts_room)
+{
+    struct rig rig_, *rig = &rig_;
+    struct err e = {0};
+    begin(rig, 19, 8, 0); /* pages for one of them */
+    dull = 12;
+    rig->step_cost = 1000000;
+    rig->decode_cost = 1000;
+    rig->c.num_speculative_tokens = 8;
+    rig->c.max_logit_rows = rig->c.max_num_batched_tokens = 9;
+    sched_free(&rig->s);
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+    for (int i = 0; i < 8; i++)
+        submit(rig, &(struct ask){.n_prompt = 20 + i, .max_tokens = 30 + 12 * i, .n = 1, .family = -1});
+    while (!sched_idle(rig->s)) {
+        step(rig);
+        kv_check(rig->kv);
+    }
+    REQUIRE(metric_value(rig->metrics.draft_accepted) > 40);
+    for (int i = 0; i < rig->n_jobs; i++)
+        check_end(rig, &rig->jobs[i]);
+    dull = 0;
+    finish(rig);
+}
+END_TEST
+
+/* What stood before is found by its longest end, the last of equal ones, and goes on into itself. */
+START_TEST(test_draft_lookup)
+{
+    int32_t once[16] = {5, 1, 2, 3, 9, 4, 2, 3, 8, 1, 2, 3};
+    ck_assert_int_eq(draft_lookup(once, 12, 4), 4);
+    ck_assert_int_eq(once[12], 9); /* 1 2 3, not 2 3 behind it */
+    ck_assert_int_eq(once[15], 3);
+    int32_t latest[8] = {1, 2, 7, 1, 2, 8, 1, 2};
+    ck_assert_int_eq(draft_lookup(latest, 8, 0), 0);
+    int32_t last[9] = {1, 2, 7, 1, 2, 8, 1, 2};
+    ck_assert_int_eq(draft_lookup(last, 8, 1), 1);
+    ck_assert_int_eq(last[8], 8);
+    int32_t circle[12] = {4, 6, 7, 6, 7, 6, 7};
+    ck_assert_int_eq(draft_lookup(circle, 7, 5), 5);
+    ck_assert_int_eq(circle[7], 6);
+    ck_assert_int_eq(circle[11], 6);
+    int32_t new[4] = {1, 2, 3};
+    ck_assert_int_eq(draft_lookup(new, 3, 1), 0);
+    ck_assert_int_eq(draft_lookup(new, 1, 1), 0);
+    int32_t single[5] = {1, 2, 3, 2}; /* an end of one token is not enough */
+    ck_assert_int_eq(draft_lookup(single, 4, 1), 0);
+}
+END_TEST
+
 static void add(TCase *t)
 {
     tcase_add_loop_test(t, test_random, 0, N_SHAPES);
+    tcase_add_test(t, test_drafts);
+    tcase_add_test(t, test_drafts_room);
+    tcase_add_test(t, test_draft_lookup);
     tcase_add_test(t, test_corrupted);
     tcase_add_test(t, test_no_memory);
     tcase_add_test(t, test_priority_order);

@@ -1,0 +1,19 @@
+/* engine/draft.h - a guess at the tokens that come next, from those of the sequence itself (prompt lookup
+ * decoding; inference with reference, arXiv 2304.04487). */
+#ifndef LATENT_ENGINE_DRAFT_H
+#define LATENT_ENGINE_DRAFT_H
+
+#include <stdint.h>
+
+/* Shortest end of a sequence that is looked for, the longest that makes a difference, and how far back. */
+#define DRAFT_LEAST 2
+#define DRAFT_MOST 16
+#define DRAFT_WINDOW 65536
+
+/* What followed where the longest end of tokens[0..n) stood before, the last such place, written behind
+ * tokens, where there is room for max. Where that place is so near that the draft reaches its own beginning,
+ * it goes on as a repetition. Returns how many: max, or 0 where no end of DRAFT_LEAST tokens was there before.
+ * Any thread. */
+int draft_lookup(int32_t *tokens, int n, int max);
+
+#endif

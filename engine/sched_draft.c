@@ -1,0 +1,73 @@
+/* engine/sched_draft.c - speculative decoding (arXiv 2211.17192) with drafts from the sequence's own tokens
+ * (draft.h): rows of tokens that are likely to come are computed with the row that is due. Engine thread.
+ *
+ * sched_finish.c then samples from one row after the other, as long as what comes out is what the next row
+ * was computed for. A token is sampled from the same logits, to the bit, and by the same draw as without a
+ * draft, so that drafts change nothing but the time. Whether one would be right shows for nothing, also
+ * where its row is not computed; so each sequence knows how often its drafts are, and a row is taken along
+ * where it is likelier to be needed than it costs of what a token costs (budget.h): in large batches, where
+ * rows are what a step costs, hardly ever. */
+#include "config.h"
+
+#include "engine/draft.h"
+#include "engine/sched_internal.h"
+
+#define SMOOTH 8
+/* Part of a token's cost that a row is taken to have at least: costs are known from steps of different sizes
+ * only. */
+#define LEAST_COST 0.0625
+
+static int least(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Rows of a draft of n tokens that are worth their cost. */
+static int worthwhile(const struct seq *q, int n, double cost)
+{
+    double likely = q->drafts_right;
+    int k = 0;
+    for (; k < n && likely > cost; k++)
+        likely *= q->drafts_right;
+    return k;
+}
+
+static void plan_draft(struct sched *s, struct planned *p, double cost)
+{
+    struct seq *q = p->q;
+    int most = least(s->c.num_speculative_tokens, q->job->req->max_tokens - q->n_output - 1);
+    int room = least(s->c.max_num_batched_tokens - s->plan_tokens, s->c.max_logit_rows - s->plan_rows);
+    int n = draft_lookup(q->tokens, q->n_tokens, most);
+    p->guessed = n > 0;
+    n = worthwhile(q, least(n, room), cost);
+    if (n == 0 || kv_seq_reserve(s->c.kv, q->kv, (uint32_t)(1 + n)) < 0)
+        return;
+    p->n_drafts = n;
+    p->n_tokens += n;
+    p->n_logits += n;
+    s->plan_tokens += n;
+    s->plan_rows += n;
+    s->plan_decodes += n;
+    metric_add(s->c.metrics->drafts, 1);
+    metric_add(s->c.metrics->draft_tokens, n);
+}
+
+void sched__plan_drafts(struct sched *s)
+{
+    double cost = budget_row(&s->budget, s->n_plan);
+    for (int i = 0; i < s->n_plan && s->c.num_speculative_tokens > 0; i++)
+        plan_draft(s, &s->plan[i], cost > LEAST_COST ? cost : LEAST_COST);
+}
+
+bool sched__draft_right(struct sched *s, struct planned *p, int32_t token)
+{
+    struct seq *q = p->q;
+    bool drafted = p->n_right < p->n_drafts;
+    if (!drafted && !(p->guessed && p->n_right == 0))
+        return false;
+    bool right = q->tokens[q->n_tokens] == token;
+    q->drafts_right += ((right ? 1.0 : 0.0) - q->drafts_right) / SMOOTH;
+    if (right && drafted)
+        metric_add(s->c.metrics->draft_accepted, 1);
+    return right && drafted;
+}
