@@ -56,9 +56,12 @@ void write_usage(const struct api_exchange *x, struct jw *w)
     jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,",
               x->prompt_tokens, x->completion_tokens, x->prompt_tokens + x->completion_tokens);
     jw_printf(w, "\"prompt_tokens_details\":{\"cached_tokens\":%d}", x->cached_tokens);
-    if (x->thinks)
-        jw_printf(w, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d}", x->reasoning_tokens);
-    jw_raw(w, "}");
+    if (x->thinks || x->p.prediction)
+        jw_printf(w, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d", x->reasoning_tokens);
+    if (x->p.prediction)
+        jw_printf(w, ",\"accepted_prediction_tokens\":%d,\"rejected_prediction_tokens\":%d",
+                  x->accepted_tokens, x->drafted_tokens - x->accepted_tokens);
+    jw_raw(w, x->thinks || x->p.prediction ? "}}" : "}");
 }
 
 void write_token(const struct api_exchange *x, struct jw *w, int32_t id)

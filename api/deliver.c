@@ -229,6 +229,8 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
             c->parts.err = ERR_NOMEM;
     }
     c->prompt->cached_tokens = ev->cached_tokens;
+    x->drafted_tokens += c->drafted_tokens = ev->drafted_tokens;
+    x->accepted_tokens += c->accepted_tokens = ev->accepted_tokens;
     if (ev->choice == 0) {
         x->prompt_tokens += ev->prompt_tokens;
         x->cached_tokens += ev->cached_tokens;

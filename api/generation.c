@@ -153,6 +153,7 @@ static void exchange_free(struct api_exchange *x)
     }
     free(x->prompts);
     free(x->choices);
+    free(x->prediction.ids);
     grammar_put(&x->grammar);
     params_done(&x->p);
     jw_done(&x->out);
@@ -281,8 +282,8 @@ static bool fill_sampling(const struct params *p, struct arena *arena, struct ge
 static struct gen_request *make_request(struct api_exchange *x, struct prompt *pr)
 {
     const struct params *p = &x->p;
-    size_t n_ids = pr->ids.n * sizeof(int32_t);
-    struct arena *arena = arena_new(n_ids + REQUEST_ARENA_SPARE +
+    size_t n_ids = pr->ids.n * sizeof(int32_t), n_predicted = x->prediction.n * sizeof(int32_t);
+    struct arena *arena = arena_new(n_ids + n_predicted + REQUEST_ARENA_SPARE +
                                     (size_t)p->n_logit_bias * sizeof(struct logit_bias) +
                                     (size_t)p->n_allowed * sizeof(*p->allowed));
     struct gen_request *g = arena ? arena_alloc(arena, sizeof(*g)) : NULL;
@@ -295,6 +296,8 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .arena = arena,
         .prompt = copy(arena, pr->ids.ids, n_ids),
         .n_prompt = (int)pr->ids.n,
+        .prediction = copy(arena, x->prediction.ids, n_predicted),
+        .n_prediction = (int)x->prediction.n,
         .max_tokens = p->max_tokens,
         .min_tokens = p->min_tokens,
         .n = p->n,
@@ -333,7 +336,8 @@ static struct gen_request *make_request(struct api_exchange *x, struct prompt *p
         .user = pr,
     };
     struct stop_string *stop = copy(arena, p->stop, (size_t)p->n_stop * sizeof(*stop));
-    bool ok = g->prompt && (stop || !p->n_stop) && (g->stop_token_ids || !p->n_stop_token_ids) &&
+    bool ok = g->prompt && (g->prediction || !g->n_prediction) && (stop || !p->n_stop) &&
+              (g->stop_token_ids || !p->n_stop_token_ids) &&
               (g->sampling.logit_bias || !p->n_logit_bias) && fill_sampling(p, arena, g);
     for (int i = 0; ok && i < p->n_stop; i++)
         ok = (stop[i].data = arena_strndup(arena, p->stop[i].data, p->stop[i].n_bytes)) != NULL;
@@ -493,7 +497,7 @@ static void tokenize_work(void *arg)
     }
     if (x->ops->write_tokens)
         x->ops->write_tokens(x);
-    else
+    else if (tokenize_prediction(x, &x->tokenize_error) == 0)
         (void)!compile_structure(x, &x->tokenize_error);
 }
 
@@ -509,7 +513,7 @@ static void tokenize_done(void *arg)
 struct api_exchange *exchange_start(struct api_exchange *x)
 {
     const struct api_config *cfg = &x->a->cfg;
-    size_t n_bytes = 0, n_told = 0;
+    size_t n_bytes = x->p.prediction ? strlen(x->p.prediction) : 0, n_told = 0;
     struct err e = {0};
     for (int i = 0; i < x->n_prompts; i++) {
         n_bytes += x->prompts[i].text_bytes;

@@ -110,6 +110,7 @@ struct choice {
     int n_lp;
     long offset;     /* characters told so far */
     int n_tokens;
+    int drafted_tokens, accepted_tokens; /* as in a gen_event */
     float *vector; /* embeddings; owned */
     int n_vector;
     double sum_logprob;
@@ -175,7 +176,9 @@ struct api_exchange {
     char id[24 + MAX_REQUEST_ID];
     int64_t created, received_ns;
     uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
+    struct token_list prediction; /* of the answer */
     int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
+    int drafted_tokens, accepted_tokens; /* as in a gen_event */
     int told_tokens; /* of the completion, in the facts of replies before this one */
     struct resumable *resumable; /* NULL: the stream ends with its connection */
     int64_t ttft_ns, written_ns;
@@ -255,6 +258,9 @@ void write_stop_reason(const struct choice *c, struct jw *w);
 /* ,"prompt_token_ids":[...] and ,"token_ids":[...] */
 void write_choice_ids(const struct api_exchange *x, const struct choice *c, bool with_prompt,
                       struct jw *w);
+
+/* x->p.prediction as x->prediction; any thread. ERR_LIMIT, ERR_NOMEM. */
+int tokenize_prediction(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 
 void api__free_exchanges(struct api *a);
 

@@ -26,7 +26,7 @@ libapi_a_SOURCES = \
 	%D%/infill.c %D%/native.c \
 	%D%/ollama.c %D%/ollama_chat.c \
 	%D%/openapi.c %D%/routes.h %D%/props.c %D%/page.c \
-	%D%/params.c %D%/params.h \
+	%D%/params.c %D%/params.h %D%/prediction.c \
 	%D%/parts.c %D%/parts.h \
 	%D%/params_lists.c %D%/params_readers.h \
 	%D%/responses.c %D%/responses.h %D%/responses_chat.c %D%/responses_kept.c \

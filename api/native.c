@@ -23,7 +23,10 @@ static void write_timings(const struct api_exchange *x, const struct choice *c, 
               rate(n, prompt));
     jw_printf(w, "\"predicted_n\":%d,\"predicted_ms\":%.3f,\"predicted_per_token_ms\":%.3f,", c->n_tokens,
               rest, c->n_tokens ? rest / c->n_tokens : 0);
-    jw_printf(w, "\"predicted_per_second\":%.3f}", rate(c->n_tokens, rest));
+    jw_printf(w, "\"predicted_per_second\":%.3f", rate(c->n_tokens, rest));
+    if (c->drafted_tokens)
+        jw_printf(w, ",\"draft_n\":%d,\"draft_n_accepted\":%d", c->drafted_tokens, c->accepted_tokens);
+    jw_raw(w, "}");
 }
 
 static const char *stop_type(const struct choice *c)

@@ -53,6 +53,7 @@ struct params {
     bool use_beam_search, early_stopping; /* n is the number of beams */
     double length_penalty;
     const char *suffix, *request_id; /* NULL: none */
+    const char *prediction; /* of the answer; NULL: none */
     const char *input_prefix, *input_suffix; /* NULL: not said */
     const cJSON *input_extra; /* objects with a text and perhaps a filename; NULL: none */
     int truncate_prompt;  /* 0: no; -1: to what fits */

@@ -44,6 +44,7 @@ int read_structure_regex(struct params *p, const cJSON *v, const char *name, str
 int read_structure_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_structure_grammar(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_ollama_format(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_prediction(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_request_id(struct params *p, const cJSON *v, const char *name, struct err *e);
 
 /* ERR_INVAL, "NAME must be EXPECTED"; ERR_NOMEM. Both return it. */

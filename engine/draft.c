@@ -3,11 +3,12 @@
 
 #include "engine/draft.h"
 
-/* Tokens before `end` that are equal to those before n, at most DRAFT_MOST. */
-static int equal_before(const int32_t *tokens, int end, int n)
+/* Tokens of text before `end` that are equal to the last ones of tokens[0..n), at most DRAFT_MOST. */
+static int equal_before(const int32_t *text, int end, const int32_t *tokens, int n)
 {
-    int k = 0;
-    while (k < DRAFT_MOST && k < end && tokens[end - 1 - k] == tokens[n - 1 - k])
+    int most = end < n ? end : n, k = 0;
+    most = most < DRAFT_MOST ? most : DRAFT_MOST;
+    while (k < most && text[end - 1 - k] == tokens[n - 1 - k])
         k++;
     return k;
 }
@@ -16,7 +17,7 @@ int draft_lookup(int32_t *tokens, int n, int max)
 {
     int longest = DRAFT_LEAST - 1, from = -1, least = n > DRAFT_WINDOW ? n - DRAFT_WINDOW : 0;
     for (int end = n - 1; end > least && longest < DRAFT_MOST; end--) {
-        int k = tokens[end - 1] == tokens[n - 1] ? equal_before(tokens, end, n) : 0;
+        int k = equal_before(tokens, end, tokens, n);
         if (k > longest) {
             longest = k;
             from = end;
@@ -25,4 +26,18 @@ int draft_lookup(int32_t *tokens, int n, int max)
     for (int i = 0; from >= 0 && i < max; i++)
         tokens[n + i] = tokens[from + i];
     return from >= 0 && max > 0 ? max : 0;
+}
+
+int draft_place(const int32_t *text, int from, int n_text, const int32_t *tokens, int n)
+{
+    int longest = DRAFT_LEAST - 1, at = -1;
+    n_text = n_text - from > DRAFT_WINDOW ? from + DRAFT_WINDOW : n_text;
+    for (int end = from; end < n_text && longest < DRAFT_MOST; end++) {
+        int k = equal_before(text, end, tokens, n);
+        if (k > longest) {
+            longest = k;
+            at = end;
+        }
+    }
+    return at;
 }

@@ -1,5 +1,5 @@
 /* engine/draft.h - a guess at the tokens that come next, from those of the sequence itself (prompt lookup
- * decoding; inference with reference, arXiv 2304.04487). */
+ * decoding; inference with reference, arXiv 2304.04487) or from a text that it is expected to be like. */
 #ifndef LATENT_ENGINE_DRAFT_H
 #define LATENT_ENGINE_DRAFT_H
 
@@ -10,10 +10,13 @@
 #define DRAFT_MOST 16
 #define DRAFT_WINDOW 65536
 
-/* What followed where the longest end of tokens[0..n) stood before, the last such place, written behind
- * tokens, where there is room for max. Where that place is so near that the draft reaches its own beginning,
- * it goes on as a repetition. Returns how many: max, or 0 where no end of DRAFT_LEAST tokens was there before.
- * Any thread. */
+/* What followed where the longest end of tokens[0..n) stood before, of equally long ones the last, written
+ * behind tokens, where there is room for max. Where that place is so near that the draft reaches its own
+ * beginning, it goes on as a repetition. Returns how many: max, or 0 where no end of DRAFT_LEAST tokens was
+ * there before. Any thread. */
 int draft_lookup(int32_t *tokens, int n, int max);
+/* Where text[from..n_text) goes on behind the longest end of tokens[0..n), of equally long ones the first;
+ * -1: no end of DRAFT_LEAST tokens is in it. Any thread. */
+int draft_place(const int32_t *text, int from, int n_text, const int32_t *tokens, int n);
 
 #endif

@@ -177,6 +177,8 @@ struct gen_request {
     struct arena *arena;
     const int32_t *prompt;
     int n_prompt;             /* 1 .. max_model_len */
+    int n_prediction;         /* [0] tokens of an answer that this one may be like, to be quicker then */
+    const int32_t *prediction;
     int max_tokens;           /* 0: only score the prompt; otherwise clipped to what fits */
     int min_tokens;           /* EOS and stop ids are banned, stop strings ignored, before it */
     int n;                    /* choices, 1 .. max_num_seqs */
@@ -258,6 +260,7 @@ struct gen_event {
     const char *stop_string;  /* the one that matched, or NULL */
     int32_t stop_token_id;    /* the one that matched, or -1 */
     int prompt_tokens, cached_tokens, completion_tokens;
+    int drafted_tokens, accepted_tokens; /* computed ahead of the completion, and of these those that came */
     /* From submission to admission, from there to the first token, from there to the end; ttft is the first
      * two together, 0 where there was no token: then prefill lasts to the end. */
     int64_t queue_ns, prefill_ns, decode_ns, ttft_ns;

@@ -47,6 +47,7 @@ static int check_request(const struct sched_config *c, const struct gen_request 
         if (q->stop[i].n_bytes < 1 || q->stop[i].n_bytes > 512)
             return err_set_param(e, ERR_INVAL, "stop", "stop strings must have 1..512 bytes");
     if ((r = check_ids(q->prompt, q->n_prompt, c->vocab_size, "prompt", e)) < 0 ||
+        (r = check_ids(q->prediction, q->n_prediction, c->vocab_size, "prediction", e)) < 0 ||
         (r = check_ids(q->stop_token_ids, q->n_stop_token_ids, c->vocab_size, "stop_token_ids", e)) < 0)
         return r;
     if ((r = check_pooling(c, q, e)) < 0)
@@ -446,6 +447,8 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
     ev->prompt_tokens = q->job->req->n_prompt;
     ev->cached_tokens = q->cached;
     ev->completion_tokens = q->n_output;
+    ev->drafted_tokens = q->n_drafted;
+    ev->accepted_tokens = q->n_accepted;
     ev->queue_ns = (q->admitted_ns ? q->admitted_ns : now) - submitted;
     if (q->first_token_ns) {
         ev->prefill_ns = q->first_token_ns - q->admitted_ns;

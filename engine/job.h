@@ -22,6 +22,9 @@ struct seq {
     double *pooled;       /* sum of the prompt's hidden rows, or NULL */
     int n_pooled;         /* rows in it */
     double drafts_right;  /* how often a token drafted is what comes, smoothed */
+    int n_drafted, n_accepted; /* tokens of drafts that were computed, and of these those that came */
+    int predicted, n_followed; /* place in the answer predicted, behind so many tokens of the output; */
+    bool follows;              /* and whether the last of these was there */
     int lp_done;          /* prompt positions whose log-probabilities were sent */
     int cached;           /* prompt tokens found in the cache at first admission */
     bool admitted_before;

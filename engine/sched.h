@@ -30,8 +30,9 @@ struct sched_config {
     int vocab_size;
     int max_model_len;
     int max_num_seqs, max_num_batched_tokens, prefill_chunk, max_logit_rows;
-    int num_speculative_tokens; /* most tokens drafted for a sequence in a step; 0: none. Rows of all planes must
-                                 * stand for one token, since those of wrong drafts are written over */
+    /* Most tokens drafted for a sequence in a step; 0: none. Rows of all planes must stand for one token,
+     * since those of wrong drafts are written over. */
+    int num_speculative_tokens;
     bool prefix_cache;
     int max_fair_keys;
     int64_t max_step_ns, max_priority_wait_ns;

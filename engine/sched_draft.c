@@ -1,5 +1,6 @@
-/* engine/sched_draft.c - speculative decoding (arXiv 2211.17192) with drafts from the sequence's own tokens
- * (draft.h): rows of tokens that are likely to come are computed with the row that is due. Engine thread.
+/* engine/sched_draft.c - speculative decoding (arXiv 2211.17192) with drafts from the sequence's own tokens,
+ * or from the answer that the request predicts (draft.h): rows of tokens that are likely to come are
+ * computed with the row that is due. Engine thread.
  *
  * sched_finish.c then samples from one row after the other, as long as what comes out is what the next row
  * was computed for. A token is sampled from the same logits, to the bit, and by the same draw as without a
@@ -8,6 +9,8 @@
  * where it is likelier to be needed than it costs of what a token costs (budget.h): in large batches, where
  * rows are what a step costs, hardly ever. */
 #include "config.h"
+
+#include <string.h>
 
 #include "engine/draft.h"
 #include "engine/sched_internal.h"
@@ -32,12 +35,42 @@ static int worthwhile(const struct seq *q, int n, double cost)
     return k;
 }
 
+/* Where the answer is in the one predicted. Behind a token of its own it is where its last ones are found. */
+static void follow(struct seq *q)
+{
+    const struct gen_request *req = q->job->req;
+    const int32_t *answer = q->tokens + req->n_prompt, *text = req->prediction;
+    while (q->n_followed < q->n_output) {
+        int32_t token = answer[q->n_followed++];
+        q->follows = q->predicted < req->n_prediction && text[q->predicted] == token;
+        q->predicted += q->follows;
+    }
+    int at = q->follows ? -1 : draft_place(text, q->predicted, req->n_prediction, answer, q->n_output);
+    if (at >= 0) {
+        q->predicted = at;
+        q->follows = true;
+    }
+}
+
+/* Writes a draft behind the tokens of q. Returns how many tokens, at most `most`. */
+static int find_draft(struct seq *q, int most)
+{
+    const struct gen_request *req = q->job->req;
+    if (req->n_prediction > 0)
+        follow(q);
+    int left = q->follows ? least(most, req->n_prediction - q->predicted) : 0;
+    if (left <= 0)
+        return draft_lookup(q->tokens, q->n_tokens, most);
+    memcpy(q->tokens + q->n_tokens, req->prediction + q->predicted, (size_t)left * sizeof(*q->tokens));
+    return left;
+}
+
 static void plan_draft(struct sched *s, struct planned *p, double cost)
 {
     struct seq *q = p->q;
     int most = least(s->c.num_speculative_tokens, q->job->req->max_tokens - q->n_output - 1);
     int room = least(s->c.max_num_batched_tokens - s->plan_tokens, s->c.max_logit_rows - s->plan_rows);
-    int n = draft_lookup(q->tokens, q->n_tokens, most);
+    int n = find_draft(q, most);
     p->guessed = n > 0;
     n = worthwhile(q, least(n, room), cost);
     if (n == 0 || kv_seq_reserve(s->c.kv, q->kv, (uint32_t)(1 + n)) < 0)
@@ -48,6 +81,7 @@ static void plan_draft(struct sched *s, struct planned *p, double cost)
     s->plan_tokens += n;
     s->plan_rows += n;
     s->plan_decodes += n;
+    q->n_drafted += n;
     metric_add(s->c.metrics->drafts, 1);
     metric_add(s->c.metrics->draft_tokens, n);
 }
@@ -67,7 +101,9 @@ bool sched__draft_right(struct sched *s, struct planned *p, int32_t token)
         return false;
     bool right = q->tokens[q->n_tokens] == token;
     q->drafts_right += ((right ? 1.0 : 0.0) - q->drafts_right) / SMOOTH;
-    if (right && drafted)
-        metric_add(s->c.metrics->draft_accepted, 1);
-    return right && drafted;
+    if (!right || !drafted)
+        return false;
+    q->n_accepted++;
+    metric_add(s->c.metrics->draft_accepted, 1);
+    return true;
 }

@@ -123,8 +123,8 @@ static int sample(struct sched *s, int n_who)
         if (q->choice == 0 && q->n_output == 0 && q->job->n_seqs > 1)
             fork_choices(s, q, row, s->lse[i]); /* before the first may end and give its pages back */
         bool right = s->pick_error[i] == 0 && sched__draft_right(s, p, s->picked[i]);
-        if (!accept(s, q, s->pick_error[i], s->picked[i], q->job->req->logprobs >= 0 ? row : NULL, s->lse[i]) ||
-            !right)
+        row = q->job->req->logprobs >= 0 ? row : NULL;
+        if (!accept(s, q, s->pick_error[i], s->picked[i], row, s->lse[i]) || !right)
             continue;
         kv_seq_commit(s->c.kv, q->kv, &s->picked[i], 1);
         p->n_right++;

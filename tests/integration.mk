@@ -8,7 +8,7 @@ INTEGRATION_TESTS = \
 	%D%/integration/http.mjs %D%/integration/family.mjs %D%/integration/ready.mjs %D%/integration/keys.mjs %D%/integration/reload.mjs %D%/integration/tls.mjs %D%/integration/edge.mjs %D%/integration/traces.mjs \
 	%D%/integration/golden.mjs %D%/integration/zoo.mjs \
 	%D%/integration/concurrency.mjs %D%/integration/batch.mjs \
-	%D%/integration/prefix.mjs %D%/integration/pins.mjs %D%/integration/scope.mjs %D%/integration/scheme.mjs \
+	%D%/integration/prefix.mjs %D%/integration/pins.mjs %D%/integration/scope.mjs %D%/integration/scheme.mjs %D%/integration/drafts.mjs \
 	%D%/integration/disk.mjs %D%/integration/stride.mjs %D%/integration/kill.mjs \
 	%D%/integration/cancel.mjs \
 	%D%/integration/bench.mjs \

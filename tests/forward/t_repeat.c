@@ -590,7 +590,8 @@ static void run_trial(void)
         for (int k = 0; k < MAX_N; k++)
             buf_done(&t.specs[i].want[k]);
     printf("# %s, cache type %d: %d requests, %d engines: %lld choices, %lld requests with grammars, "
-           "%lld tokens from the cache, %lld rows from disk, %lld preemptions, %lld of %lld tokens of drafts, %.1f s\n",
+           "%lld tokens from the cache, %lld rows from disk, %lld preemptions, %lld of %lld tokens drafted, "
+           "%.1f s\n",
            cpu_level_name(t.level), (int)t.cache_type, t.n_specs, t.runs, (long long)t.choices,
            (long long)t.structured, (long long)t.cached, (long long)t.from_disk, (long long)t.preemptions,
            (long long)t.accepted, (long long)t.drafted, (double)(clock_now_ns() - began) / 1e9);

@@ -477,9 +477,20 @@ START_TEST(test_drafts_room)
 }
 END_TEST
 
-/* What stood before is found by its longest end, the last of equal ones, and goes on into itself. */
+/* What stood before is found by its longest end, the last of equal ones, and goes on into itself; in another
+ * text the first of equal ones, from a place on. */
 START_TEST(test_draft_lookup)
 {
+    const int32_t text[] = {1, 2, 3, 9, 1, 2, 4, 1, 2};
+    const int32_t ends[][3] = {{7, 1, 2}, {9, 1, 2}, {2, 3, 9}, {5, 5, 9}, {4, 1, 2}};
+    ck_assert_int_eq(draft_place(text, 0, 9, ends[0], 3), 2);
+    ck_assert_int_eq(draft_place(text, 0, 9, ends[1], 3), 6);
+    ck_assert_int_eq(draft_place(text, 3, 9, ends[0], 3), 6);
+    ck_assert_int_eq(draft_place(text, 0, 9, ends[2], 3), 4);
+    ck_assert_int_eq(draft_place(text, 0, 9, ends[3], 3), -1);
+    ck_assert_int_eq(draft_place(text, 0, 9, ends[4], 3), 2); /* nothing follows the longer one */
+    ck_assert_int_eq(draft_place(text, 9, 9, ends[0], 3), -1);
+    ck_assert_int_eq(draft_place(text, 0, 0, ends[0], 3), -1);
     int32_t once[16] = {5, 1, 2, 3, 9, 4, 2, 3, 8, 1, 2, 3};
     ck_assert_int_eq(draft_lookup(once, 12, 4), 4);
     ck_assert_int_eq(once[12], 9); /* 1 2 3, not 2 3 behind it */
