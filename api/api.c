@@ -145,11 +145,19 @@ static const char *code_of(int status)
     }
 }
 
-int api_error_body(int status, const char *param, const char *message, struct buf *out)
+/* In whose words mistakes are told. */
+static enum dialect dialect_of(const char *path)
+{
+    return !strncmp(path, "/v1/messages", 12) ? DIALECT_ANTHROPIC
+           : !strncmp(path, "/api/", 5)       ? DIALECT_OLLAMA
+                                              : DIALECT_OPENAI;
+}
+
+int api_error_body(int status, const char *path, const char *message, struct buf *out)
 {
     struct jw w;
     jw_init(&w, 65536);
-    error_json(&w, DIALECT_OPENAI, status, code_of(status), param, message);
+    error_json(&w, dialect_of(path ? path : ""), status, code_of(status), NULL, message);
     int r = w.err ? w.err : buf_append(out, w.b.data, w.b.n_bytes);
     jw_done(&w);
     return r;
@@ -471,17 +479,9 @@ const char *api_route(const char *path, enum http_method method)
     return r ? r->openapi_path : NULL;
 }
 
-/* In whose words mistakes are told. */
-static enum dialect dialect_of(const char *path)
-{
-    return !strncmp(path, "/v1/messages", 12) ? DIALECT_ANTHROPIC
-           : !strncmp(path, "/api/", 5)       ? DIALECT_OLLAMA
-                                              : DIALECT_OPENAI;
-}
-
 bool api_owns_path(const char *path)
 {
-    return !strncmp(path, "/v1/", 4) || has_route(path);
+    return !strncmp(path, "/v1/", 4) || !strncmp(path, "/api/", 5) || has_route(path);
 }
 
 struct api_exchange *api_handle(struct api *a, const struct api_request *req,

@@ -197,8 +197,8 @@ struct api_batch_told {
 };
 int api_batch_read_told(const char *line, size_t n_bytes, struct api_batch_told *ret) LATENT_MUST_CHECK;
 
-/* An OpenAI-style error body into `out`: {"error":{"message","type","param","code"}}. Also used by
- * the server for its own refusals, so that clients meet one shape. */
-int api_error_body(int status, const char *param, const char *message, struct buf *out);
+/* An error body into `out`, in the shape that clients of `path` read (NULL: OpenAI's,
+ * {"error":{"message","type","param","code"}}). For the server's own refusals: clients meet one shape. */
+int api_error_body(int status, const char *path, const char *message, struct buf *out);
 
 #endif

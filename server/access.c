@@ -176,7 +176,7 @@ bool access_begin(struct conn *c)
     }
     snprintf(retry, sizeof(retry), "Retry-After: %d\r\n", seconds);
     buf_init(&body, 4096);
-    (void)api_error_body(429, NULL, e.text, &body); /* without memory the status alone is told */
+    (void)api_error_body(429, c->path, e.text, &body); /* without memory the status alone is told */
     reply_simple(c, 429, "application/json", retry, body.data ? body.data : "", body.n_bytes);
     buf_done(&body);
     return false;

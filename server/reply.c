@@ -255,7 +255,7 @@ void reply_refusal(struct conn *c, int status, const char *message)
 {
     struct buf body;
     buf_init(&body, 4096);
-    (void)api_error_body(status, NULL, message, &body); /* without memory the status alone is told */
+    (void)api_error_body(status, c->path, message, &body); /* without memory the status alone is told */
     reply_simple(c, status, "application/json", status == 503 ? "Retry-After: 1\r\n" : "", body.data,
                  body.n_bytes);
     buf_done(&body);

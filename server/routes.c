@@ -182,7 +182,7 @@ void route_request(struct conn *c)
         snprintf(text, sizeof(text),
                  "there is nothing at this path; the API is below /v1/, and /openapi.json lists it");
     buf_init(&body, 4096);
-    (void)api_error_body(status, NULL, text, &body);
+    (void)api_error_body(status, c->path, text, &body);
     reply_simple(c, status, "application/json", r ? get_only : "", body.data ? body.data : "", body.n_bytes);
     buf_done(&body);
 }

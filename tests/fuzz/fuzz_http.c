@@ -52,9 +52,9 @@ struct api_exchange *api_handle(struct api *a, const struct api_request *req, co
     return NULL;
 }
 
-int api_error_body(int status, const char *param, const char *message, struct buf *out)
+int api_error_body(int status, const char *path, const char *message, struct buf *out)
 {
-    (void)param;
+    (void)path;
     return buf_printf(out, "{\"error\":%d,\"message\":\"%.100s\"}", status, message);
 }
 
