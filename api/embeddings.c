@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "api/internal.h"
+#include "base/clock.h"
 
 static void write_floats(const struct choice *c, struct jw *w)
 {
@@ -68,7 +69,8 @@ static void ollama_whole(struct api_exchange *x, struct jw *w)
         jw_raw(w, i ? "," : "");
         write_floats(&x->choices[i], w);
     }
-    jw_printf(w, "],\"prompt_eval_count\":%d}", x->prompt_tokens);
+    jw_printf(w, "],\"total_duration\":%lld,\"load_duration\":0,\"prompt_eval_count\":%d}",
+              (long long)(clock_now_ns() - x->received_ns), x->prompt_tokens);
 }
 
 static const struct answer_ops openai_ops = {.id_prefix = "embd-", .whole = whole};
