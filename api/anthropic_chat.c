@@ -177,6 +177,15 @@ int read_thinking(struct params *p, const cJSON *v, const char *name, struct err
                         : 0;
 }
 
+/* Its effort has no effect: whether there are thoughts is said by thinking. */
+int read_output_config(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const cJSON *format = json_get(v, "format");
+    if (!cJSON_IsObject(v))
+        return params_bad(e, name, "an object with format");
+    return format ? read_response_format(p, format, "output_config.format", e) : 0;
+}
+
 int read_system(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsString(v) && !cJSON_IsArray(v))

@@ -106,6 +106,7 @@ static const struct schema {
     {"read_reasoning",
      "{\"type\":[\"object\",\"null\"],\"properties\":{\"effort\":{\"type\":[\"string\",\"null\"]}}}"},
     {"read_text", "{\"type\":[\"object\",\"null\"],\"properties\":{\"format\":" FORMAT "}}"},
+    {"read_output_config", "{\"type\":[\"object\",\"null\"],\"properties\":{\"format\":" FORMAT "}}"},
     {"read_response_format", FORMAT},
     {"read_structured_outputs",
      "{\"type\":[\"object\",\"null\"],\"maxProperties\":1,\"additionalProperties\":false,\"properties\":{"

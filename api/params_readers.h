@@ -22,6 +22,7 @@ int read_reasoning_format(struct params *p, const cJSON *v, const char *name, st
 int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_thinking(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_output_config(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_system(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_input(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_instructions(struct params *p, const cJSON *v, const char *name, struct err *e);

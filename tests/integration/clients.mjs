@@ -15,6 +15,7 @@ const d = await start()
 const s = await start({
     program: 'tests/scripted', set: { chat_template: path.join(top_srcdir, 'tests/data/scripted.jinja'), model_id: 'scripted' },
 })
+const locked = await start({ env: { LATENTD_API_KEY: '0123456789abcdef0123' } })
 const openai = new OpenAI({ baseURL: `${d.base}/v1`, apiKey: 'none', maxRetries: 0 })
 const scripted = new OpenAI({ baseURL: `${s.base}/v1`, apiKey: 'none', maxRetries: 0 })
 const anthropic = new Anthropic({ baseURL: d.base, apiKey: 'none', maxRetries: 0 })
@@ -208,10 +209,27 @@ await test('anthropic: messages, streams, errors', async () => {
         return true
     })
     await assert.rejects(anthropic.messages.create({ ...ask, model: 'claude' }), Anthropic.NotFoundError)
+    await assert.rejects(new Anthropic({ baseURL: locked.base, apiKey: 'none', maxRetries: 0 }).messages.create(ask), (e) => {
+        assert.ok(e instanceof Anthropic.AuthenticationError)
+        assert.deepEqual([e.error.type, e.error.error.type], ['error', 'authentication_error'])
+        return true
+    })
     for (const content of [[{ type: 'image', source: { type: 'url', url: 'x' } }], [], 5])
         await assert.rejects(anthropic.messages.create({ ...ask, messages: user(content) }), Anthropic.BadRequestError)
     for (const more of [{ tool_choice: { type: 'any' } }, { tools: [{ type: 'web_search_20250305', name: 'web_search' }] }, { thinking: { type: 'x' } }])
         await assert.rejects(anthropic.messages.create({ ...ask, ...more }), Anthropic.BadRequestError)
+})
+
+await test('anthropic: an answer under a schema', async () => {
+    const n = { type: 'object', properties: { n: { type: 'integer' } }, required: ['n'], additionalProperties: false }
+    const ask = { model, max_tokens: 100, seed: 1, messages: user('A number') }
+    const format = { type: 'json_schema', schema: n }
+    for (const more of [{ output_config: { format, effort: 'low' } }, { output_format: format }])
+        assert.ok(Number.isInteger(JSON.parse((await anthropic.messages.create({ ...ask, ...more })).content[0].text).n))
+    await anthropic.messages.create({ ...ask, output_config: { format: null, effort: 'max' } })
+    assert.ok((await anthropic.messages.countTokens({ model, messages: ask.messages, output_config: { format } })).input_tokens > 0)
+    for (const wrong of [5, { format: 5 }, { format: { type: 'json_schema' } }, { format: { type: 'json_schema', schema: { not: {} } } }])
+        await assert.rejects(anthropic.messages.create({ ...ask, output_config: wrong }), (e) => e.status === 400 && /output_config/.test(e.message))
 })
 
 await test('anthropic: uses of tools, and thinking', async () => {
@@ -288,7 +306,11 @@ await test('ollama', async () => {
     const raw = await ollama.generate({ model, prompt: 'The history of the city', raw: true, options })
     assert.equal(raw.response, (await openai.completions.create({ model, prompt: 'The history of the city', temperature: 0, max_tokens: 20 })).choices[0].text)
     assert.equal((await ollama.generate({ model, prompt: 'What is a lighthouse?', options })).response, whole.message.content)
-    assert.equal((await ollama.embed({ model, input: ['a', 'b'] })).embeddings.length, 2)
+    const vectors = await ollama.embed({ model, input: ['a', 'b'] })
+    assert.equal(vectors.embeddings.length, 2)
+    assert.ok(vectors.total_duration > 0 && vectors.load_duration === 0 && vectors.prompt_eval_count > 1) // clients ask for them
+    await assert.rejects(ollama.pull({ model }), /there is no \/api\/pull here/)
+    await assert.rejects(new Ollama({ host: locked.base }).list(), /an API key is needed/)
     for (const loaded of [await ollama.chat({ model }), await ollama.chat({ model, messages: [] }), await ollama.generate({ model, prompt: '' })])
         assert.deepEqual([loaded.done, loaded.done_reason, loaded.message?.content ?? loaded.response], [true, 'load', ''])
     await assert.rejects(ollama.chat({ model: 'x' }), /does not exist/)
