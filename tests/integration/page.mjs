@@ -1,6 +1,7 @@
 // tests/integration/page.mjs - the page at / in headless Chromium, on a phone and on a desk. Without the browser (or npm for
 // its driver) only what needs none is tested. Screenshots stay in the build folder.
-import { assert, done, fs, path, scratch, skip_test, start, test } from './harness.mjs'
+import crypto from 'node:crypto'
+import { assert, done, fs, path, scratch, skip_test, sleep, start, test } from './harness.mjs'
 
 const d = await start()
 const res = await d.get('/')
@@ -91,6 +92,49 @@ await test('stop ends it, New begins anew, an error is shown', async () => {
     await page.keyboard.press('Enter')
     await page.waitForSelector('.error')
     assert.match(await page.$eval('.error', (e) => e.textContent), /temperature/)
+    for (const value of ['light', 'dark']) { // as readable as WCAG asks for
+        await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value }])
+        const [text, back] = await page.evaluate(() => ['.error', '.answer'].map((s) => {
+            const style = getComputedStyle([...document.querySelectorAll(s)].at(-1))
+            const [r, g, b] = (s === '.error' ? style.color : style.backgroundColor).match(/\d+/g)
+                .map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4))
+            return 0.2126 * r + 0.7152 * g + 0.0722 * b + 0.05
+        }))
+        assert.ok(Math.max(text, back) / Math.min(text, back) >= 4.5, `the error in ${value}: ${Math.max(text, back) / Math.min(text, back)}`)
+    }
+})
+
+await test('New in the middle of an answer leaves nothing of it behind', async () => {
+    await page.$eval('#temperature', (e) => (e.value = '0.7'))
+    await page.select('#mode', 'chat')
+    await page.click('#clear')
+    await page.type('#text', 'Once upon a time')
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('.turn:last-child .token')
+    await page.click('#clear')
+    await page.waitForSelector('#send', { visible: true })
+    await page.$eval('#max_tokens', (e) => (e.value = '5'))
+    await page.type('#text', 'Hello')
+    const [request] = await Promise.all([page.waitForRequest((r) => r.method() === 'POST'), page.keyboard.press('Enter')])
+    assert.deepEqual(JSON.parse(request.postData()).messages, [{ role: 'user', content: 'Hello' }])
+    await answered()
+})
+
+await test('by keyboard: the focus stays with the button; what is written is read out when it is whole', async () => {
+    const focused = () => page.evaluate(() => document.activeElement.id)
+    const aloud = () => page.$eval('#aloud', (e) => e.textContent.trim())
+    await page.$eval('#max_tokens', (e) => (e.value = '3000'))
+    await page.type('#text', 'Hello')
+    await page.keyboard.press('Tab')
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('.turn:last-child .token')
+    assert.deepEqual([await focused(), await aloud()], ['stop', ''])
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('#send', { visible: true })
+    const said = await page.$$eval('.turn:last-child .token', (all) => all.map((e) => e.textContent).join('').trim())
+    assert.deepEqual([await focused(), await aloud()], ['send', said])
+    assert.equal(await page.$eval('#log', (e) => e.tabIndex), 0) // scrolled by keys
+    await d.idle()
 })
 
 await test('where a key is needed the page comes without, asks for it, and then works', async () => {
@@ -112,6 +156,23 @@ await test('where a key is needed the page comes without, asks for it, and then 
     await answered()
     const refused = fs.readFileSync(kept.log_path, 'utf8').match(/path="\/props" status=401/g).length
     assert.ok(refused <= 12, `${refused} requests without a good key`) // each value once, and those half typed
+})
+
+await test('looking on does not use up the rate of a key', async () => {
+    const key = '0123456789abcdef0123', file = path.join(scratch, `page-keys.${process.pid}`)
+    fs.writeFileSync(file, `visitor sha256:${crypto.createHash('sha256').update(key).digest('hex')} requests_per_minute=60\n`)
+    const kept = await start({ set: { api_keys_file: file } })
+    fs.rmSync(file)
+    const looks = () => fs.readFileSync(kept.log_path, 'utf8').match(/path="\/props" status=(200|429)/g)?.length ?? 0
+    await page.goto(kept.base + '/')
+    await page.$eval('#key', (e, key) => (e.value = key), key)
+    await page.waitForFunction(() => / running, /.test(document.getElementById('state').textContent))
+    await page.$eval('#max_tokens', (e) => (e.value = '3000'))
+    await page.type('#text', 'Once upon a time')
+    await page.keyboard.press('Enter')
+    await page.waitForSelector('.turn:last-child .token')
+    await sleep(4000)
+    assert.ok(looks() <= 2, `${looks()} times in five seconds`)
 })
 
 await test('no errors but those asked for, and nothing from elsewhere', () => {
