@@ -51,9 +51,11 @@ static int choose_protocol(SSL *ssl, const unsigned char **ret, unsigned char *r
 static int openssl_error(struct err *e, const char *key, const char *path)
 {
     char text[160];
-    unsigned long code = ERR_peek_last_error();
+    unsigned long code = ERR_peek_last_error(), first = ERR_peek_error();
     ERR_error_string_n(code, text, sizeof(text));
-    const char *reason = ERR_reason_error_string(code);
+    /* of a file that cannot be read the last one says no more than "system lib" */
+    const char *reason = ERR_GET_LIB(first) == ERR_LIB_SYS ? strerror(ERR_GET_REASON(first))
+                                                           : ERR_reason_error_string(code);
     ERR_clear_error();
     return err_set_param(e, ERR_FORMAT, key, "%s %.200s: %s", key, path, reason ? reason : text);
 }

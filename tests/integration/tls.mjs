@@ -241,7 +241,7 @@ await test('mistakes in the configuration are told at the start', async () => {
     const [tls_cert, tls_key] = [file('server.pem'), file('server.key')]
     await told({}, /listen: tls: needs tls_cert and tls_key/)
     await told({ tls_cert }, /tls_cert and tls_key go together/)
-    await told({ tls_cert: file('none'), tls_key }, /tls_cert .*none/)
+    await told({ tls_cert: file('none'), tls_key }, /tls_cert .*none: No such file/)
     await told({ tls_cert, tls_key: file('client.key') }, /tls_key .*mismatch/)
     await told({ tls_cert, tls_key: file('locked.key') }, /tls_key /)
     await told({ tls_cert, tls_key, tls_client_ca: file('server.key') }, /tls_client_ca /)
