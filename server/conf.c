@@ -353,6 +353,8 @@ int config_check(const struct server_config *c, struct err *e)
         return err_set_param(e, ERR_INVAL, "write_low", "write_low must be below write_high");
     if (c->page_tokens & (c->page_tokens - 1))
         return err_set_param(e, ERR_INVAL, "page_tokens", "page_tokens must be a power of two");
+    if (c->mla_block & (c->mla_block - 1))
+        return err_set_param(e, ERR_INVAL, "mla_block", "mla_block must be a power of two");
     if (*c->cache_disk_path && !c->prefix_cache)
         return err_set_param(e, ERR_INVAL, "cache_disk_path", "cache_disk_path needs prefix_cache = true");
     if (*c->cache_pin_files && (!c->cache_pinned || !c->prefix_cache))

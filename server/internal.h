@@ -50,6 +50,8 @@ int listeners_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void listeners_start(struct server *s); /* the model is loaded */
 void listeners_close(struct server *s); /* idempotent */
 bool listen_has_tls(const char *list);  /* is one of the addresses a tls: one? */
+/* Can all of them be read? None is opened. */
+int listen_check(const char *addresses, struct err *e) LATENT_MUST_CHECK;
 
 /* --- pins.c: cache_pin_files ------------------------------------------------------------------------ */
 

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <libgen.h>
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,8 @@
 #include "server/internal.h"
 
 #define BACKLOG 511
+#define HOST_BYTES 128
+#define UNIX_BYTES sizeof(((struct sockaddr_un *)NULL)->sun_path)
 
 static void name_of(const struct sockaddr *sa, char *dst, size_t n)
 {
@@ -126,15 +129,15 @@ static void announce_tcp(struct listener *l)
                  name);
 }
 
-static int open_tcp(struct listener *l, const char *address, struct err *e)
+/* ADDR:PORT or [ADDR]:PORT in its parts. */
+static int split_tcp(const char *address, char host[HOST_BYTES], const char **ret_port, struct err *e)
 {
-    char host[128];
     const char *colon = strrchr(address, ':');
     char *end = NULL;
     long port = colon ? strtol(colon + 1, &end, 10) : -1;
     size_t n = colon ? (size_t)(colon - address) : 0;
     const char *at = address;
-    if (!colon || !colon[1] || *end || port < 0 || port > 65535 || n >= sizeof(host))
+    if (!colon || !colon[1] || *end || port < 0 || port > 65535 || n >= HOST_BYTES)
         return err_set_param(e, ERR_INVAL, "listen",
                              "listen: \"%.100s\" is not ADDR:PORT, [ADDR]:PORT or unix:PATH, with tls: or "
                              "proxy: before it or not",
@@ -145,9 +148,20 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     }
     memcpy(host, at, n);
     host[n] = 0;
+    *ret_port = colon + 1;
+    return 0;
+}
+
+static int open_tcp(struct listener *l, const char *address, struct err *e)
+{
+    char host[HOST_BYTES];
+    const char *port;
+    int r = split_tcp(address, host, &port, e);
+    if (r < 0)
+        return r;
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
     struct addrinfo *found = NULL;
-    int r = getaddrinfo(n && strcmp(host, "*") != 0 ? host : NULL, colon + 1, &hints, &found);
+    r = getaddrinfo(*host && strcmp(host, "*") != 0 ? host : NULL, port, &hints, &found);
     if (r)
         return err_set_param(e, ERR_INVAL, "listen", "listen: %.100s: %s", address, gai_strerror(r));
     uv_tcp_init(&l->s->loop, &l->u.tcp);
@@ -186,20 +200,35 @@ static int remove_stale(const char *path, struct err *e)
     return 0;
 }
 
+static int check_unix(const char *path, struct err *e)
+{
+    if (!*path || strlen(path) >= UNIX_BYTES)
+        return err_set_param(e, ERR_INVAL, "listen",
+                             "listen: the path of a Unix socket has 1 to %zu bytes", UNIX_BYTES - 1);
+    return 0;
+}
+
+/* libuv calls it a matter of permissions when the folder is not there. */
+static int bind_unix(uv_pipe_t *pipe, const char *path)
+{
+    char copy[UNIX_BYTES];
+    int r = uv_pipe_bind(pipe, path);
+    snprintf(copy, sizeof(copy), "%s", path);
+    return r == UV_EACCES && access(dirname(copy), F_OK) < 0 && errno == ENOENT ? UV_ENOENT : r;
+}
+
 static int open_unix(struct listener *l, const char *path, struct err *e)
 {
-    size_t max = sizeof(((struct sockaddr_un *)NULL)->sun_path);
-    if (!*path || strlen(path) >= max)
-        return err_set_param(e, ERR_INVAL, "listen",
-                             "listen: the path of a Unix socket has 1 to %zu bytes", max - 1);
-    int r = remove_stale(path, e);
+    int r = check_unix(path, e);
+    if (r == 0)
+        r = remove_stale(path, e);
     if (r < 0)
         return r;
     uv_pipe_init(&l->s->loop, &l->u.pipe, 0);
     l->open = true;
     /* narrow from the start: nobody may slip in between bind and chmod */
     mode_t mask = umask(0777 & ~(mode_t)l->s->cfg->socket_mode);
-    r = uv_pipe_bind(&l->u.pipe, path);
+    r = bind_unix(&l->u.pipe, path);
     umask(mask);
     if (r == 0)
         snprintf(l->path, sizeof(l->path), "%s", path);
@@ -277,6 +306,21 @@ static int adopt_all(struct server *s, struct err *e)
         l->u.handle.data = l;
     }
     return n < 0 ? n : r < 0 ? r : n;
+}
+
+int listen_check(const char *addresses, struct err *e)
+{
+    char host[HOST_BYTES], *list = strdup(addresses), *save = NULL;
+    const char *port;
+    int n = 0, r = list ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    for (char *a = list ? strtok_r(list, ", \t", &save) : NULL; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
+        struct listener l = {0};
+        a = take_marks(a, &l);
+        r = !strncmp(a, "unix:", 5) ? check_unix(a + 5, e) : split_tcp(a, host, &port, e);
+        n++;
+    }
+    free(list);
+    return r == 0 && n == 0 ? err_set_param(e, ERR_INVAL, "listen", "listen: no address is given") : r;
 }
 
 int listeners_open(struct server *s, struct err *e)

@@ -254,7 +254,11 @@ int server_check(const struct server_config *cfg, struct err *e)
     struct ssl_ctx_st *tls = NULL;
     struct nets trusted;
     struct trace_settings *traces = NULL;
-    int r = access_read(cfg, &ring, e);
+    int r = listen_check(cfg->listen, e);
+    if (r == 0)
+        r = start_check(cfg, e);
+    if (r == 0)
+        r = access_read(cfg, &ring, e);
     keyring_unref(&ring);
     if (r == 0)
         r = tls_context_read(cfg, listen_has_tls(cfg->listen), &tls, e);

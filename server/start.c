@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/buf.h"
 #include "base/clock.h"
@@ -53,13 +54,34 @@ static void wake(void *arg) /* from the threads of the engine and of the store o
     uv_async_send(arg);
 }
 
-int start_engine(const struct server_config *cfg, struct metrics *metrics, uv_async_t *wake_up,
-                 struct engine **ret, struct err *e)
+static int level_of(const struct server_config *cfg, struct err *e)
 {
     int level = !strcmp(cfg->cpu, "auto") ? (int)cpu_detect() : cpu_level_parse(cfg->cpu);
     if (level < 0 || !cpu_level_available((enum cpu_level)level))
         return err_set_param(e, ERR_INVAL, "cpu", "cpu = %s: this machine has at most %s", cfg->cpu,
                              cpu_level_name(cpu_detect()));
+    return level;
+}
+
+int start_check(const struct server_config *cfg, struct err *e)
+{
+    char *template = NULL, longer[4096];
+    int r = level_of(cfg, e);
+    if (r >= 0)
+        r = start_template(cfg, &template, e);
+    free(template);
+    snprintf(longer, sizeof(longer), "%s.gguf", cfg->model);
+    if (r == 0 && access(cfg->model, R_OK) < 0 && (errno != ENOENT || access(longer, R_OK) < 0))
+        r = err_set_param(e, ERR_NOTFOUND, "model", "model %.200s: %s", cfg->model, strerror(errno));
+    return r;
+}
+
+int start_engine(const struct server_config *cfg, struct metrics *metrics, uv_async_t *wake_up,
+                 struct engine **ret, struct err *e)
+{
+    int level = level_of(cfg, e);
+    if (level < 0)
+        return level;
     const struct engine_config ec = {
         .model_path = cfg->model,
         .model_id = *cfg->model_id ? cfg->model_id : NULL,

@@ -14,6 +14,8 @@ void start_helpers(uv_loop_t *loop);
 /* The engine begins to load. `wake_up` is sent whenever it has something to tell, until engine_stop. */
 int start_engine(const struct server_config *cfg, struct metrics *metrics, uv_async_t *wake_up,
                  struct engine **ret, struct err *e) LATENT_MUST_CHECK;
+/* Are model, template and instruction set there? For who only asks: nothing is loaded. */
+int start_check(const struct server_config *cfg, struct err *e) LATENT_MUST_CHECK;
 /* One line for each quarter of the load; *shown begins with 0. */
 void start_log_loading(const struct engine *eng, int *shown);
 /* What was loaded, once it is. */

@@ -328,10 +328,14 @@ await test('start-up errors name what is wrong', async () => {
         [['--set', 'x'], /KEY=VALUE/], [['extra'], /extra/], [['--bogus'], /bogus/],
         [[], /LATENTD_FOO/, { LATENTD_FOO: '1' }], [['--set', 'chat_template=/nonexistent.jinja'], /chat_template/],
     ]) {
-        const r = run(['--model', model, '--listen', '127.0.0.1:0', ...args], env)
-        assert.equal(r.status, 1, `${args}: ${r.status} ${r.stderr}`)
-        assert.match(r.stderr, pattern)
+        for (const check of [[], ['--check-config']]) { // before a restart, too
+            const r = run(['--model', model, '--listen', '127.0.0.1:0', ...args, ...check], env)
+            assert.equal(r.status, 1, `${args} ${check}: ${r.status} ${r.stderr}`)
+            assert.match(r.stderr, pattern)
+        }
     }
+    assert.match(run(['--model', model, '--listen', 'unix:/nonexistent/socket']).stderr, /\/nonexistent\/socket: no such file or directory/)
+    assert.equal(run(['--model', model.replace(/\.gguf$/, ''), '--check-config']).status, 0)
     for (const env of [{ LATENTD_PORT: '8080' }, { LATENTD_SERVICE: '1' }, { LATENTD_PORTS: 'tcp://10.0.0.1:80' },
         { LATENTD_B_PORT: '8080' }, { LATENTD_B: '1' }])
         assert.equal(run(['--model', model, '--check-config'], env).status, 1, JSON.stringify(env))
