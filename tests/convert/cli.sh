@@ -63,6 +63,28 @@ inspects() {
 }
 check "info of a file and of a folder" inspects
 
+family() { # what docs/attention.md says that a token takes
+    run 0 info "$top/models/zoo/mtla" && says '^attention  *mtla$' && says '^cache  *480 bytes' &&
+        run 0 info "$top/models/zoo/cca" && says '^cache  *1848 bytes' &&
+        run 0 info "$top/models/zoo/cla" --json && says '"attention":\["gqa"\],"cache_bytes_per_token":768,'
+}
+check "info of models of the attention family" family
+
+full() {
+    for what in "info $dir/m.gguf" "verify $dir/m.gguf" "to-gguf $dir/m.gguf $dir/full.gguf --dry-run"; do
+        status=0
+        # shellcheck disable=SC2086 # words
+        "$convert" $what >/dev/full 2>"$dir/err" || status=$?
+        [ "$status" -eq 1 ] && grep -q 'standard output' "$dir/err" || return 1
+    done
+}
+if [ -c /dev/full ]; then
+    check "what cannot be printed is no success" full
+else
+    n=$((n + 1))
+    echo "ok $n - what cannot be printed is no success # SKIP no /dev/full"
+fi
+
 if [ -n "${NODE:-}" ]; then
     # shellcheck disable=SC2016  # JavaScript
     json() {

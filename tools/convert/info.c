@@ -9,13 +9,15 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/attention/family.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tools/convert/commands.h"
 #include "tools/convert/plan.h"
 
 #define MAX_ARENA_BYTES ((size_t)2 << 30)
 #define MAX_TYPES 64
-#define CACHE_VALUE_BYTES 2 /* bf16, the default */
+#define CACHE_TYPE TT_BF16 /* these two as by default */
+#define PAGE_TOKENS 32
 
 struct row {
     const char *name, *type, *file;
@@ -89,10 +91,47 @@ static int shares(const struct table *t, struct share s[MAX_TYPES])
     return n;
 }
 
-static int64_t cache_values(const struct model_config *c)
+/* Of a token, over the streams of rows that the layers' mechanisms keep; its part of what is kept once a page,
+ * too. */
+static double cache_bytes(const struct checkpoint *ck)
 {
-    int64_t row = c->kv_lora_rank + c->qk_rope_head_dim + (c->index_topk > 0 ? c->index_head_dim : 0);
-    return row * c->num_hidden_layers;
+    double rows = 0, of_page = 0;
+    uint32_t page = 1; /* whole rows of all streams */
+    for (int i = 0; i < ck->config.num_hidden_layers; i++) {
+        struct kv_plane planes[ATTENTION_MAX_PLANES];
+        const char *name = ck->layers[i].attention;
+        const struct attention_ops *ops = attention_find(name ? name : "mla");
+        int n = ops ? ops->planes(&ck->config, &ck->layers[i], CACHE_TYPE, planes) : 0;
+        for (int k = 0; k < n; k++) {
+            if (planes[k].tokens_per_row == ATTENTION_WHOLE_PAGE) {
+                of_page += planes[k].row_bytes;
+                continue;
+            }
+            rows += (double)planes[k].row_bytes / planes[k].tokens_per_row;
+            page = kv_common_tokens(page, planes[k].tokens_per_row);
+        }
+    }
+    while (page && page < PAGE_TOKENS)
+        page *= 2;
+    return rows + (page ? of_page / page : 0);
+}
+
+static const char *mechanism(const struct checkpoint *ck, int layer)
+{
+    const struct family_layer *l = ck->layers[layer].family;
+    return l ? l->mechanism->name : ck->config.index_topk > 0 ? "dsa" : "mla";
+}
+
+/* The names of the layers' mechanisms, each once. */
+static void print_mechanisms(const struct checkpoint *ck, const char *quote, const char *between)
+{
+    for (int i = 0; i < ck->config.num_hidden_layers; i++) {
+        int k = 0;
+        while (strcmp(mechanism(ck, k), mechanism(ck, i)))
+            k++;
+        if (k == i)
+            printf("%s%s%s%s", i ? between : "", quote, mechanism(ck, i), quote);
+    }
 }
 
 /* --- as JSON ----------------------------------------------------------------------------------- */
@@ -127,8 +166,10 @@ static void json_model(const struct checkpoint *ck)
            c->hidden_size, c->vocab_size, c->num_attention_heads, c->q_lora_rank, c->kv_lora_rank,
            c->qk_nope_head_dim, c->qk_rope_head_dim, c->v_head_dim, c->max_position_embeddings,
            c->n_routed_experts, c->num_experts_per_tok, c->n_shared_experts);
-    printf(",\"cache_bytes_per_token\":%" PRId64 ",\"chat_template\":%s,",
-           cache_values(c) * CACHE_VALUE_BYTES, ck->chat_template ? "true" : "false");
+    printf(",\"attention\":[");
+    print_mechanisms(ck, "\"", ",");
+    printf("],\"cache_bytes_per_token\":%.10g,\"chat_template\":%s,", cache_bytes(ck),
+           ck->chat_template ? "true" : "false");
 }
 
 static void json_table(const struct table *t)
@@ -187,14 +228,19 @@ static void text_model(const struct checkpoint *ck)
     if (c->num_nextn_predict_layers)
         printf("prediction     %d further block%s, %s\n", c->num_nextn_predict_layers,
                c->num_nextn_predict_layers > 1 ? "s" : "", ck->mtp ? "present" : "not in the file");
-    printf("attention      %d heads; latent %d + rope %d; heads of %d + %d and %d; query latent %d\n",
-           c->num_attention_heads, c->kv_lora_rank, c->qk_rope_head_dim, c->qk_nope_head_dim,
-           c->qk_rope_head_dim, c->v_head_dim, c->q_lora_rank);
+    printf("attention      ");
+    if (c->kv_lora_rank)
+        printf("%d heads; latent %d + rope %d; heads of %d + %d and %d; query latent %d",
+               c->num_attention_heads, c->kv_lora_rank, c->qk_rope_head_dim, c->qk_nope_head_dim,
+               c->qk_rope_head_dim, c->v_head_dim, c->q_lora_rank);
+    else /* sizes of the family's are each mechanism's own */
+        print_mechanisms(ck, "", ", ");
+    putchar('\n');
     if (c->n_routed_experts)
         printf("experts        %d, %d per token, %d shared, %d wide; %d dense layers\n",
                c->n_routed_experts, c->num_experts_per_tok, c->n_shared_experts,
                c->moe_intermediate_size, c->first_k_dense_replace);
-    printf("cache          %" PRId64 " bytes per token (bf16)\n", cache_values(c) * CACHE_VALUE_BYTES);
+    printf("cache          %.10g bytes per token (bf16)\n", cache_bytes(ck));
     text_tokenizer(ck);
 }
 
