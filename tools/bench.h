@@ -97,6 +97,7 @@ void bench_report_begin(const struct bench_options *o);
 /* Once for each combination of level and threads, before its rows. */
 void bench_report_machine(const struct bench_machine *m);
 void bench_report_model(const struct checkpoint *ck, double token_bytes);
+int bench_report_rows(void); /* so many so far */
 void bench_report_row(const struct bench_row *row);
 void bench_report_end(void);
 /* Fills value, min and max of a row from n measurements, which it sorts. */

@@ -137,14 +137,20 @@ static void row_text(const struct bench_row *r)
     fflush(stdout);
 }
 
+int bench_report_rows(void)
+{
+    return out.n_rows;
+}
+
 void bench_report_row(const struct bench_row *r)
 {
+    out.n_rows++;
     if (!out.json) {
         row_text(r);
         return;
     }
     FILE *f = out.rows;
-    fprintf(f, "%s\n{\"mode\":\"%s\"", out.n_rows++ ? "," : "", r->mode);
+    fprintf(f, "%s\n{\"mode\":\"%s\"", out.n_rows > 1 ? "," : "", r->mode);
     for (int i = 0; i < BENCH_MAX_FIELDS && r->fields[i].key; i++) {
         fprintf(f, ",\"%s\":", r->fields[i].key);
         if (r->fields[i].text)

@@ -136,6 +136,16 @@ static void parse_list(const char *name, const char *s, int min, int max, struct
     }
 }
 
+static int parse_one(const char *name, const char *s, int min, int max)
+{
+    int v;
+    if (!parse_number(s, s + strlen(s), min, max, &v)) {
+        fprintf(stderr, "latent-bench: --%s takes one integer in %d..%d, not \"%s\"\n", name, min, max, s);
+        exit(1);
+    }
+    return v;
+}
+
 static void parse_levels(const char *s, struct bench_list *ret)
 {
     for (ret->n = 0;; s++) {
@@ -230,13 +240,15 @@ static int run_all(const struct bench_options *o, enum bench_mode mode, struct e
                 : mode == MODE_FAMILY ? bench_family_run(o, &m, e)
                                      : bench_model_run(o, mode, modes[mode].name, &m, e);
         }
+    if (r == 0 && o->kernel && bench_report_rows() == 0)
+        return err_set_param(e, ERR_NOTFOUND, "--kernel", "--kernel: no kernel or weight type is called \"%.60s\"",
+                             o->kernel);
     return r;
 }
 
 int main(int argc, char **argv)
 {
     struct bench_options o = {.repeat = 5};
-    struct bench_list one;
     static const struct option longs[] = {
         {"model", 1, 0, 'm'},   {"batch", 1, 0, 'b'},      {"context", 1, 0, 'c'},
         {"tokens", 1, 0, 't'},  {"shared", 1, 0, 's'},     {"repeat", 1, 0, 'r'},
@@ -255,14 +267,8 @@ int main(int argc, char **argv)
         case 't': parse_list("tokens", optarg, 1, MAX_TOKENS, &o.tokens); break;
         case 's': parse_list("shared", optarg, 0, MAX_TOKENS, &o.shared); break;
         case 'n': parse_list("threads", optarg, 1, 1024, &o.threads); break;
-        case 'r':
-            parse_list("repeat", optarg, 1, BENCH_MAX_REPEAT, &one);
-            o.repeat = one.v[0];
-            break;
-        case 'k':
-            parse_list("chunk", optarg, 1, 65536, &one);
-            o.chunk = one.v[0];
-            break;
+        case 'r': o.repeat = parse_one("repeat", optarg, 1, BENCH_MAX_REPEAT); break;
+        case 'k': o.chunk = parse_one("chunk", optarg, 1, 65536); break;
         case 'e': o.kernel = optarg; break;
         case 'x': o.text = optarg; break;
         case 'p': o.profile = true; break;
@@ -285,6 +291,10 @@ int main(int argc, char **argv)
         fprintf(stderr, "latent-bench: --shared belongs to mode shared\n");
         return 1;
     }
+    if (mode != MODE_KERNELS && o.kernel) {
+        fprintf(stderr, "latent-bench: --kernel belongs to mode kernels\n");
+        return 1;
+    }
     if (mode != MODE_FAMILY && o.text) {
         fprintf(stderr, "latent-bench: --text belongs to mode family\n");
         return 1;
@@ -302,5 +312,9 @@ int main(int argc, char **argv)
         return 1;
     }
     bench_report_end();
+    if (fflush(stdout) || ferror(stdout)) {
+        fprintf(stderr, "latent-bench: standard output could not be written\n");
+        return 1;
+    }
     return 0;
 }

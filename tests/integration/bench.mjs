@@ -110,12 +110,21 @@ await test('what is wrong is said', () => {
         [['decode', '--model', model, '--cache-type', 'f7'], /--cache-type is/],
         [['serve', '--model', model, '--context', '0'], /at least 1/],
         [['decode', '--model', '/nonexistent.gguf'], /nonexistent/],
+        [['decode', '--model', model, '--kernel', 'rms_norm'], /--kernel belongs/],
+        [['decode', '--model', model, '--repeat', '1,2'], /--repeat takes one integer/],
+        [['kernels', '--kernel', 'q4_0', '--repeat', '1'], /no kernel or weight type is called "q4_0"/],
     ]) {
         const run = bench(...args)
         assert.equal(run.status, 1, args.join(' '))
         assert.match(run.stderr, text)
     }
     assert.equal(bench('--help').status, 0)
+    if (!fs.existsSync('/dev/full')) return
+    const full = fs.openSync('/dev/full', 'w')
+    const run = spawnSync(path.join(top_builddir, 'latent-bench'), ['decode', '--model', model, '--tokens', '2', '--repeat', '1'],
+        { encoding: 'utf8', stdio: ['ignore', full, 'pipe'] })
+    fs.closeSync(full)
+    assert.deepEqual([run.status, /standard output/.test(run.stderr)], [1, true])
 })
 
 await test('family: the zoo in one table, its plots, and the table of a document', () => {

@@ -81,12 +81,15 @@ static void folder_of(const char *path, char dst[MAX_PATH_BYTES])
     snprintf(dst, MAX_PATH_BYTES, "%s", dirname(copy));
 }
 
-uint64_t emit_free_bytes(const char *path)
+bool emit_free_bytes(const char *path, uint64_t *ret)
 {
     char folder[MAX_PATH_BYTES];
     struct statvfs fs;
     folder_of(path, folder);
-    return statvfs(folder, &fs) == 0 ? (uint64_t)fs.f_bavail * fs.f_frsize : 0;
+    if (statvfs(folder, &fs) < 0 || fs.f_blocks == 0) /* some file systems do not tell */
+        return false;
+    *ret = (uint64_t)fs.f_bavail * fs.f_frsize;
+    return true;
 }
 
 int emit_check(const struct plan *p, const struct emit_options *o, struct err *e)
@@ -107,8 +110,8 @@ int emit_check(const struct plan *p, const struct emit_options *o, struct err *e
         if (!o->force)
             return err_set(e, ERR_INVAL, "%.300s is there already; --force replaces it", path);
     }
-    uint64_t free_bytes = emit_free_bytes(o->path);
-    if (free_bytes && free_bytes < p->n_bytes)
+    uint64_t free_bytes;
+    if (emit_free_bytes(o->path, &free_bytes) && free_bytes < p->n_bytes)
         return err_set(e, ERR_INVAL, "%.200s has %s free; %s are needed", folder,
                        plan_size(free_bytes, have), plan_size(p->n_bytes, need));
     return 0;

@@ -27,8 +27,8 @@ int emit_check(const struct plan *p, const struct emit_options *o, struct err *e
 int emit_run(const struct plan *p, const struct emit_options *o, struct err *e) LATENT_MUST_CHECK;
 /* Part i of the plan's n: path itself, or NAME-00001-of-0000N.gguf. */
 void emit_part_path(const char *path, int i, int n, char *dst, size_t dst_bytes);
-/* Free bytes where the path lies, for people; 0 when unknown. */
-uint64_t emit_free_bytes(const char *path);
+/* Free bytes where the path lies, for people; false: unknown. */
+bool emit_free_bytes(const char *path, uint64_t *ret);
 /* Adds one tensor to the hash behind EMIT_KEY_LAYOUT. */
 struct hash64_stream;
 void emit_layout_add(struct hash64_stream *h, const char *name, uint32_t type, const int64_t ne[4]);

@@ -140,10 +140,11 @@ static int convert(const char *in, struct options *o)
     if (r == 0)
         r = plan_make(&s, &o->plan, &p, &e);
     if (r == 0 && !o->emit.quiet) {
-        uint64_t free_bytes = emit_free_bytes(o->emit.path);
+        uint64_t free_bytes;
+        bool known = emit_free_bytes(o->emit.path, &free_bytes);
         plan_print(&p, stdout);
         printf("needs %s on disk, %s are free\n", plan_size(p.n_bytes, need),
-               free_bytes ? plan_size(free_bytes, have) : "an unknown number of bytes");
+               known ? plan_size(free_bytes, have) : "an unknown number of bytes");
         fflush(stdout);
     }
     if (r == 0)
@@ -159,10 +160,9 @@ static int usage_error(void)
     return 1;
 }
 
-int main(int argc, char **argv)
+static int run(int argc, char **argv)
 {
     struct options o = {.emit = {.n_threads = pool_default_threads()}};
-    log_keep_standard();
     int r = parse(argc, argv, &o);
     if (r)
         return r < 0;
@@ -183,4 +183,15 @@ int main(int argc, char **argv)
         o.plan.recipe = recipe_find("f16");
     o.emit.path = arg[2];
     return convert(arg[1], &o);
+}
+
+int main(int argc, char **argv)
+{
+    log_keep_standard();
+    int status = run(argc, argv);
+    if ((fflush(stdout) || ferror(stdout)) && status == 0) {
+        fprintf(stderr, "latent-convert: standard output could not be written\n");
+        status = 1;
+    }
+    return status;
 }
