@@ -362,8 +362,8 @@ static bool asks_nothing(const cJSON *v)
     const cJSON *type = cJSON_GetObjectItemCaseSensitive(v, "type");
     if (cJSON_IsString(v))
         return !*v->valuestring || !strcmp(v->valuestring, "none") || !strcmp(v->valuestring, "auto");
-    if (cJSON_IsNumber(v)) /* best_of 1 */
-        return v->valuedouble == 0 || v->valuedouble == 1;
+    if (cJSON_IsNumber(v))
+        return v->valuedouble == 0;
     if (cJSON_IsObject(v) && cJSON_IsString(type))
         return !strcmp(type->valuestring, "text");
     return cJSON_IsFalse(v) || ((cJSON_IsArray(v) || cJSON_IsObject(v)) && !v->child) ||

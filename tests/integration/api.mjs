@@ -64,14 +64,15 @@ await test('chat fields name themselves', async () => {
 
 await test('what is not served says so, what asks for nothing passes', async () => {
     for (const [field, value] of Object.entries({
-        suffix: 'x', samplers: ['top_k'], lora: [{ id: 1 }],
+        suffix: 'x', samplers: ['top_k'], lora: [{ id: 1 }], dynatemp_range: 1,
     })) {
         const e = await refused(C, { ...base, [field]: value }, field)
         assert.match(e.message, new RegExp(field))
     }
     for (const more of [{ suffix: null }, { suffix: '' }, { best_of: 1 }, { response_format: { type: 'text' } }, { user: 'me' },
-        { unheard_of: 5 }, { logit_bias: null }, { stop: null }, { seed: null }, { n: null }])
+        { unheard_of: 5 }, { logit_bias: null }, { stop: null }, { seed: null }, { n: null }, { dynatemp_range: 0 }])
         await d.post(C, { ...base, max_tokens: 1, ...more })
+    await refused('/v1/responses', { input: 'a', top_logprobs: 1 }, 'top_logprobs')
 })
 
 await test('best_of: the likeliest of several', async () => {
