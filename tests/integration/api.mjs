@@ -73,6 +73,8 @@ await test('what is not served says so, what asks for nothing passes', async () 
         { unheard_of: 5 }, { logit_bias: null }, { stop: null }, { seed: null }, { n: null }, { dynatemp_range: 0 }])
         await d.post(C, { ...base, max_tokens: 1, ...more })
     await refused('/v1/responses', { input: 'a', top_logprobs: 1 }, 'top_logprobs')
+    const ollama = await d.request('POST', '/api/chat', { messages: user, logprobs: true, stream: false })
+    assert.deepEqual([ollama.status, ollama.json], [400, { error: 'logprobs is not supported by this server' }])
 })
 
 await test('best_of: the likeliest of several', async () => {

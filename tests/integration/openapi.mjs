@@ -207,16 +207,24 @@ await test(`${n_requests} random requests: no 5xx, no hang, answers are answers`
 
 await test('docs/api.md lists every endpoint and every field', () => {
     const text = fs.readFileSync(path.join(top_srcdir, 'docs/api.md'), 'utf8')
-    const missing = []
+    const missing = [], letters = {}
+    const of = (url) => (url.startsWith('/v1/cache') ? '$' : { '/v1/completions': 'C', '/v1/chat/completions': 'H', '/v1/responses': 'R',
+        '/v1/messages': 'M', '/completion': 'L', '/infill': 'L', '/api/generate': 'O', '/api/chat': 'O', '/api/show': 'O', '/v1/embeddings': 'E',
+        '/api/embed': 'E', '/tokenize': 'T', '/detokenize': 'T', '/apply-template': 'T' }[url])
     for (const { url, method, schema } of operations) {
         if (!text.includes(`\`${method} ${url}\``)) missing.push(`${method} ${url}`)
         for (const [name, field] of Object.entries(schema?.properties ?? {})) {
             const row = text.split('\n').find((line) => line.startsWith(`| \`${name}\` |`))
+            if (of(url)) (letters[name] ??= new Set()).add(of(url))
             if (!row) missing.push(name)
             else if ('maximum' in field && has(field, 'number') && !row.includes(String(field.maximum))) missing.push(`${name}: ${field.maximum}`)
         }
     }
     for (const name of Object.keys(options)) if (!text.includes(`\`${name}\``)) missing.push(`options.${name}`)
+    for (const [name, set] of Object.entries(letters)) {
+        const told = text.match(new RegExp(`^\\| \`${name}\` \\| (\\S+) \\|`, 'm'))?.[1]
+        if ([...(told ?? '')].sort().join('') !== [...set].sort().join('')) missing.push(`${name}: ${[...set].join('')}, not ${told}`)
+    }
     assert.deepEqual([...new Set(missing)], [])
 })
 
