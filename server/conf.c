@@ -347,6 +347,23 @@ int config_read_env(struct server_config *c, char *const *list, struct err *e)
     return 0;
 }
 
+/* As browsers send them: anything else would never match, and nobody would be told. */
+static int check_origins(const char *list, struct err *e)
+{
+    static const char separators[] = ", \t";
+    for (list += strspn(list, separators); *list; list += strspn(list, separators)) {
+        char word[256];
+        size_t n = strcspn(list, separators);
+        snprintf(word, sizeof(word), "%.*s", (int)(n < sizeof(word) ? n : sizeof(word) - 1), list);
+        const char *host = strstr(word, "://");
+        if (strcmp(word, "*") && strcmp(word, "null") && (!host || host == word || !host[3] || strchr(host + 3, '/')))
+            return err_set_param(e, ERR_INVAL, "cors_origins",
+                                 "cors_origins: \"%.100s\" is not SCHEME://HOST or SCHEME://HOST:PORT", word);
+        list += n;
+    }
+    return 0;
+}
+
 int config_check(const struct server_config *c, struct err *e)
 {
     if (c->write_low >= c->write_high)
@@ -370,7 +387,7 @@ int config_check(const struct server_config *c, struct err *e)
                              "max_body_memory must be at least max_body_size");
     if (!*c->listen)
         return err_set_param(e, ERR_INVAL, "listen", "listen names no address");
-    return 0;
+    return check_origins(c->cors_origins, e);
 }
 
 int config_path(const char *name, const char *key, char *dst, size_t n, struct err *e)

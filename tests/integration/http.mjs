@@ -324,6 +324,7 @@ await test('start-up errors name what is wrong', async () => {
         [['--set', 'mla_block=1000'], /mla_block .*power of two/],
         [['--set', 'threads=many'], /threads .*0 to 1024/], [['--listen', 'nonsense'], /listen: "nonsense"/],
         [['--listen', '127.0.0.1:99999'], /listen/], [['--model', '/nonexistent.gguf'], /nonexistent\.gguf/],
+        [['--set', 'cors_origins=*, https://app.example/'], /cors_origins: "https:\/\/app.example\/"/], [['--set', 'cors_origins=app.example'], /cors_origins/],
         [['--cpu', 'fast'], /cpu .*generic/], [['--config', '/nonexistent.conf'], /nonexistent\.conf/],
         [['--set', 'x'], /KEY=VALUE/], [['extra'], /extra/], [['--bogus'], /bogus/],
         [[], /LATENTD_FOO/, { LATENTD_FOO: '1' }], [['--set', 'chat_template=/nonexistent.jinja'], /chat_template/],
