@@ -103,6 +103,7 @@ quantizes() {
     run 0 quantize "$dir/m.gguf" "$dir/q.gguf" --type q4_0 --split-size 1M --quiet &&
         [ -e "$dir/q-00001-of-00002.gguf" ] && run 0 verify "$dir/q-00001-of-00002.gguf" &&
         run 0 verify "$dir/m.gguf" "$dir/q-00001-of-00002.gguf" && says 'Q4_0' &&
+        run 1 verify "$dir/q-00002-of-00002.gguf" && says 'part 2 of 2, and the first' &&
         run 0 verify "$folder" "$dir/m.gguf"
 }
 check "quantize in parts, verify side by side" quantizes
