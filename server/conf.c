@@ -356,7 +356,8 @@ static int check_origins(const char *list, struct err *e)
         size_t n = strcspn(list, separators);
         snprintf(word, sizeof(word), "%.*s", (int)(n < sizeof(word) ? n : sizeof(word) - 1), list);
         const char *host = strstr(word, "://");
-        if (strcmp(word, "*") && strcmp(word, "null") && (!host || host == word || !host[3] || strchr(host + 3, '/')))
+        bool ok = host && host != word && host[3] && !strchr(host + 3, '/');
+        if (!ok && strcmp(word, "*") != 0 && strcmp(word, "null") != 0)
             return err_set_param(e, ERR_INVAL, "cors_origins",
                                  "cors_origins: \"%.100s\" is not SCHEME://HOST or SCHEME://HOST:PORT", word);
         list += n;

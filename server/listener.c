@@ -313,7 +313,8 @@ int listen_check(const char *addresses, struct err *e)
     char host[HOST_BYTES], *list = strdup(addresses), *save = NULL;
     const char *port;
     int n = 0, r = list ? 0 : err_set(e, ERR_NOMEM, "out of memory");
-    for (char *a = list ? strtok_r(list, ", \t", &save) : NULL; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
+    char *a = list ? strtok_r(list, ", \t", &save) : NULL;
+    for (; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
         struct listener l = {0};
         a = take_marks(a, &l);
         r = !strncmp(a, "unix:", 5) ? check_unix(a + 5, e) : split_tcp(a, host, &port, e);

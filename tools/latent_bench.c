@@ -241,8 +241,8 @@ static int run_all(const struct bench_options *o, enum bench_mode mode, struct e
                                      : bench_model_run(o, mode, modes[mode].name, &m, e);
         }
     if (r == 0 && o->kernel && bench_report_rows() == 0)
-        return err_set_param(e, ERR_NOTFOUND, "--kernel", "--kernel: no kernel or weight type is called \"%.60s\"",
-                             o->kernel);
+        return err_set_param(e, ERR_NOTFOUND, "--kernel",
+                             "--kernel: no kernel or weight type is called \"%.60s\"", o->kernel);
     return r;
 }
 

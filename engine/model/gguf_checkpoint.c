@@ -95,8 +95,8 @@ int gguf__open(struct checkpoint *c, const char *path, struct err *e)
     int64_t n_parts = keys__int_or(&k, "split.count", 0, CHECKPOINT_MAX_FILES, 0);
     int64_t no = n_parts > 1 ? keys__int(&k, "split.no", 0, n_parts - 1) : 0;
     if (no > 0)
-        keys__fail(&k, ERR_FORMAT, "split.no", "is %lld: this is part %lld of %lld, and the first is the one to "
-                   "open", (long long)no, (long long)no + 1, (long long)n_parts);
+        keys__fail(&k, ERR_FORMAT, "split.no", "is %lld: this is part %lld of %lld, and the first is the "
+                   "one to open", (long long)no, (long long)no + 1, (long long)n_parts);
     keys__string(&k, "general.architecture", name, sizeof(name), NULL);
     keys__string(&k, "general.name", c->config.name, sizeof(c->config.name), "");
     if (k.r < 0)

@@ -91,8 +91,8 @@ static int shares(const struct table *t, struct share s[MAX_TYPES])
     return n;
 }
 
-/* Of a token, over the streams of rows that the layers' mechanisms keep; its part of what is kept once a page,
- * too. */
+/* Of a token, over the streams of rows that the layers' mechanisms keep; its part of what is kept once a
+ * page, too. */
 static double cache_bytes(const struct checkpoint *ck)
 {
     double rows = 0, of_page = 0;
