@@ -102,7 +102,7 @@ static void placeholder(struct tensor *dst, int n_dims, const int64_t ne[3])
 
 /* The scales of an FP8 weight: a row for each 128 rows, a value for each 128 columns; copied, as they lie
  * unaligned in the file. */
-static void bind_scale(struct binder *b, struct tensor *t)
+static void bind_scale(struct binder *b, struct tensor *t, const struct tix_entry *of)
 {
     char name[TIX_MAX_NAME_BYTES + sizeof(SCALE_SUFFIX)], detail[200], found[64], wanted[64];
     int64_t rows = t->ne[1] * t->ne[2], block = TENSOR_SCALE_BLOCK;
@@ -134,6 +134,7 @@ static void bind_scale(struct binder *b, struct tensor *t)
     t->scale = scale;
     t->scale_cols = ne[0];
     t->scale_row0 = 0;
+    tix__scaled(b->tix, of, entry, t); /* for who reads what the files have */
 }
 
 static void count(struct binder *b, const struct tensor *t)
@@ -168,7 +169,7 @@ static void bind_entry(struct binder *b, struct tensor *dst, int n_dims, const i
         *dst = *t;
         dst->n_dims = n_dims;
         if (t->type == TT_F8_E4M3)
-            bind_scale(b, dst);
+            bind_scale(b, dst, entry);
         if (b->counting)
             count(b, t);
     }

@@ -154,3 +154,13 @@ void tix__claim(const struct tix *x, const struct tix_entry *entry)
 {
     x->v[entry - x->v].claimed = true;
 }
+
+void tix__scaled(const struct tix *x, const struct tix_entry *entry, const struct tix_entry *scale,
+                 const struct tensor *with)
+{
+    struct tensor *t = &x->v[entry - x->v].t;
+    x->v[scale - x->v].is_scale = true;
+    t->scale = with->scale;
+    t->scale_cols = with->scale_cols;
+    t->scale_row0 = with->scale_row0;
+}

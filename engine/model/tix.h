@@ -25,6 +25,7 @@ struct tix_entry {
     const struct file_map *map;
     uint64_t offset; /* in the map, also when data is NULL */
     bool claimed;    /* some role of the model is this tensor */
+    bool is_scale;   /* ... as the scales of another, which has them in its t */
 };
 
 struct tix {
@@ -51,5 +52,8 @@ void tix__keep_part(struct tix *x, const char *prefix);
 /* Forgets those whose names begin with prefix. */
 void tix__drop_part(struct tix *x, const char *prefix);
 void tix__claim(const struct tix *x, const struct tix_entry *entry);
+/* The entry's values are multiplied by what `scale` holds; with: the tensor with these scales. */
+void tix__scaled(const struct tix *x, const struct tix_entry *entry, const struct tix_entry *scale,
+                 const struct tensor *with);
 
 #endif

@@ -382,6 +382,108 @@ START_TEST(templates)
 }
 END_TEST
 
+/* --- made folders ------------------------------------------------------------------------------ */
+
+struct made {
+    const char *name;
+    int rows, cols; /* cols 0: a vector */
+    bool fp8;
+};
+
+/* Element i of a float32 tensor is i modulo 7, less 3; FP8 values are 1, scales 2. */
+static void put_made(const char *folder, const struct made *list, int n)
+{
+    char path[PATH_BYTES], header[8192];
+    size_t h = 0, at = 0;
+    uint64_t bytes;
+    for (int i = 0; i < n; i++) {
+        size_t end = at + (size_t)list[i].rows * (size_t)(list[i].cols ? list[i].cols : 1) *
+                              (list[i].fp8 ? 1 : 4);
+        h += (size_t)snprintf(header + h, sizeof(header) - h, "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%d",
+                              i ? ',' : '{', list[i].name, list[i].fp8 ? "F8_E4M3" : "F32", list[i].rows);
+        h += (size_t)snprintf(header + h, sizeof(header) - h, list[i].cols ? ",%d" : "", list[i].cols);
+        h += (size_t)snprintf(header + h, sizeof(header) - h, "],\"data_offsets\":[%zu,%zu]}", at, end);
+        at = end;
+    }
+    h += (size_t)snprintf(header + h, sizeof(header) - h, "}");
+    ck_assert_uint_lt(h, sizeof(header));
+    snprintf(path, sizeof(path), "%.2000s/model.safetensors", folder);
+    FILE *f = fopen(path, "wb");
+    ck_assert_ptr_nonnull(f);
+    bytes = h;
+    ck_assert(fwrite(&bytes, 8, 1, f) == 1 && fwrite(header, h, 1, f) == 1);
+    for (int i = 0; i < n; i++)
+        for (int k = 0; k < list[i].rows * (list[i].cols ? list[i].cols : 1); k++) {
+            float v = strstr(list[i].name, "scale_inv") ? 2.0f : (float)(k % 7 - 3);
+            unsigned char one = 0x38;
+            ck_assert(list[i].fp8 ? fwrite(&one, 1, 1, f) == 1 : fwrite(&v, 4, 1, f) == 1);
+        }
+    ck_assert_int_eq(fclose(f), 0);
+}
+
+static void make_folder(const char *config, const struct made *list, int n, char dst[PATH_BYTES])
+{
+    char path[PATH_BYTES];
+    snprintf(dst, PATH_BYTES, "%.2000s/made.%d", scratch, (int)getpid());
+    ck_assert_int_eq(mkdir(dst, 0700), 0);
+    put_file(dst, "config.json", config, path);
+    put_made(dst, list, n);
+}
+
+static void remove_folder(const char *folder)
+{
+    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json",
+                                        "tokenizer_config.json", "generation_config.json"};
+    char path[PATH_BYTES];
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        snprintf(path, sizeof(path), "%.2000s/%s", folder, names[i]);
+        unlink(path);
+    }
+    ck_assert_int_eq(rmdir(folder), 0);
+}
+
+#define FIRST "model.layers.0."
+
+static const char family_config[] =
+    "{\"model_type\":\"latent_family\",\"vocab_size\":64,\"hidden_size\":32,\"num_hidden_layers\":1,"
+    "\"intermediate_size\":32,\"max_position_embeddings\":128,\"tie_word_embeddings\":true,"
+    "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":16,\"attention_mechanism\":\"gqa\","
+    "\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}}";
+static const struct made family_tensors[] = {
+    {"model.embed_tokens.weight", 64, 32, false},
+    {FIRST "input_layernorm.weight", 32, 0, false},
+    {FIRST "mlp.down_proj.weight", 32, 32, false},
+    {FIRST "mlp.gate_proj.weight", 32, 32, false},
+    {FIRST "mlp.up_proj.weight", 32, 32, true},
+    {FIRST "mlp.up_proj.weight_scale_inv", 1, 1, false},
+    {FIRST "post_attention_layernorm.weight", 32, 0, false},
+    {FIRST "self_attn.k_proj.weight", 32, 32, false},
+    {FIRST "self_attn.o_proj.weight", 32, 64, false},
+    {FIRST "self_attn.q_proj.weight", 64, 32, false},
+    {FIRST "self_attn.v_proj.weight", 32, 32, false},
+    {"model.norm.weight", 32, 0, false},
+};
+
+/* The family's files keep their tensors' names; FP8 weights come into them multiplied by their scales. */
+START_TEST(fp8_of_the_family)
+{
+    char folder[PATH_BYTES], out[PATH_BYTES];
+    struct checkpoint *c;
+    struct err e = {0};
+    float row[32];
+    out_path("family", out);
+    make_folder(family_config, family_tensors, (int)(sizeof(family_tensors) / sizeof(family_tensors[0])),
+                folder);
+    convert(folder, out, "bf16");
+    ck_assert_msg(checkpoint_open(out, &c, &e) == 0, "%s", e.text);
+    tensor_row_f32(&c->layers[0].dense.up, 31, row);
+    ck_assert(row[0] == 2.0f && row[31] == 2.0f);
+    checkpoint_close(&c);
+    remove_folder(folder);
+    unlink(out);
+}
+END_TEST
+
 START_TEST(failures)
 {
     char in[PATH_BYTES], out[PATH_BYTES], bad[PATH_BYTES];
@@ -427,6 +529,7 @@ int main(void)
     tcase_add_test(tc, copies_and_parts);
     tcase_add_test(tc, own_types);
     tcase_add_test(tc, templates);
+    tcase_add_test(tc, fp8_of_the_family);
     tcase_add_test(tc, failures);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

@@ -253,8 +253,8 @@ static int list_files(struct source *s, struct err *e)
     s->tensors = arena_array(s->arena, p->tix.n, sizeof(*s->tensors));
     if (!order || !s->tensors)
         return err_set(e, ERR_NOMEM, "no memory for the list of tensors");
-    for (size_t i = 0; i < p->tix.n; i++)
-        if (s->is_gguf || p->tix.v[i].claimed)
+    for (size_t i = 0; i < p->tix.n; i++) /* scales are read with what they scale */
+        if (s->is_gguf || (p->tix.v[i].claimed && !p->tix.v[i].is_scale))
             order[n++] = (struct place){&p->tix.v[i], map_index(p, p->tix.v[i].map)};
     qsort(order, n, sizeof(*order), by_place);
     for (size_t i = 0; i < n; i++) {
