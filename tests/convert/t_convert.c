@@ -484,6 +484,52 @@ START_TEST(fp8_of_the_family)
 }
 END_TEST
 
+/* A head of attn_k_b may be larger than what is compared at a time. */
+START_TEST(side_by_side)
+{
+    static const char config[] =
+        "{\"model_type\":\"deepseek_v3\",\"vocab_size\":8,\"hidden_size\":32,\"intermediate_size\":32,"
+        "\"num_hidden_layers\":1,\"num_attention_heads\":2,\"q_lora_rank\":null,\"kv_lora_rank\":512,"
+        "\"qk_nope_head_dim\":640,\"qk_rope_head_dim\":32,\"v_head_dim\":32,"
+        "\"max_position_embeddings\":64,\"tie_word_embeddings\":true}";
+    static const struct made list[] = {
+        {"model.embed_tokens.weight", 8, 32, false},
+        {"model.norm.weight", 32, 0, false},
+        {FIRST "input_layernorm.weight", 32, 0, false},
+        {FIRST "self_attn.q_proj.weight", 2 * 672, 32, false},
+        {FIRST "self_attn.kv_a_proj_with_mqa.weight", 544, 32, false},
+        {FIRST "self_attn.kv_a_layernorm.weight", 512, 0, false},
+        {FIRST "self_attn.kv_b_proj.weight", 2 * 672, 512, false},
+        {FIRST "self_attn.o_proj.weight", 32, 64, false},
+        {FIRST "post_attention_layernorm.weight", 32, 0, false},
+        {FIRST "mlp.gate_proj.weight", 32, 32, false},
+        {FIRST "mlp.up_proj.weight", 32, 32, false},
+        {FIRST "mlp.down_proj.weight", 32, 32, false},
+    };
+    char folder[PATH_BYTES], out[PATH_BYTES], command[3 * PATH_BYTES], line[512];
+    const char *built = getenv("top_builddir");
+    out_path("heads", out);
+    make_folder(config, list, (int)(sizeof(list) / sizeof(list[0])), folder);
+    convert(folder, out, "f32");
+    for (int turn = 0; turn < 2; turn++) {
+        int n = 0;
+        snprintf(command, sizeof(command), "%s/latent-convert verify %s %s", built ? built : ".",
+                 turn ? out : folder, turn ? folder : out);
+        FILE *f = popen(command, "r");
+        ck_assert_ptr_nonnull(f);
+        while (fgets(line, sizeof(line), f))
+            if (strstr(line, "F32")) {
+                n++;
+                ck_assert_msg(strstr(line, " 0.0000e+00   0.0000e+00   0.0000e+00") != NULL, "%s", line);
+            }
+        ck_assert_int_eq(pclose(f), 0);
+        ck_assert_int_gt(n, 10);
+    }
+    remove_folder(folder);
+    unlink(out);
+}
+END_TEST
+
 START_TEST(failures)
 {
     char in[PATH_BYTES], out[PATH_BYTES], bad[PATH_BYTES];
@@ -530,6 +576,7 @@ int main(void)
     tcase_add_test(tc, own_types);
     tcase_add_test(tc, templates);
     tcase_add_test(tc, fp8_of_the_family);
+    tcase_add_test(tc, side_by_side);
     tcase_add_test(tc, failures);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

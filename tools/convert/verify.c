@@ -79,15 +79,21 @@ static int64_t block_rows(const struct source_tensor *t)
     return rows < unit ? unit : rows;
 }
 
-static int reader_open(struct reader *r, const struct source *s, struct err *e)
+/* Values of the largest block. */
+static int64_t most_values(const struct source *s)
 {
     int64_t max = 1;
     for (int i = 0; i < s->n_tensors; i++) {
         int64_t n = block_rows(&s->tensors[i]) * s->tensors[i].ne[0];
         max = n > max ? n : max;
     }
+    return max;
+}
+
+static int reader_open(struct reader *r, const struct source *s, int64_t n_values, struct err *e)
+{
     r->s = s;
-    r->values = malloc((size_t)max * sizeof(float));
+    r->values = malloc((size_t)n_values * sizeof(float));
     r->tmp = malloc((size_t)source_tmp(s) * sizeof(float));
     return r->values && r->tmp ? 0 : err_set(e, ERR_NOMEM, "out of memory");
 }
@@ -125,7 +131,7 @@ int convert_verify(const char *path)
     for (int i = 0; s.is_gguf && r == 0 && i < p->n_maps; i++)
         r = check_file(p->maps[i], s.arena, &sums, &e);
     if (r == 0)
-        r = reader_open(&rd, &s, &e);
+        r = reader_open(&rd, &s, most_values(&s), &e);
     for (int i = 0; r == 0 && i < s.n_tensors; i++) {
         const struct source_tensor *t = &s.tensors[i];
         int64_t row = t->readable ? first_bad(&rd, t) : -1;
@@ -165,8 +171,11 @@ static void compare_one(struct reader *a, const struct source_tensor *x, struct 
                         const struct source_tensor *y)
 {
     double sum = 0, square = 0, reference = 0, max = 0;
-    int64_t rows = block_rows(x), other = block_rows(y);
-    rows = rows < other ? rows : other; /* both are multiples of both units, or the units are equal */
+    int64_t rows = block_rows(x), other = block_rows(y), unit = source_unit(x);
+    rows = rows < other ? rows : other;
+    unit = unit > source_unit(y) ? unit : source_unit(y);
+    if (rows % unit) /* a head of one is more than a block of the other, which can be read in any rows */
+        rows = unit;
     for (int64_t at = 0; at < x->n_rows; at += rows) {
         int64_t n = x->n_rows - at < rows ? x->n_rows - at : rows;
         source_rows(a->s, x, at, n, a->values, a->tmp);
@@ -189,10 +198,11 @@ static int compare_all(const struct source *s, const struct source *t, int *ret_
     const struct source_tensor **x = sorted(s), **y = sorted(t);
     struct reader a = {0}, b = {0};
     int i = 0, k = 0, r = x && y ? 0 : err_set(e, ERR_NOMEM, "out of memory");
+    int64_t n_s = most_values(s), n_t = most_values(t), n = n_s > n_t ? n_s : n_t;
     if (r == 0)
-        r = reader_open(&a, s, e);
+        r = reader_open(&a, s, n, e);
     if (r == 0)
-        r = reader_open(&b, t, e);
+        r = reader_open(&b, t, n, e);
     if (r == 0)
         printf("%-40s %-6s %-6s %12s %12s %12s\n", "tensor", "a", "b", "max error", "mean error",
                "rms, of a");
