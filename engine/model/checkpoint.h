@@ -170,7 +170,7 @@ struct tokenizer_source {
     int bos_token_id, eos_token_id, eot_token_id, eom_token_id, pad_token_id, unk_token_id;
     int add_bos_token, add_eos_token; /* 0, 1, -1 not said */
     int no_space_prefix;              /* GGUF: tokenizer.ggml.add_space_prefix is false */
-    int n_eos_extra;                  /* generation_config.json may list several */
+    int n_eos_extra;                  /* generation_config.json and GGUF may list several */
     int32_t eos_extra[16];
 };
 

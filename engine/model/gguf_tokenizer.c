@@ -120,6 +120,29 @@ static int read_id(const struct reader *rd, const char *key, int vocab_size, int
     return 0;
 }
 
+/* More that end a generation, as Ollama's files list them. */
+static int read_ids(const struct reader *rd, const char *key, int vocab_size, struct tokenizer_source *t)
+{
+    const struct gguf_kv *kv = gguf__find(rd->g, key);
+    int max = (int)(sizeof(t->eos_extra) / sizeof(t->eos_extra[0]));
+    if (!kv)
+        return 0;
+    if (kv->type != GGUF_ARR || (kv->elem_type != GGUF_I32 && kv->elem_type != GGUF_U32))
+        return wrong_type(rd, kv, "an array of int32");
+    for (uint64_t i = 0; i < kv->n && t->n_eos_extra < max; i++) {
+        int32_t id;
+        memcpy(&id, kv->data + i * sizeof(id), sizeof(id));
+        if (id < 0 || id >= vocab_size)
+            return err_set_param(rd->e, ERR_FORMAT, key,
+                                 "%s: %s has %lld; 0..%d are accepted (the vocabulary)",
+                                 rd->g->map->label, key,
+                                 kv->elem_type == GGUF_U32 ? (long long)(uint32_t)id : (long long)id,
+                                 vocab_size - 1);
+        t->eos_extra[t->n_eos_extra++] = id;
+    }
+    return 0;
+}
+
 static int read_flag(const struct reader *rd, const char *key, int *ret)
 {
     const struct gguf_kv *kv = gguf__find(rd->g, key);
@@ -155,6 +178,7 @@ int gguf__tokenizer(const struct gguf *g, int vocab_size, struct arena *arena,
                             "an array of float32", &scores)) < 0 ||
         (r = read_id(&rd, "tokenizer.ggml.bos_token_id", vocab_size, &t.bos_token_id)) < 0 ||
         (r = read_id(&rd, "tokenizer.ggml.eos_token_id", vocab_size, &t.eos_token_id)) < 0 ||
+        (r = read_ids(&rd, "tokenizer.ggml.eos_token_ids", vocab_size, &t)) < 0 ||
         (r = read_id(&rd, "tokenizer.ggml.eot_token_id", vocab_size, &t.eot_token_id)) < 0 ||
         (r = read_id(&rd, "tokenizer.ggml.eom_token_id", vocab_size, &t.eom_token_id)) < 0 ||
         (r = read_id(&rd, "tokenizer.ggml.padding_token_id", vocab_size, &t.pad_token_id)) < 0 ||

@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "engine/kernels/kern.h"
+#include "engine/tokenizer/tokenizer.h"
 #include "tests/forward/rig.h"
 #include "tools/convert/emit.h"
 #include "tools/convert/plan.h"
@@ -530,6 +531,50 @@ START_TEST(side_by_side)
 }
 END_TEST
 
+#define BYTE_LEVEL "{\"type\":\"ByteLevel\",\"add_prefix_space\":%s}"
+
+static void put_tokenizer(const char *folder, const char *prefix_space, const char *normalizer)
+{
+    char text[1024], path[PATH_BYTES];
+    snprintf(text, sizeof(text),
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"c\":2,\"d\":3,\"e\":4,"
+             "\"ab\":5},\"merges\":[\"a b\"]},\"normalizer\":%s,\"pre_tokenizer\":" BYTE_LEVEL
+             ",\"decoder\":{\"type\":\"ByteLevel\"}}",
+             normalizer, prefix_space);
+    put_file(folder, "tokenizer.json", text, path);
+}
+
+/* All that ends a generation ends it in the file; what would make other tokens of a text is refused. */
+START_TEST(tokenizers)
+{
+    char folder[PATH_BYTES], out[PATH_BYTES], path[PATH_BYTES];
+    struct checkpoint *c;
+    struct tokenizer *t;
+    struct err e = {0};
+    out_path("tokenizer", out);
+    make_folder(family_config, family_tensors, (int)(sizeof(family_tensors) / sizeof(family_tensors[0])),
+                folder);
+    put_file(folder, "generation_config.json", "{\"eos_token_id\":[4,0,1,3]}", path);
+    put_tokenizer(folder, "false", "{\"type\":\"NFC\"}");
+    convert(folder, out, "bf16");
+    ck_assert_msg(checkpoint_open(out, &c, &e) == 0, "%s", e.text);
+    ck_assert_msg(tokenizer_new(&c->tokenizer, c->config.vocab_size, &t, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(tokenizer_eos(t), 4);
+    for (int i = 0; i < 5; i++)
+        ck_assert_msg(tokenizer_is_eog(t, i) == (i != 2), "token %d", i);
+    tokenizer_free(&t);
+    checkpoint_close(&c);
+    put_tokenizer(folder, "true", "null");
+    ck_assert_int_eq(convert_with(folder, out, "bf16", (struct plan_options){0}, true, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.param, "pre_tokenizer");
+    put_tokenizer(folder, "false", "{\"type\":\"Lowercase\"}");
+    ck_assert_int_eq(convert_with(folder, out, "bf16", (struct plan_options){0}, true, &e), ERR_UNSUPPORTED);
+    ck_assert_str_eq(e.param, "normalizer");
+    remove_folder(folder);
+    unlink(out);
+}
+END_TEST
+
 START_TEST(failures)
 {
     char in[PATH_BYTES], out[PATH_BYTES], bad[PATH_BYTES];
@@ -577,6 +622,7 @@ int main(void)
     tcase_add_test(tc, templates);
     tcase_add_test(tc, fp8_of_the_family);
     tcase_add_test(tc, side_by_side);
+    tcase_add_test(tc, tokenizers);
     tcase_add_test(tc, failures);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

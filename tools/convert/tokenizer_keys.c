@@ -26,19 +26,28 @@ static void put_id(struct gguf_writer *w, const char *key, int id)
 
 static void put_ids(const struct tokenizer_source *t, const struct vocab *v, struct gguf_writer *w)
 {
-    /* what else ends a generation goes where readers look for it: end of turn, end of message */
+    /* what else ends a generation goes where readers look for it: end of turn, end of message; all of them
+     * into a list, which fewer readers look at, where there are more */
     int more[2] = {t->eot_token_id, t->eom_token_id}, n = 0, eos = v->eos >= 0 ? v->eos : t->eos_token_id;
+    bool all = true;
     for (int i = -1; i < t->n_eos_extra; i++) {
         int id = i < 0 ? t->eos_token_id : t->eos_extra[i];
         while (n < 2 && more[n] >= 0)
             n++;
-        if (n < 2 && id != eos && id != more[0])
+        if (id < 0 || id == eos || id == more[0] || id == more[1])
+            continue;
+        if (n < 2)
             more[n++] = id;
+        else
+            all = false;
     }
     put_id(w, "tokenizer.ggml.bos_token_id", v->bos);
     put_id(w, "tokenizer.ggml.eos_token_id", eos);
     put_id(w, "tokenizer.ggml.eot_token_id", more[0]);
     put_id(w, "tokenizer.ggml.eom_token_id", more[1]);
+    if (!all)
+        gguf_write_array(w, "tokenizer.ggml.eos_token_ids", GGUF_I32, t->eos_extra, (size_t)t->n_eos_extra,
+                         sizeof(*t->eos_extra));
     put_id(w, "tokenizer.ggml.padding_token_id", t->pad_token_id);
     put_id(w, "tokenizer.ggml.unknown_token_id", v->unk >= 0 ? v->unk : t->unk_token_id);
     gguf_write_bool(w, "tokenizer.ggml.add_bos_token", v->add_bos);
@@ -152,6 +161,14 @@ static int bytes_keys(const struct source *s, const struct vocab *v, struct gguf
         return err_set_param(e, ERR_UNSUPPORTED, "pre_tokenizer",
                              "the tokenizer splits text by rules that GGUF has no name for; it has: %s",
                              pretok_names());
+    if (v->prefix_space)
+        return err_set_param(e, ERR_UNSUPPORTED, "pre_tokenizer",
+                             "the tokenizer puts a space before a text (add_prefix_space), which GGUF cannot "
+                             "say");
+    for (int i = 0; i < v->n_steps; i++) /* readers take texts to be in this form, as most are */
+        if (v->steps[i].kind != NORMAL_NFC)
+            return err_set_param(e, ERR_UNSUPPORTED, "normalizer",
+                                 "the tokenizer's normalizer has a step that GGUF cannot say");
     gguf_write_string(w, "tokenizer.ggml.model", "gpt2");
     gguf_write_string(w, "tokenizer.ggml.pre", name);
     int r = put_tokens(s, v, w, e);
