@@ -10,10 +10,12 @@
 #include <check.h>
 #include <cjson/cJSON.h>
 #include <dirent.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -575,6 +577,30 @@ START_TEST(tokenizers)
 }
 END_TEST
 
+/* What a killed run has left is no hindrance; what another is writing is left alone. */
+START_TEST(left_behind)
+{
+    char in[PATH_BYTES], out[PATH_BYTES], left[PATH_BYTES + 8], path[PATH_BYTES];
+    struct err e = {0};
+    folder_path("youtu", "", in);
+    out_path("left", out);
+    snprintf(left, sizeof(left), "%s.tmp", out);
+    put_file(scratch, "left.gguf.tmp", "half of a file", path);
+    convert(in, out, "f32");
+    ck_assert_int_eq(n_files(), 1);
+    put_file(scratch, "left.gguf.tmp", "another's", path);
+    int fd = open(left, O_RDONLY);
+    ck_assert(fd >= 0 && flock(fd, LOCK_EX) == 0);
+    ck_assert_int_eq(convert_with(in, out, "f16", (struct plan_options){0}, true, &e), ERR_INVAL);
+    ck_assert_msg(strstr(e.text, "another run") != NULL, "%s", e.text);
+    ck_assert_int_eq(n_files(), 2);
+    close(fd);
+    convert(in, out, "f16");
+    ck_assert_int_eq(n_files(), 1);
+    unlink(out);
+}
+END_TEST
+
 START_TEST(failures)
 {
     char in[PATH_BYTES], out[PATH_BYTES], bad[PATH_BYTES];
@@ -623,6 +649,7 @@ int main(void)
     tcase_add_test(tc, fp8_of_the_family);
     tcase_add_test(tc, side_by_side);
     tcase_add_test(tc, tokenizers);
+    tcase_add_test(tc, left_behind);
     tcase_add_test(tc, failures);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

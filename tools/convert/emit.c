@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -42,6 +43,7 @@ struct emit {
     int64_t bad_row; /* of the batch's tensor; -1: none */
     /* the file */
     int fd;
+    int lock; /* the first part's file, held to the end, or -1 */
     uint64_t at;
     /* progress */
     uint64_t done_bytes;
@@ -67,11 +69,12 @@ void emit_part_path(const char *path, int i, int n, char *dst, size_t dst_bytes)
     snprintf(dst, dst_bytes, "%.*s-%05d-of-%05d.gguf", (int)len, path, i + 1, n);
 }
 
+/* The same for every run: what a killed one has left the next takes over. */
 static void temporary_path(const char *path, int i, int n, char *dst, size_t dst_bytes)
 {
     char part[MAX_PATH_BYTES];
     emit_part_path(path, i, n, part, sizeof(part));
-    snprintf(dst, dst_bytes, "%.4000s.tmp%ld", part, (long)getpid());
+    snprintf(dst, dst_bytes, "%.4000s.tmp", part);
 }
 
 static void folder_of(const char *path, char dst[MAX_PATH_BYTES])
@@ -292,14 +295,46 @@ static int write_part(struct emit *m, int i, struct err *e)
 
 /* --- files ------------------------------------------------------------------------------------- */
 
+/* Two runs at once are kept apart by a lock on the first part. */
+static int take_lock(struct emit *m, const char *path, int fd, bool *ret_gone, struct err *e)
+{
+    struct stat mine, there;
+    if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+        return err_set(e, ERR_INVAL, "another run is writing %.200s", path);
+    /* who had the lock may have given the file its name in between */
+    *ret_gone = fstat(fd, &mine) < 0 || stat(path, &there) < 0 || mine.st_ino != there.st_ino ||
+                mine.st_dev != there.st_dev;
+    if (!*ret_gone && (m->lock = fcntl(fd, F_DUPFD_CLOEXEC, 0)) < 0)
+        return err_set(e, ERR_IO, "cannot write %.200s: %s", path, strerror(errno));
+    return 0;
+}
+
+static int open_file(struct emit *m, int i, const char *path, struct err *e)
+{
+    bool gone;
+    int r;
+    do {
+        gone = false;
+        m->fd = open(path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0666);
+        if (m->fd < 0)
+            return err_set(e, ERR_IO, "cannot write %.200s: %s", path, strerror(errno));
+        r = i == 0 ? take_lock(m, path, m->fd, &gone, e) : 0;
+        if (r == 0 && !gone && ftruncate(m->fd, 0) < 0)
+            r = err_set(e, ERR_IO, "cannot write %.200s: %s", path, strerror(errno));
+        if (r < 0 || gone)
+            close(m->fd);
+    } while (r == 0 && gone);
+    return r;
+}
+
 static int write_file(struct emit *m, int i, struct err *e)
 {
     char path[MAX_PATH_BYTES];
     temporary_path(m->o->path, i, m->p->n_parts, path, sizeof(path));
-    m->fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-    if (m->fd < 0)
-        return err_set(e, ERR_IO, "cannot write %.200s: %s", path, strerror(errno));
-    int r = write_part(m, i, e);
+    int r = open_file(m, i, path, e);
+    if (r < 0)
+        return r;
+    r = write_part(m, i, e);
     if (close(m->fd) < 0 && r == 0)
         r = err_set(e, ERR_IO, "writing %.200s: %s", path, strerror(errno));
     return r;
@@ -326,7 +361,7 @@ static int rename_all(struct emit *m, struct err *e)
 static void remove_all(struct emit *m)
 {
     char path[MAX_PATH_BYTES];
-    for (int i = 0; i < m->p->n_parts; i++) {
+    for (int i = 0; i < m->p->n_parts && m->lock >= 0; i++) { /* without it they are another run's */
         temporary_path(m->o->path, i, m->p->n_parts, path, sizeof(path));
         unlink(path);
     }
@@ -375,7 +410,8 @@ static void free_work(struct emit *m)
 
 int emit_run(const struct plan *p, const struct emit_options *o, struct err *e)
 {
-    struct emit m = {.p = p, .o = o, .n_threads = o->n_threads, .terminal = isatty(STDERR_FILENO)};
+    struct emit m = {.p = p, .o = o, .n_threads = o->n_threads, .lock = -1,
+                     .terminal = isatty(STDERR_FILENO)};
     struct sigaction act = {.sa_handler = on_signal}, old[3];
     static const int signals[3] = {SIGINT, SIGTERM, SIGHUP};
     int r = emit_check(p, o, e);
@@ -396,6 +432,8 @@ int emit_run(const struct plan *p, const struct emit_options *o, struct err *e)
         remove_all(&m);
     else
         show(&m, true);
+    if (m.lock >= 0)
+        close(m.lock);
     free_work(&m);
     for (int i = 0; i < 3; i++)
         sigaction(signals[i], &old[i], NULL);
