@@ -269,5 +269,9 @@ int main(int argc, char **argv)
     config_done(&cfg);
     buf_done(&cmd.listen);
     free(cmd.set);
+    if (fflush(stdout) != 0 || ferror(stdout)) { /* --version, --help */
+        fputs("latentd: cannot write to the standard output\n", stderr);
+        return status ? status : 1;
+    }
     return status;
 }

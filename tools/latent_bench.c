@@ -276,7 +276,7 @@ int main(int argc, char **argv)
         case 'y': o.cache_type = parse_cache_type(optarg); break;
         case 'u': parse_levels(optarg, &o.levels); break;
         case 'h': usage(stdout); return 0;
-        case 'V': puts("latent-bench " PACKAGE_VERSION); return 0;
+        case 'V': return puts("latent-bench " PACKAGE_VERSION) < 0 || fflush(stdout) != 0;
         default: usage(stderr); return 1;
         }
     }

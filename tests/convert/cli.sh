@@ -37,6 +37,11 @@ left_behind() { find "$dir" -name '*.tmp*' | grep -q .; }
 helps() { run 0 --help && says 'to-gguf' && run 0 --version; }
 check "--help and --version" helps
 
+# /dev/full takes nothing
+told() { [ ! -e /dev/full ] || ! "$convert" "$@" >/dev/full 2>"$dir/err"; }
+lost() { told --version && told info "$folder" && told verify "$folder" && says 'cannot write'; }
+check "what could not be said is a failure" lost
+
 wrong_use() {
     run 1 && run 1 to-gguf "$folder" && run 1 frobnicate a b && run 1 quantize a b &&
         says 'needs --type' && run 1 to-gguf a b --type q9 && says 'q4_k_m' &&

@@ -31,6 +31,9 @@ for page in latentd.8 latentd-batch.1 latent-convert.1 latent-bench.1; do
     [ -s "$work/help" ] || echo "no options in --help" >>"$work/found"
     check "$page tells the options of --help" "$work/found"
     "$build/$program" --version | grep -q "^$program [0-9]" || echo "no version" >"$work/found"
+    # /dev/full takes nothing
+    [ ! -e /dev/full ] || ! "$build/$program" --version >/dev/full 2>/dev/null ||
+        echo "a version that nobody got" >>"$work/found"
     check "$program tells its version" "$work/found"
 done
 

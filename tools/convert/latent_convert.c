@@ -1,6 +1,7 @@
 /* tools/convert/latent_convert.c - the program latent-convert: its options and subcommands. */
 #include "config.h"
 
+#include <errno.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -190,7 +191,7 @@ int main(int argc, char **argv)
     log_keep_standard();
     int status = run(argc, argv);
     if ((fflush(stdout) || ferror(stdout)) && status == 0) {
-        fprintf(stderr, "latent-convert: standard output could not be written\n");
+        fprintf(stderr, "latent-convert: standard output could not be written: %s\n", strerror(errno));
         status = 1;
     }
     return status;
