@@ -116,6 +116,10 @@ static int read_vocab(const cJSON *root, const cJSON *model, int limit, struct v
             return err_set_param(e, ERR_FORMAT, "added_tokens",
                                  "tokenizer.json: added_tokens: an entry without content");
         int id = id_of(member(at, "id"), limit);
+        if (id < 0 && id_of(member(at, "id"), INT32_MAX) >= limit) { /* padding and images, mostly */
+            v->warning = "tokenizer.json has added tokens beyond the model's vocabulary: they are plain text";
+            continue;
+        }
         bool in_model = id >= 0 && v->types[id] == TOKEN_NORMAL;
         r = put_token(v, limit, text, member(at, "id"),
                       is_set(at, "special") ? TOKEN_CONTROL : TOKEN_USER_DEFINED, e);
@@ -216,8 +220,10 @@ static int read_template(const cJSON *processor, int limit, struct vocab *v, str
 static int read_kind(const cJSON *model, struct vocab *v, struct err *e)
 {
     const cJSON *dropout = member(model, "dropout");
-    if (strcmp(text_of(model, "type"), "BPE") != 0)
-        return unsupported(e, "model", text_of(model, "type"));
+    const char *type = text_of(model, "type");
+    /* older files, GPT-2's among them, do not say it: what has merges is BPE */
+    if (strcmp(type, "BPE") != 0 && (*type || !member(model, "merges")))
+        return unsupported(e, "model", type);
     if (*text_of(model, "continuing_subword_prefix") || *text_of(model, "end_of_word_suffix"))
         return unsupported(e, "model", "BPE with subword marks");
     if (cJSON_IsNumber(dropout) && dropout->valuedouble != 0)

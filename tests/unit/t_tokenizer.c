@@ -601,6 +601,44 @@ START_TEST(named_ends)
 }
 END_TEST
 
+/* Published files that say less, and more, than they should. */
+START_TEST(odd_json)
+{
+    struct tokenizer_source src = {.pre = "",
+                                   .bos_token_id = -1,
+                                   .eos_token_id = -1,
+                                   .eot_token_id = -1,
+                                   .eom_token_id = -1,
+                                   .add_bos_token = -1,
+                                   .add_eos_token = -1};
+    struct tokenizer *t;
+    struct token_list l = {0};
+    struct err e;
+    /* GPT-2's: no type */
+    src.json_path = write_file("json", HEAD "\"model\":{\"vocab\":{\"a\":0,\"b\":1,\"ab\":2},"
+                                            "\"merges\":[\"a b\"]}}");
+    ck_assert_msg(tokenizer_new(&src, MAX, &t, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(tokenizer_encode(t, "ab", 2, 0, 100, &l, &e), 0);
+    ck_assert(l.n == 1 && l.ids[0] == 2);
+    tokenizer_free(&t);
+    /* a token for padding that the model has no row for */
+    write_file("json", HEAD "\"added_tokens\":[{\"id\":400,\"content\":\"ab\",\"special\":true}],"
+                            "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1},\"merges\":[]}}");
+    ck_assert_msg(tokenizer_new(&src, MAX, &t, &e) == 0, "%s", e.text);
+    ck_assert_ptr_nonnull(tokenizer_warning(t));
+    l.n = 0;
+    ck_assert_int_eq(tokenizer_encode(t, "ab", 2, TOKENIZE_PARSE_SPECIAL, 100, &l, &e), 0);
+    ck_assert(l.n == 2 && l.ids[0] == 0 && l.ids[1] == 1);
+    ck_assert_int_eq(tokenizer_vocab_size(t), 2);
+    tokenizer_free(&t);
+    write_file("json", HEAD "\"added_tokens\":[{\"id\":-1,\"content\":\"x\"}],\"model\":{\"type\":"
+                            "\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
+    refused(&src, "\"x\"");
+    free(l.ids);
+    unlink(src.json_path);
+}
+END_TEST
+
 int main(void)
 {
     const char *seed = getenv("LATENT_TEST_SEED");
@@ -617,6 +655,7 @@ int main(void)
     tcase_add_test(tc, damaged_json);
     tcase_add_test(tc, tiktoken);
     tcase_add_test(tc, named_ends);
+    tcase_add_test(tc, odd_json);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_ENV);
