@@ -251,11 +251,6 @@ void layout__layers(const struct family_layout *of, struct keys *k, struct arena
 
 /* --- keys of several layouts ------------------------------------------------------------------- */
 
-static const char *rope_group(struct keys *k)
-{
-    return keys__has(k, "rope_parameters") ? "rope_parameters" : "rope_scaling";
-}
-
 float layout__theta(struct keys *k, double absent)
 {
     float theta = keys__float_or(k, "rope_theta", 1, 1e12, absent);
@@ -273,7 +268,7 @@ static float scaling_number(struct keys *k, const char *group, const char *key, 
 const struct rope_scaling *layout__scaling(struct keys *k, struct arena *arena, const struct model_config *c)
 {
     struct rope_scaling s = {0};
-    const char *g = rope_group(k);
+    const char *g = deepseek__rope_group(k);
     char type[32], path[64];
     snprintf(path, sizeof(path), "%s.rope_type", g);
     if (!keys__has(k, path))

@@ -16,7 +16,8 @@ void deepseek_v3__config_hf(struct keys *k, const struct tix *tix, struct model_
         return;
     /* left out they would mean the defaults of one model: a guess that changes the text in silence */
     for (size_t i = 0; i < sizeof(needed) / sizeof(needed[0]); i++)
-        if (k->r == 0 && !keys__has(k, needed[i]))
+        if (k->r == 0 && !keys__has(k, needed[i]) &&
+            !(keys__null(k, needed[i]) && !strcmp(needed[i], "n_shared_experts"))) /* null: none */
             keys__fail(k, ERR_FORMAT, needed[i], "is missing");
     keys__string(k, "scoring_func", s, sizeof(s), "sigmoid");
     if (k->r == 0 && strcmp(s, "sigmoid"))

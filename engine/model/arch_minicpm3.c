@@ -50,8 +50,11 @@ static void config_hf(struct keys *k, const struct tix *tix, struct model_config
     c->latent_norm_eps = DEEPSEEK_LATENT_EPS;
     c->tie_word_embeddings = keys__bool_or(k, "tie_word_embeddings", true);
     c->scale_emb = keys__float_or(k, "scale_emb", 1e-6, 1e6, SCALE_EMB);
-    scales(c, (double)keys__float_or(k, "scale_depth", 1e-6, 1e6, SCALE_DEPTH),
-           (double)keys__float_or(k, "dim_model_base", 1e-6, 1e6, DIM_MODEL_BASE));
+    /* null is not the default here, but that nothing is scaled */
+    double depth = keys__null(k, "scale_depth") ? sqrt((double)c->num_hidden_layers) : SCALE_DEPTH;
+    double base = keys__null(k, "dim_model_base") ? (double)c->hidden_size : DIM_MODEL_BASE;
+    scales(c, (double)keys__float_or(k, "scale_depth", 1e-6, 1e6, depth),
+           (double)keys__float_or(k, "dim_model_base", 1e-6, 1e6, base));
     deepseek__rope_hf(k, c);
     c->rope_interleave = false;
 }

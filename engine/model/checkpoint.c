@@ -60,15 +60,24 @@ int checkpoint__bind(struct checkpoint *c, const struct arch *a, enum ckpt_forma
 /* A name for people where the file has none: the last part of the path without ".gguf". */
 static void name_from_path(const char *path, char *dst, size_t dst_bytes)
 {
-    size_t n = strlen(path);
-    while (n > 1 && path[n - 1] == '/')
-        n--;
-    size_t at = n;
-    while (at > 0 && path[at - 1] != '/')
-        at--;
+    char *real = NULL;
+    size_t n = strlen(path), at;
+    for (;;) {
+        while (n > 1 && path[n - 1] == '/')
+            n--;
+        at = n;
+        while (at > 0 && path[at - 1] != '/')
+            at--;
+        /* "." and ".." say where, not what */
+        if (real || n - at > 2 || strspn(path + at, ".") < n - at || !(real = realpath(path, NULL)))
+            break;
+        path = real;
+        n = strlen(path);
+    }
     if (n - at > 5 && !memcmp(path + n - 5, ".gguf", 5))
         n -= 5;
     map__printable(path + at, n - at, dst, dst_bytes);
+    free(real);
 }
 
 int checkpoint_open(const char *path, struct checkpoint **ret, struct err *e)

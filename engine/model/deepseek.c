@@ -45,8 +45,12 @@ static void yarn_gguf(struct keys *k, struct model_config *c)
     }
 }
 
-/* Newer transformers put everything into rope_parameters, older ones rope_theta beside
- * rope_scaling; the type is rope_type or type. */
+const char *deepseek__rope_group(struct keys *k)
+{
+    bool older = keys__has(k, "rope_scaling.rope_type") || keys__has(k, "rope_scaling.type");
+    return older || !keys__has(k, "rope_parameters") ? "rope_scaling" : "rope_parameters";
+}
+
 static const char *rope_path(char *dst, size_t dst_bytes, const char *group, const char *key)
 {
     snprintf(dst, dst_bytes, "%s.%s", group, key);
@@ -82,12 +86,12 @@ static void longrope_hf(struct keys *k, const char *group, struct model_config *
 void deepseek__rope_hf(struct keys *k, struct model_config *c)
 {
     struct rope_scaling *s = &c->rope_scaling;
-    const char *g = keys__has(k, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+    const char *g = deepseek__rope_group(k);
     char type[32], p[64];
     c->rope_interleave = keys__bool_or(k, "rope_interleave", true);
     c->rope_theta = keys__float_or(k, "rope_theta", 1, 1e12, 10000);
-    c->rope_theta =
-        keys__float_or(k, rope_path(p, sizeof(p), g, "rope_theta"), 1, 1e12, (double)c->rope_theta);
+    c->rope_theta = keys__float_or(k, "rope_parameters.rope_theta", 1, 1e12, (double)c->rope_theta);
+    c->rope_theta = keys__float_or(k, "rope_scaling.rope_theta", 1, 1e12, (double)c->rope_theta);
     if (keys__has(k, rope_path(p, sizeof(p), g, "rope_type")))
         keys__string(k, p, type, sizeof(type), NULL);
     else
@@ -243,8 +247,10 @@ void deepseek__refuse_quantised(struct keys *k)
 void deepseek__refuse_variants(struct keys *k)
 {
     deepseek__refuse_activation(k);
-    if (keys__float_or(k, "partial_rotary_factor", 0, 1e6, 1) != 1.0f)
-        keys__fail(k, ERR_UNSUPPORTED, "partial_rotary_factor", "must be 1");
+    static const char *const partial[] = {"partial_rotary_factor", "rope_parameters.partial_rotary_factor"};
+    for (size_t i = 0; i < sizeof(partial) / sizeof(partial[0]); i++)
+        if (keys__float_or(k, partial[i], 0, 1e6, 1) != 1.0f)
+            keys__fail(k, ERR_UNSUPPORTED, partial[i], "must be 1");
     if (keys__bool_or(k, "attention_bias", false))
         keys__fail(k, ERR_UNSUPPORTED, "attention_bias", "must be false");
     if (keys__int_or(k, "moe_layer_freq", 1, MAX_LAYERS, 1) != 1)

@@ -14,6 +14,9 @@ void deepseek__config_gguf(struct keys *k, const struct tix *tix, struct model_c
 void deepseek__config_hf(struct keys *k, const struct tix *tix, struct model_config *c);
 /* deepseek_v3's: the same, and its gates. */
 void deepseek_v3__config_hf(struct keys *k, const struct tix *tix, struct model_config *c);
+/* Newer transformers put everything into rope_parameters, older ones rope_theta beside rope_scaling, which
+ * is taken where both are there; the type is rope_type or type. */
+const char *deepseek__rope_group(struct keys *k);
 /* Parts of it: rotary embedding; keys whose values ask for what is not served. */
 void deepseek__rope_hf(struct keys *k, struct model_config *c);
 void deepseek__refuse_variants(struct keys *k);

@@ -55,6 +55,19 @@ static int open_parts(struct checkpoint *c, const char *path, const struct gguf 
     return all.r;
 }
 
+/* Longer names are cut, at a character. */
+static void read_name(struct keys *k, char *dst, size_t dst_bytes)
+{
+    char whole[4096];
+    keys__string(k, "general.name", whole, sizeof(whole), "");
+    size_t n = strnlen(whole, dst_bytes);
+    n = n < dst_bytes ? n : n - 1;
+    while (n > 0 && ((unsigned char)whole[n] & 0xc0) == 0x80)
+        n--;
+    memcpy(dst, whole, n);
+    dst[n] = 0;
+}
+
 /* A family whose layers are configured one by one has the text of its config.json in one key. */
 static int read_config(struct checkpoint *c, const struct arch **a, const struct gguf *g, const char *name,
                        struct err *e)
@@ -98,7 +111,7 @@ int gguf__open(struct checkpoint *c, const char *path, struct err *e)
         keys__fail(&k, ERR_FORMAT, "split.no", "is %lld: this is part %lld of %lld, and the first is the "
                    "one to open", (long long)no, (long long)no + 1, (long long)n_parts);
     keys__string(&k, "general.architecture", name, sizeof(name), NULL);
-    keys__string(&k, "general.name", c->config.name, sizeof(c->config.name), "");
+    read_name(&k, c->config.name, sizeof(c->config.name));
     if (k.r < 0)
         return k.r;
     const struct arch *a = arch__by_gguf_name(name);

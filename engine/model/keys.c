@@ -58,7 +58,8 @@ void keys__fail(struct keys *k, int code, const char *key, const char *fmt, ...)
     k->r = err_set_param(k->e, code, key, "%s: %s%s %s", k->label, k->prefix, key, text);
 }
 
-static void find_json(struct keys *k, const char *path, struct value *ret)
+/* NULL: not there, or an error in k. */
+static const cJSON *at_path(struct keys *k, const char *path)
 {
     const cJSON *at = k->json;
     char part[MAX_PATH_BYTES];
@@ -66,17 +67,16 @@ static void find_json(struct keys *k, const char *path, struct value *ret)
         const char *dot = strchr(s, '.');
         size_t n = dot ? (size_t)(dot - s) : strlen(s);
         if (n >= sizeof(part))
-            return;
+            return NULL;
         memcpy(part, s, n);
         part[n] = 0;
         if (json__get(at, part, &at) < 0) {
             keys__fail(k, ERR_FORMAT, path, "occurs twice");
-            return;
+            return NULL;
         }
         s = dot ? dot + 1 : NULL;
     }
-    if (at && !cJSON_IsNull(at))
-        ret->json = at;
+    return at;
 }
 
 static bool find(struct keys *k, const char *key, struct value *ret)
@@ -93,7 +93,8 @@ static bool find(struct keys *k, const char *key, struct value *ret)
         snprintf(full, sizeof(full), "%s%s", k->prefix, key);
         ret->kv = gguf__find(k->gguf, full);
     } else {
-        find_json(k, key, ret);
+        const cJSON *at = at_path(k, key);
+        ret->json = at && !cJSON_IsNull(at) ? at : NULL;
     }
     return ret->kv || ret->json;
 }
@@ -123,6 +124,11 @@ bool keys__has(struct keys *k, const char *key)
 {
     struct value v;
     return k->r == 0 && find(k, key, &v);
+}
+
+bool keys__null(struct keys *k, const char *key)
+{
+    return k->r == 0 && k->json && cJSON_IsNull(at_path(k, path_of(k, key)));
 }
 
 static void missing(struct keys *k, const char *key)

@@ -39,6 +39,8 @@ void keys__from_json(struct keys *k, const struct cJSON *object, const char *lab
 
 /* JSON keys may be paths: "rope_scaling.factor". */
 bool keys__has(struct keys *k, const char *key);
+/* It is there, and null. JSON only. */
+bool keys__null(struct keys *k, const char *key);
 int64_t keys__int(struct keys *k, const char *key, int64_t lo, int64_t hi);
 int64_t keys__int_or(struct keys *k, const char *key, int64_t lo, int64_t hi, int64_t absent);
 float keys__float(struct keys *k, const char *key, double lo, double hi);

@@ -86,6 +86,14 @@ void gguf_file_plain_u32(struct gguf_file *g, const char *key, int64_t value)
     g->n_keys++;
 }
 
+void gguf_file_plain_string(struct gguf_file *g, const char *key, const char *value)
+{
+    put_string(&g->keys, key);
+    put_u32(&g->keys, 8);
+    put_string(&g->keys, value);
+    g->n_keys++;
+}
+
 void gguf_file_bool(struct gguf_file *g, const char *key, int value)
 {
     unsigned char b = value != 0;

@@ -16,6 +16,7 @@ void gguf_file_bool(struct gguf_file *g, const char *key, int value);
 void gguf_file_f32(struct gguf_file *g, const char *key, float value);
 /* The same without architecture and dot. */
 void gguf_file_plain_u32(struct gguf_file *g, const char *key, int64_t value);
+void gguf_file_plain_string(struct gguf_file *g, const char *key, const char *value);
 /* A tensor with its own bytes, under another name; n_dims and ne as in t. */
 void gguf_file_tensor(struct gguf_file *g, const char *name, const struct tensor *t);
 /* Several of one shape stacked along a new last dimension. */

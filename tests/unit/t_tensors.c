@@ -297,6 +297,7 @@ END_TEST
 /* --- split GGUF -------------------------------------------------------------------------------------- */
 
 static float temperature_scale; /* below 0: the key is not there */
+static const char *general_name;
 
 static void part_name(int no, int count, char *dst, size_t n)
 {
@@ -334,6 +335,8 @@ static void put_part(int file_no, int no, int count, int from, int to, int n_ten
         gguf_file_f32(g, "attention.layer_norm_rms_epsilon", 1e-6f);
     if (no == 0 && temperature_scale >= 0)
         gguf_file_f32(g, "attention.temperature_scale", temperature_scale);
+    if (no == 0 && general_name)
+        gguf_file_plain_string(g, "general.name", general_name);
     for (int i = from; i < to; i++) {
         struct tensor t = {.type = TT_F32, .n_dims = list[i].ne[1] > 1 ? 2 : 1, .data = values,
                            .ne = {list[i].ne[0], list[i].ne[1], 1, 1}};
@@ -446,6 +449,77 @@ START_TEST(test_ends)
 }
 END_TEST
 
+/* Which of the two places of the rotary embedding counts: rope_scaling, as in transformers, where both say
+ * something. */
+START_TEST(test_rope)
+{
+    static const char yarn[] = ",\"rope_parameters\":{\"rope_theta\":500,\"rope_type\":\"default\"},"
+                               "\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4}";
+    put_weights("model.safetensors", 0);
+    more_config = yarn;
+    struct checkpoint *c = open_folder();
+    ck_assert_msg(c != NULL, "%s", e.text);
+    ck_assert_int_eq(c->config.rope_scaling.type, ROPE_SCALING_YARN);
+    ck_assert(c->config.rope_scaling.factor == 4.0f && c->config.rope_theta == 500.0f);
+    checkpoint_close(&c);
+    more_config = ",\"rope_scaling\":{},\"rope_parameters\":{\"rope_type\":\"yarn\",\"factor\":8}";
+    ck_assert_ptr_nonnull(c = open_folder());
+    ck_assert(c->config.rope_scaling.type == ROPE_SCALING_YARN && c->config.rope_scaling.factor == 8.0f);
+    checkpoint_close(&c);
+    more_config = ",\"rope_parameters\":{\"partial_rotary_factor\":0.5}";
+    fails(ERR_UNSUPPORTED, "rope_parameters.partial_rotary_factor", "must be 1");
+    more_config = ",\"rope_parameters\":{\"partial_rotary_factor\":1.0}";
+    opens();
+}
+END_TEST
+
+/* null is "none" where the reference takes it so, not "left out". */
+START_TEST(test_null)
+{
+    struct checkpoint *c = NULL;
+    char config[2048];
+    more_config = ",\"n_routed_experts\":2,\"moe_intermediate_size\":32,\"num_experts_per_tok\":1,"
+                  "\"first_k_dense_replace\":1,\"n_group\":1,\"topk_group\":1,"
+                  "\"routed_scaling_factor\":1,\"n_shared_experts\":null";
+    put_weights("model.safetensors", 0);
+    c = open_folder();
+    ck_assert_msg(c != NULL, "%s", e.text);
+    ck_assert_int_eq(c->config.n_shared_experts, 0);
+    checkpoint_close(&c);
+    snprintf(config, sizeof(config), CONFIG, ",\"scale_depth\":null,\"dim_model_base\":null");
+    memcpy(strstr(config, "deepseek_v3\""), "minicpm3\"   ", 12);
+    put("config.json", config, strlen(config));
+    ck_assert_msg(checkpoint_open(dir, &c, &e) == 0, "%s", e.text);
+    ck_assert(c->config.residual_scale == 1.0f && c->config.logit_scale == 1.0f);
+    checkpoint_close(&c);
+}
+END_TEST
+
+/* A folder that is named by where it is has its own name all the same; one that is too long is cut, between
+ * characters. */
+START_TEST(test_name)
+{
+    struct checkpoint *c = NULL;
+    char here[4096], path[256], name[201] = "";
+    for (int i = 0; i < 100; i++)
+        memcpy(name + 2 * i, "\xc3\xa9", 3);
+    general_name = name;
+    temperature_scale = -1;
+    put_part(1, 0, 1, 0, 12, 12);
+    part_name(1, 1, path, sizeof(path));
+    ck_assert_msg(checkpoint_open(path, &c, &e) == 0, "%s", e.text);
+    ck_assert_uint_eq(strlen(c->config.name), 126);
+    checkpoint_close(&c);
+    unlink(path);
+    opens();
+    ck_assert(getcwd(here, sizeof(here)) && chdir(dir) == 0);
+    ck_assert_msg(checkpoint_open(".", &c, &e) == 0, "%s", e.text);
+    ck_assert_str_eq(c->config.name, strrchr(dir, '/') + 1);
+    checkpoint_close(&c);
+    ck_assert_int_eq(chdir(here), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("tensors");
@@ -462,6 +536,9 @@ int main(void)
     tcase_add_test(tc, test_split);
     tcase_add_test(tc, test_tempered);
     tcase_add_test(tc, test_ends);
+    tcase_add_test(tc, test_rope);
+    tcase_add_test(tc, test_null);
+    tcase_add_test(tc, test_name);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
     srunner_run_all(sr, CK_ENV);

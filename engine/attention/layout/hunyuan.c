@@ -9,6 +9,7 @@
 #include "config.h"
 
 #include "engine/attention/layout.h"
+#include "engine/model/deepseek.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -43,7 +44,7 @@ static int head_dim(struct keys *k)
 /* theta of heads of d values. */
 static double theta(struct keys *k, int d)
 {
-    const char *g = keys__has(k, "rope_parameters") ? "rope_parameters" : "rope_scaling";
+    const char *g = deepseek__rope_group(k);
     char type[32], path[64];
     double base = (double)layout__theta(k, 10000);
     snprintf(path, sizeof(path), "%s.rope_type", g);
