@@ -6,15 +6,23 @@
 
 #include <string.h>
 
-static const char think[] = "<think>", unthink[] = "</think>";
-
 enum { AT_BEGINNING, IN_THOUGHT, IN_TEXT, IN_CALLS };
 
-void assistant_init(struct assistant *s, struct parts *out, bool thinks, bool begun,
+const struct thought_marks *thought_marks_of(const char *chat_template)
+{
+    static const struct thought_marks known[] = {{"<longcat_think>", "</longcat_think>"},
+                                                 {"<think>", "</think>"}};
+    for (size_t i = 0; i < sizeof(known) / sizeof(*known) && chat_template; i++)
+        if (strstr(chat_template, known[i].end))
+            return &known[i];
+    return NULL;
+}
+
+void assistant_init(struct assistant *s, struct parts *out, const struct thought_marks *thoughts, bool begun,
                     const struct call_format *calls, const cJSON *tools, bool only_one, size_t max_bytes)
 {
-    *s = (struct assistant){.calls = calls, .thinks = thinks, .skip_space = begun};
-    s->state = !thinks ? IN_TEXT : begun ? IN_THOUGHT : AT_BEGINNING;
+    *s = (struct assistant){.calls = calls, .thoughts = thoughts, .skip_space = begun};
+    s->state = !thoughts ? IN_TEXT : begun ? IN_THOUGHT : AT_BEGINNING;
     s->t.out = out;
     s->t.tools = tools;
     s->t.only_one = only_one;
@@ -57,6 +65,7 @@ static long find_mark(const struct assistant *s, bool with_think, size_t *ret_he
     size_t held = 0;
     const char *const *at =
         s->calls && !(s->calls->at_beginning && (s->said || with_think)) ? s->calls->begin : NULL;
+    const char *unthink = s->thoughts ? s->thoughts->end : NULL;
     const char *mark = with_think ? unthink : at ? *at++ : NULL;
     while (mark) {
         long i = text_find(&s->t, 0, mark);
@@ -86,7 +95,7 @@ static void give(struct assistant *s, enum part_kind kind, size_t n)
 static bool give_upto_mark(struct assistant *s, enum part_kind kind, bool end)
 {
     struct buf *in = &s->t.in;
-    const char *mark = NULL;
+    const char *mark = NULL, *unthink = s->thoughts ? s->thoughts->end : "";
     size_t held;
     if (s->skip_space) {
         text_skip_space(&s->t);
@@ -108,7 +117,7 @@ static bool give_upto_mark(struct assistant *s, enum part_kind kind, bool end)
     buf_consume(in, n - shown);
     if (mark == unthink) {
         parts_close(s->t.out);
-        buf_consume(in, sizeof(unthink) - 1);
+        buf_consume(in, strlen(unthink));
         s->state = IN_TEXT;
         s->skip_space = true;
     } else {
@@ -125,15 +134,16 @@ static bool step(struct assistant *s, bool end)
     switch (s->state) {
     case AT_BEGINNING: {
         struct call_text *t = &s->t;
-        size_t i = 0, n;
+        const char *think = s->thoughts->begin;
+        size_t i = 0, n, whole = strlen(think);
         while (i < t->in.n_bytes && is_space(t->in.data[i]))
             i++;
         n = t->in.n_bytes - i;
-        n = n < sizeof(think) - 1 ? n : sizeof(think) - 1;
+        n = n < whole ? n : whole;
         bool fits = n == 0 || !memcmp(t->in.data + i, think, n);
-        if (fits && n < sizeof(think) - 1 && !end)
+        if (fits && n < whole && !end)
             return false;
-        if (fits && n == sizeof(think) - 1) {
+        if (fits && n == whole) {
             buf_consume(&t->in, i + n);
             s->skip_space = true;
             s->state = IN_THOUGHT;

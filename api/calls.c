@@ -8,8 +8,8 @@
 
 /* Those whose templates have more marks first: several write <tool_call>. */
 static const struct call_format *const formats[] = {
-    &call_format_dsml,       &call_format_deepseek, &call_format_kimi,  &call_format_glm,
-    &call_format_qwen_coder, &call_format_hermes,   &call_format_llama,
+    &call_format_dsml,    &call_format_deepseek,   &call_format_kimi,   &call_format_glm,
+    &call_format_longcat, &call_format_qwen_coder, &call_format_hermes, &call_format_llama,
 };
 #define N_FORMATS (sizeof(formats) / sizeof(*formats))
 
@@ -35,7 +35,7 @@ const struct call_format *call_format_of(const char *chat_template)
 
 const char *call_format_names(void)
 {
-    return "dsml, deepseek, kimi, glm, qwen_coder, hermes, llama";
+    return "dsml, deepseek, kimi, glm, longcat, qwen_coder, hermes, llama";
 }
 
 /* --- text ----------------------------------------------------------------------------------------- */

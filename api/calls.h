@@ -85,6 +85,15 @@ bool call_json_value(struct call_text *t);
  * *ret_plain: it is none; nothing was consumed. Uses the states 0 to 2. */
 enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool *ret_plain);
 
+/* The same between two marks, the second of which may lack. Uses the states 0 to 3. */
+enum call_step call_object_step(struct call_text *t, const char *call, const char *done, bool end);
+
+/* Calls whose arguments are pairs of a key and a value. Uses the states 0 and 4. */
+struct call_pairs {
+    const char *call, *done, *key, *key_end, *value, *value_end;
+};
+enum call_step call_pairs_step(struct call_text *t, const struct call_pairs *m, bool end);
+
 /* Formats of marked calls: section, call, head, separator, JSON, end of call, end of section. */
 struct call_marks {
     const char *section, *call, *separator, *end, *section_end;
@@ -94,6 +103,6 @@ struct call_marks {
 enum call_step call_marked_step(struct call_text *t, const struct call_marks *m, bool end);
 
 extern const struct call_format call_format_deepseek, call_format_dsml, call_format_kimi, call_format_glm,
-    call_format_qwen_coder, call_format_hermes, call_format_llama;
+    call_format_longcat, call_format_qwen_coder, call_format_hermes, call_format_llama;
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "api/calls.h"
 
-enum { AT_NAME, AT_ARGUMENT };
+enum { AT_NAME, AT_ARGUMENT = 4 };
 
 static size_t trimmed(const char *s, size_t n)
 {
@@ -15,13 +15,11 @@ static size_t trimmed(const char *s, size_t n)
     return n;
 }
 
-static enum call_step step(struct call_text *t, bool end)
+enum call_step call_pairs_step(struct call_text *t, const struct call_pairs *m, bool end)
 {
-    static const char call[] = "<tool_call>", done[] = "</tool_call>", key[] = "<arg_key>",
-                      key_end[] = "</arg_key>", value[] = "<arg_value>", value_end[] = "</arg_value>";
     if (t->state == AT_NAME) {
-        size_t from = sizeof(call) - 1;
-        long at = text_find(t, from, key), over = text_find(t, from, done);
+        size_t from = strlen(m->call);
+        long at = text_find(t, from, m->key), over = text_find(t, from, m->done);
         if (at < 0 || (over >= 0 && over < at))
             at = over;
         if (at < 0)
@@ -33,27 +31,34 @@ static enum call_step step(struct call_text *t, bool end)
         t->state = AT_ARGUMENT;
     }
     text_skip_space(t);
-    if (text_begins(t, key)) {
-        size_t k0 = sizeof(key) - 1;
-        long k = text_find(t, 0, key_end), v = k < 0 ? -1 : text_find(t, (size_t)k, value);
-        size_t v0 = v < 0 ? 0 : (size_t)v + sizeof(value) - 1;
+    if (text_begins(t, m->key)) {
+        size_t k0 = strlen(m->key);
+        long k = text_find(t, 0, m->key_end), v = k < 0 ? -1 : text_find(t, (size_t)k, m->value);
+        size_t v0 = v < 0 ? 0 : (size_t)v + strlen(m->value);
         long over = v < 0 ? -1
-                          : call_value_end(t, t->in.data + k0, (size_t)k - k0, v0, value_end, -1, end);
+                          : call_value_end(t, t->in.data + k0, (size_t)k - k0, v0, m->value_end, -1, end);
         if (over >= 0) {
             call_arg(t, t->in.data + k0, (size_t)k - k0, t->in.data + v0, (size_t)over - v0, -1);
-            buf_consume(&t->in, (size_t)over + sizeof(value_end) - 1);
+            buf_consume(&t->in, (size_t)over + strlen(m->value_end));
             return CALL_AGAIN;
         }
-    } else if (text_begins(t, done)) {
-        buf_consume(&t->in, sizeof(done) - 1);
+    } else if (text_begins(t, m->done)) {
+        buf_consume(&t->in, strlen(m->done));
         call_args_end(t);
         t->state = AT_NAME;
         return CALL_OUT;
-    } else if (!text_may_begin(t, key) && !text_may_begin(t, done)) {
+    } else if (!text_may_begin(t, m->key) && !text_may_begin(t, m->done)) {
         call_args_end(t);
         return text_is_plain(t);
     }
     return call_args_wait(t, end);
+}
+
+static enum call_step step(struct call_text *t, bool end)
+{
+    static const struct call_pairs m = {"<tool_call>", "</tool_call>", "<arg_key>",
+                                        "</arg_key>",  "<arg_value>",  "</arg_value>"};
+    return call_pairs_step(t, &m, end);
 }
 
 static const struct call_syntax *syntax(const char *chat_template)

@@ -239,10 +239,9 @@ static int add_effort(struct api_exchange *x, struct err *e)
     return kwargs && ok ? 0 : err_set(e, ERR_NOMEM, "out of memory for the request");
 }
 
-static bool ends_with_think(const struct template_output *o)
+static bool ends_with(const struct template_output *o, const char *mark)
 {
-    static const char mark[] = "<think>";
-    size_t n = o->n_bytes, k = sizeof(mark) - 1;
+    size_t n = o->n_bytes, k = strlen(mark);
     while (n && strchr(" \t\r\n", o->text[n - 1]))
         n--;
     return n >= k && !memcmp(o->text + n - k, mark, k) && !(o->literal && o->literal[n - 1]);
@@ -254,13 +253,15 @@ static int set_assistant(struct api *a, struct api_exchange *x, const char *temp
 {
     const struct tokenizer *t = engine_info(a->cfg.engine)->tokenizer;
     const char *name = a->cfg.tool_parser ? a->cfg.tool_parser : "auto";
-    x->thinks = x->p.separate_reasoning && strstr(template, "</think>") && !x->p.continue_final_message;
-    x->thought_begun = x->thinks && ends_with_think(o);
-    x->think_id = tokenizer_find(t, "<think>", 7);
-    x->unthink_id = tokenizer_find(t, "</think>", 8);
+    const struct thought_marks *marks = thought_marks_of(template);
+    x->thinks = x->p.separate_reasoning && marks && !x->p.continue_final_message;
+    x->thought_begun = x->thinks && ends_with(o, marks->begin);
+    x->think_id = marks ? tokenizer_find(t, marks->begin, strlen(marks->begin)) : -1;
+    x->unthink_id = marks ? tokenizer_find(t, marks->end, strlen(marks->end)) : -1;
     if (x->p.thought_budget > 0 && x->thinks && x->unthink_id < 0)
         return err_set_param(e, ERR_UNSUPPORTED, "thinking_token_budget",
-                             "thinking_token_budget is not supported: </think> is no token of this model");
+                             "thinking_token_budget is not supported: %s is no token of this model",
+                             marks->end);
     /* under a grammar what looks like a call is the answer, but in structural tags */
     bool grammar = x->p.structure_field && x->p.structure_kind != GRAMMAR_TAG;
     if (tools && strcmp(name, "none") != 0 && !grammar)
@@ -268,7 +269,7 @@ static int set_assistant(struct api *a, struct api_exchange *x, const char *temp
     int r = tool_choice_set(x, tools, template, strcmp(name, "none") != 0, e);
     for (int i = 0; r == 0 && i < x->n_choices && x->ops->assistant; i++) {
         struct choice *c = &x->choices[i];
-        assistant_init(&c->assistant, &c->parts, x->thinks, x->thought_begun, x->calls, tools,
+        assistant_init(&c->assistant, &c->parts, x->thinks ? marks : NULL, x->thought_begun, x->calls, tools,
                        !x->p.parallel_tool_calls, API_MAX_ANSWER_BYTES);
     }
     return r;

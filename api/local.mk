@@ -11,7 +11,7 @@ libapi_a_SOURCES = \
 	%D%/cache.c \
 	%D%/calls.c %D%/calls.h %D%/calls_tagged.c %D%/calls_tagged.h \
 	%D%/calls_deepseek.c %D%/calls_dsml.c %D%/calls_glm.c %D%/calls_hermes.c %D%/calls_json.c \
-	%D%/calls_kimi.c %D%/calls_llama.c %D%/calls_marked.c %D%/calls_qwen_coder.c \
+	%D%/calls_kimi.c %D%/calls_llama.c %D%/calls_longcat.c %D%/calls_marked.c %D%/calls_qwen_coder.c \
 	%D%/chat.c \
 	%D%/completions.c \
 	%D%/deliver.c \

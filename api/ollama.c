@@ -315,7 +315,7 @@ struct api_exchange *handle_ollama_show(struct api *a, const struct api_request 
               c->vocab_size);
     jw_raw(&w, ",\"capabilities\":[\"completion\"");
     jw_raw(&w, call_format_of(tools) ? ",\"tools\"" : "");
-    jw_raw(&w, template && strstr(template, "</think>") ? ",\"thinking\"" : "");
+    jw_raw(&w, thought_marks_of(template) ? ",\"thinking\"" : "");
     jw_raw(&w, infill_possible(info->tokenizer) ? ",\"insert\"" : "");
     jw_raw(&w, "],\"modified_at\":");
     write_time(a->started_s, &w);

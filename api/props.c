@@ -39,7 +39,7 @@ struct api_exchange *handle_props(struct api *a, const struct api_request *req, 
     jw_raw(&w, ",\"modalities\":{\"vision\":false,\"audio\":false},\"tool_parser\":");
     jw_cstring(&w, calls ? calls->name : NULL);
     jw_printf(&w, ",\"thinks\":%s,\"infill\":%s,\"build_info\":\"latentd " PACKAGE_VERSION "\",",
-              chat && strstr(chat, "</think>") ? "true" : "false", infill_possible(t) ? "true" : "false");
+              thought_marks_of(chat) ? "true" : "false", infill_possible(t) ? "true" : "false");
     jw_printf(&w, "\"n_threads\":%d,\"load_seconds\":%.3f,\"n_params\":%lld,", info->n_threads,
               info->load_seconds, (long long)info->n_params);
     jw_printf(&w, "\"queue\":{\"running\":%d,\"waiting\":%d,\"waiting_tokens\":%lld},", n.running, n.waiting,

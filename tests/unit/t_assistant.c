@@ -93,6 +93,23 @@ static const struct sample {
      "call now: {}\ncall get: {\"n\": 1}\n"},
     {"glm", 0, "<tool_call>get<arg_key>n</arg_key><arg_value>1</arg_value><arg_key>cit",
      "call get: {\"n\": 1}\n"},
+    /* LongCat-Flash-Chat; Thinking-2601 */
+    {"longcat", 0,
+     "Sure.\n<longcat_tool_call>\n{\"name\": \"get\", \"arguments\": {\"city\": "
+     "\"Paris\"}}\n</longcat_tool_call>\n"
+     "<longcat_tool_call>{\"name\": \"g\", \"arguments\": {}}</longcat_tool_call>",
+     "text: Sure.\ncall get: {\"city\": \"Paris\"}\ncall g: {}\n"},
+    {"longcat", 2,
+     "hm\n</longcat_think>\n<longcat_tool_call>get\n<longcat_arg_key>city</longcat_arg_key>\n"
+     "<longcat_arg_value>75</longcat_arg_value>\n<longcat_arg_key>n</longcat_arg_key>\n"
+     "<longcat_arg_value>3</longcat_arg_value>\n</longcat_tool_call>\n"
+     "<longcat_tool_call>now</longcat_tool_call> so",
+     "think: hm\ncall get: {\"city\": \"75\", \"n\": 3}\ncall now: {}\ntext: so\n"},
+    {"longcat", 1, "<longcat_think>a</longcat_think>\nb", "think: a\ntext: b\n"},
+    {"longcat", 1, "<think>a</think>", "text: <think>a</think>\n"},
+    {"longcat", 0, "a <longcat_tool_call> ", "text: a <longcat_tool_call> \n"},
+    {"longcat", 0, "a <longcat_tool_call>{1}</longcat_tool_call>",
+     "text: a <longcat_tool_call>{1}</longcat_tool_call>\n"},
     /* Qwen3-Coder */
     {"qwen_coder", 0,
      "<tool_call>\n<function=get>\n<parameter=city>\nNew\nYork\n</parameter>\n<parameter=n>\n{\"a\": "
@@ -171,8 +188,9 @@ static void run(const struct sample *s, bool only_one, int how, struct buf *out)
     size_t n = strlen(s->text);
     buf_init(out, 65536);
     parts_init(&p, 65536, "call_", 1);
-    assistant_init(&a, &p, s->thinks, s->thinks == 2, s->format ? call_format_find(s->format) : NULL, tools,
-                   only_one, 65536);
+    const char *template = s->format && !strcmp(s->format, "longcat") ? "</longcat_think>" : "</think>";
+    assistant_init(&a, &p, s->thinks ? thought_marks_of(template) : NULL, s->thinks == 2,
+                   s->format ? call_format_find(s->format) : NULL, tools, only_one, 65536);
     for (size_t i = 0; i < n;) {
         size_t k = how == 0 ? n - i : how == 1 ? 1 : 1 + (size_t)rand() % (size_t)how;
         k = k < n - i ? k : n - i;
@@ -233,6 +251,13 @@ START_TEST(test_garbage)
                                        "</arg_key>",
                                        "<arg_value>",
                                        "</arg_value>",
+                                       "<longcat_tool_call>",
+                                       "</longcat_tool_call>",
+                                       "<longcat_arg_key>",
+                                       "</longcat_arg_key>",
+                                       "<longcat_arg_value>",
+                                       "</longcat_arg_value>",
+                                       "</longcat_think>",
                                        "<function=",
                                        ">",
                                        "</function>",
@@ -263,10 +288,11 @@ START_TEST(test_garbage)
                                        "\">",
                                        "</｜DSML｜invoke>",
                                        "<｜DSML｜function_calls>"};
-    static const char *const names[] = {"hermes", "deepseek", "dsml", "kimi", "glm", "qwen_coder", "llama"};
+    static const char *const names[] = {"hermes", "deepseek",   "dsml",  "kimi",
+                                        "glm",    "qwen_coder", "llama", "longcat"};
     for (int round = 0; round < 3000; round++) {
         char text[2000] = "";
-        struct sample s = {names[rand() % 7], rand() % 3, text, NULL};
+        struct sample s = {names[rand() % 8], rand() % 3, text, NULL};
         struct buf a, b;
         for (int i = rand() % 24, at = 0; i > 0; i--)
             at += snprintf(text + at, sizeof(text) - (size_t)at, "%s",
@@ -310,6 +336,12 @@ START_TEST(test_templates)
         else
             ck_assert_ptr_null(c);
     }
+    const struct call_format *c = call_format_of("say <longcat_tool_call>{..}</longcat_tool_call>");
+    ck_assert(c && !strcmp(c->name, "longcat"));
+    ck_assert_str_eq(thought_marks_of("a</longcat_think>b")->begin, "<longcat_think>");
+    ck_assert_str_eq(thought_marks_of("a</think>b")->begin, "<think>");
+    ck_assert_ptr_null(thought_marks_of("<think>"));
+    ck_assert_ptr_null(thought_marks_of(NULL));
     ck_assert_ptr_null(call_format_of(NULL));
     ck_assert_ptr_null(call_format_find("x"));
 }

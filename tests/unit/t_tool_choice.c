@@ -69,7 +69,8 @@ static const char *const schemas[][2] = {
 #define FREE_TOOL 1 /* the others are strict */
 
 static const char *const formats[] = {"hermes",     "llama", "kimi",     "glm",
-                                      "qwen_coder", "dsml",  "deepseek", "deepseek ```json"};
+                                      "qwen_coder", "dsml",  "deepseek", "deepseek ```json",
+                                      "longcat",    "longcat <longcat_arg_key>"};
 static const struct grammar_limits limits = {65536, 200000, 5 * NS_PER_SEC, 64 << 20};
 static cJSON *tools;
 
@@ -213,7 +214,7 @@ static int read_back(struct grammars *all, const char *format, const struct buf 
     snprintf(shown, sizeof(shown), "%s: %.*s", format, (int)(text->n_bytes < 300 ? text->n_bytes : 300),
              text->data);
     parts_init(&parts, 1 << 20, "call_", 1);
-    assistant_init(&a, &parts, false, false, call_format_find(format), tools, false, 1 << 20);
+    assistant_init(&a, &parts, NULL, false, call_format_find(format), tools, false, 1 << 20);
     for (size_t at = 0, n; at < text->n_bytes; at += n) { /* in pieces of any size */
         n = 1 + below(20);
         n = n < text->n_bytes - at ? n : text->n_bytes - at;
