@@ -25,7 +25,7 @@ const right = (name, args) => {
 }
 const once = { parallel_tool_calls: false, temperature: 1.2, max_tokens: 300 }
 
-for (const parser of ['auto', 'hermes', 'llama', 'kimi', 'glm', 'qwen_coder', 'dsml', 'deepseek'])
+for (const parser of ['auto', 'hermes', 'llama', 'kimi', 'glm', 'longcat', 'qwen_coder', 'dsml', 'deepseek'])
     await test(`${parser}: required, named, streamed and not`, async () => {
         const d = await start({ set: { tool_parser: parser } })
         const openai = new OpenAI({ baseURL: `${d.base}/v1`, apiKey: 'none', maxRetries: 0 })
