@@ -113,6 +113,14 @@ quantizes() {
 }
 check "quantize in parts, verify side by side" quantizes
 
+# Keys count too: a vocabulary takes a megabyte and more.
+fits() {
+    run 0 quantize "$top/models/latent-mini.q8_0.gguf" "$dir/s.gguf" --type q8_0 --split-size 8M --quiet &&
+        [ -e "$dir/s-00001-of-00005.gguf" ] && ! find "$dir" -name 's-*' -size +8000000c | grep . &&
+        run 0 verify "$dir/s-00001-of-00005.gguf" && rm -f "$dir"/s-*
+}
+check "no part is larger than --split-size" fits
+
 # A byte in the middle of the data; a file that ends early; a file of zeros.
 damaged() {
     size=$(wc -c <"$dir/m.gguf")

@@ -71,10 +71,33 @@ static int check_overrides(const struct source *s, const struct plan_options *o,
     return 0;
 }
 
+/* What a part has besides the data of its tensors: its own keys, room for alignment, and each tensor's entry,
+ * checksum and padding. */
+#define PART_BYTES 1024
+
+static uint64_t entry_bytes(const struct source_tensor *t)
+{
+    return strlen(t->name) + 8 * (uint64_t)t->n_dims + 32 + GGUF_DEFAULT_ALIGNMENT;
+}
+
+/* Keys that the first part has for all. */
+static int keys_bytes(const struct source *s, uint64_t *ret, struct err *e)
+{
+    struct gguf_writer w;
+    gguf_write_init(&w, s->gguf_arch);
+    int r = source_keys(s, &w, e);
+    *ret = w.kv.n_bytes;
+    gguf_write_done(&w);
+    return r;
+}
+
 int plan_make(const struct source *s, const struct plan_options *o, struct plan *ret, struct err *e)
 {
     struct plan p = {.source = s, .recipe = o->recipe};
+    uint64_t in_part = 0;
     int r = check_overrides(s, o, e);
+    if (r == 0 && o->split_bytes)
+        r = keys_bytes(s, &in_part, e);
     if (r < 0)
         return r;
     p.tensors = calloc((size_t)s->n_tensors + 1, sizeof(*p.tensors));
@@ -83,7 +106,7 @@ int plan_make(const struct source *s, const struct plan_options *o, struct plan 
         plan_done(&p);
         return err_set(e, ERR_NOMEM, "no memory for the plan");
     }
-    uint64_t in_part = 0;
+    in_part += PART_BYTES;
     for (int i = 0; i < s->n_tensors; i++) {
         const struct source_tensor *t = &s->tensors[i];
         struct plan_tensor *at = &p.tensors[i];
@@ -95,12 +118,13 @@ int plan_make(const struct source *s, const struct plan_options *o, struct plan 
         }
         choose(s, o, t, at);
         at->n_bytes = tensor_row_bytes(at->type, t->ne[0]) * (uint64_t)t->n_rows;
-        if (o->split_bytes && in_part && in_part + at->n_bytes > o->split_bytes) {
+        uint64_t more = at->n_bytes + entry_bytes(t);
+        if (o->split_bytes && i > p.first[p.n_parts] && in_part + more > o->split_bytes) {
             p.first[++p.n_parts] = i;
-            in_part = 0;
+            in_part = PART_BYTES;
         }
         at->part = p.n_parts;
-        in_part += at->n_bytes;
+        in_part += more;
         p.n_bytes += at->n_bytes;
     }
     p.first[++p.n_parts] = s->n_tensors;
