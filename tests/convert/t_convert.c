@@ -577,6 +577,45 @@ START_TEST(tokenizers)
 }
 END_TEST
 
+static void check_ids(const char *path, const char *text, int n, const int32_t *want)
+{
+    struct checkpoint *c;
+    struct tokenizer *t;
+    struct token_list l = {0};
+    struct err e = {0};
+    ck_assert_msg(checkpoint_open(path, &c, &e) == 0, "%s", e.text);
+    ck_assert_msg(tokenizer_new(&c->tokenizer, c->config.vocab_size, &t, &e) == 0, "%s", e.text);
+    ck_assert_int_eq(tokenizer_encode(t, text, strlen(text), 0, 100, &l, &e), 0);
+    ck_assert_msg((int)l.n == n && memcmp(l.ids, want, (size_t)n * sizeof(*want)) == 0, "%s: %s", path, text);
+    free(l.ids);
+    tokenizer_free(&t);
+    checkpoint_close(&c);
+}
+
+/* Gemma's runs of spaces are added tokens and made by merges as well: only these find them in a text. */
+START_TEST(runs_of_spaces)
+{
+    static const int32_t want[] = {1, 2, 1, 0, 1};
+    char folder[PATH_BYTES], out[PATH_BYTES], path[PATH_BYTES];
+    out_path("spaces", out);
+    make_folder(family_config, family_tensors, (int)(sizeof(family_tensors) / sizeof(family_tensors[0])),
+                folder);
+    put_file(folder, "tokenizer.json",
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\xe2\x96\x81\":0,\"a\":1,\"\xe2\x96\x81\xe2\x96\x81\":2},"
+             "\"merges\":[[\"\xe2\x96\x81\",\"\xe2\x96\x81\"]]},"
+             "\"added_tokens\":[{\"id\":2,\"content\":\"\xe2\x96\x81\xe2\x96\x81\",\"normalized\":false}],"
+             "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"},"
+             "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
+             "\"\xe2\x96\x81\"},\"content\":\" \"},{\"type\":\"Fuse\"}]}}",
+             path);
+    check_ids(folder, "a  a a", 5, want);
+    convert(folder, out, "bf16");
+    check_ids(out, "a  a a", 5, want);
+    remove_folder(folder);
+    unlink(out);
+}
+END_TEST
+
 /* What a killed run has left is no hindrance; what another is writing is left alone. */
 START_TEST(left_behind)
 {
@@ -649,6 +688,7 @@ int main(void)
     tcase_add_test(tc, fp8_of_the_family);
     tcase_add_test(tc, side_by_side);
     tcase_add_test(tc, tokenizers);
+    tcase_add_test(tc, runs_of_spaces);
     tcase_add_test(tc, left_behind);
     tcase_add_test(tc, failures);
     suite_add_tcase(s, tc);

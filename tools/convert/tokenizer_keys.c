@@ -10,11 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "engine/tokenizer/added.h"
 #include "engine/tokenizer/vocab.h"
 #include "tools/convert/source.h"
 
 #define PAD_BYTES ((size_t)24)
 #define NO_MERGE_SCORE (-1e9f)
+#define SPACE_MARK "\xe2\x96\x81" /* U+2581 */
 
 /* --- the keys ---------------------------------------------------------------------------------- */
 
@@ -54,6 +56,19 @@ static void put_ids(const struct tokenizer_source *t, const struct vocab *v, str
     gguf_write_bool(w, "tokenizer.ggml.add_eos_token", v->add_eos);
 }
 
+/* Type in the file. Added tokens of a text's own characters are looked for in it; one with a mark for spaces
+ * (Gemma's runs of them) is not found there, but made by merges. */
+static int type_of(const struct vocab *v, int id)
+{
+    const struct str_view *s = &v->tokens[id];
+    if (v->kind != VOCAB_CHARS)
+        return v->types[id];
+    if (id == v->unk)
+        return TOKEN_UNKNOWN;
+    bool merged = v->types[id] == TOKEN_USER_DEFINED && v->rules && (v->rules[id] & ADDED_IN_MODEL);
+    return merged && memmem(s->data, s->n_bytes, SPACE_MARK, 3) ? TOKEN_NORMAL : v->types[id];
+}
+
 static int put_tokens(const struct source *s, const struct vocab *v, struct gguf_writer *w, struct err *e)
 {
     size_t n = (size_t)s->ck->config.vocab_size;
@@ -65,7 +80,7 @@ static int put_tokens(const struct source *s, const struct vocab *v, struct gguf
         bool hole = i >= (size_t)v->n_tokens || v->types[i] == TOKEN_HOLE;
         if (!hole) {
             tokens[i] = v->tokens[i];
-            types[i] = (int)i == v->unk && v->kind == VOCAB_CHARS ? TOKEN_UNKNOWN : v->types[i];
+            types[i] = type_of(v, (int)i);
             continue;
         }
         char pad[PAD_BYTES];
