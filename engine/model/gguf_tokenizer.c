@@ -127,18 +127,19 @@ static int read_ids(const struct reader *rd, const char *key, int vocab_size, st
     int max = (int)(sizeof(t->eos_extra) / sizeof(t->eos_extra[0]));
     if (!kv)
         return 0;
-    if (kv->type != GGUF_ARR || (kv->elem_type != GGUF_I32 && kv->elem_type != GGUF_U32))
-        return wrong_type(rd, kv, "an array of int32");
+    if (kv->type != GGUF_ARR || !gguf__is_int_type(kv->elem_type))
+        return wrong_type(rd, kv, "an array of integers");
+    struct gguf_kv one = {.type = kv->elem_type, .data = kv->data};
     for (uint64_t i = 0; i < kv->n && t->n_eos_extra < max; i++) {
-        int32_t id;
-        memcpy(&id, kv->data + i * sizeof(id), sizeof(id));
+        int64_t id;
+        if (!gguf__as_int(&one, &id))
+            id = INT64_MAX;
         if (id < 0 || id >= vocab_size)
             return err_set_param(rd->e, ERR_FORMAT, key,
                                  "%s: %s has %lld; 0..%d are accepted (the vocabulary)",
-                                 rd->g->map->label, key,
-                                 kv->elem_type == GGUF_U32 ? (long long)(uint32_t)id : (long long)id,
-                                 vocab_size - 1);
-        t->eos_extra[t->n_eos_extra++] = id;
+                                 rd->g->map->label, key, (long long)id, vocab_size - 1);
+        t->eos_extra[t->n_eos_extra++] = (int32_t)id;
+        one.data += gguf__value_bytes(&one);
     }
     return 0;
 }
