@@ -115,7 +115,9 @@ static void bind_scale(struct binder *b, struct tensor *t, const struct tix_entr
     }
     tix__claim(b->tix, entry);
     const struct tensor *s = &entry->t;
-    if (s->ne[0] != ne[0] || s->ne[1] != ne[1] || s->ne[2] != 1 || s->ne[3] != 1) {
+    /* matrices in one tensor have theirs in one: the same as long as no block lies in two matrices */
+    bool each = t->ne[2] > 1 && t->ne[1] % block == 0 && s->ne[2] == t->ne[2];
+    if (s->ne[0] != ne[0] || s->ne[1] * s->ne[2] != ne[1] || (s->ne[2] != 1 && !each) || s->ne[3] != 1) {
         shape_text(s->ne, s->n_dims, found, sizeof(found));
         shape_text(ne, 2, wanted, sizeof(wanted));
         snprintf(detail, sizeof(detail), " is %s, wanted %s (a scale for each block of 128x128)", found,

@@ -391,19 +391,27 @@ struct made {
     const char *name;
     int rows, cols; /* cols 0: a vector */
     bool fp8;
+    int matrices; /* 0: one, and no third dimension */
 };
 
-/* Element i of a float32 tensor is i modulo 7, less 3; FP8 values are 1, scales 2. */
+static int made_values(const struct made *m)
+{
+    return m->rows * (m->cols ? m->cols : 1) * (m->matrices ? m->matrices : 1);
+}
+
+/* Element i of a float32 tensor is i modulo 7, less 3; FP8 values are 1, scales 2 and up. */
 static void put_made(const char *folder, const struct made *list, int n)
 {
     char path[PATH_BYTES], header[8192];
     size_t h = 0, at = 0;
     uint64_t bytes;
     for (int i = 0; i < n; i++) {
-        size_t end = at + (size_t)list[i].rows * (size_t)(list[i].cols ? list[i].cols : 1) *
-                              (list[i].fp8 ? 1 : 4);
-        h += (size_t)snprintf(header + h, sizeof(header) - h, "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%d",
-                              i ? ',' : '{', list[i].name, list[i].fp8 ? "F8_E4M3" : "F32", list[i].rows);
+        size_t end = at + (size_t)made_values(&list[i]) * (list[i].fp8 ? 1 : 4);
+        h += (size_t)snprintf(header + h, sizeof(header) - h, "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[",
+                              i ? ',' : '{', list[i].name, list[i].fp8 ? "F8_E4M3" : "F32");
+        if (list[i].matrices)
+            h += (size_t)snprintf(header + h, sizeof(header) - h, "%d,", list[i].matrices);
+        h += (size_t)snprintf(header + h, sizeof(header) - h, "%d", list[i].rows);
         h += (size_t)snprintf(header + h, sizeof(header) - h, list[i].cols ? ",%d" : "", list[i].cols);
         h += (size_t)snprintf(header + h, sizeof(header) - h, "],\"data_offsets\":[%zu,%zu]}", at, end);
         at = end;
@@ -416,8 +424,8 @@ static void put_made(const char *folder, const struct made *list, int n)
     bytes = h;
     ck_assert(fwrite(&bytes, 8, 1, f) == 1 && fwrite(header, h, 1, f) == 1);
     for (int i = 0; i < n; i++)
-        for (int k = 0; k < list[i].rows * (list[i].cols ? list[i].cols : 1); k++) {
-            float v = strstr(list[i].name, "scale_inv") ? 2.0f : (float)(k % 7 - 3);
+        for (int k = 0; k < made_values(&list[i]); k++) {
+            float v = strstr(list[i].name, "scale_inv") ? (float)(2 + k) : (float)(k % 7 - 3);
             unsigned char one = 0x38;
             ck_assert(list[i].fp8 ? fwrite(&one, 1, 1, f) == 1 : fwrite(&v, 4, 1, f) == 1);
         }
@@ -453,18 +461,18 @@ static const char family_config[] =
     "\"num_attention_heads\":4,\"num_key_value_heads\":2,\"head_dim\":16,\"attention_mechanism\":\"gqa\","
     "\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}}";
 static const struct made family_tensors[] = {
-    {"model.embed_tokens.weight", 64, 32, false},
-    {FIRST "input_layernorm.weight", 32, 0, false},
-    {FIRST "mlp.down_proj.weight", 32, 32, false},
-    {FIRST "mlp.gate_proj.weight", 32, 32, false},
-    {FIRST "mlp.up_proj.weight", 32, 32, true},
-    {FIRST "mlp.up_proj.weight_scale_inv", 1, 1, false},
-    {FIRST "post_attention_layernorm.weight", 32, 0, false},
-    {FIRST "self_attn.k_proj.weight", 32, 32, false},
-    {FIRST "self_attn.o_proj.weight", 32, 64, false},
-    {FIRST "self_attn.q_proj.weight", 64, 32, false},
-    {FIRST "self_attn.v_proj.weight", 32, 32, false},
-    {"model.norm.weight", 32, 0, false},
+    {"model.embed_tokens.weight", 64, 32, false, 0},
+    {FIRST "input_layernorm.weight", 32, 0, false, 0},
+    {FIRST "mlp.down_proj.weight", 32, 32, false, 0},
+    {FIRST "mlp.gate_proj.weight", 32, 32, false, 0},
+    {FIRST "mlp.up_proj.weight", 32, 32, true, 0},
+    {FIRST "mlp.up_proj.weight_scale_inv", 1, 1, false, 0},
+    {FIRST "post_attention_layernorm.weight", 32, 0, false, 0},
+    {FIRST "self_attn.k_proj.weight", 32, 32, false, 0},
+    {FIRST "self_attn.o_proj.weight", 32, 64, false, 0},
+    {FIRST "self_attn.q_proj.weight", 64, 32, false, 0},
+    {FIRST "self_attn.v_proj.weight", 32, 32, false, 0},
+    {"model.norm.weight", 32, 0, false, 0},
 };
 
 /* The family's files keep their tensors' names; FP8 weights come into them multiplied by their scales. */
@@ -487,6 +495,56 @@ START_TEST(fp8_of_the_family)
 }
 END_TEST
 
+/* All experts of a layer in one tensor, as Step-3 has them, and their scales in one. */
+START_TEST(fp8_experts)
+{
+    static const char config[] =
+        "{\"model_type\":\"step3_text\",\"vocab_size\":64,\"hidden_size\":32,\"num_hidden_layers\":1,"
+        "\"intermediate_size\":32,\"max_position_embedding\":128,\"num_attention_heads\":4,"
+        "\"num_attention_groups\":1,\"head_dim\":16,\"share_q_dim\":32,\"share_expert_dim\":32,"
+        "\"moe_layers_enum\":\"0\",\"moe_num_experts\":2,\"moe_top_k\":1,\"moe_intermediate_size\":128,"
+        "\"quantization_config\":{\"quant_method\":\"fp8\",\"weight_block_size\":[128,128]}}";
+    static const struct made list[] = {
+        {"lm_head.weight", 64, 32, false, 0},
+        {"model.embed_tokens.weight", 64, 32, false, 0},
+        {FIRST "input_layernorm.weight", 32, 0, false, 0},
+        {FIRST "moe.down_proj.weight", 32, 128, false, 2},
+        {FIRST "moe.gate.weight", 2, 32, false, 0},
+        {FIRST "moe.gate_proj.weight", 128, 32, true, 2},
+        {FIRST "moe.gate_proj.weight_scale_inv", 1, 1, false, 2},
+        {FIRST "moe.up_proj.weight", 128, 32, false, 2},
+        {FIRST "post_attention_layernorm.weight", 32, 0, false, 0},
+        {FIRST "self_attn.inter_norm.weight", 32, 0, false, 0},
+        {FIRST "self_attn.k_proj.weight", 16, 32, false, 0},
+        {FIRST "self_attn.o_proj.weight", 32, 64, false, 0},
+        {FIRST "self_attn.q_proj.weight", 32, 32, false, 0},
+        {FIRST "self_attn.v_proj.weight", 16, 32, false, 0},
+        {FIRST "self_attn.wq.weight", 64, 32, false, 0},
+        {FIRST "share_expert.down_proj.weight", 32, 32, false, 0},
+        {FIRST "share_expert.gate_proj.weight", 32, 32, false, 0},
+        {FIRST "share_expert.up_proj.weight", 32, 32, false, 0},
+        {"model.norm.weight", 32, 0, false, 0},
+    };
+    char folder[PATH_BYTES], out[PATH_BYTES];
+    out_path("experts", out);
+    make_folder(config, list, (int)(sizeof(list) / sizeof(list[0])), folder);
+    convert(folder, out, "bf16");
+    for (int turn = 0; turn < 2; turn++)
+        for (int x = 0; x < 2; x++) {
+            struct checkpoint *c;
+            struct err e = {0};
+            float row[32];
+            ck_assert_msg(checkpoint_open(turn ? out : folder, &c, &e) == 0, "%s", e.text);
+            tensor_row_f32(&c->layers[0].experts[x].gate, 127, row);
+            ck_assert_msg(row[31] == (float)(2 + x), "%s, expert %d: %g", turn ? out : folder, x,
+                          (double)row[31]);
+            checkpoint_close(&c);
+        }
+    remove_folder(folder);
+    unlink(out);
+}
+END_TEST
+
 /* A head of attn_k_b may be larger than what is compared at a time. */
 START_TEST(side_by_side)
 {
@@ -496,18 +554,18 @@ START_TEST(side_by_side)
         "\"qk_nope_head_dim\":640,\"qk_rope_head_dim\":32,\"v_head_dim\":32,"
         "\"max_position_embeddings\":64,\"tie_word_embeddings\":true}";
     static const struct made list[] = {
-        {"model.embed_tokens.weight", 8, 32, false},
-        {"model.norm.weight", 32, 0, false},
-        {FIRST "input_layernorm.weight", 32, 0, false},
-        {FIRST "self_attn.q_proj.weight", 2 * 672, 32, false},
-        {FIRST "self_attn.kv_a_proj_with_mqa.weight", 544, 32, false},
-        {FIRST "self_attn.kv_a_layernorm.weight", 512, 0, false},
-        {FIRST "self_attn.kv_b_proj.weight", 2 * 672, 512, false},
-        {FIRST "self_attn.o_proj.weight", 32, 64, false},
-        {FIRST "post_attention_layernorm.weight", 32, 0, false},
-        {FIRST "mlp.gate_proj.weight", 32, 32, false},
-        {FIRST "mlp.up_proj.weight", 32, 32, false},
-        {FIRST "mlp.down_proj.weight", 32, 32, false},
+        {"model.embed_tokens.weight", 8, 32, false, 0},
+        {"model.norm.weight", 32, 0, false, 0},
+        {FIRST "input_layernorm.weight", 32, 0, false, 0},
+        {FIRST "self_attn.q_proj.weight", 2 * 672, 32, false, 0},
+        {FIRST "self_attn.kv_a_proj_with_mqa.weight", 544, 32, false, 0},
+        {FIRST "self_attn.kv_a_layernorm.weight", 512, 0, false, 0},
+        {FIRST "self_attn.kv_b_proj.weight", 2 * 672, 512, false, 0},
+        {FIRST "self_attn.o_proj.weight", 32, 64, false, 0},
+        {FIRST "post_attention_layernorm.weight", 32, 0, false, 0},
+        {FIRST "mlp.gate_proj.weight", 32, 32, false, 0},
+        {FIRST "mlp.up_proj.weight", 32, 32, false, 0},
+        {FIRST "mlp.down_proj.weight", 32, 32, false, 0},
     };
     char folder[PATH_BYTES], out[PATH_BYTES], command[3 * PATH_BYTES], line[512];
     const char *built = getenv("top_builddir");
@@ -601,10 +659,12 @@ START_TEST(runs_of_spaces)
     make_folder(family_config, family_tensors, (int)(sizeof(family_tensors) / sizeof(family_tensors[0])),
                 folder);
     put_file(folder, "tokenizer.json",
-             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\xe2\x96\x81\":0,\"a\":1,\"\xe2\x96\x81\xe2\x96\x81\":2},"
+             "{\"model\":{\"type\":\"BPE\","
+             "\"vocab\":{\"\xe2\x96\x81\":0,\"a\":1,\"\xe2\x96\x81\xe2\x96\x81\":2},"
              "\"merges\":[[\"\xe2\x96\x81\",\"\xe2\x96\x81\"]]},"
              "\"added_tokens\":[{\"id\":2,\"content\":\"\xe2\x96\x81\xe2\x96\x81\",\"normalized\":false}],"
-             "\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"},"
+             "\"normalizer\":{\"type\":\"Replace\","
+             "\"pattern\":{\"String\":\" \"},\"content\":\"\xe2\x96\x81\"},"
              "\"decoder\":{\"type\":\"Sequence\",\"decoders\":[{\"type\":\"Replace\",\"pattern\":{\"String\":"
              "\"\xe2\x96\x81\"},\"content\":\" \"},{\"type\":\"Fuse\"}]}}",
              path);
@@ -686,6 +746,7 @@ int main(void)
     tcase_add_test(tc, own_types);
     tcase_add_test(tc, templates);
     tcase_add_test(tc, fp8_of_the_family);
+    tcase_add_test(tc, fp8_experts);
     tcase_add_test(tc, side_by_side);
     tcase_add_test(tc, tokenizers);
     tcase_add_test(tc, runs_of_spaces);
