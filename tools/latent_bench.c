@@ -313,7 +313,7 @@ int main(int argc, char **argv)
     }
     bench_report_end();
     if (fflush(stdout) || ferror(stdout)) {
-        fprintf(stderr, "latent-bench: standard output could not be written\n");
+        fprintf(stderr, "latent-bench: cannot write standard output\n");
         return 1;
     }
     return 0;

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "engine/attention/family.h"
 #include "engine/tokenizer/tokenizer.h"
 #include "tools/convert/commands.h"
@@ -138,12 +139,13 @@ static void print_mechanisms(const struct checkpoint *ck, const char *quote, con
 
 static void json_string(const char *s)
 {
+    bool utf8 = utf8_valid(s, strlen(s)); /* names in files may be any bytes */
     putchar('"');
     for (; *s; s++) {
         unsigned char c = (unsigned char)*s;
         if (c == '"' || c == '\\')
             printf("\\%c", c);
-        else if (c < 0x20 || c > 0x7e)
+        else if (c < 0x20 || c == 0x7f || (c > 0x7f && !utf8))
             printf("\\u%04x", c);
         else
             putchar(c);

@@ -191,7 +191,7 @@ int main(int argc, char **argv)
     log_keep_standard();
     int status = run(argc, argv);
     if ((fflush(stdout) || ferror(stdout)) && status == 0) {
-        fprintf(stderr, "latent-convert: standard output could not be written: %s\n", strerror(errno));
+        fprintf(stderr, "latent-convert: cannot write standard output: %s\n", strerror(errno));
         status = 1;
     }
     return status;
