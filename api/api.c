@@ -13,6 +13,7 @@
 #include "api/routes.h"
 #include "api/store.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 
 /* --- errors --------------------------------------------------------------------------------------- */
 
@@ -106,25 +107,41 @@ static const char *anthropic_type(int status)
     }
 }
 
+/* What a message quotes of a client's may be cut in the middle of a character, or be no text (a path). */
+static void write_quoting(struct jw *w, const char *s)
+{
+    size_t n = s ? strlen(s) : 0;
+    if (!s || utf8_valid(s, n)) {
+        jw_cstring(w, s);
+        return;
+    }
+    char *whole = malloc(3 * n);
+    if (whole)
+        jw_string(w, whole, utf8_sanitize(s, n, whole));
+    else
+        w->err = ERR_NOMEM;
+    free(whole);
+}
+
 void error_json(struct jw *w, enum dialect dialect, int status, const char *code, const char *param,
                 const char *message)
 {
     if (dialect == DIALECT_OLLAMA) {
         jw_raw(w, "{\"error\":");
-        jw_cstring(w, message);
+        write_quoting(w, message);
         jw_raw(w, "}");
         return;
     }
     if (dialect == DIALECT_ANTHROPIC) {
         jw_printf(w, "{\"type\":\"error\",\"error\":{\"type\":\"%s\",\"message\":", anthropic_type(status));
-        jw_cstring(w, message);
+        write_quoting(w, message);
         jw_raw(w, "}}");
         return;
     }
     jw_raw(w, "{\"error\":{\"message\":");
-    jw_cstring(w, message);
+    write_quoting(w, message);
     jw_printf(w, ",\"type\":\"%s\",\"param\":", type_of(status));
-    jw_cstring(w, param && *param ? param : NULL);
+    write_quoting(w, param && *param ? param : NULL);
     jw_raw(w, ",\"code\":");
     jw_cstring(w, code);
     jw_raw(w, "}}");

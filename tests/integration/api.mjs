@@ -75,6 +75,23 @@ await test('what is not served says so, what asks for nothing passes', async () 
     await refused('/v1/responses', { input: 'a', top_logprobs: 1 }, 'top_logprobs')
     const ollama = await d.request('POST', '/api/chat', { messages: user, logprobs: true, stream: false })
     assert.deepEqual([ollama.status, ollama.json], [400, { error: 'logprobs is not supported by this server' }])
+    await d.post(CHAT, { messages: user, max_tokens: 1, logprobs: false, top_logprobs: 0 }) // some clients send all defaults
+})
+
+await test('what an error quotes is whole characters', async () => {
+    const strict = new TextDecoder('utf-8', { fatal: true })
+    const ask = async (url, body) => strict.decode(await (await fetch(d.base + url, { method: 'POST', body: JSON.stringify(body) })).arrayBuffer())
+    for (const x of ['', 'x']) {
+        const name = x + 'é'.repeat(80)
+        assert.match(JSON.parse(await ask(C, { ...base, model: name })).error.message, /é/)
+        assert.match(JSON.parse(await ask(`/v1/${name}`, {})).error.message, /é/)
+        assert.match(JSON.parse(await ask('/api/show', { model: name })).error, /é/)
+        assert.match(JSON.parse(await ask('/v1/messages', { model: name, messages: user, max_tokens: 1 })).error.message, /é/)
+        assert.match(JSON.parse(await ask(C, { ...base, structured_outputs: { [name]: 1 } })).error.message, /é/)
+    }
+    assert.match(JSON.parse(await ask('/v1/%ff%80', {})).error.message, /\ufffd/)
+})
+
 })
 
 await test('best_of: the likeliest of several', async () => {
