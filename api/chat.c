@@ -185,13 +185,17 @@ static const char *token_text(const struct tokenizer *t, int32_t id, char *dst, 
 }
 
 /* Where `s` occurs last in the text: the offset behind it, or 0. In time that grows with both only, so it is
- * searched for from behind, in copies that run backwards. ERR_NOMEM. */
-static int find_last(const char *text, size_t n_text, const char *s, size_t n, size_t *ret)
+ * searched for from behind, in copies that run backwards. What the template has written itself, as the end of
+ * the message, is passed over: it may hold the same characters. ERR_NOMEM. */
+static int find_last(const struct template_output *o, const char *s, size_t n, size_t *ret)
 {
+    size_t n_text = o->n_bytes;
+    while (n_text && o->literal && !o->literal[n_text - 1])
+        n_text--;
     char *text_back = malloc(n_text + 1), *s_back = malloc(n + 1);
     int r = text_back && s_back ? 0 : ERR_NOMEM;
     for (size_t i = 0; i < n_text && r == 0; i++)
-        text_back[i] = text[n_text - 1 - i];
+        text_back[i] = o->text[n_text - 1 - i];
     for (size_t i = 0; i < n && r == 0; i++)
         s_back[i] = s[n - 1 - i];
     const char *at = r == 0 ? memmem(text_back, n_text, s_back, n) : NULL;
@@ -210,7 +214,7 @@ static int cut_after_last(const cJSON *messages, struct template_output *o, stru
     s = s ? s : "";
     size_t all = strlen(s), end = text_rstrip(s, all), begin = text_lstrip(s, end);
     size_t n = end - begin, blanks = all - end, at = 0;
-    if (n && find_last(o->text, o->n_bytes, s + begin, n, &at) < 0)
+    if (n && find_last(o, s + begin, n, &at) < 0)
         return err_set(e, ERR_NOMEM, "out of memory for the request");
     if (at == 0)
         return err_set_param(e, ERR_INVAL, "continue_final_message",

@@ -332,7 +332,7 @@ await test('continue_final_message cuts behind the last of many that are alike',
     const ask = (...contents) => ({
         messages: contents.map((content, i) => ({ role: i === contents.length - 1 ? 'assistant' : 'user', content })), continue_final_message: true,
     })
-    for (const [contents, want] of [[['abab', 'abab'], '<|user|>abab<|assistant|>abab'], [['x', ' aaa aaa \n'], '<|user|>x<|assistant|> aaa aaa \n'], [['é', 'é'], '<|user|>é<|assistant|>é']])
+    for (const [contents, want] of [[['abab', 'abab'], '<|user|>abab<|assistant|>abab'], [['x', '<'], '<|assistant|><'], [['x', 'e'], '<|assistant|>e'], [['x', ' aaa aaa \n'], '<|user|>x<|assistant|> aaa aaa \n'], [['é', 'é'], '<|user|>é<|assistant|>é']])
         assert.ok((await d.post('/apply-template', ask(...contents))).prompt.endsWith(want), JSON.stringify(contents))
     for (const last of ['', ' \n']) await refused(CHAT, ask('x', last), 'continue_final_message')
     await refused(CHAT, { messages: [...user, { role: 'tool', content: 'not shown' }], continue_final_message: true }, 'continue_final_message')
