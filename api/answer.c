@@ -53,8 +53,11 @@ void write_arguments(const struct part *p, struct jw *w)
 
 void write_usage(const struct api_exchange *x, struct jw *w)
 {
+    int n_prompt = 0; /* in chunks too, while the choices have not ended that x->prompt_tokens counts */
+    for (int i = 0; i < x->n_prompts; i++)
+        n_prompt += (int)x->prompts[i].ids.n;
     jw_printf(w, ",\"usage\":{\"prompt_tokens\":%d,\"completion_tokens\":%d,\"total_tokens\":%d,",
-              x->prompt_tokens, x->completion_tokens, x->prompt_tokens + x->completion_tokens);
+              n_prompt, x->completion_tokens, n_prompt + x->completion_tokens);
     jw_printf(w, "\"prompt_tokens_details\":{\"cached_tokens\":%d}", x->cached_tokens);
     if (x->thinks || x->p.prediction)
         jw_printf(w, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d", x->reasoning_tokens);

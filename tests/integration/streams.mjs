@@ -48,6 +48,10 @@ await test('usage at the end, or in every chunk', async () => {
         assert.ok(end.slice(0, -1).every((e) => e.usage === null))
         const all = (await d.stream(url, { ...body, stream_options: { include_usage: true, continuous_usage_stats: true } }).ended).events
         assert.ok(all.every((e, i) => e.usage.completion_tokens >= (i ? all[i - 1].usage.completion_tokens : 0)))
+        for (const { usage } of all) {
+            assert.equal(usage.prompt_tokens, end.at(-1).usage.prompt_tokens)
+            assert.equal(usage.total_tokens, usage.prompt_tokens + usage.completion_tokens)
+        }
         assert.ok(!(await d.stream(url, body).ended).events.some((e) => 'usage' in e))
     }
 })
