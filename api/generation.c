@@ -237,6 +237,7 @@ void exchange_fail(struct api_exchange *x, const struct err *e)
         stream_fail(x, e);
     } else {
         x->state = X_ENDED;
+        resumable_forget(x); /* x may have to wait for its events, and nobody may come to it meanwhile */
         reply_error(&x->reply, x->a, e);
     }
 }

@@ -2,6 +2,7 @@
 // they would have been; windows, times, keys and the drain bound them; who does not ask for it has none of it.
 import crypto from 'node:crypto'
 import http from 'node:http'
+import net from 'node:net'
 import { assert, done, fs, metric_of, note, path, random, scratch, sleep, slow, start, test, until } from './harness.mjs'
 
 const seed = Number(process.env.LATENT_TEST_SEED || Date.now() % 1e9)
@@ -224,6 +225,24 @@ await test('what is refused leaves no stream', async () => {
     assert.equal((await post(d, 'completions', { prompt: [] }).ended).status, 400)
     assert.equal((await post(d, 'completions', { prompt: Array(20000).fill(7) }).ended).status, 400)
     assert.equal(await d.metric('latentd_resumable_streams'), before)
+})
+
+await test('a stream that the queue refuses in part cannot be come to while its parts end', async () => {
+    const p = await start({ set: { max_num_seqs: 1, max_queue_requests: 2 } })
+    const busy = post(p, 'completions', { max_tokens: 3000, resumable: false })
+    await until('it runs', async () => (await p.running()) === 1)
+    const body = JSON.stringify({ prompt: ['a', 'b', 'c'], max_tokens: 5, stream: true, resumable: true, request_id: 'parts' })
+    const socket = net.connect(p.port, '127.0.0.1')
+    let text = ''
+    socket.on('data', (part) => (text += part))
+    const over = new Promise((resolve) => socket.on('close', resolve))
+    socket.write(`POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}` +
+        'GET /v1/streams/cmpl-parts HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+    await Promise.race([over, sleep(slow ? 20000 : 3000)])
+    assert.deepEqual(text.match(/HTTP\/1\.1 \d+/g), ['HTTP/1.1 429', 'HTTP/1.1 404'], text)
+    busy.req.destroy()
+    await p.idle()
+    await p.kill()
 })
 
 await test('SIGTERM: who is read finishes, who is not is cancelled', async () => {
