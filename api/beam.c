@@ -27,7 +27,8 @@ struct candidate {
 struct beam_search {
     int width, max_tokens, n_prompt, n_ids;
     struct beam *beams, *next, *done; /* [width] each */
-    int n_beams, n_done;
+    int n_beams, n_done, n_sent;      /* n_sent beams of this step have been handed to the engine */
+    bool begun;                       /* the engine has taken the search on */
     struct prompt *slots;             /* [width]: whose events come */
     struct candidate *candidates;     /* [width * 2 width] */
     int n_candidates, waiting;        /* answers of this step still to come */
@@ -46,12 +47,13 @@ int beam_live(const struct beam_search *b)
     return n;
 }
 
-void beam_free(struct beam_search **bp)
+void beam_free(struct api_exchange *x)
 {
-    struct beam_search *b = *bp;
-    *bp = NULL;
+    struct beam_search *b = x->beam;
+    x->beam = NULL;
     if (!b)
         return;
+    x->a->n_searches--;
     for (int i = 0; b->beams && b->next && b->done && i < b->width; i++) {
         free(b->beams[i].tokens);
         free(b->next[i].tokens);
@@ -109,13 +111,31 @@ static int submit(struct api_exchange *x, int i, struct err *e)
     return 0;
 }
 
+/* Hands over as many beams as the queue has room for; what a search has computed is not lost because others
+ * fill it. The rest follows when answers of this step, or of others, have come. */
+static int send(struct api_exchange *x, struct err *e)
+{
+    struct beam_search *b = x->beam;
+    int r = 0;
+    while (b->n_sent < b->n_beams && (r = submit(x, b->n_sent, e)) == 0) {
+        b->n_sent++;
+        b->begun = true;
+    }
+    return r == ERR_BUSY && b->begun ? 0 : r;
+}
+
 static int step(struct api_exchange *x, struct err *e)
 {
-    int r = 0;
-    x->beam->n_candidates = 0;
-    for (int i = 0; i < x->beam->n_beams && r == 0; i++)
-        r = submit(x, i, e);
-    return r;
+    x->beam->n_candidates = x->beam->n_sent = 0;
+    return send(x, e);
+}
+
+void beam_poll(struct api_exchange *x)
+{
+    struct beam_search *b = x->beam;
+    struct err e = {0};
+    if (b && b->n_sent < b->n_beams && x->state == X_RUNNING && !x->gone && send(x, &e) < 0)
+        exchange_fail(x, &e);
 }
 
 int beam_start(struct api_exchange *x, struct err *e)
@@ -123,6 +143,7 @@ int beam_start(struct api_exchange *x, struct err *e)
     struct beam_search *b = x->beam = calloc(1, sizeof(*b));
     int w = x->p.n, room = engine_info(x->a->cfg.engine)->max_model_len - (int)x->prompts[0].ids.n;
     if (b) {
+        x->a->n_searches++;
         b->width = w;
         b->n_prompt = (int)x->prompts[0].ids.n;
         b->max_tokens = x->p.max_tokens < room ? x->p.max_tokens : room;
@@ -133,7 +154,7 @@ int beam_start(struct api_exchange *x, struct err *e)
         b->candidates = calloc((size_t)w * 2 * (size_t)w, sizeof(*b->candidates));
     }
     if (!b || !b->beams || !b->next || !b->done || !b->slots || !b->candidates) {
-        beam_free(&x->beam);
+        beam_free(x);
         return err_set(e, ERR_NOMEM, "out of memory for the request");
     }
     for (int i = 0; i < w; i++)
@@ -308,7 +329,10 @@ void beam_event(struct api_exchange *x, struct prompt *slot, const struct gen_ev
         x->cached_tokens = ev->cached_tokens;
         x->ttft_ns = ev->ttft_ns;
     }
-    if (--b->waiting > 0)
+    b->waiting--;
+    if (b->n_sent < b->n_beams)
+        beam_poll(x);
+    if (b->waiting > 0 || b->n_sent < b->n_beams)
         return;
     int r = choose(x);
     if (r == 0 && !is_over(x)) {

@@ -12,8 +12,10 @@ struct beam_search;
 int beam_start(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 /* An event of one of its requests. */
 void beam_event(struct api_exchange *x, struct prompt *slot, const struct gen_event *ev);
+/* Goes on with what the queue had no room for. NULL-safe as to x->beam; may end x. */
+void beam_poll(struct api_exchange *x);
 int beam_live(const struct beam_search *b); /* requests without their last event; NULL-safe */
 void beam_cancel(struct api_exchange *x);
-void beam_free(struct beam_search **b);
+void beam_free(struct api_exchange *x);
 
 #endif

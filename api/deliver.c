@@ -338,6 +338,17 @@ void exchange_pressure(struct api_exchange *x)
             engine_pause(cfg->engine, x->prompts[i].request_id, pause);
 }
 
+/* Searches that the queue had no room for go on. */
+static void poll_searches(struct api *a)
+{
+    for (struct api_exchange *x = a->exchanges, *next; x && a->n_searches; x = next) {
+        next = x->next;
+        beam_poll(x);
+        if (x->beam)
+            exchange_free_if_over(x);
+    }
+}
+
 void api_poll(struct api *a)
 {
     struct gen_event *ev;
@@ -352,6 +363,7 @@ void api_poll(struct api *a)
         exchange_pressure(x);
         exchange_free_if_over(x);
     }
+    poll_searches(a);
     store_poll(a->store);
 }
 
@@ -364,6 +376,7 @@ void api_tick(struct api *a)
 {
     int64_t now = clock_now_ns();
     resume_tick(a, now);
+    poll_searches(a);
     for (struct api_exchange *x = a->exchanges; x; x = x->next) {
         if (!x->begun || x->gone || x->state != X_RUNNING || now - x->written_ns < a->cfg.keepalive_ns ||
             a->cfg.keepalive_ns <= 0 || x->ops->stream_type ||

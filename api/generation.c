@@ -122,7 +122,7 @@ static void exchange_free(struct api_exchange *x)
 {
     struct api *a = x->a;
     resumable_forget(x);
-    beam_free(&x->beam);
+    beam_free(x);
     if (x->ops->freed)
         x->ops->freed(x);
     if (x->prev)
@@ -378,9 +378,20 @@ static void truncate_prompt(const struct api_exchange *x, struct prompt *pr)
     pr->ids.n = most;
 }
 
+/* What the queue can never hold must not be told to come again. */
+static int check_choices(const struct api_exchange *x, struct err *e)
+{
+    int max = engine_info(x->a->cfg.engine)->max_choices;
+    if (max <= 0 || x->n_choices <= max || x->p.use_beam_search)
+        return 0;
+    return err_set_param(e, ERR_INVAL, x->n_prompts > 1 ? params_asked(&x->p) : "n",
+                         "the request asks for %d choices; this server takes at most %d at a time",
+                         x->n_choices, max);
+}
+
 static int check_prompts(const struct api_exchange *x, struct err *e)
 {
-    int r = 0;
+    int r = check_choices(x, e);
     for (int i = 0; i < x->n_prompts && r == 0; i++) {
         truncate_prompt(x, &x->prompts[i]);
         r = check_prompt(x, &x->prompts[i], e);

@@ -20,7 +20,7 @@ struct api {
     struct api_config cfg;
     struct engine *engine; /* cfg's, for helpers: cfg is written over by a reload while they work */
     struct api_exchange *exchanges; /* all that are not freed */
-    int n_exchanges;
+    int n_exchanges, n_searches; /* beam searches among them */
     struct template *chat[2]; /* made at the first use; the second for requests with tools */
     struct err chat_error[2]; /* why there is none */
     uint64_t id_seed, id_count;

@@ -259,6 +259,7 @@ static int describe_model(struct engine *eng, const struct checkpoint *ck, int64
     eng->info = (struct engine_info){
         .config = *model_config(eng->model),
         .max_model_len = sched_max_tokens(eng->sched),
+        .max_choices = c->max_num_seqs + c->max_queue_requests,
         .model_id = eng->name,
         .chat_template = eng->chat_template,
         .tool_template = eng->tool_template,

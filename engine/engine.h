@@ -96,6 +96,7 @@ void engine_stop(struct engine **eng);
 struct engine_info {
     struct model_config config;
     int max_model_len;
+    int max_choices;                    /* that run and wait at a time; 0: not known */
     const char *model_id;
     const char *chat_template;          /* NULL when the model has none */
     const char *tool_template;          /* a second one for requests with tools, or NULL */

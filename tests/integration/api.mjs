@@ -148,6 +148,29 @@ await test('beam search finds what a plain search finds', async () => {
     await d.idle()
 })
 
+await test('beam search waits for room in the queue, and takes what there is', async () => {
+    const small = await start({ set: { max_num_seqs: 2, max_queue_requests: 2 } })
+    const ask = { ...base, use_beam_search: true, n: 4, max_tokens: slow ? 6 : 24 }
+    const texts = (r) => r.choices.map((c) => c.text)
+    const want = texts(await d.post(C, ask))
+    const narrow = await start({ set: { max_num_seqs: 2, max_queue_requests: 1 } })
+    assert.deepEqual(texts(await narrow.post(C, ask)), want) // more beams than there is room for
+    await narrow.kill()
+    let over = false
+    const search = small.post(C, ask).finally(() => (over = true))
+    const others = Array.from({ length: 6 }, async () => {
+        while (!over) await small.request('POST', C, { prompt: 'A river', max_tokens: 2, ignore_eos: true })
+    })
+    await Promise.all([search, ...others])
+    assert.deepEqual(texts(await search), want)
+    // what can never be held is not told to come again
+    for (const [more, param] of [[{ n: 3 }, 'n'], [{ n: 2, prompt: ['a', 'b', 'c'] }, 'prompt']]) {
+        const r = await small.request('POST', C, { ...base, ...more })
+        assert.deepEqual([r.status, r.json.error.param], [400, param], r.text)
+    }
+    await small.kill()
+})
+
 await test('prompt_logprobs, truncate_prompt_tokens', async () => {
     const ids = (await d.post(C, { ...base, return_token_ids: true })).choices[0].prompt_token_ids
     const scored = (await d.post(C, { ...base, max_tokens: 0, echo: true, logprobs: 3 })).choices[0].logprobs

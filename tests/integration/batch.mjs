@@ -239,7 +239,7 @@ await test('what cannot start says why and leaves files alone', async () => {
     assert.match(execFileSync(program, ['batch', '--help'], { encoding: 'utf8' }), /IN OUT/)
 })
 
-await test('a full queue is no answer, unless the line alone fills it', async () => {
+await test('a full queue is no answer, and what it can never hold is refused', async () => {
     const set = { max_num_seqs: 2, max_queue_requests: 1 }
     write('full', [...chats(24), ask('wide', '/v1/completions', { prompt: Array(12).fill('A'), max_tokens: 2 }),
         ask('n', '/v1/completions', { prompt: 'A', max_tokens: 2, n: 2 })])
@@ -247,7 +247,7 @@ await test('a full queue is no answer, unless the line alone fills it', async ()
     const lines = read('full.out')
     assert.equal(lines.length, 26)
     const refused = lines.filter((l) => l.response.status_code !== 200)
-    assert.deepEqual(refused.map((l) => [l.custom_id, l.response.status_code]), [['wide', 429]])
+    assert.deepEqual(refused.map((l) => [l.custom_id, l.response.status_code]), [['wide', 400]])
     fs.writeFileSync(file('full.out'), lines.filter((l) => l.custom_id.startsWith('chat')).map((l) => JSON.stringify(l) + '\n').join(''))
     complete('full.out', 24)
 })
