@@ -7,6 +7,7 @@
 
 #include "api/beam.h"
 #include "base/clock.h"
+#include "base/utf8.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -266,15 +267,36 @@ static int by_score(const void *a, const void *b)
     return x->score > y->score ? -1 : x->score < y->score ? 1 : x->order - y->order;
 }
 
-static int tell(struct api_exchange *x, struct choice *c, const struct ranked *from)
+/* The text that a beam adds to the prompt: where that has any, a space before the first word is one. */
+static int decode(const struct api_exchange *x, const struct beam *beam, struct buf *out)
 {
     const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    const struct token_list *prompt = &x->prompts[0].ids;
+    bool skip = x->p.skip_special_tokens && !x->thinks && !x->calls, begins = true;
+    struct detok d;
+    struct buf raw;
+    int r = 0;
+    for (size_t i = 0; t && i < prompt->n && begins; i++)
+        begins = tokenizer_is_special(t, prompt->ids[i]);
+    detok_init(&d, t, begins);
+    buf_init(&raw, API_MAX_ANSWER_BYTES);
+    for (int i = 0; t && i < beam->n && r == 0; i++)
+        if (!skip || !tokenizer_is_special(t, beam->tokens[i]))
+            r = detok_push(&d, beam->tokens[i], &raw);
+    if (t && r == 0)
+        r = detok_finish(&d, &raw);
+    if (r == 0 && (r = buf_reserve(out, 3 * raw.n_bytes)) == 0 && raw.n_bytes)
+        out->n_bytes = utf8_sanitize(raw.data, raw.n_bytes, out->data);
+    buf_done(&raw);
+    return r;
+}
+
+static int tell(struct api_exchange *x, struct choice *c, const struct ranked *from)
+{
     const struct beam *beam = from->beam;
     struct buf text;
     buf_init(&text, API_MAX_ANSWER_BYTES);
-    int r = t ? tokenizer_decode(t, beam->tokens, (size_t)beam->n,
-                                 x->p.skip_special_tokens && !x->thinks && !x->calls, &text)
-              : 0;
+    int r = decode(x, beam, &text);
     if (r == 0 && x->ops->assistant) {
         assistant_feed(&c->assistant, text.n_bytes ? text.data : "", text.n_bytes);
         assistant_end(&c->assistant);

@@ -1,5 +1,5 @@
 // tests/integration/api.mjs - every field of a request: what it does, and what a wrong value is told.
-import { assert, done, slow, start, test } from './harness.mjs'
+import { assert, done, fs, note, path, scratch, slow, start, test, top_srcdir } from './harness.mjs'
 
 const d = await start({ set: { max_n: 4, max_stop: 4, max_prompts: 8, max_logit_bias: 10, max_prompt_size: '64K' } })
 const C = '/v1/completions'
@@ -146,6 +146,29 @@ await test('beam search finds what a plain search finds', async () => {
     const cancelled = d.request('POST', C, { ...ask, max_tokens: 1000, timeout: 0.3 })
     assert.equal((await cancelled).status, 408)
     await d.idle()
+})
+
+await test('beam search: a first word keeps its space where words begin with one', async () => {
+    const folder = path.join(scratch, `words-${process.pid}`), from = path.join(top_srcdir, 'tests/data/hf/minicpm3')
+    fs.mkdirSync(folder, { recursive: true })
+    process.on('exit', () => fs.rmSync(folder, { recursive: true, force: true }))
+    for (const name of ['config.json', 'generation_config.json', 'model.safetensors']) fs.copyFileSync(path.join(from, name), path.join(folder, name))
+    const special = ['<s>', '</s>', '<unk>'], bytes = Array.from({ length: 256 }, (_, i) => `<0x${i.toString(16).toUpperCase().padStart(2, '0')}>`)
+    const words = Array.from({ length: 512 - 3 - 256 }, (_, i) => `\u2581w${i}`)
+    fs.writeFileSync(path.join(folder, 'tokenizer.json'), JSON.stringify({
+        version: '1.0', added_tokens: special.map((content, id) => ({ id, content, special: true, single_word: false, lstrip: false, rstrip: false, normalized: false })),
+        normalizer: { type: 'Sequence', normalizers: [{ type: 'Prepend', prepend: '\u2581' }, { type: 'Replace', pattern: { String: ' ' }, content: '\u2581' }] },
+        pre_tokenizer: null, post_processor: null,
+        decoder: { type: 'Sequence', decoders: [{ type: 'Replace', pattern: { String: '\u2581' }, content: ' ' }, { type: 'ByteFallback' }, { type: 'Fuse' }, { type: 'Strip', content: ' ', start: 1, stop: 0 }] },
+        model: { type: 'BPE', unk_token: '<unk>', fuse_unk: true, byte_fallback: true, vocab: Object.fromEntries([...special, ...bytes, ...words].map((w, i) => [w, i])), merges: [] },
+    }))
+    const w = await start({ args: ['--model', folder], set: { max_model_len: 128 } })
+    for (const prompt of [[0, 300, 301], [0]]) {
+        const ask = { prompt, max_tokens: 3, temperature: 0, logit_bias: {}, return_token_ids: true, ignore_eos: true }
+        const [one] = (await w.post(C, ask)).choices, [beam] = (await w.post(C, { ...ask, use_beam_search: true })).choices
+        assert.deepEqual([beam.token_ids, beam.text], [one.token_ids, one.text])
+    }
+    await w.kill()
 })
 
 await test('beam search waits for room in the queue, and takes what there is', async () => {
