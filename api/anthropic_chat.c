@@ -186,6 +186,27 @@ int read_output_config(struct params *p, const cJSON *v, const char *name, struc
     return format ? read_response_format(p, format, "output_config.format", e) : 0;
 }
 
+/* What of earlier thoughts is read again the model's template decides. Edits that take more away are refused:
+ * clients count on them. */
+int read_context_management(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    static const char thoughts[] = "clear_thinking_";
+    const cJSON *edits = json_get(v, "edits"), *at;
+    (void)p;
+    if (!cJSON_IsObject(v) || (edits && !cJSON_IsArray(edits)))
+        return params_bad(e, name, "an object with a list of edits");
+    cJSON_ArrayForEach(at, edits)
+    {
+        const char *type = json_text(at, "type");
+        if (!type)
+            return params_bad(e, name, "an object with edits that have a type");
+        if (strncmp(type, thoughts, sizeof(thoughts) - 1) != 0)
+            return err_set_param(e, ERR_UNSUPPORTED, name, "%s: the edit \"%.40s\" is not supported", name,
+                                 type);
+    }
+    return 0;
+}
+
 int read_system(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     if (!cJSON_IsString(v) && !cJSON_IsArray(v))

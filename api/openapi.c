@@ -95,6 +95,8 @@ static const struct schema {
     {"read_thinking", "{\"type\":[\"object\",\"null\"],\"required\":[\"type\"],\"properties\":{\"type\":{"
                       "\"enum\":[\"enabled\",\"adaptive\","
                       "\"disabled\"]},\"budget_tokens\":{\"type\":\"integer\",\"minimum\":1}}}"},
+    {"read_context_management",
+     "{\"type\":[\"object\",\"null\"],\"properties\":{\"edits\":" OBJECTS "}}"},
     {"read_system", TEXT_OR_PARTS},
     {"read_input", "{\"type\":[\"string\",\"array\"],\"minItems\":1,\"items\":{\"type\":\"object\"}}"},
     {"read_embed_input", "{\"type\":[\"string\",\"array\"],\"minItems\":1,\"items\":{\"type\":[\"string\","

@@ -23,6 +23,7 @@ int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct 
 int read_anthropic_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_thinking(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_output_config(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_context_management(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_system(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_input(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_instructions(struct params *p, const cJSON *v, const char *name, struct err *e);

@@ -452,6 +452,19 @@ await test("Anthropic's: an empty answer to be gone on with is none", async () =
     for (const content of ['', ' \n', [{ type: 'text', text: '' }]]) assert.deepEqual((await ask({ role: 'assistant', content })).content, want)
 })
 
+await test("Anthropic's: context_management of thoughts is left to the template, more of it is refused", async () => {
+    const ask = { messages: user, max_tokens: 1 }
+    for (const context_management of [{}, { edits: [] }, { edits: [{ type: 'clear_thinking_20251015', keep: 'all' }] }]) {
+        await d.post('/v1/messages', { ...ask, context_management })
+        await d.post('/v1/messages/count_tokens', { messages: user, context_management })
+    }
+    for (const context_management of [5, { edits: 5 }, { edits: [5] }, { edits: [{ type: 'clear_tool_uses_20250919' }] }]) {
+        const r = await d.request('POST', '/v1/messages', { ...ask, context_management })
+        assert.equal(r.status, 400, r.text)
+        assert.match(r.json.error.message, /context_management/)
+    }
+})
+
 await test('/tokenize and /detokenize', async () => {
     const text = 'Naïve café, 東京 🗼\u200d\n\t x'
     const t = await d.post('/tokenize', { prompt: text, add_special_tokens: false })
