@@ -143,11 +143,27 @@ void sse_closing(struct api_exchange *x, struct jw *w)
 
 /* --- events ---------------------------------------------------------------------------------------- */
 
+/* A request may ask for many copies of long prompts: together they are no larger than an answer. */
+static bool too_large(struct api_exchange *x, size_t n_bytes)
+{
+    x->n_scored += n_bytes;
+    return x->n_scored > API_MAX_ANSWER_BYTES;
+}
+
+static size_t lp_bytes(const struct jw lp[4])
+{
+    return lp[0].b.n_bytes + lp[1].b.n_bytes + lp[2].b.n_bytes + lp[3].b.n_bytes;
+}
+
 /* The prompt's part of a choice's answer, before its first own token. */
 static void echo(struct api_exchange *x, struct choice *c)
 {
     struct prompt *pr = c->prompt;
     c->echoed = true;
+    if (too_large(x, pr->text_bytes + lp_bytes(pr->lp))) {
+        c->parts.err = ERR_LIMIT;
+        return;
+    }
     const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
     if (pr->text) {
         jw_escape(&c->text, pr->text, pr->text_bytes);
@@ -192,8 +208,9 @@ static void take_tokens(struct api_exchange *x, struct choice *c, const struct g
     x->completion_tokens += ev->n_tokens;
 }
 
-static void take_prompt(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
+static int take_prompt(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
 {
+    size_t before = lp_bytes(pr->lp) + pr->logprobs.b.n_bytes;
     for (int i = 0; i < ev->n_tokens; i++) {
         struct gen_token t = ev->tokens[i]; /* may have more alternatives than either asked for */
         bool first = ev->prompt_position + i == 0;
@@ -208,6 +225,7 @@ static void take_prompt(struct api_exchange *x, struct prompt *pr, const struct 
         x->ops->logprob(x, pr->lp, pr->n_lp++, pr->offset, &t, first);
         pr->offset += token_chars(x, t.id);
     }
+    return too_large(x, lp_bytes(pr->lp) + pr->logprobs.b.n_bytes - before) ? ERR_LIMIT : 0;
 }
 
 static void take_end(struct api_exchange *x, struct choice *c, const struct gen_event *ev)
@@ -286,11 +304,13 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
         return;
     }
     if (ev->type == GEN_PROMPT) {
-        take_prompt(x, pr, ev);
+        fail_if_lost(x, take_prompt(x, pr, ev));
         return;
     }
     if (x->p.echo && !c->echoed)
         echo(x, c);
+    if (fail_if_lost(x, c->parts.err))
+        return;
     if (ev->type == GEN_TOKENS)
         take_tokens(x, c, ev);
     else

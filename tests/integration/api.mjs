@@ -313,6 +313,19 @@ await test('scoring: max_tokens 0, echo, logprobs', async () => {
     assert.equal(r.usage.completion_tokens, 0)
 })
 
+await test('copies of a prompt with its log-probabilities are bounded together', async () => {
+    const p = await start({ set: { access_log: false, max_n: 256, max_num_seqs: 256 } })
+    const peak = () => Number(/VmHWM:\s+(\d+) kB/.exec(fs.readFileSync(`/proc/${p.child.pid}/status`, 'utf8'))[1])
+    const prompt = Array.from({ length: slow ? 400 : 4000 }, (_, i) => 100 + (i * 7) % 8000)
+    const before = peak()
+    const r = await p.request('POST', C, { prompt, n: 256, max_tokens: 1, echo: true, logprobs: 20, return_tokens_as_token_ids: true })
+    note(`${before} kB, then ${peak()} kB: ${r.status} ${r.text.slice(0, 100)}`)
+    assert.equal(r.status, slow ? 200 : 400, r.text.slice(0, 200))
+    if (!slow) assert.ok(peak() - before < 600e3)
+    await p.idle()
+    await p.kill()
+})
+
 await test('echo comes before the text, also in streams', async () => {
     const whole = await d.post(C, { ...base, echo: true })
     assert.ok(whole.choices[0].text.startsWith(base.prompt), whole.choices[0].text)
