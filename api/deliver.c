@@ -165,7 +165,7 @@ static void echo(struct api_exchange *x, struct choice *c)
         return;
     }
     const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
-    if (pr->text) {
+    if (pr->text && !pr->cut) {
         jw_escape(&c->text, pr->text, pr->text_bytes);
     } else if (t) {
         struct buf raw;

@@ -376,6 +376,7 @@ static void truncate_prompt(const struct api_exchange *x, struct prompt *pr)
         return;
     memmove(pr->ids.ids, pr->ids.ids + (pr->ids.n - most), most * sizeof(*pr->ids.ids));
     pr->ids.n = most;
+    pr->cut = true;
 }
 
 /* What the queue can never hold must not be told to come again. */

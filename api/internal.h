@@ -88,6 +88,7 @@ struct prompt {
     unsigned char *literal; /* of text_bytes, or NULL: bytes in which no special token is looked for */
     unsigned flags;         /* TOKENIZE_* */
     struct token_list ids;
+    bool cut;               /* ids are the last of the text's only */
     struct jw lp[4];        /* log-probabilities of the prompt, as in a choice */
     int n_lp;
     struct jw logprobs;     /* prompt_logprobs: what is in the list */

@@ -210,6 +210,9 @@ await test('prompt_logprobs, truncate_prompt_tokens', async () => {
     const cut = (await d.post(C, { ...base, truncate_prompt_tokens: 2, return_token_ids: true })).choices[0]
     assert.deepEqual(cut.prompt_token_ids, ids.slice(-2))
     assert.equal((await d.post(C, { ...base, prompt: Array(9000).fill(50), truncate_prompt_tokens: -1 })).usage.prompt_tokens, 4095)
+    const echo = (await d.post(C, { ...base, truncate_prompt_tokens: 2, max_tokens: 0, echo: true, logprobs: 0 })).choices[0]
+    assert.equal(echo.text, echo.logprobs.tokens.join('')) // what was cut off is not part of the answer
+    assert.ok(base.prompt.endsWith(echo.text))
     await refused(C, { ...base, truncate_prompt_tokens: 0 }, 'truncate_prompt_tokens')
     await refused(C, { ...base, prompt_logprobs: 2, stream: true }, 'prompt_logprobs')
 })
