@@ -85,12 +85,10 @@ int read_options(struct params *p, const cJSON *v, const char *name, struct err 
     return params_fields(p, v, IN_OPTIONS, e);
 }
 
-/* -1 and -2: no bound */
+/* 0, -1 and -2: no bound */
 int read_num_predict(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     int n, r = params_int(v, name, -2, INT32_MAX, &n, e);
-    if (r == 0 && n == 0)
-        return params_bad(e, name, "-1 (no bound) or at least 1");
     if (r == 0 && n > 0)
         p->max_tokens = n;
     return r;

@@ -510,7 +510,8 @@ static int check_together(struct params *p, enum field_where where, struct err *
         r = check_beams(p, e);
     if (r < 0)
         return r;
-    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0 && !p->pooling)
+    bool native = where == IN_NATIVE || where == IN_INFILL; /* there 0 fills the cache */
+    if (p->max_tokens == 0 && !p->echo && p->logprobs < 0 && p->prompt_logprobs < 0 && !p->pooling && !native)
         return err_set_param(
             e, ERR_INVAL, "max_tokens",
             "max_tokens may be 0 only with echo, logprobs or prompt_logprobs, to score a prompt");

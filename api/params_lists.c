@@ -62,6 +62,14 @@ int read_n_probs(struct params *p, const cJSON *v, const char *name, struct err 
     return r;
 }
 
+int read_n_predict(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int n, r = params_int(v, name, -2, INT32_MAX, &n, e); /* 0: the prompt goes into the cache */
+    if (r == 0)
+        p->max_tokens = n < 0 ? INT_MAX : n;
+    return r;
+}
+
 int read_prompt_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     return params_int(v, name, 0, p->cfg->max_logprobs, &p->prompt_logprobs, e);

@@ -10,6 +10,7 @@ int read_suffix(struct params *p, const cJSON *v, const char *name, struct err *
 int read_input_prefix(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_input_suffix(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_input_extra(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_n_predict(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_n_probs(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_prompt_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_allowed_token_ids(struct params *p, const cJSON *v, const char *name, struct err *e);

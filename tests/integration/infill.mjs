@@ -68,6 +68,18 @@ await test('/completion: several prompts and choices are a list', async () => {
     assert.deepEqual(list.map((r) => r.prompt), ['A river', 'A river', 'The sea', 'The sea'])
 })
 
+await test('n_predict 0 puts the prompt into the cache and generates nothing', async () => {
+    const prompt = 'The lighthouse on the northern cape was built of granite. '.repeat(20)
+    const r = await d.post('/completion', { prompt, n_predict: 0, temperature: 0, samplers: [], t_max_prompt_ms: 1, t_max_predict_ms: 1, response_fields: [''] })
+    assert.deepEqual([r.content, r.stop, r.stop_type, r.tokens_predicted, r.timings.cache_n], ['', true, 'limit', 0, 0])
+    const events = frames((await d.request('POST', '/completion', { prompt, n_predict: 0, stream: true })).text)
+    assert.deepEqual(events.map((e) => [e.content, e.stop]), [['', true]])
+    assert.ok((await d.post('/completion', { ...greedy, prompt })).timings.cache_n > 100)
+    assert.equal((await d.post('/completion', { prompt: 'A river', max_tokens: 3, ignore_eos: true })).tokens_predicted, 3)
+    const o = await d.post('/api/generate', { prompt: 'A river', raw: true, stream: false, format: { const: 'yes' }, options: { num_predict: 0 } })
+    assert.equal(o.response, '"yes"') // Ollama's 0 is no bound
+})
+
 await test('a seed of -1 draws one, as in llama-server and Ollama', async () => {
     const hot = { prompt: 'A river', temperature: 1.5, n_predict: 16 }, one = []
     for (let i = 0; i < 3; i++) {
@@ -133,7 +145,10 @@ await test('/infill: the prompt has the form of the model, and what is in it is 
     const plain = await d.post('/v1/completions', { prompt: 'def f():\n    return', suffix: '\n<|fim_middle|>', max_tokens: 12, temperature: 0 })
     const bare = await d.post('/infill', { ...body, input_extra: undefined })
     assert.ok(bare.prompt.endsWith('<|fim_prefix|>def f():\n    return<|fim_suffix|>\n<|fim_middle|><|fim_middle|>') && plain.choices[0].text !== undefined)
-    for (const wrong of [{ input_extra: 'x' }, { input_extra: [{ filename: 'a' }] }, { input_extra: [{ text: 'a', filename: 1 }] }, { prompt: [1] }, { input_prefix: 1 }, { n_predict: 0 }, { n_probs: 99 }]) {
+    // as llama.vim warms the cache up
+    const warm = { input_prefix: '', input_suffix: '', input_extra: body.input_extra, prompt: '', n_predict: 0, temperature: 0, samplers: [], stream: false, cache_prompt: true }
+    assert.deepEqual([(await d.post('/infill', warm)).content, (await d.post('/infill', warm)).tokens_predicted], ['', 0])
+    for (const wrong of [{ input_extra: 'x' }, { input_extra: [{ filename: 'a' }] }, { input_extra: [{ text: 'a', filename: 1 }] }, { prompt: [1] }, { input_prefix: 1 }, { n_predict: -3 }, { n_probs: 99 }]) {
         const e = await d.request('POST', '/infill', { ...body, ...wrong })
         assert.equal(e.status, 400, JSON.stringify(wrong))
         assert.ok(e.json.error.param === Object.keys(wrong)[0], e.text)

@@ -158,7 +158,7 @@ function request_of({ url, schema }) {
     }
     // what is generated must end soon
     for (const name of ['max_tokens', 'max_output_tokens', 'max_completion_tokens', 'n_predict'])
-        if (name in body && !(body[name] >= 0 && body[name] <= 8)) body[name] = 3
+        if (name in body && (body[name] === null || !(body[name] >= 0 && body[name] <= 8))) body[name] = 3
     return body
 }
 
