@@ -57,6 +57,9 @@ static const struct schema {
     {"read_logit_bias",
      "{\"type\":[\"object\",\"null\"],\"maxProperties\":%max_logit_bias%,\"additionalProperties\":"
      "{\"type\":\"number\",\"minimum\":-100,\"maximum\":100}}"},
+    {"read_native_logit_bias",
+     "{\"type\":[\"array\",\"object\",\"null\"],\"maxProperties\":%max_logit_bias%,\"maxItems\":"
+     "%max_logit_bias%,\"items\":{\"type\":\"array\",\"minItems\":2,\"maxItems\":2}}"},
     {"read_logprobs",
      "{\"type\":[\"integer\",\"boolean\",\"null\"],\"minimum\":0,\"maximum\":%max_logprobs%}"},
     {"read_top_logprobs", "{\"type\":[\"integer\",\"null\"],\"minimum\":0,\"maximum\":%max_logprobs%}"},

@@ -226,7 +226,7 @@ static int read_stop_token_ids(struct params *p, const cJSON *v, const char *nam
     return params_ids(p, v, name, MAX_STOP_IDS, &p->stop_token_ids, &p->n_stop_token_ids, e);
 }
 
-static int read_logit_bias(struct params *p, const cJSON *v, const char *name, struct err *e)
+int read_logit_bias(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     int n = cJSON_IsObject(v) ? cJSON_GetArraySize(v) : -1;
     const cJSON *at;

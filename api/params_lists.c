@@ -4,6 +4,7 @@
 #include "api/params_readers.h"
 
 #include <limits.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -67,6 +68,58 @@ int read_n_predict(struct params *p, const cJSON *v, const char *name, struct er
     int n, r = params_int(v, name, -2, INT32_MAX, &n, e); /* 0: the prompt goes into the cache */
     if (r == 0)
         p->max_tokens = n < 0 ? INT_MAX : n;
+    return r;
+}
+
+/* Of one token (text NULL), or of all tokens of a text. */
+static int add_bias(struct params *p, const char *text, int32_t id, float bias, const char *name,
+                    struct err *e)
+{
+    const struct tokenizer *t = engine_info(p->cfg->engine)->tokenizer;
+    size_t room = (size_t)(p->cfg->max_logit_bias - p->n_logit_bias), n = text ? strlen(text) : 0;
+    struct token_list ids = {0};
+    if (n > MAX_WORD_BYTES)
+        return err_set_param(e, ERR_INVAL, name, "%s may hold texts of at most %d bytes", name,
+                             MAX_WORD_BYTES);
+    if (text && !t)
+        return err_set_param(e, ERR_UNSUPPORTED, name, "%s: this model has no tokenizer", name);
+    int r = text ? tokenizer_encode(t, text, n, 0, room, &ids, e) : room ? 0 : ERR_LIMIT;
+    if (r == ERR_LIMIT)
+        err_set_param(e, ERR_INVAL, name, "%s may hold at most %d tokens", name, p->cfg->max_logit_bias);
+    if (r == 0 && !text)
+        p->logit_bias[p->n_logit_bias++] = (struct logit_bias){id, bias};
+    for (size_t i = 0; r == 0 && i < ids.n; i++)
+        p->logit_bias[p->n_logit_bias++] = (struct logit_bias){ids.ids[i], bias};
+    free(ids.ids);
+    return r;
+}
+
+/* llama-server's: an object, or a list of pairs; a token is an id or a text, and false bans it. */
+int read_native_logit_bias(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const cJSON *at;
+    bool object = cJSON_IsObject(v);
+    int r = object || cJSON_IsArray(v) ? 0 : params_bad(e, name, "a list of pairs of a token and a number");
+    size_t most = p->cfg->max_logit_bias > 0 ? (size_t)p->cfg->max_logit_bias : 1;
+    p->n_logit_bias = 0;
+    if (r == 0 && !(p->logit_bias = arena_array(p->arena, most, sizeof(*p->logit_bias))))
+        r = params_no_memory(e);
+    for (at = v ? v->child : NULL; r == 0 && at; at = at->next) {
+        const cJSON *token = at->child, *bias = object ? at : token ? token->next : NULL;
+        const char *text = object ? at->string : cJSON_GetStringValue(token);
+        double number = cJSON_IsFalse(bias) ? -100 : cJSON_IsNumber(bias) ? bias->valuedouble : NAN;
+        double id = !object && cJSON_IsNumber(token) ? token->valuedouble : -1;
+        char *end = NULL;
+        if (object && *text && (id = (double)strtol(text, &end, 10), !*end))
+            text = NULL;
+        bool pair = object || (cJSON_IsArray(at) && bias && !bias->next);
+        if (!pair || !(number >= -100 && number <= 100))
+            return params_bad(e, name, "of pairs of a token and a number from -100 to 100, or false");
+        if (!text && !(id >= 0 && id < p->vocab_size && id == floor(id)))
+            return err_set_param(e, ERR_INVAL, name, "%s holds what is no token id from 0 to %d", name,
+                                 p->vocab_size - 1);
+        r = add_bias(p, text, (int32_t)id, (float)number, name, e);
+    }
     return r;
 }
 

@@ -12,6 +12,8 @@ int read_input_suffix(struct params *p, const cJSON *v, const char *name, struct
 int read_input_extra(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_n_predict(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_n_probs(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_logit_bias(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_native_logit_bias(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_prompt_logprobs(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_allowed_token_ids(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_bad_words(struct params *p, const cJSON *v, const char *name, struct err *e);

@@ -80,6 +80,24 @@ await test('n_predict 0 puts the prompt into the cache and generates nothing', a
     assert.equal(o.response, '"yes"') // Ollama's 0 is no bound
 })
 
+await test('logit_bias as llama-server has it: pairs, texts, false', async () => {
+    const id = async (content) => (await d.post('/tokenize', { content })).tokens
+    const ask = { prompt: 'A river', n_predict: 2, temperature: 0, return_tokens: true }
+    const [first] = (await d.post('/completion', ask)).tokens
+    assert.notEqual((await d.post('/completion', { ...ask, logit_bias: [[first, false]] })).tokens[0], first)
+    assert.notEqual((await d.post('/completion', { ...ask, logit_bias: { [first]: false } })).tokens[0], first)
+    assert.deepEqual((await d.post('/completion', { ...ask, logit_bias: [[700, 100]] })).tokens, [700, 700])
+    const both = await id(' lighthouse city')
+    assert.ok(both.length > 1)
+    for (const logit_bias of [[[' lighthouse city', 100]], { ' lighthouse city': 100 }])
+        for (const t of (await d.post('/completion', { ...ask, logit_bias })).tokens) assert.ok(both.includes(t))
+    for (const wrong of [5, 'x', [5], [[5]], [[5, 'x']], [[5, true]], [[5, 101]], [[8192, 1]], [[-1, 1]], [[1.5, 1]], [[5, 1, 1]], [['x'.repeat(300), 1]], { 9000: 1 },
+        Array(1025).fill([5, 1])]) {
+        const e = await d.request('POST', '/completion', { ...ask, logit_bias: wrong })
+        assert.deepEqual([e.status, e.json.error.param], [400, 'logit_bias'], JSON.stringify(wrong).slice(0, 60))
+    }
+})
+
 await test('a seed of -1 draws one, as in llama-server and Ollama', async () => {
     const hot = { prompt: 'A river', temperature: 1.5, n_predict: 16 }, one = []
     for (let i = 0; i < 3; i++) {
