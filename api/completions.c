@@ -145,6 +145,11 @@ int count_prompts(const struct params *p, int *ret, struct err *e)
     if (n > p->cfg->max_prompts)
         return err_set_param(e, ERR_INVAL, params_asked(p), "%s may hold at most %d prompts", params_asked(p),
                              p->cfg->max_prompts);
+    size_t most = n > 0 ? p->cfg->max_prompt_bytes / (size_t)n : 0; /* each prompt has a copy of it */
+    if (p->suffix && n > 0 && strlen(p->suffix) > most)
+        return err_set_param(e, ERR_LIMIT, "suffix",
+                             "suffix has %zu bytes; at most %zu are accepted for %d prompts",
+                             strlen(p->suffix), most, n);
     *ret = n;
     return 0;
 }

@@ -166,6 +166,11 @@ await test('/infill: the prompt has the form of the model, and what is in it is 
     // as llama.vim warms the cache up
     const warm = { input_prefix: '', input_suffix: '', input_extra: body.input_extra, prompt: '', n_predict: 0, temperature: 0, samplers: [], stream: false, cache_prompt: true }
     assert.deepEqual([(await d.post('/infill', warm)).content, (await d.post('/infill', warm)).tokens_predicted], ['', 0])
+    // the suffix goes into each prompt: together they are no longer than one may be
+    const many = { prompt: Array(64).fill('a'), max_tokens: 1 }
+    assert.equal((await d.request('POST', '/v1/completions', { ...many, suffix: 'b' })).status, 200)
+    const e = await d.request('POST', '/v1/completions', { ...many, suffix: 'b'.repeat(3 << 20) })
+    assert.deepEqual([e.status, e.json.error.param], [400, 'suffix'])
     for (const wrong of [{ input_extra: 'x' }, { input_extra: [{ filename: 'a' }] }, { input_extra: [{ text: 'a', filename: 1 }] }, { prompt: [1] }, { input_prefix: 1 }, { n_predict: -3 }, { n_probs: 99 }]) {
         const e = await d.request('POST', '/infill', { ...body, ...wrong })
         assert.equal(e.status, 400, JSON.stringify(wrong))
