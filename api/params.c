@@ -21,6 +21,7 @@
 #define MAX_STOP_BYTES 512
 #define MAX_STOP_IDS 256
 #define MAX_TEMPLATE_KWARGS 64
+#define MAX_FIELDS 1024 /* in an object of fields: each is looked up */
 #define PARAMS_ARENA_BYTES (256u << 20)
 
 int params_bad(struct err *e, const char *name, const char *expected)
@@ -530,13 +531,21 @@ const char *params_asked(const struct params *p)
 
 int params_fields(struct params *p, const cJSON *object, enum field_where where, struct err *e)
 {
-    const cJSON *at;
+    const cJSON *last[sizeof(api_fields) / sizeof(*api_fields)] = {NULL}, *at;
+    if (cJSON_GetArraySize(object) > MAX_FIELDS)
+        return err_set(e, ERR_LIMIT, "an object of the request has more than %d fields", MAX_FIELDS);
     cJSON_ArrayForEach(at, object)
     {
         const struct field *f = find_field(at->string, where);
         if (!f && p->cfg->strict)
             return err_set_param(e, ERR_INVAL, at->string, "unknown field \"%.60s\"", at->string);
-        if (!f || cJSON_IsNull(at))
+        if (f)
+            last[f - api_fields] = at;
+    }
+    cJSON_ArrayForEach(at, object)
+    {
+        const struct field *f = find_field(at->string, where);
+        if (!f || last[f - api_fields] != at || cJSON_IsNull(at)) /* of equal names the last counts */
             continue;
         int r = read_field(p, f, at, e);
         if (r < 0)

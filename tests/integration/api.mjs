@@ -92,6 +92,19 @@ await test('what an error quotes is whole characters', async () => {
     assert.match(JSON.parse(await ask('/v1/%ff%80', {})).error.message, /\ufffd/)
 })
 
+await test('of equal names the last counts, and a flood of names is refused', async () => {
+    const post = (body) => d.request('POST', C, body)
+    const r = await post('{"prompt":"a","max_tokens":"x","max_tokens":2,"ignore_eos":true}')
+    assert.equal(r.json?.usage?.completion_tokens, 2, r.text)
+    assert.equal((await post(`{"prompt":"a","max_tokens":1,${Array.from({ length: 1000 }, (_, i) => `"x${i}":0`)}}`)).status, 200)
+    const many = Array.from({ length: 1100 }, (_, i) => `"x${i}":0`)
+    assert.match((await post(`{"prompt":"a",${many}}`)).json.error.message, /more than 1024 fields/)
+    assert.match((await d.request('POST', '/api/generate', `{"prompt":"a","options":{${many}}}`)).json.error, /more than 1024 fields/)
+    // words are tokenized where everybody waits: once, however often they are given
+    const words = JSON.stringify(Array.from({ length: 256 }, (_, i) => String(i).padEnd(256, 'lighthouse ')))
+    const began = Date.now()
+    assert.equal((await post(`{"prompt":"a","max_tokens":1,${Array(100).fill(`"bad_words":${words}`)}}`)).status, 200)
+    assert.ok(Date.now() - began < (slow ? 20000 : 1500), `${Date.now() - began} ms`)
 })
 
 await test('best_of: the likeliest of several', async () => {
