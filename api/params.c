@@ -494,7 +494,7 @@ static int check_together(struct params *p, enum field_where where, struct err *
     if (where == IN_MESSAGES && p->max_tokens < 1)
         return err_set_param(e, ERR_INVAL, "max_tokens", "max_tokens is missing");
     if (where == IN_CHAT) {
-        if (p->top_logprobs >= 0 && !p->chat_logprobs)
+        if (p->top_logprobs > 0 && !p->chat_logprobs) /* 0 asks for none: some clients send all defaults */
             return err_set_param(e, ERR_INVAL, "top_logprobs", "top_logprobs needs logprobs: true");
         if (p->chat_logprobs)
             p->logprobs = p->top_logprobs > 0 ? p->top_logprobs : 0;
