@@ -129,7 +129,8 @@ enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool
             errno = 0;
             cJSON *o = cJSON_ParseWithLength(t->in.data + mark, args + 1 - mark);
             const cJSON *a = cJSON_GetObjectItemCaseSensitive(o, "arguments");
-            char *text = cJSON_PrintUnformatted(a ? a : cJSON_GetObjectItemCaseSensitive(o, "parameters"));
+            a = a ? a : cJSON_GetObjectItemCaseSensitive(o, "parameters");
+            char *text = cJSON_IsString(a) ? strdup(a->valuestring) : cJSON_PrintUnformatted(a);
             if (!text && errno == ENOMEM)
                 t->out->err = ERR_NOMEM;
             call_args(t, text ? text : "{}", text ? strlen(text) : 2);

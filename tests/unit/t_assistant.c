@@ -47,6 +47,8 @@ static const struct sample {
     {"hermes", 0,
      "<tool_call>{\"name\": \"f\", \"id\": 7, \"arguments\": \"{\\\"x\\\": 1}\", \"k\": [2]}</tool_call>",
      "call f: {\"x\": 1}\n"},
+    {"hermes", 0, "<tool_call>{\"arguments\": \"{\\\"x\\\": 1}\", \"name\": \"f\"}</tool_call>",
+     "call f: {\"x\": 1}\n"},
     {"hermes", 0, "<tool_call>{\"name\": \"f\"}</tool_call>", "call f: {}\n"},
     {"hermes", 0, "a  <tool_call>nothing</tool_call> b", "text: a  <tool_call>nothing</tool_call> b\n"},
     {"hermes", 0, "<tool_call>x<tool_call>{\"name\":\"f\",\"arguments\":{}}</tool_call>",
