@@ -527,13 +527,15 @@ struct api_exchange *exchange_start(struct api_exchange *x)
 {
     const struct api_config *cfg = &x->a->cfg;
     size_t n_bytes = x->p.prediction ? strlen(x->p.prediction) : 0, n_told = 0;
+    bool text = false; /* of any length: nothing may look for a tokenizer that is not there */
     struct err e = {0};
     for (int i = 0; i < x->n_prompts; i++) {
         n_bytes += x->prompts[i].text_bytes;
+        text |= x->prompts[i].text != NULL;
         n_told += x->ops->write_tokens ? x->prompts[i].ids.n * sizeof(int32_t) : 0;
     }
-    if (n_bytes > 0 && !engine_info(cfg->engine)->tokenizer) {
-        err_set_param(&e, ERR_UNSUPPORTED, "prompt",
+    if (text && !engine_info(cfg->engine)->tokenizer) {
+        err_set_param(&e, ERR_UNSUPPORTED, params_asked(&x->p),
                       "this model has no tokenizer: prompts must be token ids");
         exchange_fail(x, &e);
         exchange_free_if_over(x);

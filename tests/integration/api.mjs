@@ -161,6 +161,17 @@ await test('beam search finds what a plain search finds', async () => {
     await d.idle()
 })
 
+await test('a model without a tokenizer refuses texts, empty ones too', async () => {
+    const w = await start({ args: ['--model', path.join(top_srcdir, 'tests/data/hf/minicpm3')], set: { max_model_len: 128 } })
+    for (const [url, body] of [[C, { prompt: '' }], [C, { prompt: ['', 'a'] }], [C, { prompt: 'a' }], ['/completion', { prompt: '' }], ['/tokenize', { content: '' }],
+        ['/v1/embeddings', { input: '' }], ['/v1/cache/pin', { prompt: '', compute: true }]]) {
+        const r = await w.request('POST', url, body)
+        assert.deepEqual([r.status, r.json.error.param], [400, body.input === undefined ? 'prompt' : 'input'], `${url}: ${r.text}`)
+    }
+    assert.equal((await w.post(C, { prompt: [0, 5], max_tokens: 2, ignore_eos: true })).usage.completion_tokens, 2)
+    await w.kill()
+})
+
 await test('beam search: a first word keeps its space where words begin with one', async () => {
     const folder = path.join(scratch, `words-${process.pid}`), from = path.join(top_srcdir, 'tests/data/hf/minicpm3')
     fs.mkdirSync(folder, { recursive: true })
