@@ -459,6 +459,11 @@ static int check_beams(const struct params *p, struct err *e)
         {p->best_of > 1, "best_of"},
         {p->structure_field != NULL, "structured output"},
         {p->n_stop > 0, "stop"},
+        {p->n_logit_bias > 0, "logit_bias"},
+        {p->n_allowed > 0, "allowed_token_ids"},
+        {p->n_bad_words > 0, "bad_words"},
+        {p->min_tokens > 0, "min_tokens"},
+        {p->thought_budget > 0, "thinking_token_budget"},
         {p->max_tokens < 1, "max_tokens 0"},
         {cJSON_GetArraySize(p->prompt) > 1 && !cJSON_IsNumber(p->prompt->child), "several prompts"},
     };

@@ -154,8 +154,10 @@ await test('beam search finds what a plain search finds', async () => {
     const chat = await d.post(CHAT, { messages: user, use_beam_search: true, n: 2, max_tokens: 12 })
     assert.equal(chat.choices.length, 2)
     assert.notEqual(chat.choices[0].message.content, chat.choices[1].message.content)
-    for (const more of [{ stream: true }, { echo: true }, { logprobs: 1 }, { best_of: 3 }, { stop: 'x' }, { prompt: ['a', 'b'] }, { max_tokens: 0 }])
+    for (const more of [{ stream: true }, { echo: true }, { logprobs: 1 }, { best_of: 3 }, { stop: 'x' }, { prompt: ['a', 'b'] }, { max_tokens: 0 },
+        { logit_bias: { 5: 1 } }, { allowed_token_ids: [5] }, { bad_words: ['x'] }, { min_tokens: 2 }])
         await refused(C, { ...ask, n: 2, ...more })
+    await refused(CHAT, { messages: user, use_beam_search: true, n: 2, max_tokens: 12, thinking_token_budget: 3 }, 'use_beam_search')
     const cancelled = d.request('POST', C, { ...ask, max_tokens: 1000, timeout: 0.3 })
     assert.equal((await cancelled).status, 408)
     await d.idle()
