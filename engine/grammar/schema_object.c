@@ -22,6 +22,8 @@ struct object {
     struct schema *c;
     struct property *props;
     int n;
+    const char **barred; /* names that nothing matches: none of further properties either */
+    int n_barred;
     int min, max;          /* max -1: none */
     const cJSON *extra;    /* schema of further properties; NULL: none */
     const char *pattern;   /* that their names match; NULL: any name that is not listed */
@@ -104,14 +106,16 @@ static void read_extra(struct object *o, const cJSON *s)
 
 static void add_property(struct object *o, const char *name, const cJSON *schema, bool required)
 {
-    if (cJSON_IsFalse(schema)) {
-        if (required)
-            schema_fail(o->c, ERR_INVAL, "required", "\"%.60s\" is required and nothing matches it", name);
-        return;
-    }
+    bool never = cJSON_IsFalse(schema);
+    if (never && required)
+        schema_fail(o->c, ERR_INVAL, "required", "\"%.60s\" is required and nothing matches it", name);
     if (o->pattern && !o->c->b->failed && pattern_matches(o->c, o->pattern, name))
         schema_fail(o->c, ERR_UNSUPPORTED, "patternProperties",
                     "the pattern also matches the property \"%.60s\", which is not supported", name);
+    if (never) {
+        o->barred[o->n_barred++] = name;
+        return;
+    }
     o->props[o->n++] = (struct property){name, schema, required};
 }
 
@@ -124,7 +128,8 @@ static void read_properties(struct object *o, const cJSON *s)
     if (required && !cJSON_IsArray(required))
         schema_fail(c, ERR_INVAL, "required", "must be a list of names");
     size_t most = (size_t)cJSON_GetArraySize(props) + (size_t)cJSON_GetArraySize(required);
-    if (c->b->failed || !(o->props = rules_alloc(c->b, (most + 1) * sizeof(*o->props))))
+    if (c->b->failed || !(o->props = rules_alloc(c->b, (most + 1) * sizeof(*o->props))) ||
+        !(o->barred = rules_alloc(c->b, (most + 1) * sizeof(*o->barred))))
         return;
     cJSON_ArrayForEach(at, props)
         if (rules_tick(c->b))
@@ -205,7 +210,8 @@ static int32_t extra_name(struct object *o, int32_t from)
         struct expr *x = regex_read(b, o->pattern, strlen(o->pattern), true);
         return b->failed ? 0 : rules_text(b, expr_write(b, at, x, SPELL_JSON), "\"", 1);
     }
-    const char **names = rules_alloc(b, (size_t)(o->n + 1) * sizeof(*names));
+    int n = o->n + o->n_barred;
+    const char **names = rules_alloc(b, (size_t)(n + 1) * sizeof(*names));
     struct charset plain = {0};
     charset_add(b, &plain, 0, 0x1f);
     charset_add(b, &plain, '"', '"');
@@ -213,10 +219,10 @@ static int32_t extra_name(struct object *o, int32_t from)
     charset_close(b, &plain, true);
     rules_join(b, charset_write(b, free, &plain, SPELL_PLAIN), free);
     rules_bytes(b, free, end, '"', '"');
-    for (int i = 0; names && i < o->n; i++)
-        names[i] = o->props[i].name;
+    for (int i = 0; names && i < n; i++)
+        names[i] = i < o->n ? o->props[i].name : o->barred[i - o->n];
     if (names)
-        other_names(o, at, free, end, names, o->n, 0);
+        other_names(o, at, free, end, names, n, 0);
     return end;
 }
 
@@ -317,7 +323,8 @@ int32_t schema_object(struct schema *c, int32_t from, const cJSON *s)
                     o.extra ? " and one more" : "");
     if (c->b->failed)
         return 0;
-    bool plain = o.n == 0 && o.min == 0 && o.max < 0 && !o.pattern && cJSON_IsTrue(o.extra);
+    bool plain =
+        o.n + o.n_barred == 0 && o.min == 0 && o.max < 0 && !o.pattern && cJSON_IsTrue(o.extra);
     if (plain)
         return rules_use(c->b, from, schema_base(c, RULE_OBJECT));
     write_object(&o, from, end);

@@ -233,6 +233,13 @@ static const struct example examples[] = {
      "\"additionalProperties\":{\"type\":\"string\"}}",
      {"{}", "{\"ab\":1}", "{\"ab\":1,\"x\":\"y\"}", "{\"a\":\"y\",\"abc\":\"\"}", "{\"ac\":1,\"\":\"\"}"},
      {"{\"ab\":\"\"}", "{\"x\":1}", "{\"x\":\"\",\"ab\":1}", "{\"\\u0061b\":\"\"}"}},
+    /* a property that nothing matches is no further one either */
+    {GRAMMAR_SCHEMA,
+     "{\"properties\":{\"a\":false,\"b\":{}},\"additionalProperties\":{\"type\":\"integer\"}}",
+     {"{}", "{\"b\":[],\"c\":1}", "{\"ab\":1}"},
+     {"{\"a\":1}", "{\"b\":1,\"a\":1}"}},
+    {GRAMMAR_SCHEMA, "{\"properties\":{\"a\":false},\"additionalProperties\":true}", {"{}", "{\"b\":1}"},
+     {"{\"a\":1}"}},
     {GRAMMAR_SCHEMA,
      "{\"properties\":{\"a\":{},\"b\":{}},\"minProperties\":1,\"maxProperties\":1}",
      {"{\"a\":1}", "{\"b\":[]}"},
