@@ -376,8 +376,10 @@ int32_t schema_array(struct schema *c, int32_t from, const cJSON *s)
             snprintf(part, sizeof(part), "prefixItems/%d", i);
         if (i >= min)
             rules_join(b, at, close);
-        if (cJSON_IsFalse(one) && i >= min)
-            break; /* none that long */
+        if (cJSON_IsFalse(one) && i >= min) {
+            max = n; /* none that long */
+            break;
+        }
         at = item(c, comma(c, at, i == 0), one, part);
     }
     rules_join(b, at, close);
