@@ -178,6 +178,17 @@ static int32_t any_arguments(struct schema *c, int32_t at, const cJSON *tag)
 
 /* --- calls ------------------------------------------------------------------------------------------- */
 
+/* The schema where it lets nothing but objects through; else joined with one that does not. */
+static const cJSON *only_objects(struct schema *c, const cJSON *s)
+{
+    const cJSON *flat = schema_flat(c, s);
+    bool branches = schema_get(flat, "anyOf") || schema_get(flat, "oneOf");
+    if (c->b->failed || (schema_types(c, flat) == TYPE_OBJECT && (schema_get(flat, "type") || !branches)))
+        return s;
+    const cJSON *objects = schema_made(c, cJSON_Parse("{\"type\":\"object\"}"));
+    return objects ? schema_merge(c, flat, objects) : s;
+}
+
 /* From the beginning of its opening mark, or where `open` is what is left of it. */
 static int32_t one_call(struct schema *c, int32_t from, const char *open, const cJSON *root,
                         const cJSON *tool)
@@ -202,7 +213,7 @@ static int32_t one_call(struct schema *c, int32_t from, const char *open, const 
     else if (!(schema_types(c, schema_flat(c, s)) & TYPE_OBJECT))
         schema_fail(c, ERR_INVAL, "type", "arguments are an object");
     else
-        at = rules_use(b, at, schema_rule(c, s));
+        at = rules_use(b, at, schema_rule(c, only_objects(c, s)));
     b->place = NULL;
     return mark_text(b, at, text(root, "close"));
 }

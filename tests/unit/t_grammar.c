@@ -393,6 +393,16 @@ static const struct example examples[] = {
      {"aa aaab!1; ab", "aac?2ac?2aab!1;", "aaaa",
       "a\xc3\xb6\xf0\x9f\x98\x80\xc3\xa4\xe2\x82\xac" "3\xc3\xa4" "a"},
      {"aaab", "aab?1;", "aac2", "ac!", "\xc3\xa4", "\xc3\xa4\xe2\x82\xac" "3", "aaab!1;ac"}},
+    /* arguments are an object, whatever else their schema would let them be */
+    {GRAMMAR_CALLS,
+     "{\"open\":\"<\",\"name_end\":\" \",\"close\":\">\","
+     "\"tools\":[{\"name\":\"a\",\"schema\":{\"title\":\"A\"}},"
+     "{\"name\":\"b\",\"schema\":{\"type\":[\"object\",\"null\"]}},"
+     "{\"name\":\"c\",\"schema\":{\"anyOf\":[{\"type\":\"integer\"},{"
+     "\"type\":\"object\",\"properties\":{\"x\":{}}}]}},"
+     "{\"name\":\"d\",\"schema\":true}]}",
+     {"<a {}>", "<a {\"x\":1}>", "<b {}>", "<c {}>", "<c {\"x\":1}>", "<d {}>"},
+     {"<a 1>", "<a []>", "<b null>", "<c 1>", "<d null>"}},
 };
 
 START_TEST(accepting)
