@@ -171,9 +171,11 @@ static int check_line(const cJSON *o, struct api_batch_line *l, struct err *e)
         return err_set(e, ERR_NOMEM, "out of memory");
     if (!cJSON_IsObject(body))
         return wrong(l, "invalid_body", e, "body must be a JSON object: what the endpoint takes");
-    if (cJSON_IsTrue(json_get(body, "stream")))
-        return wrong(l, "stream_unsupported", e,
-                     "body.stream: answers of a batch are whole; leave stream out, or false");
+    const cJSON *at;
+    cJSON_ArrayForEach(at, body) /* of several the endpoint takes one: none may ask for it */
+        if (!strcmp(at->string, "stream") && cJSON_IsTrue(at))
+            return wrong(l, "stream_unsupported", e,
+                         "body.stream: answers of a batch are whole; leave stream out, or false");
     return 0;
 }
 

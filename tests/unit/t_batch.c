@@ -121,6 +121,9 @@ START_TEST(test_bad)
     BAD(GOOD "\"{}\"}", "q", "invalid_body", "body");
     BAD(GOOD "null}", "q", "invalid_body", "body");
     BAD(GOOD "{\"stream\":true}}", "q", "stream_unsupported", "stream");
+    /* several: the endpoint takes the last that is not null */
+    BAD(GOOD "{\"stream\":false,\"stream\":true}}", "q", "stream_unsupported", "stream");
+    BAD(GOOD "{\"stream\":null,\"stream\":true,\"stream\":null}}", "q", "stream_unsupported", "stream");
 #undef ID
 #undef BAD
 }
