@@ -23,11 +23,9 @@ static int text_of(const cJSON *v, const char *field, char **ret, struct err *e)
 /* The assistant's message that items of one turn share. */
 static cJSON *turn(struct build *b)
 {
-    const cJSON *last = b->err ? NULL : cJSON_GetArrayItem(b->messages, cJSON_GetArraySize(b->messages) - 1);
+    cJSON *first = b->err ? NULL : b->messages->child, *last = first ? first->prev : NULL;
     const char *role = json_text(last, "role");
-    if (role && !strcmp(role, "assistant"))
-        return cJSON_GetArrayItem(b->messages, cJSON_GetArraySize(b->messages) - 1);
-    return build_message(b, "assistant");
+    return role && !strcmp(role, "assistant") ? last : build_message(b, "assistant");
 }
 
 static int add_message(struct build *b, const cJSON *v, const char *field, struct err *e)

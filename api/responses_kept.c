@@ -126,6 +126,7 @@ static struct page page_of(const struct api_request *req)
 static void list_items(const struct page *page, const struct reply *r, cJSON *list)
 {
     int n = cJSON_GetArraySize(list), shown = 0;
+    cJSON *next = !n ? NULL : page->ascending ? list->child : list->child->prev; /* the last */
     bool skipping = page->skips;
     const char *first = NULL, *last = NULL;
     char name[40];
@@ -136,7 +137,8 @@ static void list_items(const struct page *page, const struct reply *r, cJSON *li
     int i = 0;
     for (; i < n && shown < page->limit; i++) {
         int at = page->ascending ? i : n - 1 - i;
-        cJSON *item = cJSON_GetArrayItem(list, at);
+        cJSON *item = next;
+        next = page->ascending ? item->next : item->prev;
         const char *own = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(item, "id"));
         snprintf(name, sizeof(name), "item_%d", at);
         if (skipping) {

@@ -463,6 +463,25 @@ await test('items of a response, page by page, whatever their ids', async () => 
         if (!page.has_more) break
     }
     assert.deepEqual(seen, [...ids.slice(0, 4), 'item_4'])
+    const back = (await d.get(`/v1/responses/${id}/input_items?after=${encodeURIComponent(ids[3])}`)).json
+    assert.deepEqual(back.data.map((i) => i.id), ids.slice(0, 3).reverse(), 'the last come first')
+})
+
+await test('a long list of items is walked through once', async () => {
+    const input = [...Array(8000).fill({ type: 'reasoning', summary: [], content: [] }), ...user]
+    const { id } = await d.post('/v1/responses', { input, max_output_tokens: 1 })
+    const least = async (query, want) => {
+        let ms = Infinity
+        for (let i = 0; i < 7; i++) {
+            const from = performance.now()
+            const page = (await d.get(`/v1/responses/${id}/input_items?${query}`)).json
+            ms = Math.min(ms, performance.now() - from)
+            assert.equal(page.data.length, want)
+        }
+        return ms
+    }
+    const one = await least('limit=1', 1), none = await least('after=nothing', 0)
+    assert.ok(none < 5 * one, `${none.toFixed(1)} ms to look for an item, ${one.toFixed(1)} for the last`) // 20 times as long before
 })
 
 await test('null is the same as absent inside of response_format, too', async () => {
