@@ -44,11 +44,11 @@ static void write_part(const struct part *p, bool empty, struct jw *w)
 static void write_item(const struct api_exchange *x, const struct part *p, int index, bool begun,
                        struct jw *w)
 {
-    const char *status =
-        begun ? "in_progress"
-        : x->choices[0].done && x->choices[0].finish != FINISH_STOP && index == x->choices[0].parts.n - 1
-            ? "incomplete"
-            : "completed";
+    const struct choice *c = &x->choices[0];
+    bool cut = c->done ? c->finish != FINISH_STOP : !p->closed; /* not done: it failed */
+    const char *status = begun                            ? "in_progress"
+                         : cut && index == c->parts.n - 1 ? "incomplete"
+                                                          : "completed";
     jw_raw(w, "{\"id\":");
     item_id(x, p, index, w);
     if (p->kind == PART_CALL) {
@@ -141,11 +141,13 @@ void write_response(struct api_exchange *x, const char *status, const struct err
     jw_printf(w, ",\"store\":%s,\"service_tier\":\"default\",\"truncation\":\"disabled\",\"usage\":",
               x->p.store ? "true" : "false");
     if (over) {
+        /* who fails is told no count at its end */
+        int n_prompt = x->n_done ? x->prompt_tokens : (int)x->prompts[0].ids.n;
         jw_printf(
             w, "{\"input_tokens\":%d,\"input_tokens_details\":{\"cached_tokens\":%d},\"output_tokens\":%d,",
-            x->prompt_tokens, x->cached_tokens, x->completion_tokens);
+            n_prompt, x->cached_tokens, x->completion_tokens);
         jw_printf(w, "\"output_tokens_details\":{\"reasoning_tokens\":%d},\"total_tokens\":%d}",
-                  x->reasoning_tokens, x->prompt_tokens + x->completion_tokens);
+                  x->reasoning_tokens, n_prompt + x->completion_tokens);
     } else {
         jw_raw(w, "null");
     }

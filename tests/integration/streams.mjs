@@ -67,6 +67,10 @@ await test('an error in the middle is the last event, in each dialect', async ()
     assert.equal(last.type, 'response.failed')
     assert.equal(last.response.status, 'failed')
     assert.match(last.response.error.message, /timeout/)
+    const { output, usage } = last.response
+    assert.equal(output.at(-1).status, 'incomplete')
+    assert.ok(usage.input_tokens > 0 && usage.output_tokens > 0, JSON.stringify(usage))
+    assert.equal(usage.total_tokens, usage.input_tokens + usage.output_tokens)
 })
 
 if (!slow) await test('large answers of /tokenize and /detokenize hold nobody up', async () => {
