@@ -4,6 +4,7 @@
 
 #include "api/responses.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -366,8 +367,12 @@ static int gather(struct api_exchange *x, const char *body, const char *before, 
     }
     if (r < 0)
         return err_set(e, r, "out of memory for the request");
-    r = responses_to_chat(p, items, e);
-    return r < 0 ? r : chat_prompt(x->a, x, e);
+    if ((r = responses_to_chat(p, items, e)) < 0)
+        return r;
+    r = chat_prompt(x->a, x, e);
+    if (r < 0 && !strcmp(e->param, "messages")) /* of all of them, or of the template; here they are items */
+        snprintf(e->param, sizeof(e->param), "input");
+    return r;
 }
 
 /* The store has looked for the response that comes before. */

@@ -69,7 +69,7 @@ static int add_item(struct build *b, const cJSON *v, const char *field, struct e
     }
     if (!strcmp(type, "function_call")) {
         const char *f = json_text(v, "name"), *args = json_text(v, "arguments");
-        if (!id || !f || !args)
+        if (!id || !f || !*f || !args)
             return params_bad(e, field, "a function_call with call_id, name and arguments");
         build_call(b, turn(b), id, f, args);
         return 0;
@@ -103,7 +103,7 @@ static int add_tools(struct build *b, struct params *p, struct err *e)
         if (type && strcmp(type, "function") != 0)
             return err_set_param(e, ERR_UNSUPPORTED, field,
                                  "%s: tools of the server (\"%.40s\") are not supported", field, type);
-        if (!type || !name)
+        if (!type || !name || !*name)
             return params_bad(e, field, "an object with type, name and parameters");
         build_tool(b, tools, name, json_text(at, "description"), json_get(at, "parameters"),
                    cJSON_IsTrue(json_get(at, "strict")));
@@ -141,6 +141,8 @@ int responses_to_chat(struct params *p, const cJSON *items, struct err *e)
             return r;
     }
     complete(&b);
+    if (!b.err && !b.messages->child)
+        return params_bad(e, "input", "items of which at least one is a message or a call");
     if ((r = add_tools(&b, p, e)) < 0 || (r = build_done(&b, e)) < 0)
         return r;
     p->messages = b.messages;

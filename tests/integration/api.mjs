@@ -505,6 +505,12 @@ await test('mistakes in what is asked name the field that asks it', async () => 
         assert.equal(e.code, 'context_length_exceeded')
         assert.match(e.message, new RegExp(`your ${field} resulted`))
     }
+    // Responses has no messages
+    const R = '/v1/responses', turns = Array.from({ length: 4200 }, (_, i) => ({ role: i % 2 ? 'assistant' : 'user', content: 'a' }))
+    await refused(R, { input: turns }, 'input')
+    await refused(R, { input: [{ type: 'reasoning', summary: [], content: [] }] }, 'input')
+    await refused(R, { input: [...user, { type: 'function_call', call_id: 'a', name: '', arguments: '{}' }] }, 'input[1]')
+    await refused(R, { input: 'a', tools: [{ type: 'function', name: '' }] }, 'tools[0]')
 })
 
 await test("Anthropic's: an empty answer to be gone on with is none", async () => {
