@@ -556,7 +556,7 @@ static int note(struct batch *b, const char *line, size_t n, long long number, s
                        b->out.name, number);
     if (t.status == 0)
         r = mark(b, NULL, t.line, 0, BATCH_TOLD, e);
-    else if (t.custom_id && t.status < 500) /* what failed here, not in the request, is tried again */
+    else if (t.custom_id && t.status < 500 && t.status != 408) /* what failed here is tried again */
         r = mark(b, t.custom_id, 0, BATCH_FAILED, BATCH_DONE | (t.status == 200 ? 0 : BATCH_FAILED), e);
     free(t.custom_id);
     return r;
@@ -601,8 +601,8 @@ static int start(struct batch *b, const char *in, const char *out, struct err *e
         r = start_engine(b->cfg, b->metrics, &b->wake, &b->engine, e);
     if (r == 0)
         r = start_template(b->cfg, &b->chat_template, e);
-    const struct api_config ac =
-        start_api_config(b->cfg, b->engine, b->metrics, b->chat_template, &b->wake);
+    struct api_config ac = start_api_config(b->cfg, b->engine, b->metrics, b->chat_template, &b->wake);
+    ac.max_queue_ns = 0; /* lines wait for each other, and nobody for them */
     return r < 0 ? r : api_new(&ac, &b->api, e);
 }
 

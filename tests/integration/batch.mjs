@@ -254,11 +254,18 @@ await test('a full queue is no answer, and what it can never hold is refused', a
 
 await test('what failed in the server is tried again, what was refused is not', async () => {
     const told = (id, status) => `{"id":"x","custom_id":"${id}","response":{"status_code":${status},"request_id":"r","body":{"deep":[{"custom_id":"no"}]}},"error":null}\n`
-    write('again', ['a', 'b', 'c'].map((id) => ask(id, '/v1/completions', { prompt: 'A', max_tokens: 2 })))
-    fs.writeFileSync(file('again.out'), told('a', 503) + told('b', 400) + told('c', 200))
+    write('again', ['a', 'b', 'c', 'd'].map((id) => ask(id, '/v1/completions', { prompt: 'A', max_tokens: 2 })))
+    fs.writeFileSync(file('again.out'), told('a', 503) + told('b', 400) + told('c', 200) + told('d', 408)) // 408: out of time
     const r = await run(3, ['again', 'again.out'])
-    assert.match(r.stderr, /batch done: 1 lines .* 2 lines were done before, 1 of them failed/)
-    assert.deepEqual(read('again.out').map((l) => [l.custom_id, l.response.status_code]), [['a', 503], ['b', 400], ['c', 200], ['a', 200]])
+    assert.match(r.stderr, /batch done: 2 lines .* 2 lines were done before, 1 of them failed/)
+    assert.deepEqual(read('again.out').slice(0, 4).map((l) => [l.custom_id, l.response.status_code]), [['a', 503], ['b', 400], ['c', 200], ['d', 408]])
+    assert.deepEqual(read('again.out').slice(4).map((l) => [l.custom_id, l.response.status_code]).sort(), [['a', 200], ['d', 200]])
+})
+
+await test('lines wait for each other as long as it takes', async () => {
+    write('wait', chats(8))
+    await run(0, ['wait', 'wait.out'], { set: { max_num_seqs: 1, max_queue_time: '1ms' } })
+    complete('wait.out', 8)
 })
 
 write('all', chats(N))
