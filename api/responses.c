@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "api/json_read.h"
+
 /* --- the object ------------------------------------------------------------------------------------- */
 
 static void write_json(const cJSON *v, const char *otherwise, struct jw *w)
@@ -22,7 +24,7 @@ static void write_json(const cJSON *v, const char *otherwise, struct jw *w)
 static void write_field(const struct api_exchange *x, const char *name, const char *otherwise, struct jw *w)
 {
     jw_printf(w, ",\"%s\":", name);
-    write_json(cJSON_GetObjectItemCaseSensitive(x->p.root, name), otherwise, w);
+    write_json(json_get(x->p.root, name), otherwise, w); /* null asks for nothing */
 }
 
 static void item_id(const struct api_exchange *x, const struct part *p, int index, struct jw *w)

@@ -491,6 +491,19 @@ await test('null is the same as absent inside of response_format, too', async ()
     await refused(C, { ...base, response_format: { type: 'json_schema', json_schema: { name: 'x', schema: null } } }, 'response_format.json_schema.schema')
 })
 
+await test('a response says of what was null what it says of what is absent', async () => {
+    const names = ['instructions', 'max_output_tokens', 'parallel_tool_calls', 'previous_response_id', 'reasoning', 'temperature', 'top_p',
+        'text', 'tool_choice', 'tools', 'metadata', 'user']
+    const said = async (more) => {
+        const r = await d.post('/v1/responses', { input: 'a', store: false, seed: 1, timeout: 60, ignore_eos: true, stop_token_ids: [], ...more })
+        return Object.fromEntries(names.map((n) => [n, r[n]]))
+    }
+    const schema = { format: { type: 'json_schema', name: 'x', schema: { const: 1 } } } // ends without max_output_tokens
+    const absent = await said({ text: schema }), none = await said({ ...Object.fromEntries(names.map((n) => [n, null])), text: schema })
+    assert.deepEqual(none, absent)
+    assert.deepEqual([none.tools, none.tool_choice, none.parallel_tool_calls, none.temperature], [[], 'auto', true, 1])
+})
+
 await test('mistakes in what is asked name the field that asks it', async () => {
     for (const input of ['', 5, [], [[]], [8192], [-1], ['a', 5], [[5], 'a'], Array(4097).fill(50), 'x '.repeat(9000), 'x'.repeat(70000), Array(9).fill('a')])
         for (const url of ['/v1/embeddings', '/api/embed']) {
