@@ -133,16 +133,17 @@ static struct value f_indent(struct run *x, struct value v, struct call *c)
     if (v.type != V_STRING)
         return tpl__fail(x, ERR_INVAL, "indent needs a string, not a %s", tpl__type_name(&v));
     size_t begin = tpl__text_begin(x);
-    for (size_t at = 0; x->r == 0 && at <= v.str->n;) {
-        const char *nl = memchr(v.str->s + at, '\n', v.str->n - at);
-        size_t end = nl ? (size_t)(nl - v.str->s) : v.str->n;
-        if (at ? blank || end > at : first)
+    for (size_t at = 0, k = 1; x->r == 0 && k; at += k) {
+        size_t n = text_line(v.str->s + at, v.str->n - at, &k), end = at + n;
+        if (at ? blank || n : first)
             for (int64_t i = 0; i < width && x->r == 0; i++)
                 tpl__put(x, by.s, by.mark, by.n + (by.n == 0 && !tpl__charge(x, 0)));
-        tpl__put_part(x, v.str, at, end + (nl != NULL));
-        at = end + 1;
-        if (!nl)
-            break;
+        tpl__put_part(x, v.str, at, end);
+        at = end;
+        if (k == 1 && v.str->s[end] == '\r' && end + 1 == v.str->n)
+            break; /* Jinja adds an end of a line to the text: the two are one */
+        if (k)
+            tpl__put_as(x, "\n", 1, v.str->mark && v.str->mark[end]);
     }
     return tpl__text_end(x, begin);
 }

@@ -190,19 +190,9 @@ static struct value m_splitlines(struct run *x, struct value self, struct call *
     struct value l = tpl__list(x, V_LIST, 0);
     bool keep = tpl__truth(&c->bound[0]);
     for (size_t at = 0; at < s->n && x->r == 0;) {
-        size_t end = at, after, k = 0;
-        uint32_t ch = 0;
-        for (; end < s->n; end += k) {
-            ch = text_code_point(s->s + end, s->n - end, &k);
-            if ((ch >= 10 && ch <= 13) || (ch >= 0x1c && ch <= 0x1e) || ch == 0x85 ||
-                ch == 0x2028 || ch == 0x2029)
-                break;
-        }
-        after = end < s->n ? end + k : end;
-        if (ch == '\r' && after < s->n && s->s[after] == '\n')
-            after++;
-        tpl__append(x, l.list, tpl__sub(x, s, at, keep ? after : end));
-        at = after;
+        size_t k, n = text_line(s->s + at, s->n - at, &k);
+        tpl__append(x, l.list, tpl__sub(x, s, at, at + n + (keep ? k : 0)));
+        at += n + k;
     }
     return l;
 }

@@ -68,6 +68,20 @@ size_t text_offset(const char *s, size_t n, size_t i)
     return at;
 }
 
+size_t text_line(const char *s, size_t n, size_t *ret_end)
+{
+    size_t k = 0, at = 0;
+    *ret_end = 0;
+    for (; at < n; at += k) {
+        uint32_t c = text_code_point(s + at, n - at, &k);
+        if ((c >= 10 && c <= 13) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 || c == 0x2029) {
+            *ret_end = k + (c == '\r' && at + k < n && s[at + k] == '\n');
+            break;
+        }
+    }
+    return at;
+}
+
 static bool is_space(uint32_t c)
 {
     return (c >= 9 && c <= 13) || (c >= 0x1c && c <= 0x20) || c == 0x85 || c == 0xa0 ||

@@ -18,6 +18,8 @@ size_t text_offset(const char *s, size_t n, size_t i);
 size_t text_char_bytes(const char *s, size_t n); /* of the character at s; n > 0 */
 uint32_t text_code_point(const char *s, size_t n, size_t *ret_bytes);
 size_t text_encode(uint32_t c, char dst[4]);
+/* Bytes of the line that begins at s, without its end, and those of the end; 0: the text ends there. */
+size_t text_line(const char *s, size_t n, size_t *ret_end);
 
 enum text_class { TEXT_ALPHA, TEXT_DIGIT, TEXT_ALNUM, TEXT_SPACE, TEXT_UPPER, TEXT_LOWER };
 bool text_is(uint32_t c, enum text_class k);

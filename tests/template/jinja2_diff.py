@@ -190,6 +190,7 @@ CASES = r"""
 {{ 'hello world' | title }} {{ 'hello-world foo_bar' | title }} {{ 'hELLO' | capitalize }} {{ "it's a (test)" | title }} {{ 'a' | upper }} {{ 5 | upper }} {{ none | lower }} {{ ' x ' | trim }} {{ 'xax' | trim('x') }} {{ 5 | trim }}
 {{ 'a<b>&"\'' | escape }} {{ 'a' | safe }} {{ 5 | string + 'a' }} {{ [1] | string }} {{ 1.0 | string }}
 {{ 'a\nb\n\nc' | indent }}|{{ 'a\nb' | indent(2, true) }}|{{ 'a\n\nb' | indent(2, blank=true) }}|{{ 'a\nb' | indent('> ') }}|{{ '' | indent(2, true) }}|{{ 'a\n' | indent(2) }}
+{{ "a\r\nb\x0bc\u2028\rd\n" | indent(2) }}|{{ "\u20281\r" | indent(1, true, true) }}|{{ "a\n\r\n" | indent(2, blank=true) }}
 {{ 'hello world foo' | truncate(10) }} {{ 'hello world foo' | truncate(11, true) }} {{ 'hello' | truncate(3) }} {{ 'hello world' | truncate(7, true, '', 0) }} {{ words | truncate(12, false, '..', 0) }}
 {{ words | wordcount }} {{ "a_b c-d \u00e9" | wordcount }} {{ 'x' | center(5) }}|{{ 'x' | default('d') }} {{ undefined_thing | default('d') }} {{ '' | default('d', true) }} {{ '' | default('d') }} {{ none | d('x') }} {{ none | d('x', boolean=true) }} [{{ undefined_thing | default }}]
 {{ '42' | int }} {{ 'x' | int }} {{ 'x' | int(7) }} {{ '3.9' | int }} {{ 3.9 | int }} {{ -3.9 | int }} {{ '0x1f' | int(base=16) }} {{ '1f' | int(base=16) }} {{ true | int }} {{ '2.5' | float }} {{ 'x' | float }} {{ 3 | float }} {{ none | int }} {{ ' 5 ' | int }}
