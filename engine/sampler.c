@@ -553,8 +553,8 @@ static int choose(const struct sampler *s, struct sampler_scratch *sc, const flo
     int best = best_token(sc, logits);
     float top = logits[best], scale = 1.0f / s->p->temperature;
     int32_t id = -1;
-    if (top == -INFINITY)
-        return ERR_INTERNAL;
+    if (top == -INFINITY) /* logits are finite: what may be chosen does not meet what else is asked for */
+        return ERR_LIMIT;
     if (s->p->temperature > 0.0f && s->lists)
         id = pick_of_list(s, sc, logits, top, scale, index);
     else if (s->p->temperature > 0.0f && s->p->top_k > 0 && s->p->top_k < sc->vocab_size)
@@ -620,8 +620,7 @@ int sampler_pick_masked(const struct sampler *s, struct sampler_scratch *sc, con
         return ERR_INTERNAL;
     apply_mask(sc, logits, mask);
     sc->kern->lane_max(sc->masked, sc->vocab_size, sc->maxima);
-    int r = pick(s, sc, sc->masked, banned, n_banned, index, ret_token);
-    return r == ERR_INTERNAL ? ERR_LIMIT : r; /* the logits are finite: nothing is left of the mask */
+    return pick(s, sc, sc->masked, banned, n_banned, index, ret_token);
 }
 
 int logprobs_top(struct sampler_scratch *sc, const float *logits, float logsumexp, int k,

@@ -25,13 +25,13 @@ void sampler_free(struct sampler **s);
 
 /* Chooses the token that follows. logits [vocab_size] are written to, and afterwards as they were. banned
  * (n_banned ids) cannot be chosen. index: how many output tokens came before. ERR_INTERNAL when a logit
- * is not finite or nothing may be chosen, ERR_NOMEM. */
+ * is not finite, ERR_LIMIT where nothing may be chosen, ERR_NOMEM. */
 int sampler_pick(const struct sampler *s, struct sampler_scratch *scratch, float *logits,
                  const int32_t *banned, int n_banned, int index, int32_t *ret_token)
     LATENT_MUST_CHECK;
 /* The same of the tokens with a bit in mask only (id i: bit i % 32 of word i / 32), whatever else is asked
  * for: the others are taken out before bias, penalties and all that follows. logits stay as they are. Errors:
- * as above, but ERR_LIMIT where nothing may be chosen. */
+ * as above. */
 int sampler_pick_masked(const struct sampler *s, struct sampler_scratch *scratch, const float *logits,
                         const uint32_t *mask, const int32_t *banned, int n_banned, int index,
                         int32_t *ret_token) LATENT_MUST_CHECK;

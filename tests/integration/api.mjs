@@ -253,6 +253,8 @@ await test('allowed_token_ids and bad_words', async () => {
     const without = (await d.post(C, { ...base, max_tokens: 30, bad_words: [word] })).choices[0].text
     assert.doesNotMatch(without, new RegExp(` ${word}\\b`))
     for (const wrong of [[], [-1], [8192], 'x']) await refused(C, { ...base, allowed_token_ids: wrong }, 'allowed_token_ids')
+    const nothing = await refused(C, { ...base, allowed_token_ids: allowed, stop_token_ids: allowed, min_tokens: 2 })
+    assert.match(nothing.message, /no token is left/)
     for (const wrong of ['x', [''], [5], ['x'.repeat(257)], Array(257).fill('x')]) await refused(C, { ...base, bad_words: wrong }, 'bad_words')
 })
 

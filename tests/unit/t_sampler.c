@@ -235,7 +235,7 @@ START_TEST(test_banned)
         ck_assert_int_eq(id, N - 1);
     }
     random_logits(x);
-    ck_assert_int_eq(sampler_pick(s, scratch, x, all, N, 0, &id), ERR_INTERNAL);
+    ck_assert_int_eq(sampler_pick(s, scratch, x, all, N, 0, &id), ERR_LIMIT);
     random_logits(x);
     x[5] = NAN;
     ck_assert_int_eq(sampler_pick(s, scratch, x, NULL, 0, 0, &id), ERR_INTERNAL);
