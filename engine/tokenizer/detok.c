@@ -2,7 +2,7 @@
  *
  * Byte-level tokens are bytes and nothing more. Where symbols are characters, a run of byte tokens
  * is text only when all of it is valid UTF-8, otherwise each byte becomes U+FFFD: so does the
- * reference implementation. */
+ * reference implementation. A run that is longer than is kept is judged in parts, cut between characters. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -41,6 +41,17 @@ static int end_run(struct detok *d, struct buf *out)
     return r;
 }
 
+/* What is kept is full: the characters in it, without the beginning of one that may go on. */
+static int end_part(struct detok *d, struct buf *out)
+{
+    size_t n = (size_t)d->n_run, whole = utf8_complete_bytes((const char *)d->run, n);
+    d->n_run = (int)whole;
+    int r = end_run(d, out);
+    memmove(d->run, d->run + whole, n - whole);
+    d->n_run = (int)(n - whole);
+    return r;
+}
+
 int detok_push(struct detok *d, int32_t id, struct buf *out)
 {
     const struct tokenizer *t = d->t;
@@ -55,8 +66,8 @@ int detok_push(struct detok *d, int32_t id, struct buf *out)
         r = end_run(d, out);
         return r < 0 ? r : give(d, s, en->n_out_bytes, out);
     }
-    if (d->n_run == (int)sizeof(d->run)) /* longer than any text that needs it: judged in parts */
-        r = end_run(d, out);
+    if (d->n_run == (int)sizeof(d->run))
+        r = end_part(d, out);
     d->run[d->n_run++] = (unsigned char)*s;
     return r;
 }

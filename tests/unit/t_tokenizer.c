@@ -371,7 +371,36 @@ START_TEST(streamed)
 }
 END_TEST
 
-/* A stop string of byte tokens, which are held back until their run ends: the end of the text ends it too. */
+/* A run of byte tokens longer than is kept is cut between its characters, wherever these lie. */
+START_TEST(long_run_of_bytes)
+{
+    static struct spm s;
+    struct tokenizer *t;
+    struct buf text, out;
+    struct err e;
+    small_spm(&s);
+    ck_assert_msg(tokenizer_new(&s.src, MAX, &t, &e) == 0, "%s", e.text);
+    for (int first = 0; first < 12; first++) {
+        int32_t ids[2000];
+        buf_init(&text, 2000);
+        buf_init(&out, 8000);
+        for (int i = 0; i < first; i++)
+            ck_assert_int_eq(buf_puts(&text, "\n"), 0);
+        for (int i = 0; i < 100; i++) /* and lines of characters of two, three and four bytes */
+            ck_assert_int_eq(buf_puts(&text, "\xf0\x9f\x98\x80\n\xe1\x80\x80\xc3\xa9\n"), 0);
+        for (size_t i = 0; i < text.n_bytes; i++)
+            ids[i] = 3 + (unsigned char)text.data[i];
+        ck_assert_int_eq(tokenizer_decode(t, ids, text.n_bytes, false, &out), 0);
+        ck_assert_str_eq(out.data, text.data);
+        buf_done(&text);
+        buf_done(&out);
+    }
+    tokenizer_free(&t);
+}
+END_TEST
+
+/* A stop string of byte tokens, which are held back until their run ends: the text ends with the token that
+ * completes it. Where a character is not whole there is none. */
 START_TEST(stop_of_bytes)
 {
     static struct spm s;
@@ -650,6 +679,7 @@ int main(void)
     tcase_add_test(tc, every_name);
     tcase_add_test(tc, scores);
     tcase_add_test(tc, streamed);
+    tcase_add_test(tc, long_run_of_bytes);
     tcase_add_test(tc, stop_of_bytes);
     tcase_add_test(tc, damaged_gguf);
     tcase_add_test(tc, damaged_json);
