@@ -78,6 +78,25 @@ static int take_stop(struct textout *t, struct buf *out)
     return r < 0 ? r : hit;
 }
 
+/* The same with the byte tokens that are held back: should they end the text here, they are its end. As long
+ * as they may be the beginning of a character they are not. */
+static int take_held_stop(struct textout *t, struct buf *out)
+{
+    size_t at, before = t->pending.n_bytes, n = (size_t)t->detok.n_run;
+    if (t->n_stop == 0 || n == 0 || !utf8_valid((const char *)t->detok.run, n))
+        return -1;
+    struct detok ended = t->detok;
+    int r = detok_finish(&ended, &t->pending);
+    if (r < 0)
+        return r;
+    if (find_stop(t, &at) >= 0) {
+        t->detok = ended;
+        return take_stop(t, out);
+    }
+    t->pending.n_bytes = before;
+    return -1;
+}
+
 /* Length of the longest end of pending that begins a stop string. */
 static size_t may_become_stop(const struct textout *t)
 {
@@ -102,10 +121,10 @@ int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *
     if ((r = detok_push(&t->detok, token, &t->pending)) < 0)
         return r;
     t->total_bytes += t->pending.n_bytes - before;
+    if (check_stop && ((hit = take_stop(t, out)) != -1 || (hit = take_held_stop(t, out)) != -1))
+        return hit;
     if (t->pending.n_bytes == 0)
         return -1;
-    if (check_stop && (hit = take_stop(t, out)) != -1)
-        return hit;
     size_t show = t->pending.n_bytes - (check_stop ? may_become_stop(t) : 0);
     r = emit(t, utf8_complete_bytes(t->pending.data, show), out);
     return r < 0 ? r : -1;

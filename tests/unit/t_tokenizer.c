@@ -404,24 +404,34 @@ END_TEST
 START_TEST(stop_of_bytes)
 {
     static struct spm s;
-    static const struct stop_string stop[] = {{"\n", 1}};
+    static const struct stop_string stop[] = {{"\n", 1}, {"b\xc3\xa9", 3}, {"\xef\xbf\xbd", 3}};
+    static const char *const texts[] = {"a\n", "\n", "ab\xc3\xa9", "a\xc3\xa9\n", "a\xc3\xc3\n"};
+    static const char *const shown[] = {"a", "", "a", "a\xc3\xa9", "a"};
     struct tokenizer *t;
     struct textout o;
     struct buf out;
     struct err e;
     small_spm(&s);
     ck_assert_msg(tokenizer_new(&s.src, MAX, &t, &e) == 0, "%s", e.text);
-    for (int check = 0; check < 2; check++) {
-        buf_init(&out, 100);
-        ck_assert_int_eq(textout_init(&o, t, stop, 1, true, false, true), 0);
-        ck_assert_int_eq(textout_push(&o, tokenizer_find(t, "a", 1), check, &out), -1);
-        ck_assert_int_eq(textout_push(&o, 3 + '\n', check, &out), -1);
-        ck_assert_int_eq(textout_push(&o, 2, check, &out), -1); /* not shown */
-        ck_assert_int_eq(textout_finish(&o, check, &out), check ? 0 : -1);
-        ck_assert_str_eq(out.data, check ? "a" : "a\n");
-        textout_done(&o);
-        buf_done(&out);
-    }
+    for (int check = 0; check < 2; check++)
+        for (int k = 0; k < 5; k++) {
+            int n = (int)strlen(texts[k]), hit = -1;
+            buf_init(&out, 100);
+            ck_assert_int_eq(textout_init(&o, t, stop, 3, true, false, true), 0);
+            for (int i = 0; i < n; i++) {
+                unsigned char c = (unsigned char)texts[k][i];
+                ck_assert_int_eq(hit, -1); /* not before the last */
+                hit = textout_push(&o, c == 'a' ? tokenizer_find(t, "a", 1) : 3 + c, check, &out);
+            }
+            ck_assert_int_eq(hit >= 0, check && k < 4);
+            if (hit < 0)
+                hit = textout_finish(&o, check, &out); /* what is no character is U+FFFD, at the end */
+            ck_assert_int_eq(hit, !check ? -1 : k == 2 ? 1 : k == 4 ? 2 : 0);
+            if (check)
+                ck_assert_str_eq(out.data ? out.data : "", shown[k]);
+            textout_done(&o);
+            buf_done(&out);
+        }
     tokenizer_free(&t);
 }
 END_TEST
