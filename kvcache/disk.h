@@ -204,7 +204,7 @@ void disk__stop(struct kv_disk *d);
 
 /* disk_kv.c */
 /* To be written, unless it waits for that already. */
-void disk__dirty(struct kv *kv, uint32_t id, bool first);
+void disk__dirty(struct kv *kv, uint32_t id);
 void disk__clean(struct kv *kv, uint32_t id);
 /* Is the page on disk? Then it counts as used. */
 bool disk__has(struct kv_disk *d, struct hash128 hash);

@@ -196,23 +196,20 @@ bool disk__has(struct kv_disk *d, struct hash128 hash)
     return e != DISK_NONE;
 }
 
-void disk__dirty(struct kv *kv, uint32_t id, bool first)
+void disk__dirty(struct kv *kv, uint32_t id)
 {
     struct kv_disk *d = kv->disk;
     struct page *p = &kv->pages[id];
     if (p->dirty)
         return;
     p->dirty = 1;
-    p->dirty_prev = first ? NO_PAGE : d->dirty_tail;
-    p->dirty_next = first ? d->dirty_head : NO_PAGE;
+    p->dirty_prev = d->dirty_tail;
+    p->dirty_next = NO_PAGE;
     if (p->dirty_prev != NO_PAGE)
         kv->pages[p->dirty_prev].dirty_next = id;
     else
         d->dirty_head = id;
-    if (p->dirty_next != NO_PAGE)
-        kv->pages[p->dirty_next].dirty_prev = id;
-    else
-        d->dirty_tail = id;
+    d->dirty_tail = id;
     d->n_dirty++;
 }
 
@@ -265,13 +262,13 @@ static bool stage(struct kv *kv, uint32_t id)
 void kv__disk_sealed(struct kv *kv, uint32_t id)
 {
     if (kv->disk && !disk__has(kv->disk, kv->pages[id].hash))
-        disk__dirty(kv, id, false);
+        disk__dirty(kv, id);
 }
 
 void kv__disk_used(struct kv *kv, uint32_t id)
 {
     if (kv->disk && !kv->pages[id].dirty && !disk__has(kv->disk, kv->pages[id].hash))
-        disk__dirty(kv, id, false);
+        disk__dirty(kv, id);
 }
 
 void kv__disk_evicting(struct kv *kv, uint32_t id)
@@ -296,20 +293,6 @@ static void write_dirty(struct kv *kv)
             return;
         disk__clean(kv, id);
     }
-}
-
-void kv_disk_seq_first(struct kv *kv, const struct kv_seq *s)
-{
-    uint32_t full = s->n_tokens / kv->page_tokens;
-    if (!kv->disk)
-        return;
-    while (full-- > 0) { /* from the last, so that the first page comes first in the end */
-        uint32_t id = s->page_ids[full];
-        disk__clean(kv, id);
-        if (!disk__has(kv->disk, kv->pages[id].hash))
-            disk__dirty(kv, id, true);
-    }
-    write_dirty(kv);
 }
 
 /* --- reading ---------------------------------------------------------------------------------------- */

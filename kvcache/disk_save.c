@@ -33,7 +33,7 @@ static void add(struct kv *kv, struct kv_save *s, uint32_t id)
 {
     s->pages[s->n++] = (struct saved_page){kv->pages[id].hash, id};
     if (!disk__has(kv->disk, kv->pages[id].hash))
-        disk__dirty(kv, id, false);
+        disk__dirty(kv, id);
 }
 
 static void set_urgent(struct kv_disk *d, bool urgent)

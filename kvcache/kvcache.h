@@ -139,8 +139,6 @@ uint32_t kv_seq_length(const struct kv_seq *seq);
 /* Page addresses covering the reserved rows: pages[t / page_tokens]. Valid until the next call that
  * changes this sequence. ret_n_pages may be NULL. */
 unsigned char *const *kv_seq_pages(const struct kv_seq *seq, uint32_t *ret_n_pages);
-/* How many pages only this sequence refers to (what preempting it would free at once). */
-uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *seq);
 /* How many pages nothing but these sequences keeps, no pin either: what could be had if all of them went. */
 uint32_t kv_seqs_keep(struct kv *kv, struct kv_seq *const *seqs, uint32_t n);
 
@@ -215,8 +213,6 @@ bool kv_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], const 
               uint32_t n_tokens, bool always);
 /* So many tokens of prompts took so long to compute: what reading is compared with. */
 void kv_disk_computed(struct kv *kv, uint32_t n_tokens, int64_t ns);
-/* Writes the sequence's pages before others', because it is about to give them back (parking). */
-void kv_disk_seq_first(struct kv *kv, const struct kv_seq *seq);
 
 /* Writes all cached pages, or those of one prefix (tokens not NULL), without the rate budget, and syncs
  * them. ERR_STATE: there is no disk tier, or it cannot write now; ERR_NOMEM. */

@@ -221,14 +221,6 @@ unsigned char *const *kv_seq_pages(const struct kv_seq *s, uint32_t *ret_n_pages
     return s->addresses;
 }
 
-uint32_t kv_seq_private_pages(const struct kv *kv, const struct kv_seq *s)
-{
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < s->n_pages; i++)
-        n += kv->pages[s->page_ids[i]].refs == 1;
-    return n;
-}
-
 uint32_t kv_seqs_keep(struct kv *kv, struct kv_seq *const *seqs, uint32_t n)
 {
     uint32_t keep = 0;

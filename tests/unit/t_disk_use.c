@@ -132,29 +132,6 @@ START_TEST(test_drop)
 }
 END_TEST
 
-/* The sequence that is parked goes first. */
-START_TEST(test_seq_first)
-{
-    struct kv_disk_config c = config();
-    int32_t t[100 * P];
-    prompt(t, 3, 100 * P);
-    c.bytes_per_s = 1;
-    struct kv *kv = known(300, &c);
-    run(kv, 1, no_ways, t, 100 * P);
-    run(kv, 2, no_ways, t, 100 * P);
-    struct kv_seq *s = NULL;
-    ck_assert_int_eq(kv_seq_new(kv, 2, &s), 0);
-    ck_assert_uint_eq(kv_seq_match(kv, s, t, 40 * P, 40 * P), 40 * P);
-    kv_disk_seq_first(kv, s); /* nothing was handed over yet: there is room for 64 */
-    kv_seq_free(kv, &s);
-    UNTIL(kv, stats(kv).writes >= 1);
-    kv_close(&kv); /* writes what it was given in order */
-    kv = known(300, &c);
-    ck_assert_uint_eq(run(kv, 2, no_ways, t, 40 * P), 40 * P);
-    kv_close(&kv);
-}
-END_TEST
-
 /* Of a prefix the beginning is in memory and the rest on disk. The rest needs other pages than those of the
  * beginning: where there are none, nobody waits for what could not be put anywhere. */
 START_TEST(test_no_room)
@@ -212,7 +189,6 @@ static void add(TCase *t)
     tcase_add_test(t, test_budget);
     tcase_add_test(t, test_rate_and_save);
     tcase_add_test(t, test_drop);
-    tcase_add_test(t, test_seq_first);
     tcase_add_test(t, test_no_room);
     tcase_add_test(t, test_cheaper);
 }

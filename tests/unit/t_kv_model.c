@@ -459,6 +459,29 @@ static void op_step(struct run *r)
     r->in_step = !r->in_step;
 }
 
+/* What one sequence keeps alone, and that with all before it. */
+static void check_keep(struct run *r, const uint32_t *uses, const uint64_t *tags, int upto)
+{
+    for (int from = upto; from >= 0; from -= upto ? upto : 1) {
+        struct kv_seq *seqs[MAX_SEQS];
+        uint32_t of[MAX_PAGES] = {0}, at[MAX_PAGES], n = 0, n_pages, keep = 0;
+        for (int i = from; i <= upto; i++) {
+            if (!r->s[i].seq)
+                continue;
+            unsigned char *const *pages = kv_seq_pages(r->s[i].seq, &n_pages);
+            seqs[n++] = r->s[i].seq;
+            for (uint32_t j = 0; j < n_pages; j++) {
+                uint32_t id = index_of(r, pages[j]);
+                of[id]++;
+                at[id] = j;
+            }
+        }
+        for (uint32_t i = 0; i < r->shape->n_pages; i++)
+            keep += of[i] > 0 && of[i] == uses[i] && !(tags[i] && in_pins(r, r->n_pins, at[i], tags[i]));
+        REQUIRE(kv_seqs_keep(r->kv, seqs, n) == keep);
+    }
+}
+
 /* All that can be counted from outside, at every operation. */
 static void check_all(struct run *r)
 {
@@ -489,15 +512,8 @@ static void check_all(struct run *r)
         for (uint32_t j = 0; j < i && tags[i]; j++)
             REQUIRE(tags[i] != tags[j]); /* equal pages are stored once */
     }
-    for (int i = 0; i < MAX_SEQS && r->ops % 8 == 0; i++) {
-        uint32_t n_pages, own = 0;
-        if (!r->s[i].seq)
-            continue;
-        unsigned char *const *pages = kv_seq_pages(r->s[i].seq, &n_pages);
-        for (uint32_t j = 0; j < n_pages; j++)
-            own += uses[index_of(r, pages[j])] == 1;
-        REQUIRE(kv_seq_private_pages(r->kv, r->s[i].seq) == own);
-    }
+    for (int i = 0; i < MAX_SEQS && r->ops % 8 == 0; i++)
+        check_keep(r, uses, tags, i);
     REQUIRE(st.pages_held == held && st.pages_shared == shared);
     REQUIRE(st.pages_held + st.pages_cached + st.pages_free <= st.n_pages);
     REQUIRE(r->in_step || st.pages_held + st.pages_cached + st.pages_free == st.n_pages);

@@ -397,7 +397,7 @@ START_TEST(test_tail_copy)
     ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, P + 2), P + 2); /* the limit counts */
     ck_assert_uint_eq(kv_seq_match(kv, d, t, 64, 63), P + 6);    /* and the copy goes on */
     ck_assert_uint_eq(stats(kv).copied_tokens, 6);
-    ck_assert_uint_eq(kv_seq_private_pages(kv, d), 1);
+    ck_assert_uint_eq(kv_seqs_keep(kv, &d, 1), 1);
     for (uint32_t i = 0; i < P + 5; i++)
         ck_assert_uint_eq(row_byte(d, i), i);
     ck_assert_uint_eq(row_byte(d, P + 5), 80);
@@ -637,7 +637,6 @@ START_TEST(test_fork)
     ck_assert_ptr_eq(kv_seq_pages(a, NULL)[1], kv_seq_pages(b, NULL)[1]);
     ck_assert_ptr_ne(kv_seq_pages(a, NULL)[2], kv_seq_pages(b, NULL)[2]);
     ck_assert_uint_eq(stats(kv).pages_shared, 2);
-    ck_assert_uint_eq(kv_seq_private_pages(kv, a), 1);
     ck_assert_uint_eq(kv_seqs_keep(kv, &a, 1), 1);
     /* together the shared ones too */
     ck_assert_uint_eq(kv_seqs_keep(kv, (struct kv_seq *const[]){a, b}, 2), 4);
@@ -654,7 +653,7 @@ START_TEST(test_fork)
     /* at a page's end nothing is copied */
     ck_assert_int_eq(kv_seq_fork(kv, b, &c), 0);
     ck_assert_uint_eq(stats(kv).pages_held, 4);
-    ck_assert_uint_eq(kv_seq_private_pages(kv, c), 0);
+    ck_assert_uint_eq(kv_seqs_keep(kv, &c, 1), 0);
     kv_seq_free(kv, &b);
     kv_seq_free(kv, &c);
     /* no page for the open rows: nothing changes */
