@@ -161,6 +161,7 @@ struct kv_disk {
     unsigned char **spare_records; /* for reading */
     uint32_t n_spare_records, n_records;
     uint64_t sync_asked, sync_done, drop_asked, drop_done;
+    uint64_t sync_failures;
     bool drop_failed;     /* the last one left files */
     struct kv_disk_stats stats; /* counters, and bytes, pages, files of the folder */
     int64_t block_read_ns;      /* moving mean, 0: none yet */

@@ -15,7 +15,8 @@ struct kv_save {
     struct saved_page *pages;
     uint32_t n, at;
     struct kv_saved counts;
-    uint64_t sync; /* 0: not asked yet */
+    uint64_t sync;          /* 0: not asked yet */
+    uint64_t sync_failures; /* that there were before */
 };
 
 static int check_writing(struct kv *kv, struct err *e)
@@ -68,6 +69,9 @@ int kv_save_begin(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAYS], co
                 break;
             add(kv, s, parent);
         }
+    pthread_mutex_lock(&kv->disk->lock);
+    s->sync_failures = kv->disk->sync_failures;
+    pthread_mutex_unlock(&kv->disk->lock);
     kv->disk->n_saves++;
     set_urgent(kv->disk, true);
     *ret = s;
@@ -97,9 +101,7 @@ int kv_save_poll(struct kv *kv, struct kv_save *s, struct kv_saved *ret, struct 
         /* In this order: what leaves the queue is on disk before. */
         if ((p->dirty && !memcmp(&p->hash, &w->hash, sizeof(w->hash))) || queued(d, w->hash))
             return 0;
-        if (disk__has(d, w->hash))
-            s->counts.pages++;
-        else
+        if (!disk__has(d, w->hash))
             s->counts.evicted++;
     }
     pthread_mutex_lock(&d->lock);
@@ -107,10 +109,14 @@ int kv_save_poll(struct kv *kv, struct kv_save *s, struct kv_saved *ret, struct 
         s->sync = ++d->sync_asked;
         pthread_cond_signal(&d->work);
     }
-    bool synced = d->sync_done >= s->sync;
+    bool synced = d->sync_done >= s->sync, failed = d->sync_failures != s->sync_failures;
     pthread_mutex_unlock(&d->lock);
+    if (failed) /* though the tier may have recovered since */
+        return err_set(e, ERR_STATE, "what the disk tier wrote meanwhile could not be synced");
     if (!synced)
         return 0;
+    for (uint32_t i = 0; i < s->n; i++) /* the first may have gone for the last, where cache_disk_size is small */
+        s->counts.pages += disk__has(d, s->pages[i].hash);
     *ret = s->counts;
     return 1;
 }

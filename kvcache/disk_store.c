@@ -587,7 +587,11 @@ int disk__store_sync(struct kv_disk *d, struct err *e)
     d->active_dirty = d->io.sync(d->io.arg, d->active_fd) < 0;
     if (!d->active_dirty)
         return 0;
-    return io_error(e, "sync", path_of(d, d->segments[d->active].number, "kv", path));
+    int r = io_error(e, "sync", path_of(d, d->segments[d->active].number, "kv", path));
+    pthread_mutex_lock(&d->lock);
+    d->sync_failures++; /* that the next one succeeds says nothing of what this one was for */
+    pthread_mutex_unlock(&d->lock);
+    return r;
 }
 
 /* --- reading ---------------------------------------------------------------------------------------- */

@@ -326,6 +326,18 @@ START_TEST(test_sync_error)
     UNTIL(kv, stats(kv).state == KV_DISK_ON); /* by itself: nothing else is to be written */
     run(kv, 9, no_ways, t, 9 * P);
     all_written(kv);
+    /* asked again only when all is well again: what the failed sync was for may be lost all the same */
+    ck_assert_int_eq(kv_save_begin(kv, 0, NULL, NULL, 0, &save, &e), 0);
+    run(kv, 10, no_ways, t, 9 * P);
+    all_written(kv);
+    sys.sync_errno = EIO;
+    ck_assert_int_eq(kv_save_poll(kv, save, &saved, &e), 0);
+    UNTIL(kv, stats(kv).state == KV_DISK_READING);
+    sys.sync_errno = 0;
+    UNTIL(kv, stats(kv).state == KV_DISK_ON);
+    UNTIL(kv, (r = kv_save_poll(kv, save, &saved, &e)) != 0);
+    ck_assert_int_eq(r, ERR_STATE);
+    kv_save_end(kv, &save);
     kv_close(&kv);
 }
 END_TEST

@@ -91,6 +91,30 @@ START_TEST(test_rate_and_save)
 }
 END_TEST
 
+/* More pages than cache_disk_size has room for: what is told is what is there at the end. */
+START_TEST(test_save_too_much)
+{
+    struct kv_disk_config c = config();
+    struct kv_save *save = NULL;
+    struct kv_saved saved = {0};
+    struct err e = {0};
+    int32_t t[30 * P];
+    int r = 0;
+    c.bytes_per_s = 1;
+    c.max_bytes = 10 * (1024 + DISK_FILE_HEADER);
+    struct kv *kv = known(64, &c);
+    prompt(t, 3, 30 * P);
+    run(kv, 7, no_ways, t, 30 * P);
+    ck_assert_int_eq(kv_save_begin(kv, 7, no_ways, t, 30 * P, &save, &e), 0);
+    UNTIL(kv, (r = kv_save_poll(kv, save, &saved, &e)) != 0);
+    ck_assert_int_eq(r, 1);
+    ck_assert_uint_eq(saved.pages, stats(kv).pages);
+    ck_assert_uint_le(saved.pages, 10);
+    kv_save_end(kv, &save);
+    kv_close(&kv);
+}
+END_TEST
+
 /* Dropping takes also what waits and what is being read. */
 START_TEST(test_drop)
 {
@@ -188,6 +212,7 @@ static void add(TCase *t)
 {
     tcase_add_test(t, test_budget);
     tcase_add_test(t, test_rate_and_save);
+    tcase_add_test(t, test_save_too_much);
     tcase_add_test(t, test_drop);
     tcase_add_test(t, test_no_room);
     tcase_add_test(t, test_cheaper);
