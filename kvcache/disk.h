@@ -187,6 +187,8 @@ struct kv_disk {
  * 0 or ERR_IO, ERR_BUSY (another process has the folder), ERR_NOMEM, ERR_LIMIT with e set. */
 int disk__store_open(struct kv_disk *d, struct err *e) LATENT_MUST_CHECK;
 void disk__store_close(struct kv_disk *d);
+/* Is the lock still where others look for it? Not where somebody deleted it, or the folder. */
+bool disk__store_locked(const struct kv_disk *d);
 bool disk__store_scan(struct kv_disk *d); /* a part of it; false: all is known */
 int disk__store_write(struct kv_disk *d, unsigned char *record, struct hash128 hash, struct err *e)
     LATENT_MUST_CHECK;

@@ -227,12 +227,26 @@ static bool learn(struct kv_disk *d, struct hash128 hash, uint32_t segment, uint
 
 /* --- opening ---------------------------------------------------------------------------------------- */
 
+static const char *lock_path(const struct kv_disk *d, char *out)
+{
+    snprintf(out, PATH_ROOM, "%.4096s/lock", d->path);
+    return out;
+}
+
+bool disk__store_locked(const struct kv_disk *d)
+{
+    char path[PATH_ROOM];
+    struct stat ours, there;
+    return fstat(d->lock_fd, &ours) == 0 && stat(lock_path(d, path), &there) == 0 &&
+           ours.st_dev == there.st_dev && ours.st_ino == there.st_ino;
+}
+
 static int lock_folder(struct kv_disk *d, struct err *e)
 {
     char path[PATH_ROOM];
     if (mkdir(d->path, 0700) < 0 && errno != EEXIST)
         return io_error(e, "make the folder", d->path);
-    snprintf(path, sizeof(path), "%.4096s/lock", d->path);
+    lock_path(d, path);
     d->lock_fd = d->io.open(d->io.arg, path, O_RDWR | O_CREAT, 0600);
     if (d->lock_fd < 0)
         return io_error(e, "open", path);

@@ -5,7 +5,8 @@
  * small parts, so that a read waits for one page's write at most.
  *
  * When the folder cannot be opened the tier is down; when a write fails it goes on reading and does not
- * write. Both are told once, and tried again after retry_ns, twice that, and so on up to 32 times it. */
+ * write. Both are told once, and tried again after retry_ns, twice that, and so on up to 32 times it.
+ * When the lock was deleted under it, or the folder, the tier opens it anew before it writes again. */
 #include "config.h"
 
 #include <errno.h>
@@ -61,6 +62,29 @@ static void scan(struct kv_disk *d)
               (double)d->max_bytes / 1048576, s.files);
 }
 
+/* Without the lock that others look for, they may write the same files: what is known of them is forgotten. */
+static bool lost_lock(struct kv_disk *d)
+{
+    if (disk__store_locked(d))
+        return false;
+    disk__store_close(d);
+    pthread_mutex_lock(&d->lock);
+    d->state = DISK_DOWN;
+    d->write_failed = false; /* that was there */
+    d->stats.errors++;
+    snprintf(d->trouble, sizeof(d->trouble), "the lock of the folder was deleted");
+    pthread_mutex_unlock(&d->lock);
+    d->retry_at = clock_now_ns();
+    disk__log(d, LOG_LVL_WARN, "disk tier: somebody deleted %s/lock, or the folder; it is opened again", d->path);
+    return true;
+}
+
+static void touch(struct kv_disk *d)
+{
+    if (!lost_lock(d))
+        disk__store_touch(d);
+}
+
 /* A write failed: what waits goes on waiting, here and in memory. */
 static void stop_writing(struct kv_disk *d, const struct err *e)
 {
@@ -92,6 +116,8 @@ static void write_one(struct kv_disk *d, struct disk_write *w)
 {
     struct err e = {0};
     int64_t now = clock_now_ns();
+    if (lost_lock(d))
+        return;
     pthread_mutex_lock(&d->lock);
     bool known = disk__index_find(&d->index, w->hash) != DISK_NONE;
     pthread_mutex_unlock(&d->lock);
@@ -236,7 +262,7 @@ static void turn(struct kv_disk *d)
     }
     if (up && now >= d->touch_at) {
         d->touch_at = now + TOUCH_EVERY_NS;
-        UNLOCKED(disk__store_touch(d));
+        UNLOCKED(touch(d));
     }
 #undef UNLOCKED
 #undef EARLIER

@@ -393,6 +393,55 @@ START_TEST(test_two_on_one_folder)
 }
 END_TEST
 
+/* Somebody deletes the lock, and another daemon takes the folder: they do not write the same files. */
+START_TEST(test_lock_deleted)
+{
+    struct kv_disk_config c = config();
+    char path[400];
+    int32_t t[4 * P];
+    prompt(t, 3, 4 * P);
+    struct kv *a = known(16, &c);
+    run(a, 7, no_ways, t, 4 * P);
+    all_written(a);
+    snprintf(path, sizeof(path), "%s/lock", folder);
+    ck_assert_int_eq(unlink(path), 0);
+    struct kv *b = known(16, &c);
+    ck_assert_uint_eq(stats(b).pages, 4);
+    run(a, 8, no_ways, t, 4 * P); /* it writes, and notices */
+    UNTIL(a, stats(a).state == KV_DISK_DOWN && strstr(stats(a).trouble, "another daemon"));
+    ck_assert_uint_eq(stats(a).bytes, 0);
+    ck_assert_int_eq(sys.log_lines, 2);
+    ck_assert_uint_eq(run(b, 7, no_ways, t, 4 * P), 4 * P);
+    kv_close(&b);
+    all_written(a); /* it takes over again */
+    ck_assert_uint_eq(stats(a).pages, 8);
+    kv_close(&a);
+}
+END_TEST
+
+/* Somebody deletes the folder: it is made again, and what is written is found. */
+START_TEST(test_folder_deleted)
+{
+    struct kv_disk_config c = config();
+    char path[400];
+    int32_t t[4 * P];
+    prompt(t, 3, 4 * P);
+    struct kv *kv = known(16, &c);
+    run(kv, 7, no_ways, t, 4 * P);
+    all_written(kv);
+    teardown();
+    run(kv, 8, no_ways, t, 4 * P);
+    UNTIL(kv, files(path) == 1 && stats(kv).queue == 0 && stats(kv).state == KV_DISK_ON);
+    ck_assert_uint_eq(stats(kv).pages, 4);
+    ck_assert_int_eq(sys.log_lines, 1);
+    kv_close(&kv);
+    kv = known(16, &c);
+    ck_assert_uint_eq(run(kv, 8, no_ways, t, 4 * P), 4 * P);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 0);
+    kv_close(&kv);
+}
+END_TEST
+
 /* A record is compared in every part of its key. */
 START_TEST(test_check_record)
 {
@@ -499,6 +548,8 @@ static void add(TCase *t)
     tcase_add_test(t, test_sync_error);
     tcase_add_test(t, test_down);
     tcase_add_test(t, test_two_on_one_folder);
+    tcase_add_test(t, test_lock_deleted);
+    tcase_add_test(t, test_folder_deleted);
     tcase_add_test(t, test_check_record);
     tcase_add_loop_test(t, test_random, 0, 4);
 }
