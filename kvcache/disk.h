@@ -144,11 +144,13 @@ struct kv_disk {
     void *log_arg;
     struct disk_layout layout;
     pthread_t thread;
-    bool started;
+    pthread_mutex_t tell; /* held while wake and log are called by the thread; after d->lock */
+    bool left;            /* they may not be called any more; guarded by both locks */
 
     pthread_mutex_t lock; /* guards from here to the thread's own part */
     pthread_cond_t work;
     bool stop, urgent;    /* urgent: without the rate budget */
+    bool ended;           /* the thread has nothing more to do with it */
     enum disk_state state;
     bool write_failed;
     char trouble[200];    /* why it is down, or does not write; "" */
@@ -203,9 +205,11 @@ void disk__log(struct kv_disk *d, int level, const char *fmt, ...) __attribute__
 /* disk_thread.c */
 void disk__init(struct kv_disk *d); /* lock, and what is not zero to begin with */
 int disk__start(struct kv_disk *d, struct err *e) LATENT_MUST_CHECK;
-void disk__stop(struct kv_disk *d);
+/* False: the thread hangs in its disk. It was left behind, and frees d should it ever come out of it. */
+bool disk__stop(struct kv_disk *d);
 
 /* disk_kv.c */
+void disk__free(struct kv_disk *d); /* no thread has it; NULL is not safe */
 /* To be written, unless it waits for that already. */
 void disk__dirty(struct kv *kv, uint32_t id);
 void disk__clean(struct kv *kv, uint32_t id);

@@ -106,9 +106,8 @@ static void free_writes(struct disk_write *w)
     }
 }
 
-static void disk_free(struct kv_disk *d)
+void disk__free(struct kv_disk *d)
 {
-    disk__stop(d);
     for (struct disk_fetch *f = d->fetches, *next; f; f = next) {
         next = f->next;
         fetch_free(d, f);
@@ -158,7 +157,7 @@ int kv_disk_open(struct kv *kv, const struct kv_disk_config *c, struct err *e)
     return 0;
 fail:
     if (d)
-        disk_free(d);
+        disk__free(d);
     return r == ERR_NOMEM ? err_set(e, r, "out of memory for the disk tier") : r;
 }
 
@@ -181,7 +180,8 @@ void kv__disk_close(struct kv *kv)
             nanosleep(&(struct timespec){0, 1000000}, NULL);
     }
     kv->disk = NULL;
-    disk_free(d);
+    if (disk__stop(d))
+        disk__free(d);
 }
 
 /* --- writing ---------------------------------------------------------------------------------------- */

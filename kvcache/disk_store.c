@@ -69,8 +69,10 @@ void disk__log(struct kv_disk *d, int level, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    if (d->log)
+    pthread_mutex_lock(&d->tell);
+    if (d->log && !d->left)
         d->log(d->log_arg, level, text);
+    pthread_mutex_unlock(&d->tell);
 }
 
 static const char *path_of(const struct kv_disk *d, uint64_t number, const char *end, char *out)

@@ -22,6 +22,15 @@
 #define SYNC_NS NS_PER_SEC      /* at most this much of the time's writing is lost with the machine */
 #define TOUCH_EVERY_NS (60 * NS_PER_SEC)
 #define MAX_DOUBLINGS 5
+#define STOP_NS (5 * NS_PER_SEC) /* for the thread to come to its end */
+
+static void wake(struct kv_disk *d)
+{
+    pthread_mutex_lock(&d->tell);
+    if (!d->left)
+        d->wake(d->wake_arg);
+    pthread_mutex_unlock(&d->tell);
+}
 
 static int64_t next_try(struct kv_disk *d)
 {
@@ -141,7 +150,7 @@ static void write_one(struct kv_disk *d, struct disk_write *w)
     w->next = d->spare;
     d->spare = w;
     pthread_mutex_unlock(&d->lock);
-    d->wake(d->wake_arg);
+    wake(d);
 }
 
 static void sync_now(struct kv_disk *d, uint64_t asked)
@@ -155,7 +164,7 @@ static void sync_now(struct kv_disk *d, uint64_t asked)
     d->sync_done = asked;
     pthread_mutex_unlock(&d->lock);
     if (waited)
-        d->wake(d->wake_arg);
+        wake(d);
 }
 
 /* Nothing waits whose writing would show whether that works again: a sync of what is left does. */
@@ -182,7 +191,7 @@ static void fetch_one(struct kv_disk *d, struct disk_fetch *f)
     f->n_read = n;
     f->done = true;
     pthread_mutex_unlock(&d->lock);
-    d->wake(d->wake_arg);
+    wake(d);
 }
 
 static void drop(struct kv_disk *d, uint64_t asked)
@@ -200,7 +209,7 @@ static void drop(struct kv_disk *d, uint64_t asked)
         d->n_queued = 0;
     }
     pthread_mutex_unlock(&d->lock);
-    d->wake(d->wake_arg);
+    wake(d);
 }
 
 /* Sleeps until there is work or the clock says `until`. Under the lock. */
@@ -269,6 +278,13 @@ static void turn(struct kv_disk *d)
     sleep_until(d, until);
 }
 
+static void done(struct kv_disk *d)
+{
+    pthread_cond_destroy(&d->work);
+    pthread_mutex_destroy(&d->lock);
+    pthread_mutex_destroy(&d->tell);
+}
+
 static void *disk_main(void *arg)
 {
     struct kv_disk *d = arg;
@@ -283,6 +299,15 @@ static void *disk_main(void *arg)
         disk__log(d, LOG_LVL_WARN, "disk tier: %s", e.text);
     disk__store_touch(d);
     disk__store_close(d);
+    pthread_mutex_lock(&d->lock);
+    d->ended = true;
+    bool left = d->left;
+    pthread_cond_signal(&d->work);
+    pthread_mutex_unlock(&d->lock);
+    if (left) {
+        done(d);
+        disk__free(d);
+    }
     return NULL;
 }
 
@@ -292,6 +317,7 @@ void disk__init(struct kv_disk *d)
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_mutex_init(&d->lock, NULL);
+    pthread_mutex_init(&d->tell, NULL);
     pthread_cond_init(&d->work, &attr);
     pthread_condattr_destroy(&attr);
     d->lock_fd = d->active_fd = d->read_fd = -1;
@@ -305,20 +331,29 @@ int disk__start(struct kv_disk *d, struct err *e)
     int r = pthread_create(&d->thread, NULL, disk_main, d);
     if (r != 0)
         return err_set(e, ERR_IO, "cannot start the thread of the disk cache: %s", strerror(r));
-    d->started = true;
     return 0;
 }
 
-void disk__stop(struct kv_disk *d)
+bool disk__stop(struct kv_disk *d)
 {
-    if (!d->started)
-        return;
+    int64_t until = clock_now_ns() + STOP_NS;
     pthread_mutex_lock(&d->lock);
     d->stop = true;
     pthread_cond_signal(&d->work);
-    pthread_mutex_unlock(&d->lock);
-    pthread_join(d->thread, NULL);
-    d->started = false;
-    pthread_cond_destroy(&d->work);
-    pthread_mutex_destroy(&d->lock);
+    while (!d->ended && clock_now_ns() < until)
+        sleep_until(d, until);
+    bool ended = d->ended;
+    if (!ended) {
+        disk__log(d, LOG_LVL_WARN, "disk tier: %s does not answer; what was not written yet is lost", d->path);
+        pthread_mutex_lock(&d->tell);
+        d->left = true;
+        pthread_mutex_unlock(&d->tell);
+        pthread_detach(d->thread);
+    }
+    pthread_mutex_unlock(&d->lock); /* if the thread was left, d is its own from here on */
+    if (ended) {
+        pthread_join(d->thread, NULL);
+        done(d);
+    }
+    return ended;
 }

@@ -32,6 +32,7 @@ static char folder[64];
 static struct {
     _Atomic int open_errno, write_errno, read_errno, sync_errno;
     _Atomic int short_writes;  /* at most so many bytes at once; 0: all */
+    _Atomic int hangs;         /* syncing does not come back; counts those that do not */
     _Atomic int torn_after;    /* bytes that are written before write_errno comes; -1: none */
     _Atomic int log_lines;
     char last_log[512];
@@ -70,6 +71,10 @@ static inline ssize_t t_pwrite(void *arg, int fd, const void *p, size_t n, off_t
 
 static inline int t_sync(void *arg, int fd)
 {
+    for (int first = 1; sys.hangs; first = 0) {
+        sys.hangs += first;
+        nanosleep(&(struct timespec){0, 1000000}, NULL);
+    }
     return sys.sync_errno ? fail_with(sys.sync_errno) : disk__system_io.sync(arg, fd);
 }
 

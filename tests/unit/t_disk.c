@@ -442,6 +442,43 @@ START_TEST(test_folder_deleted)
 }
 END_TEST
 
+static _Atomic int wakes;
+
+static void count_wake(void *arg)
+{
+    (void)arg;
+    wakes++;
+}
+
+/* A disk that does not answer holds up no end. What comes of it later finds nobody to tell. */
+START_TEST(test_hangs)
+{
+    struct kv_disk_config c = config();
+    int32_t t[4 * P];
+    c.wake = count_wake;
+    prompt(t, 3, 4 * P);
+    struct kv *kv = known(16, &c);
+    run(kv, 7, no_ways, t, 4 * P);
+    all_written(kv);
+    sys.hangs = 1;
+    UNTIL(kv, sys.hangs > 1);
+    int64_t began = clock_now_ns();
+    kv_close(&kv);
+    ck_assert_int_lt(clock_now_ns() - began, 12 * NS_PER_SEC);
+    ck_assert_ptr_nonnull(strstr(sys.last_log, "does not answer"));
+    int woken = wakes, lines = sys.log_lines;
+    sys.sync_errno = EIO;
+    sys.hangs = 0;
+    nanosleep(&(struct timespec){0, 300000000}, NULL);
+    ck_assert_int_eq(wakes, woken);
+    ck_assert_int_eq(sys.log_lines, lines);
+    sys.sync_errno = 0;
+    kv = known(16, &c); /* whose lock it was */
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 4 * P), 4 * P);
+    kv_close(&kv);
+}
+END_TEST
+
 /* A record is compared in every part of its key. */
 START_TEST(test_check_record)
 {
@@ -550,6 +587,7 @@ static void add(TCase *t)
     tcase_add_test(t, test_two_on_one_folder);
     tcase_add_test(t, test_lock_deleted);
     tcase_add_test(t, test_folder_deleted);
+    tcase_add_test(t, test_hangs);
     tcase_add_test(t, test_check_record);
     tcase_add_loop_test(t, test_random, 0, 4);
 }
