@@ -24,6 +24,7 @@
 #define MAX_DOUBLINGS 5
 #define STOP_NS (5 * NS_PER_SEC) /* for the thread to come to its end */
 
+/* The engine has something to do, or to tell: a state that changed while nothing else happens, too. */
 static void wake(struct kv_disk *d)
 {
     pthread_mutex_lock(&d->tell);
@@ -49,6 +50,7 @@ static void open_folder(struct kv_disk *d)
     snprintf(d->trouble, sizeof(d->trouble), "%.199s", e.text);
     d->stats.errors += r < 0 && r != ERR_BUSY;
     pthread_mutex_unlock(&d->lock);
+    wake(d);
     if (r == 0) {
         d->n_failed = 0;
         return;
@@ -66,6 +68,7 @@ static void scan(struct kv_disk *d)
     d->state = DISK_ON;
     struct kv_disk_stats s = d->stats;
     pthread_mutex_unlock(&d->lock);
+    wake(d);
     disk__log(d, LOG_LVL_INFO, "disk tier in %s: %llu pages found, %.1f of %.1f MiB in %u files",
               d->path, (unsigned long long)s.pages, (double)s.bytes / 1048576,
               (double)d->max_bytes / 1048576, s.files);
@@ -83,6 +86,7 @@ static bool lost_lock(struct kv_disk *d)
     d->stats.errors++;
     snprintf(d->trouble, sizeof(d->trouble), "the lock of the folder was deleted");
     pthread_mutex_unlock(&d->lock);
+    wake(d);
     d->retry_at = clock_now_ns();
     disk__log(d, LOG_LVL_WARN, "disk tier: somebody deleted %s/lock, or the folder; it is opened again", d->path);
     return true;
@@ -103,6 +107,7 @@ static void stop_writing(struct kv_disk *d, const struct err *e)
     snprintf(d->trouble, sizeof(d->trouble), "%.199s", e->text);
     d->stats.errors++;
     pthread_mutex_unlock(&d->lock);
+    wake(d);
     d->write_retry_at = next_try(d);
     if (!told)
         disk__log(d, LOG_LVL_WARN, "disk tier: %s; nothing is written until that works again", e->text);
@@ -117,8 +122,10 @@ static void wrote(struct kv_disk *d)
         d->trouble[0] = 0;
     pthread_mutex_unlock(&d->lock);
     d->n_failed = 0;
-    if (again)
+    if (again) {
+        wake(d);
         disk__log(d, LOG_LVL_INFO, "disk tier: writes to %s work again", d->path);
+    }
 }
 
 static void write_one(struct kv_disk *d, struct disk_write *w)

@@ -193,7 +193,8 @@ struct kv_disk_config {
     uint64_t fingerprint[2];  /* of what decides about bits, except the cache's own layout */
     bool always;              /* read whatever it costs; else only where computing takes longer */
     uint32_t retry_ms;        /* after trouble; 0: 10 s. Doubles with each failure, up to 32 times that */
-    void (*wake)(void *arg);  /* from the tier's thread: kv_disk_pump has something to do */
+    void (*wake)(void *arg);  /* from the tier's thread: kv_disk_pump has something to do, or what
+                               * kv_disk_stats_read tells has changed */
     void *wake_arg;
     void (*log)(void *arg, int level, const char *text); /* from any thread; level: enum log_level */
     void *log_arg;

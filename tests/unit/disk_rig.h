@@ -152,12 +152,17 @@ static inline bool turn(struct kv *kv)
             ck_assert_msg(clock_now_ns() < until_, "still not: %s", #cond);       \
     } while (0)
 
-/* The same, once its folder is known. */
-static inline struct kv *known(uint32_t n_pages, const struct kv_disk_config *dc)
+/* The same, once its folder is known, or not to be had. */
+static inline struct kv *known_as(enum kv_disk_state state, uint32_t n_pages, const struct kv_disk_config *dc)
 {
     struct kv *kv = cache(n_pages, dc);
-    UNTIL(kv, stats(kv).state == KV_DISK_ON);
+    UNTIL(kv, stats(kv).state == state);
     return kv;
+}
+
+static inline struct kv *known(uint32_t n_pages, const struct kv_disk_config *dc)
+{
+    return known_as(KV_DISK_ON, n_pages, dc);
 }
 
 static inline void all_written(struct kv *kv)

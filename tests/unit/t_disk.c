@@ -450,6 +450,38 @@ static void count_wake(void *arg)
     wakes++;
 }
 
+/* Who tells of the tier learns of a change when nothing else happens. */
+START_TEST(test_changes_wake)
+{
+    struct kv_disk_config c = config();
+    int32_t t[4 * P];
+    c.wake = count_wake;
+    prompt(t, 3, 4 * P);
+    fill(3, 4 * P);
+    struct kv *a = known(16, &c);
+    UNTIL(a, wakes >= 2); /* opened, looked through */
+    wakes = 0;
+    struct kv *b = known_as(KV_DISK_DOWN, 16, &c);
+    UNTIL(b, wakes >= 1);
+    kv_close(&a);
+    wakes = 0;
+    UNTIL(b, wakes >= 2 && stats(b).state == KV_DISK_ON);
+    wakes = 0;
+    sys.write_errno = ENOSPC;
+    run(b, 8, no_ways, t, 4 * P);
+    UNTIL(b, stats(b).state == KV_DISK_READING && wakes >= 1);
+    sys.write_errno = 0;
+    all_written(b);
+    wakes = 0;
+    sys.sync_errno = EIO;
+    UNTIL(b, stats(b).state == KV_DISK_READING && wakes >= 1);
+    wakes = 0;
+    sys.sync_errno = 0;
+    UNTIL(b, stats(b).state == KV_DISK_ON && wakes >= 1);
+    kv_close(&b);
+}
+END_TEST
+
 /* A disk that does not answer holds up no end. What comes of it later finds nobody to tell. */
 START_TEST(test_hangs)
 {
@@ -587,6 +619,7 @@ static void add(TCase *t)
     tcase_add_test(t, test_two_on_one_folder);
     tcase_add_test(t, test_lock_deleted);
     tcase_add_test(t, test_folder_deleted);
+    tcase_add_test(t, test_changes_wake);
     tcase_add_test(t, test_hangs);
     tcase_add_test(t, test_check_record);
     tcase_add_loop_test(t, test_random, 0, 4);
