@@ -100,7 +100,7 @@ static int submit(struct api_exchange *x, int i, struct err *e)
         .arena = arena, .prompt = ids, .n_prompt = (int)n, .max_tokens = 1, .n = 1, .ignore_eos = true,
         .sampling = {.top_p = 1, .repetition_penalty = 1}, .logprobs = 2 * b->width, .prompt_logprobs = -1,
         .cache_salt = x->salt, .priority = p->priority, .fair_key = x->client, .timeout_ns = left,
-        .max_queue_ns = p->max_queue_ns, .user = &b->slots[i],
+        .max_queue_ns = beam->n ? 0 : p->max_queue_ns, .user = &b->slots[i],
     };
     int r = engine_submit(x->a->cfg.engine, g, &b->slots[i].request_id, e);
     if (r < 0) {

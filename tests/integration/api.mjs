@@ -1,5 +1,5 @@
 // tests/integration/api.mjs - every field of a request: what it does, and what a wrong value is told.
-import { assert, done, fs, note, path, scratch, slow, start, test, top_srcdir } from './harness.mjs'
+import { assert, done, fs, note, path, scratch, slow, start, test, top_srcdir, until } from './harness.mjs'
 
 const d = await start({ set: { max_n: 4, max_stop: 4, max_prompts: 8, max_logit_bias: 10, max_prompt_size: '64K' } })
 const C = '/v1/completions'
@@ -545,6 +545,22 @@ await test("Anthropic's: context_management of thoughts is left to the template,
         assert.equal(r.status, 400, r.text)
         assert.match(r.json.error.message, /context_management/)
     }
+})
+
+await test('a beam search that was let in is not refused because others fill the queue', async () => {
+    const e = await start({ set: { max_num_seqs: 2, max_queue_requests: 2, max_queue_time: '1s' } })
+    let over = false, refusals = 0
+    const beams = e.request('POST', C, { ...base, ignore_eos: true, use_beam_search: true, n: 3, max_tokens: slow ? 40 : 200 })
+    await until('the beams run', async () => (await e.metric('vllm:generation_tokens_total')) > 4)
+    const crowd = Array.from({ length: 8 }, async () => {
+        while (!over) refusals += (await e.request('POST', C, { ...base, max_tokens: 4 })).status === 429
+    })
+    const r = await beams
+    over = true
+    await Promise.all(crowd)
+    assert.equal(r.status, 200, r.text)
+    assert.ok(refusals > 0)
+    assert.deepEqual(await e.stop(), { code: 0, signal: null })
 })
 
 await test('/tokenize and /detokenize', async () => {
