@@ -115,7 +115,7 @@ int kv_save_poll(struct kv *kv, struct kv_save *s, struct kv_saved *ret, struct 
         return err_set(e, ERR_STATE, "what the disk tier wrote meanwhile could not be synced");
     if (!synced)
         return 0;
-    for (uint32_t i = 0; i < s->n; i++) /* the first may have gone for the last, where cache_disk_size is small */
+    for (uint32_t i = 0; i < s->n; i++) /* where cache_disk_size is small, first ones went for the last */
         s->counts.pages += disk__has(d, s->pages[i].hash);
     *ret = s->counts;
     return 1;

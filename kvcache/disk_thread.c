@@ -74,7 +74,7 @@ static void scan(struct kv_disk *d)
               (double)d->max_bytes / 1048576, s.files);
 }
 
-/* Without the lock that others look for, they may write the same files: what is known of them is forgotten. */
+/* Without the lock that others look for, they may write the same files: what is known of these goes. */
 static bool lost_lock(struct kv_disk *d)
 {
     if (disk__store_locked(d))
@@ -88,7 +88,8 @@ static bool lost_lock(struct kv_disk *d)
     pthread_mutex_unlock(&d->lock);
     wake(d);
     d->retry_at = clock_now_ns();
-    disk__log(d, LOG_LVL_WARN, "disk tier: somebody deleted %s/lock, or the folder; it is opened again", d->path);
+    disk__log(d, LOG_LVL_WARN, "disk tier: somebody deleted %s/lock, or the folder; it is opened again",
+              d->path);
     return true;
 }
 
@@ -351,7 +352,8 @@ bool disk__stop(struct kv_disk *d)
         sleep_until(d, until);
     bool ended = d->ended;
     if (!ended) {
-        disk__log(d, LOG_LVL_WARN, "disk tier: %s does not answer; what was not written yet is lost", d->path);
+        disk__log(d, LOG_LVL_WARN, "disk tier: %s does not answer; what was not written yet is lost",
+                  d->path);
         pthread_mutex_lock(&d->tell);
         d->left = true;
         pthread_mutex_unlock(&d->tell);
