@@ -98,10 +98,11 @@ int kv_save_poll(struct kv *kv, struct kv_save *s, struct kv_saved *ret, struct 
     for (; s->at < s->n; s->at++) {
         const struct saved_page *w = &s->pages[s->at];
         const struct page *p = &kv->pages[w->id];
+        bool there = !memcmp(&p->hash, &w->hash, sizeof(w->hash));
         /* In this order: what leaves the queue is on disk before. */
-        if ((p->dirty && !memcmp(&p->hash, &w->hash, sizeof(w->hash))) || queued(d, w->hash))
+        if ((p->dirty && there) || queued(d, w->hash))
             return 0;
-        if (!disk__has(d, w->hash))
+        if (!disk__has(d, w->hash) && !there)
             s->counts.evicted++;
     }
     pthread_mutex_lock(&d->lock);

@@ -110,6 +110,7 @@ START_TEST(test_save_too_much)
     ck_assert_int_eq(r, 1);
     ck_assert_uint_eq(saved.pages, stats(kv).pages);
     ck_assert_uint_le(saved.pages, 10);
+    ck_assert_uint_eq(saved.evicted, 0); /* from memory */
     kv_save_end(kv, &save);
     kv_close(&kv);
 }
