@@ -132,6 +132,8 @@ await test('what is not HTTP, and what two readers could read differently', asyn
         'POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n',
         'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n',
         'POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n',
+        'GET /livez HTTP/1.1\r\nHost: x\r\n\rXGET /livez HTTP/1.1\r\nHost: x\r\n\r\n',
+        'POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\n{XX0\r\n\r\n', get('/a\tb'),
         '\x16\x03\x01\x02\x00\x01\x00\x01', 'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n',
     ])
         await refused(text, 400)
