@@ -111,7 +111,7 @@ struct conn {
     size_t header_bytes;
     int n_headers;
     bool has_host, expects, message_complete, value_seen;
-    bool recoded;           /* a transfer coding besides chunked */
+    bool coded, recoded;    /* there is a transfer coding; one besides chunked */
     bool openmetrics;       /* preferred to Prometheus' text */
     char content_type[128], request_id[132], last_event_id[32];
     struct buf forwarded;   /* the header that tells of proxies */

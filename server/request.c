@@ -25,7 +25,8 @@ void request_reset(struct conn *c)
     c->query = "";
     c->header_bytes = 0;
     c->n_headers = 0;
-    c->has_host = c->expects = c->message_complete = c->value_seen = c->recoded = c->openmetrics = false;
+    c->has_host = c->expects = c->message_complete = c->value_seen = c->coded = c->recoded = false;
+    c->openmetrics = false;
     c->content_type[0] = c->request_id[0] = 0;
     access_end(c);
     c->client = 0;
@@ -76,9 +77,29 @@ static bool sane_id(const char *s)
     return n > 0 && n <= 128 && s[n] == 0;
 }
 
+/* llhttp leaves blanks behind a value: they are not of it (RFC 9112, 5.1). */
+static void trim_value(struct conn *c)
+{
+    struct buf *v = &c->value;
+    while (v->n_bytes > 0 && (v->data[v->n_bytes - 1] == ' ' || v->data[v->n_bytes - 1] == '\t'))
+        v->data[--v->n_bytes] = 0;
+}
+
+/* Several lines are one list (RFC 9110, 5.3), and that must be "chunked", once; empty elements do not
+ * count. */
+static void take_coding(struct conn *c, const char *value)
+{
+    value += strspn(value, ", \t");
+    if (!*value)
+        return;
+    c->recoded |= c->coded || strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, ", \t")];
+    c->coded = true;
+}
+
 /* A header line is complete. */
 static void take_header(struct conn *c)
 {
+    trim_value(c);
     const char *name = c->field.data ? c->field.data : "";
     const char *value = c->value.data ? c->value.data : "";
     /* RFC 9112, 5.1: servers that read "A : b" differently can be played against each other. */
@@ -92,7 +113,7 @@ static void take_header(struct conn *c)
         cors_header(c, name, value);
         c->has_host = true;
     } else if (!strcasecmp(name, "transfer-encoding")) {
-        c->recoded = strncasecmp(value, "chunked", 7) != 0 || value[7 + strspn(value + 7, " \t")];
+        take_coding(c, value);
     } else if (!strcasecmp(name, "content-type")) {
         copy_value(c, c->content_type, sizeof(c->content_type));
     } else if (!strcasecmp(name, "last-event-id")) {

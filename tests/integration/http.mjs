@@ -139,8 +139,19 @@ await test('what is not HTTP, and what two readers could read differently', asyn
         await refused(text, 400)
 })
 
-await test('a transfer coding besides chunked', () => refused(
-    'POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n', 501))
+await test('a transfer coding besides chunked, in one line or in several', async () => {
+    const head = 'POST /v1/completions HTTP/1.1\r\nHost: x\r\n'
+    for (const codings of ['gzip, chunked', 'gzip\r\nTransfer-Encoding: chunked', 'gzip\r\nTransfer-Encoding:\r\nTransfer-Encoding: chunked'])
+        await refused(`${head}Transfer-Encoding: ${codings}\r\n\r\n0\r\n\r\n`, 501)
+    const chunks = `${json.length.toString(16)}\r\n${json}\r\n0\r\n\r\n`
+    for (const codings of ['chunked', 'Chunked  ', '\r\nTransfer-Encoding: chunked'])
+        assert.deepEqual(statuses(await new Raw().send(`${head}${CLOSE}Transfer-Encoding: ${codings}\r\n\r\n${chunks}`).all()), [200], codings)
+})
+
+await test('blanks behind a value are not of it', async () => {
+    const raw = new Raw().send(get('/livez', `X-Request-Id: id-1 \t\r\nExpect: 100-continue  \r\nAccept: \t \r\n${CLOSE}`))
+    assert.match(await raw.all(), /^HTTP\/1.1 200 [^]*X-Request-Id: id-1\r\n/)
+})
 
 await test('HTTP/1.0: closed after the answer, kept on demand, streams without chunks', async () => {
     const plain = await new Raw().send('GET /livez HTTP/1.0\r\n\r\n').all()

@@ -80,6 +80,7 @@ await test('both headers let in, and nothing that is nearly a key', async () => 
     assert.equal((await complete({ 'X-API-Key': keys.alice })).status, 200)
     assert.equal((await complete({ Authorization: `bEARER   ${keys.alice}` })).status, 200)
     assert.equal((await complete({ ...bearer(keys.alice), 'X-Api-Key': keys.alice })).status, 200)
+    assert.equal((await complete({ 'X-Api-Key': keys.alice + ' \t' })).status, 200)
     const wrong = [
         bearer(keys.alice.slice(0, -1)), bearer(keys.alice + 'x'), bearer(keys.alice.toUpperCase()), bearer(''),
         bearer(sha(keys.alice)), bearer(sha(keys.alice).slice(7)), bearer('alice'), { Authorization: `Basic ${keys.alice}` },
