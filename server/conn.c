@@ -209,11 +209,7 @@ static void dispatch(struct conn *c)
         (void)buf_append(&c->audited, c->body.data, c->body.n_bytes < most ? c->body.n_bytes : most);
     }
     answer(c);
-    /* Whoever was to read it has; on a connection that stays open it must count no longer. */
-    s->body_bytes -= c->body_counted;
-    c->body_counted = 0;
-    buf_done(&c->body);
-    buf_init(&c->body, (size_t)s->cfg->max_body_size);
+    request_drop_body(c);
 }
 
 static void refuse_now(struct conn *c, int status, const char *text)
@@ -223,6 +219,7 @@ static void refuse_now(struct conn *c, int status, const char *text)
     c->close_after = true;
     c->head_only = c->parser.method == HTTP_HEAD;
     reply_refusal(c, status, text);
+    request_drop_body(c);
 }
 
 static void parse(struct conn *c)

@@ -158,6 +158,8 @@ extern const struct api_reply_ops conn_reply_ops; /* reply.c; `reply` is the con
 /* --- request.c: what the connection's request says ------------------------------------------------- */
 
 void request_reset(struct conn *c); /* there is none */
+/* Whoever was to read its body has: on a connection that stays open it counts no longer. */
+void request_drop_body(struct conn *c);
 void request_begin(struct conn *c); /* its first byte is there, and the parser ready for it */
 void conn_has_header(struct conn *c); /* conn.c: the header is complete and the request not refused */
 enum http_method conn_method(const struct conn *c);

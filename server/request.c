@@ -10,14 +10,19 @@
 #include "base/hex.h"
 #include "server/internal.h"
 
-void request_reset(struct conn *c)
+void request_drop_body(struct conn *c)
 {
-    buf_reset(&c->field);
-    buf_reset(&c->value);
     buf_done(&c->body); /* its memory may be large */
     buf_init(&c->body, (size_t)c->s->cfg->max_body_size);
     c->s->body_bytes -= c->body_counted;
     c->body_counted = 0;
+}
+
+void request_reset(struct conn *c)
+{
+    buf_reset(&c->field);
+    buf_reset(&c->value);
+    request_drop_body(c);
     buf_reset(&c->head);
     free(c->target);
     free(c->path);

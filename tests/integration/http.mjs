@@ -277,6 +277,12 @@ await test('a body counts for max_body_memory until it is answered, whoever answ
         assert.equal(raw.closed, false)
         await raw.close()
     }
+    // one that is refused, by a client that does not go
+    const head_of_chunks = 'POST /v1/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n'
+    const raw = new Raw({ port: p.port, host: '127.0.0.1', allowHalfOpen: true })
+    await raw.send(`${head_of_chunks}9c40\r\n${'x'.repeat(40000)}\r\nno number\r\n`).see(/^HTTP\/1.1 400/)
+    assert.equal((await p.request('POST', '/v1/completions', large)).status, 200, 'beside one whose body was refused')
+    await raw.close()
     await p.stop()
 })
 
