@@ -166,13 +166,13 @@ static int on_header_value(llhttp_t *p, const char *at, size_t n)
 static int split_target(struct conn *c)
 {
     char *s = c->target, *d;
-    if (!strncasecmp(s, "http://", 7)) { /* absolute form */
-        s = strchr(s + 7, '/');
-        s = s ? s : (char *)"/";
-    }
-    char *path = strdup(s);
+    size_t scheme = !strncasecmp(s, "http://", 7) ? 7 : !strncasecmp(s, "https://", 8) ? 8 : 0;
+    if (scheme) /* absolute form, whose path may be empty */
+        s += scheme + strcspn(s + scheme, "/?");
+    char *path = malloc(strlen(s) + 2);
     if (!path)
         return 503;
+    snprintf(path, strlen(s) + 2, "%s%s", scheme && *s != '/' ? "/" : "", s);
     c->path = d = path;
     for (s = path; *s && *s != '?'; s++) {
         if (*s == '%') {

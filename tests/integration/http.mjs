@@ -177,8 +177,8 @@ await test('HEAD has the header of GET and no body', async () => {
 await test('wrong paths and methods', async () => {
     const answer = await new Raw().send(
         get('/') + get('/favicon.ico') + 'POST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n' +
-        get('/v1/completions') + get('http://x/livez?a=b') + get('/liv%65z') + get('/livez', CLOSE)).all()
-    assert.deepEqual(statuses(answer), [200, 404, 405, 405, 200, 200, 200]) // the first is the page
+        get('/v1/completions') + get('http://x/livez?a=b') + get('/liv%65z') + get('https://x/livez') + get('http://x?a=/b') + get('/livez', CLOSE)).all()
+    assert.deepEqual(statuses(answer), [200, 404, 405, 405, 200, 200, 200, 200, 200]) // the first is the page
     assert.match(answer, /Allow: GET, HEAD/)
     assert.match(answer, /Allow: POST/)
 })
