@@ -129,6 +129,57 @@ static void announce_tcp(struct listener *l)
                  name);
 }
 
+static int too_many(struct err *e)
+{
+    return err_set_param(e, ERR_LIMIT, "listen", "listen: at most %d addresses", MAX_LISTENERS);
+}
+
+static bool is_repeated(const struct addrinfo *all, const struct addrinfo *a)
+{
+    for (; all != a; all = all->ai_next)
+        if (all->ai_addrlen == a->ai_addrlen && !memcmp(all->ai_addr, a->ai_addr, a->ai_addrlen))
+            return true;
+    return false;
+}
+
+/* The addresses of a name, all of them: clients take one or the other. Those that this machine has not are
+ * passed over where it has another; port 0 is a port of the first only. l is for the first. */
+static int open_found(struct listener *l, const struct addrinfo *all, bool any_port, const char *name,
+                      struct err *e)
+{
+    struct server *s = l->s;
+    const bool tls = l->tls, proxy = l->proxy, several = all->ai_next;
+    int n_open = 0, r = 0;
+    for (const struct addrinfo *a = all; a; a = a->ai_next) {
+        const struct sockaddr *sa = a->ai_addr;
+        if (is_repeated(all, a))
+            continue;
+        if (!l && s->n_listeners == MAX_LISTENERS)
+            return too_many(e);
+        if (!l)
+            l = &s->listeners[s->n_listeners++];
+        *l = (struct listener){.s = s, .tls = tls, .proxy = proxy};
+        uv_tcp_init(&s->loop, &l->u.tcp);
+        l->u.handle.data = l;
+        l->open = true;
+        r = uv_tcp_bind(&l->u.tcp, sa, several && sa->sa_family == AF_INET6 ? UV_TCP_IPV6ONLY : 0);
+        if (r == 0)
+            r = uv_listen(&l->u.stream, BACKLOG, on_connection);
+        if (r < 0 && r != UV_EADDRNOTAVAIL && r != UV_EAFNOSUPPORT)
+            break;
+        if (r == 0) {
+            announce_tcp(l);
+            if (any_port)
+                return 0;
+        }
+        n_open += r == 0;
+        l = NULL;
+    }
+    if (n_open > 0 && (r == UV_EADDRNOTAVAIL || r == UV_EAFNOSUPPORT))
+        r = 0;
+    return r < 0 ? err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", name, uv_strerror(r)) : 0;
+}
+
 /* ADDR:PORT or [ADDR]:PORT in its parts. */
 static int split_tcp(const char *address, char host[HOST_BYTES], const char **ret_port, struct err *e)
 {
@@ -164,16 +215,9 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     r = getaddrinfo(*host && strcmp(host, "*") != 0 ? host : NULL, port, &hints, &found);
     if (r)
         return err_set_param(e, ERR_INVAL, "listen", "listen: %.100s: %s", address, gai_strerror(r));
-    uv_tcp_init(&l->s->loop, &l->u.tcp);
-    l->open = true;
-    r = uv_tcp_bind(&l->u.tcp, found->ai_addr, 0);
+    r = open_found(l, found, atoi(port) == 0, address, e);
     freeaddrinfo(found);
-    if (r == 0)
-        r = uv_listen(&l->u.stream, BACKLOG, on_connection);
-    if (r < 0)
-        return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", address, uv_strerror(r));
-    announce_tcp(l);
-    return 0;
+    return r;
 }
 
 /* A socket that a killed daemon left behind is removed; one that somebody answers on is not. */
@@ -334,7 +378,7 @@ int listeners_open(struct server *s, struct err *e)
     char *a = list ? strtok_r(list, ", \t", &save) : NULL;
     for (; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
         if (s->n_listeners == MAX_LISTENERS) {
-            r = err_set_param(e, ERR_LIMIT, "listen", "listen: at most %d addresses", MAX_LISTENERS);
+            r = too_many(e);
             break;
         }
         struct listener *l = &s->listeners[s->n_listeners++];
