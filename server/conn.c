@@ -18,6 +18,7 @@
 #define LINGER_MS 2000
 #define READ_BYTES 65536
 #define TURN_NS (2 * NS_PER_MS) /* that pipelined requests of one connection may take at a time */
+#define CLIENT_LEFT 499 /* in logs, as nginx has it */
 #define REFUSED_MAX 64 /* connections beyond max_connections that are told so */
 
 static void process(struct conn *c);
@@ -92,6 +93,8 @@ void conn_close(struct conn *c)
         if (x) /* what was generated counts, also for those who leave before the end */
             api_exchange_facts(x, &c->log.facts);
         c->log.facts.finish = "disconnect";
+        if (!c->log.status) /* no answer has begun: nobody was told one */
+            c->log.status = c->s->stopping ? 503 : CLIENT_LEFT;
         tell(c);
         if (x && absent_take(c))
             x = NULL;

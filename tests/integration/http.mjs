@@ -295,6 +295,34 @@ await test('the access log tells of each request', async () => {
     assert.ok(m.get('http_requests_total{handler="completions",method="POST",status="200"}') > 0)
 })
 
+await test('who leaves before the answer begins is told as 499, not as 0', async () => {
+    const body = JSON.stringify({ prompt: [0, 100, 200], max_tokens: 1500, ignore_eos: true })
+    const raw = new Raw().send(post(body, 'X-Request-Id: gone-early\r\n'))
+    await until('it runs', async () => (await d.metrics()).get('llamacpp:requests_processing') > 0)
+    await raw.close()
+    const line = () => fs.readFileSync(d.log_path, 'utf8').split('\n').find((text) => text.includes('id=gone-early'))
+    assert.match(await until('its line', line), / status=499 .* finish=disconnect$/)
+    assert.ok((await d.metrics()).get('http_requests_total{handler="completions",method="POST",status="499"}') > 0)
+})
+
+await test('a name stands for all its addresses', async () => {
+    const probe = net.createServer()
+    const both = await new Promise((resolve) => probe.on('error', () => resolve(false)).listen(0, '::1', () => resolve(true)))
+    if (!both) return // no IPv6 here
+    const { port } = probe.address()
+    await new Promise((resolve) => probe.close(resolve))
+    const child = spawn(daemon, ['--model', model, '--listen', `*:${port}`, '--threads', '1'])
+    try {
+        let log = ''
+        child.stderr.on('data', (part) => (log += part))
+        await until('it listens', () => (log.match(/listening on/g) ?? []).length === 2)
+        for (const host of ['127.0.0.1', '::1'])
+            assert.deepEqual(statuses(await new Raw({ host, port }).send(get('/livez', CLOSE)).all()), [200], host)
+    } finally {
+        child.kill('SIGKILL')
+    }
+})
+
 await test('a clean end', async () => assert.deepEqual(await d.stop(), { code: 0, signal: null }))
 
 const socket = path.join(scratch, 'http.sock')
