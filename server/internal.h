@@ -52,6 +52,7 @@ void listeners_close(struct server *s); /* idempotent */
 bool listen_has_tls(const char *list);  /* is one of the addresses a tls: one? */
 /* Can all of them be read? None is opened. */
 int listen_check(const char *addresses, struct err *e) LATENT_MUST_CHECK;
+bool listeners_have_tls(const struct server *s); /* one that is open, whoever opened it */
 
 /* --- pins.c: cache_pin_files ------------------------------------------------------------------------ */
 

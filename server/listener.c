@@ -309,6 +309,14 @@ bool listen_has_tls(const char *list)
     return false;
 }
 
+bool listeners_have_tls(const struct server *s)
+{
+    for (int i = 0; i < s->n_listeners; i++)
+        if (s->listeners[i].tls)
+            return true;
+    return false;
+}
+
 /* The service manager keeps the socket, and its queue of connections, when we end; so they wait there, too,
  * until the model is loaded. */
 static int adopt(struct listener *l, const struct passed_socket *p, struct err *e)

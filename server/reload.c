@@ -60,13 +60,25 @@ static void open_logs(struct server *s)
         LOG_ERROR("reload", "%s; the old file stays in use", e.text);
 }
 
+/* What was right in the file beside settings that are fixed here. */
+static int check_fixed(const struct server *s, const struct server_config *fresh, struct err *e)
+{
+    if (fresh->max_body_memory < s->cfg->max_body_size)
+        return err_set_param(e, ERR_INVAL, "max_body_memory",
+                             "max_body_memory must be at least the max_body_size that is in force, %lld",
+                             s->cfg->max_body_size);
+    return 0;
+}
+
 static int read_all(struct server *s, struct server_config *fresh, struct keyring **ring,
                     struct ssl_ctx_st **tls, struct nets *trusted, struct trace_settings **traces,
                     struct err *e)
 {
     int r = s->reread(s->reread_arg, fresh, e);
     if (r == 0)
-        r = tls_context_read(fresh, listen_has_tls(s->cfg->listen), tls, e);
+        r = check_fixed(s, fresh, e);
+    if (r == 0)
+        r = tls_context_read(fresh, listeners_have_tls(s), tls, e);
     if (r == 0)
         r = trusted_read(fresh, trusted, e);
     if (r == 0)

@@ -65,6 +65,7 @@ await test('a mistake anywhere leaves everything as it was, and says where', asy
     const broken = [
         [() => conf([...base, 'model_aliases = nick', 'max_stop = many']), /line 6: max_stop/],
         [() => conf([...base, 'model_aliases = nick', 'no_such_key = 1']), /no_such_key/],
+        [() => conf([...base, 'model_aliases = nick', 'max_body_size = 1M', 'max_body_memory = 2M']), /max_body_memory .*max_body_size .*8388608/],
         [() => fs.rmSync(here('conf')), /conf: No such file/],
         [() => { conf([...base, 'model_aliases = nick']); fs.appendFileSync(here('keys'), 'third sha256:12\n') }, /keys, line 3/],
         [() => fs.rmSync(here('keys')), /keys: No such file/],

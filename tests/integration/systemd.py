@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ def check(name, run):
 class Manager:
     """A daemon with NOTIFY_SOCKET and one socket handed over."""
 
-    def __init__(self, folder, listener=None, watchdog_us=None, *options, stderr=None):
+    def __init__(self, folder, listener=None, watchdog_us=None, *options, stderr=None, name="http"):
         path = os.path.join(folder, f"notify{time.monotonic_ns()}")
         self.listener = listener
         self.box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -54,7 +55,7 @@ class Manager:
         argv = [os.path.join(BUILD, "latentd"), "--model", MODEL, "--listen", "127.0.0.1:0", *options]
         if listener is not None:
             # sd_listen_fds wants the process's own number: the shell that becomes the daemon knows it
-            env.update(LISTEN_FDS="1", LISTEN_FDNAMES="http")
+            env.update(LISTEN_FDS="1", LISTEN_FDNAMES=name)
             argv = ["sh", "-c", 'LISTEN_PID=$$; export LISTEN_PID; exec "$@"', "sh", *argv]
         self.process = subprocess.Popen(
             argv, env=env, stderr=stderr or self.log, restore_signals=False, stdin=subprocess.DEVNULL, close_fds=listener is None,
@@ -191,6 +192,40 @@ def handed_over(folder):
     try:
         m.wait_for("READY=1")
         assert complete(s.getsockname()[1])
+    finally:
+        m.end()
+        s.close()
+
+
+def handed_over_tls(folder):
+    """A reload does not take the certificate away that a socket of the manager needs."""
+    if not shutil.which("openssl"):
+        return "no openssl program"
+    cert, key, conf = (os.path.join(folder, name) for name in ("cert.pem", "key.pem", "tls.conf"))
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+                    "-subj", "/CN=localhost", "-keyout", key, "-out", cert], check=True, capture_output=True)
+    os.chmod(key, 0o600)
+    with open(conf, "w", encoding="ascii") as f:
+        f.write(f"tls_cert = {cert}\ntls_key = {key}\n")
+    s = listening()
+    m = Manager(folder, s, None, "--config", conf, name="tls")
+
+    def shake():
+        context = ssl.create_default_context(cafile=cert)
+        with socket.create_connection(s.getsockname(), timeout=WAIT) as plain:
+            with context.wrap_socket(plain, server_hostname="localhost"):
+                pass
+
+    try:
+        m.wait_for("READY=1")
+        shake()
+        with open(conf, "w", encoding="ascii") as f:
+            f.write("max_n = 2\n")
+        m.process.send_signal(signal.SIGHUP)
+        m.wait_for("READY=1", 10)
+        assert "everything stays as it is" in m.read_log(), m.read_log()
+        shake()
+        return None
     finally:
         m.end()
         s.close()
@@ -337,6 +372,7 @@ def main():
         check("a process that does not run does not feed its watchdog", lambda: stops_feeding(folder))
         check("a step that stalls is told, with the threads, and feeds nothing", lambda: stalled(folder))
         check("a socket handed over is served", lambda: handed_over(folder))
+        check("a reload leaves a TLS socket that was handed over its certificate", lambda: handed_over_tls(folder))
         check("fifty clients through a restart: none is dropped", lambda: restart(folder))
         check("what is no socket is refused", lambda: no_socket(folder))
         check("a line of the log is one write", lambda: whole_lines(folder))
