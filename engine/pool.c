@@ -37,6 +37,7 @@
 /* Then others may run between two looks, for about the gap between two steps; then sleep. */
 #define YIELD_NS 150000
 #define LOOKS 16 /* between two looks at the clock */
+#define QUOTA_PATH 4352 /* a path of a control group is one of the file system, and the mount before it */
 
 struct member {
     _Alignas(64) _Atomic uint64_t state; /* not of thread 0: the caller */
@@ -327,35 +328,85 @@ int pool_threads(const struct pool *p)
 
 /* --- how many ---------------------------------------------------------------------------------- */
 
-/* CPUs that a cgroup quota allows, rounded up; 0 when there is none. */
-static int cgroup_cpus(void)
+static long long read_number(const char *folder, const char *name)
 {
-    char quota[32];
-    long long q = 0, period = 0;
-    FILE *f = fopen("/sys/fs/cgroup/cpu.max", "r");
-    if (f) {
-        if (fscanf(f, "%31s %lld", quota, &period) == 2 && strcmp(quota, "max"))
-            q = strtoll(quota, NULL, 10);
+    char path[QUOTA_PATH + 32];
+    long long n = 0;
+    snprintf(path, sizeof(path), "%s/%s", folder, name);
+    FILE *f = fopen(path, "re");
+    if (f && fscanf(f, "%lld", &n) != 1)
+        n = 0;
+    if (f)
         fclose(f);
-    } else {
-        f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "r");
-        if (f && fscanf(f, "%lld", &q) != 1)
-            q = 0;
-        if (f)
-            fclose(f);
-        f = fopen("/sys/fs/cgroup/cpu/cpu.cfs_period_us", "r");
-        if (f && fscanf(f, "%lld", &period) != 1)
-            period = 0;
-        if (f)
-            fclose(f);
+    return n;
+}
+
+/* CPUs that the quota of one group allows, rounded up; 0: it has none. */
+static int group_cpus(const char *folder)
+{
+    char path[QUOTA_PATH + 32];
+    long long quota = 0, period = 0;
+    snprintf(path, sizeof(path), "%s/cpu.max", folder);
+    FILE *f = fopen(path, "re");
+    if (f) {
+        if (fscanf(f, "%lld %lld", &quota, &period) != 2) /* "max" */
+            quota = 0;
+        fclose(f);
+    } else { /* version 1 */
+        quota = read_number(folder, "cpu.cfs_quota_us");
+        period = read_number(folder, "cpu.cfs_period_us");
     }
-    return q > 0 && period > 0 ? (int)((q + period - 1) / period) : 0;
+    long long cpus = quota > 0 && period > 0 ? (quota - 1) / period + 1 : 0;
+    return cpus < POOL_MAX_THREADS ? (int)cpus : POOL_MAX_THREADS;
+}
+
+/* The same for the group `path` below `base` and all above it: each holds for those in it. */
+static int least_cpus(const char *base, const char *path)
+{
+    char folder[QUOTA_PATH];
+    int least = 0, n = snprintf(folder, sizeof(folder), "%s%s", base, path);
+    if (n >= (int)sizeof(folder))
+        return 0;
+    for (char *end = folder + n; end; end = strrchr(folder + strlen(base), '/')) {
+        *end = 0;
+        int cpus = group_cpus(folder);
+        if (cpus > 0 && (!least || cpus < least))
+            least = cpus;
+    }
+    return least;
+}
+
+int pool_quota(const char *groups, const char *mount)
+{
+    char line[QUOTA_PATH], base[QUOTA_PATH];
+    int least = 0;
+    FILE *f = fopen(groups, "re");
+    while (f && fgets(line, sizeof(line), f)) { /* ID:CONTROLLERS:PATH */
+        char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+        if (!path)
+            continue;
+        *controllers++ = *path++ = 0;
+        path[strcspn(path, "\n")] = 0;
+        bool cpu = false;
+        for (char *save, *c = strtok_r(controllers, ",", &save); c; c = strtok_r(NULL, ",", &save))
+            cpu |= !strcmp(c, "cpu");
+        if (!cpu && strcmp(line, "0") != 0) /* 0: version 2 */
+            continue;
+        snprintf(base, sizeof(base), "%.1000s%s", mount, cpu ? "/cpu" : "");
+        int cpus = least_cpus(base, path);
+        if (cpus > 0 && (!least || cpus < least))
+            least = cpus;
+    }
+    if (f)
+        fclose(f);
+    return least;
 }
 
 int pool_default_threads(void)
 {
     cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set), quota = cgroup_cpus();
+    int n = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+    int quota = pool_quota("/proc/self/cgroup", "/sys/fs/cgroup");
     if (quota > 0 && quota < n)
         n = quota;
     return n < 1 ? 1 : n;

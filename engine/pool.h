@@ -32,5 +32,8 @@ void pool_run_shares(struct pool *p, const int *first, void (*fn)(void *arg, int
 /* CPUs that the calling thread may use (affinity and cgroup quota), at least 1: ask before pool_new binds
  * it. */
 int pool_default_threads(void);
+/* What the quotas of a process's control groups, and of those above them, allow: CPUs, rounded up; 0: there
+ * is none. groups: its /proc/PID/cgroup; mount: where the hierarchies are. */
+int pool_quota(const char *groups, const char *mount);
 
 #endif

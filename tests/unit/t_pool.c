@@ -6,8 +6,10 @@
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "base/clock.h"
@@ -307,6 +309,73 @@ START_TEST(test_errors)
 }
 END_TEST
 
+static char quota_root[64];
+
+/* A file below quota_root, and the folders before it. */
+static void put_file(const char *name, const char *text)
+{
+    char path[256];
+    snprintf(path, sizeof(path), "%s%s", quota_root, name);
+    for (char *at = strchr(path + strlen(quota_root) + 1, '/'); at; at = strchr(at + 1, '/')) {
+        *at = 0;
+        (void)mkdir(path, 0700);
+        *at = '/';
+    }
+    FILE *f = fopen(path, "w");
+    ck_assert_ptr_nonnull(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* The quota of the unit that the process runs in, and of the slices above that; not only that of the root. */
+START_TEST(test_quota)
+{
+    static const struct {
+        const char *groups;
+        int cpus;
+    } cases[] = {
+        {"0::/\n", 0},
+        {"0::/system.slice/free.service\n", 0},
+        {"0::/system.slice/latentd.service\n", 2},
+        {"0::/tight.slice/latentd.service\n", 1}, /* a slice allows less than the unit */
+        {"0::/tight.slice/more/deep\n", 1},
+        {"0::/not/seen/from/here\n", 0},
+        {"12:memory:/v1\n4:cpu,cpuacct:/v1/quota\n1:name=systemd:/v1\n0::/\n", 3},
+        {"4:cpuset:/v1/quota\n", 0},
+        {"4:cpu,cpuacct:/docker/1234\n", 8}, /* of a container that sees its own group as the root */
+        {"nonsense\n", 0},
+        {"", 0},
+    };
+    char groups[96], mount[80], command[96];
+    snprintf(quota_root, sizeof(quota_root), "/tmp/t_pool.XXXXXX");
+    ck_assert_ptr_nonnull(mkdtemp(quota_root));
+    put_file("/cgroup/system.slice/cpu.max", "max 100000\n");
+    put_file("/cgroup/system.slice/free.service/cpu.max", "max 100000\n");
+    put_file("/cgroup/system.slice/latentd.service/cpu.max", "150000 100000\n");
+    put_file("/cgroup/tight.slice/cpu.max", "100000 100000\n");
+    put_file("/cgroup/tight.slice/latentd.service/cpu.max", "400000 100000\n");
+    put_file("/cgroup/cpu/cpu.cfs_quota_us", "800000\n");
+    put_file("/cgroup/cpu/cpu.cfs_period_us", "100000\n");
+    put_file("/cgroup/cpu/v1/cpu.cfs_quota_us", "-1\n");
+    put_file("/cgroup/cpu/v1/cpu.cfs_period_us", "100000\n");
+    put_file("/cgroup/cpu/v1/quota/cpu.cfs_quota_us", "25001\n");
+    put_file("/cgroup/cpu/v1/quota/cpu.cfs_period_us", "10000\n");
+    snprintf(groups, sizeof(groups), "%s/groups", quota_root);
+    snprintf(mount, sizeof(mount), "%s/cgroup", quota_root);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        put_file("/groups", cases[i].groups);
+        ck_assert_msg(pool_quota(groups, mount) == cases[i].cpus, "%s: %d", cases[i].groups,
+                      pool_quota(groups, mount));
+    }
+    put_file("/groups", "0::/system.slice/latentd.service\n");
+    put_file("/cgroup/cpu.max", "90000 100000\n"); /* of a container: its own group is the root */
+    ck_assert_int_eq(pool_quota(groups, mount), 1);
+    ck_assert_int_eq(pool_quota("/nonexistent", mount), 0);
+    snprintf(command, sizeof(command), "rm -rf %s", quota_root);
+    ck_assert_int_eq(system(command), 0);
+}
+END_TEST
+
 /* An idle pool sleeps: after a moment it uses no processor time. */
 START_TEST(test_idle_costs_nothing)
 {
@@ -340,6 +409,7 @@ int main(void)
     tcase_add_test(tc, test_crowded);
     tcase_add_test(tc, test_affinity_restored);
     tcase_add_test(tc, test_errors);
+    tcase_add_test(tc, test_quota);
     tcase_add_test(tc, test_idle_costs_nothing);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
