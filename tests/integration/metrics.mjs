@@ -297,6 +297,13 @@ await test('the rules ask for series that exist', () => {
     for (const n of names) assert.ok(exists(n), n)
 })
 
+await test('what is lost has an alert', async () => {
+    const text = fs.readFileSync(rules, 'utf8')
+    const lost = [...parse((await scrape()).text).keys()].filter((name) => /_lost_total$|_spans_dropped_total$|corrupted/.test(name))
+    assert.ok(lost.length >= 4, lost)
+    for (const name of lost) assert.ok(text.includes(name), name)
+})
+
 await test_with(promtool, 'the rules are right, and fire', () => {
     for (const argv of [['check', 'rules', rules], ['test', 'rules', path.join(src, 'tests', 'data', 'prometheus-rules-test.yml')]]) {
         const r = tool(['promtool', ...argv])
