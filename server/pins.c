@@ -158,9 +158,11 @@ static void on_next(uv_timer_t *t)
         p->at++;
         later(s);
     } else {
+        int at = p->at;
         struct api_exchange *x = api_pin(s->api, text.data ? text.data : "", text.n_bytes,
                                          n > 5 && !strcmp(path + n - 5, ".json"), on_pinned, s);
-        p->running = x;
+        if (p->at == at) /* else it has ended already */
+            p->running = x;
     }
     buf_done(&text);
 }
