@@ -27,6 +27,12 @@ void buf_reset(struct buf *b)
         b->data[0] = 0;
 }
 
+void buf_shed(struct buf *b, size_t keep_bytes)
+{
+    if (b->n_bytes == 0 && b->cap_bytes > keep_bytes)
+        buf_done(b);
+}
+
 int buf_reserve(struct buf *b, size_t extra_bytes)
 {
     if (extra_bytes > b->max_bytes || b->n_bytes > b->max_bytes - extra_bytes)

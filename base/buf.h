@@ -15,6 +15,7 @@ struct buf {
 void buf_init(struct buf *b, size_t max_bytes);
 void buf_done(struct buf *b);  /* frees; the struct may be used again after buf_init */
 void buf_reset(struct buf *b); /* empties, keeps the memory */
+void buf_shed(struct buf *b, size_t keep_bytes); /* frees what is empty and has more memory than that */
 int buf_reserve(struct buf *b, size_t extra_bytes); /* 0, ERR_NOMEM, ERR_LIMIT */
 int buf_append(struct buf *b, const void *data, size_t n_bytes);
 int buf_puts(struct buf *b, const char *s);

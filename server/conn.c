@@ -19,6 +19,7 @@
 #define READ_BYTES 65536
 #define TURN_NS (2 * NS_PER_MS) /* that pipelined requests of one connection may take at a time */
 #define CLIENT_LEFT 499 /* in logs, as nginx has it */
+#define IDLE_BYTES 16384u /* that each buffer of a connection may keep which waits for a request */
 #define REFUSED_MAX 64 /* connections beyond max_connections that are told so */
 
 static void process(struct conn *c);
@@ -408,6 +409,19 @@ static void on_read(uv_stream_t *st, ssize_t n, const uv_buf_t *b)
 
 static void linger(struct conn *c);
 
+/* There may be very many that wait: a large request or answer leaves them no memory. */
+static void shed(struct conn *c)
+{
+    buf_shed(&c->in, IDLE_BYTES);
+    buf_shed(&c->out, IDLE_BYTES);
+    buf_shed(&c->flight, IDLE_BYTES);
+    buf_shed(&c->sealed, IDLE_BYTES);
+    buf_reset(&c->audited);
+    buf_shed(&c->audited, IDLE_BYTES);
+    if (c->tls)
+        tls_shed(c->tls, IDLE_BYTES);
+}
+
 /* Nothing is left to write and no answer is open: the next request, or the end. */
 static void next(struct conn *c)
 {
@@ -418,8 +432,10 @@ static void next(struct conn *c)
     if (c->close_after)
         return; /* conn_on_flushed comes back */
     set_timer(c, c->s->cfg->idle_timeout); /* also when only empty lines wait: process skips them */
-    if (conn_queued(c) == 0)
+    if (conn_queued(c) == 0) {
+        shed(c);
         crowd_wait(c);
+    }
     process(c);
     update_reading(c);
 }

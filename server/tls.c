@@ -286,6 +286,29 @@ size_t tls_unsealed(const struct tls *t)
     return t->plain.n_bytes - t->plain_at;
 }
 
+/* A fresh BIO in the place of one that has become large; NULL: it stays. */
+static BIO *shed(BIO *b, size_t keep_bytes)
+{
+    BUF_MEM *m = NULL;
+    BIO_get_mem_ptr(b, &m);
+    return BIO_pending(b) == 0 && m && m->max > keep_bytes ? BIO_new(BIO_s_mem()) : NULL;
+}
+
+void tls_shed(struct tls *t, size_t keep_bytes)
+{
+    BIO *from = shed(t->from_net, keep_bytes), *to = shed(t->to_net, keep_bytes);
+    if (from)
+        SSL_set0_rbio(t->ssl, t->from_net = from);
+    if (to)
+        SSL_set0_wbio(t->ssl, t->to_net = to);
+    ERR_clear_error();
+    if (t->plain_at == t->plain.n_bytes) {
+        buf_reset(&t->plain);
+        t->plain_at = 0;
+        buf_shed(&t->plain, keep_bytes);
+    }
+}
+
 void tls_close(struct tls *t)
 {
     if (tls_established(t) && !(SSL_get_shutdown(t->ssl) & SSL_SENT_SHUTDOWN))

@@ -1,5 +1,6 @@
 // tests/integration/tls.mjs - TLS against the running daemon: clients of several kinds, and those that are none.
 import { execFileSync, spawnSync } from 'node:child_process'
+import http from 'node:http'
 import https from 'node:https'
 import net from 'node:net'
 import tls from 'node:tls'
@@ -103,6 +104,26 @@ await test('who reads slowly gets everything, and holds nobody up', async () => 
     }
     const length = Number(/Content-Length: (\d+)/.exec(text)[1])
     assert.equal(text.length - text.indexOf('\r\n\r\n') - 4, length)
+})
+
+await test('a connection that waits keeps no memory of a large answer', async () => {
+    if (slow) return // sanitizers keep what is freed
+    const rss = () => Number(/VmRSS:\s+(\d+)/.exec(fs.readFileSync(`/proc/${d.child.pid}/status`, 'utf8'))[1])
+    const long = { prompt: 'a b '.repeat(150000) }
+    const agents = [], shared = d.agent
+    let before
+    for (let i = 0; i < 32; i++) {
+        if (i === 2) before = rss()
+        const agent = new https.Agent({ keepAlive: true })
+        d.agent = new http.Agent({ keepAlive: true })
+        agents.push(agent, d.agent)
+        assert.ok((await request('POST', '/tokenize', long, { agent })).text.length > 1e6)
+        await d.post('/tokenize', long)
+    }
+    const more = rss() - before
+    agents.forEach((agent) => agent.destroy())
+    d.agent = shared
+    assert.ok(more < 20000, `${more} kB more`)
 })
 
 await test('a client that leaves in the middle is cancelled', async () => {

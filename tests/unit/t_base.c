@@ -50,7 +50,13 @@ START_TEST(test_buf)
     buf_reset(&b);
     ck_assert_uint_eq(b.n_bytes, 0);
     ck_assert_str_eq(b.data, "");
+    buf_shed(&b, b.cap_bytes); /* no more than that */
+    ck_assert_ptr_nonnull(b.data);
+    buf_shed(&b, 16);
+    ck_assert_ptr_null(b.data);
     ck_assert_int_eq(buf_puts(&b, "mine"), 0);
+    buf_shed(&b, 0); /* not empty */
+    ck_assert_str_eq(b.data, "mine");
     size_t n = 0;
     char *p = buf_take(&b, &n);
     ck_assert_str_eq(p, "mine");
