@@ -24,6 +24,7 @@
 
 static void process(struct conn *c);
 static void on_timer(uv_timer_t *t);
+static void refuse_now(struct conn *c, int status, const char *text);
 
 /* --- life ----------------------------------------------------------------------------------------- */
 
@@ -126,7 +127,9 @@ void conn_drain(struct conn *c, bool grace)
 {
     if (grace && conn_may_ask(c))
         return; /* its answer will be the last: the server drains */
-    if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE ||
+    if (c->state == CONN_HEADER || c->state == CONN_BODY) /* as slow as they like: the end does not wait */
+        refuse_now(c, 503, "the server is shutting down");
+    else if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE ||
         (c->state == CONN_IDLE && conn_queued(c) == 0))
         conn_close(c);
     else

@@ -151,6 +151,27 @@ await test('SIGTERM on the way to the engine, and between two visits of it: both
     assert.deepEqual(await d.exited, { code: 0, signal: null })
 })
 
+await test('the drain does not wait for requests that do not come to their end', async () => {
+    d = await start()
+    const [body, header] = ['Content-Length: 100\r\n\r\n{', 'X-Slow: '].map((text) => {
+        const raw = net.connect(d.port, '127.0.0.1')
+        const seen = { raw, text: '' }
+        raw.on('error', () => {}).on('data', (part) => (seen.text += part))
+        raw.write(`POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n${text}`)
+        return seen
+    })
+    const trickle = setInterval(() => body.raw.write(' '), 200)
+    await until('both are there', async () => (await d.metric('http_connections')) >= 3)
+    await sleep(100)
+    const begun = Date.now()
+    const exit = await d.stop()
+    const took = Date.now() - begun
+    clearInterval(trickle)
+    assert.deepEqual(exit, { code: 0, signal: null })
+    assert.ok(took < (slow ? 8000 : 4000), `it took ${took} ms`)
+    for (const { text } of [body, header]) assert.match(text, /^HTTP\/1.1 503 /)
+})
+
 await test('the drain has a deadline, and then exit status 2', async () => {
     d = await start({ set: { drain_timeout: '1s' } })
     const s = d.stream('/v1/completions', endless(8))
