@@ -6,9 +6,11 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,6 +28,19 @@ void log_keep_standard(void)
     while (fd >= 0 && fd <= STDERR_FILENO);
     if (fd >= 0)
         close(fd);
+}
+
+/* Is standard error the journal? Whoever is started from a service has the variable too, wherever its lines
+ * go: it names the one file that is (systemd.exec(5)). */
+static bool is_journal(void)
+{
+    const char *named = getenv("JOURNAL_STREAM");
+    char own[64];
+    struct stat st;
+    if (!named || fstat(STDERR_FILENO, &st) < 0)
+        return false;
+    snprintf(own, sizeof(own), "%llu:%llu", (unsigned long long)st.st_dev, (unsigned long long)st.st_ino);
+    return !strcmp(named, own);
 }
 
 void log_set_level(enum log_level level)
@@ -52,7 +67,7 @@ void log_write(enum log_level level, const char *source, const char *fmt, ...)
     int n, room = LINE_BYTES - 1;
     if ((int)level > atomic_load(&current))
         return;
-    if (getenv("JOURNAL_STREAM")) {
+    if (is_journal()) {
         n = snprintf(line, (size_t)room, "<%d>%s: ", journal_level[level], source);
     } else {
         struct timespec t;

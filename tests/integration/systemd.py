@@ -40,7 +40,7 @@ def check(name, run):
 class Manager:
     """A daemon with NOTIFY_SOCKET and one socket handed over."""
 
-    def __init__(self, folder, listener=None, watchdog_us=None, *options, stderr=None, name="http"):
+    def __init__(self, folder, listener=None, watchdog_us=None, *options, stderr=None, name="http", journal=None):
         path = os.path.join(folder, f"notify{time.monotonic_ns()}")
         self.listener = listener
         self.box = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -50,6 +50,8 @@ class Manager:
         self.log = open(path + ".log", "wb+")
         env = {**os.environ, "NOTIFY_SOCKET": path}
         env.pop("JOURNAL_STREAM", None)
+        if journal:
+            env["JOURNAL_STREAM"] = journal(os.fstat(self.log.fileno()))
         if watchdog_us:
             env["WATCHDOG_USEC"] = str(watchdog_us)
         argv = [os.path.join(BUILD, "latentd"), "--model", MODEL, "--listen", "127.0.0.1:0", *options]
@@ -302,6 +304,18 @@ def whole_lines(folder):
         s.close()
 
 
+def journal(folder):
+    """Levels for the journal go to the journal only: the variable alone is there in every shell below a service."""
+    for of, line in ((lambda st: f"{st.st_dev}:{st.st_ino}", r"<6>server: ready"),
+                     (lambda st: f"{st.st_dev}:{st.st_ino + 1}", r"20\d\d-\S+Z info  server: ready")):
+        m = Manager(folder, None, journal=of)
+        try:
+            m.wait_for("READY=1")
+        finally:
+            m.end()
+        assert re.search("^(# )?" + line, m.read_log(), re.M), m.read_log()
+
+
 def full_disk(folder):
     """A line of the audit log that did not fit spoils no other, neither later nor after a start."""
     path = os.path.join(folder, "audit")
@@ -376,6 +390,7 @@ def main():
         check("fifty clients through a restart: none is dropped", lambda: restart(folder))
         check("what is no socket is refused", lambda: no_socket(folder))
         check("a line of the log is one write", lambda: whole_lines(folder))
+        check("the journal gets levels, others the time", lambda: journal(folder))
         check("a full disk spoils one line of the audit log", lambda: full_disk(folder))
         check("the units verify, exposure 2.0 or better", lambda: units(folder))
     print(f"1..{n_tests}")

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
@@ -292,6 +293,14 @@ static size_t logged(char *dst, size_t room, enum log_level level, const char *s
     int old = dup(2);
     ck_assert_ptr_nonnull(f);
     ck_assert_int_ge(dup2(fileno(f), 2), 0);
+    if (getenv("LOG_TO_JOURNAL")) { /* what the service manager says of it */
+        struct stat st;
+        char named[64];
+        ck_assert_int_eq(fstat(2, &st), 0);
+        snprintf(named, sizeof(named), "%llu:%llu", (unsigned long long)st.st_dev,
+                 (unsigned long long)st.st_ino);
+        setenv("JOURNAL_STREAM", named, 1);
+    }
     log_write(level, source, "%s", text);
     ck_assert_int_ge(dup2(old, 2), 0);
     close(old);
@@ -331,9 +340,13 @@ START_TEST(test_log)
     ck_assert_uint_gt(n, 1000);
     ck_assert_uint_lt(n, 2049);
     ck_assert_int_eq(line[n - 1], '\n');
-    setenv("JOURNAL_STREAM", "8:1", 1);
+    setenv("JOURNAL_STREAM", "8:1", 1); /* of a service that we were started from, and not ours */
+    logged(line, sizeof(line), LOG_LVL_WARN, "t", "x");
+    ck_assert_str_eq(line + at, "warn  t: x\n");
+    setenv("LOG_TO_JOURNAL", "1", 1);
     logged(line, sizeof(line), LOG_LVL_WARN, "t", "x");
     ck_assert_str_eq(line, "<4>t: x\n");
+    unsetenv("LOG_TO_JOURNAL");
     unsetenv("JOURNAL_STREAM");
 }
 END_TEST
