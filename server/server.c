@@ -43,6 +43,7 @@ static void close_all(struct server *s, int exit_status)
     uv_close((uv_handle_t *)&s->sigterm, NULL);
     uv_close((uv_handle_t *)&s->sigint, NULL);
     uv_close((uv_handle_t *)&s->sighup, NULL);
+    signal(SIGHUP, SIG_IGN); /* what is left to deliver and to keep outlives who rotates logs */
     uv_unref((uv_handle_t *)&s->wake); /* closed when the engine, which uses it, has gone */
 }
 
