@@ -48,11 +48,6 @@ void log_set_level(enum log_level level)
     atomic_store(&current, (int)level);
 }
 
-enum log_level log_get_level(void)
-{
-    return (enum log_level)atomic_load(&current);
-}
-
 int log_level_parse(const char *s)
 {
     for (int i = 0; i < 4; i++)

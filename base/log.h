@@ -8,7 +8,6 @@ enum log_level { LOG_LVL_ERROR = 0, LOG_LVL_WARN, LOG_LVL_INFO, LOG_LVL_DEBUG };
 /* Lines go to stderr. Where that is the journal (JOURNAL_STREAM names it) each line starts with <N> as
  * sd-daemon(3) says and has no time stamp of its own. */
 void log_set_level(enum log_level level);
-enum log_level log_get_level(void);
 int log_level_parse(const char *s); /* level, or -1 */
 void log_write(enum log_level level, const char *source, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));

@@ -589,7 +589,6 @@ int disk__store_write(struct kv_disk *d, unsigned char *record, struct hash128 h
     s->used_ns = s->told_ns = clock_wall_ns();
     d->stats.bytes += n;
     d->stats.writes++;
-    d->stats.written_bytes += n;
     bool ok = learn(d, hash, d->active, slot);
     pthread_mutex_unlock(&d->lock);
     return ok ? 0 : err_set(e, ERR_NOMEM, "out of memory for the index of the disk cache");
@@ -644,7 +643,6 @@ int disk__store_read(struct kv_disk *d, const struct disk_key *want, unsigned ch
     pthread_mutex_lock(&d->lock);
     s->used_ns = clock_wall_ns();
     d->stats.reads++;
-    d->stats.read_bytes += d->layout.record_bytes;
     d->block_read_ns = d->block_read_ns ? d->block_read_ns + (took - d->block_read_ns) / 8 : took;
     pthread_mutex_unlock(&d->lock);
     return 0;

@@ -197,11 +197,6 @@ size_t kv_plane_offset(const struct kv *kv, uint32_t plane)
     return kv->plane_offset[plane];
 }
 
-uint32_t kv_plane_row_bytes(const struct kv *kv, uint32_t plane)
-{
-    return kv->plane_row_bytes[plane];
-}
-
 uint32_t kv_pages_for(const struct kv *kv, uint32_t n_tokens)
 {
     return n_tokens / kv->page_tokens + (n_tokens % kv->page_tokens != 0);

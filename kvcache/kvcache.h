@@ -80,9 +80,8 @@ void kv_close(struct kv **kv); /* all sequences must be freed; NULL-safe */
 uint32_t kv_page_tokens(const struct kv *kv);
 uint64_t kv_page_bytes(const struct kv *kv);
 uint32_t kv_n_pages(const struct kv *kv);
-/* Byte offset of plane p from a page's address, and its row size. Constant for the cache's life. */
+/* Byte offset of a plane from a page's address. Constant for the cache's life. */
 size_t kv_plane_offset(const struct kv *kv, uint32_t plane);
-uint32_t kv_plane_row_bytes(const struct kv *kv, uint32_t plane);
 /* Pages that n tokens need. */
 uint32_t kv_pages_for(const struct kv *kv, uint32_t n_tokens);
 /* Pages that could be had right now for new rows: free plus, outside a step, evictable. */
@@ -242,7 +241,7 @@ struct kv_disk_stats {
     uint64_t max_bytes, bytes, pages;
     uint32_t files, evicted_files;
     uint32_t queue;                    /* pages that wait to be written */
-    uint64_t writes, written_bytes, reads, read_bytes; /* pages; counters, as the rest */
+    uint64_t writes, reads;            /* pages; counters, as the rest */
     uint64_t hits_tokens;              /* put into memory from disk */
     uint64_t dropped;                  /* pages evicted from memory before they were written */
     uint64_t errors;
