@@ -26,7 +26,7 @@ struct candidate {
 };
 
 struct beam_search {
-    int width, max_tokens, n_prompt, n_ids;
+    int width, max_tokens, n_prompt;
     struct beam *beams, *next, *done; /* [width] each */
     int n_beams, n_done, n_sent;      /* n_sent beams of this step have been handed to the engine */
     bool begun;                       /* the engine has taken the search on */

@@ -33,11 +33,6 @@ const struct call_format *call_format_of(const char *chat_template)
     return NULL;
 }
 
-const char *call_format_names(void)
-{
-    return "dsml, deepseek, kimi, glm, longcat, qwen_coder, hermes, llama";
-}
-
 /* --- text ----------------------------------------------------------------------------------------- */
 
 bool text_begins(const struct call_text *t, const char *mark)

@@ -51,8 +51,6 @@ struct call_format {
 const struct call_format *call_format_find(const char *name);
 /* The one of a chat template, or NULL. */
 const struct call_format *call_format_of(const char *chat_template);
-/* "deepseek, kimi, ..." */
-const char *call_format_names(void);
 
 /* --- for the formats ------------------------------------------------------------------------------ */
 

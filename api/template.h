@@ -27,8 +27,6 @@ struct template;
 int template_new(const char *text, size_t n_bytes, struct template **ret, struct err *e)
     LATENT_MUST_CHECK;
 void template_free(struct template **t);
-/* Does the template read a variable of this name anywhere? ("tools") */
-bool template_mentions(const struct template *t, const char *name);
 
 struct template_text {
     const char *name, *text; /* "bos_token"; the model's own, not marked */

@@ -105,8 +105,6 @@ struct stmt {
 struct template {
     struct arena *arena;
     struct stmt *root;
-    const struct str **names; /* every variable that is read */
-    size_t n_names;
 };
 
 /* --- the parser's state, template_parse.c and template_expr.c ------------------------------------- */
@@ -116,8 +114,6 @@ struct parser {
     const struct token *at; /* never moves past TOK_EOF */
     int depth, loops;
     struct stmt *macro; /* the innermost */
-    const struct str **names;
-    size_t n_names, cap_names;
     int r; /* first failure; the parser then finds TOK_EOF everywhere */
     struct token end;
     struct err *e;

@@ -143,25 +143,13 @@ static bool parse_constant(struct parser *p, struct value *ret)
     return true;
 }
 
-static void add_name(struct parser *p, const struct str *name)
+/* A variable that is read: what the innermost macro takes beyond its parameters depends on it. */
+static void note_read(struct parser *p, const struct str *name)
 {
-    if (p->r)
+    if (p->r || !p->macro)
         return;
-    if (p->n_names == p->cap_names) {
-        size_t cap = p->cap_names ? 2 * p->cap_names : 64;
-        const struct str **grown = realloc((void *)p->names, cap * sizeof(*grown));
-        if (!grown) {
-            tpl__parse_fail(p, ERR_NOMEM, "out of memory");
-            return;
-        }
-        p->names = grown;
-        p->cap_names = cap;
-    }
-    p->names[p->n_names++] = name;
-    if (p->macro && tpl__is(name, "varargs"))
-        p->macro->uses_varargs = true;
-    if (p->macro && tpl__is(name, "kwargs"))
-        p->macro->uses_kwargs = true;
+    p->macro->uses_varargs |= tpl__is(name, "varargs");
+    p->macro->uses_kwargs |= tpl__is(name, "kwargs");
 }
 
 /* Items up to the closing bracket, which is taken. */
@@ -216,7 +204,7 @@ struct expr *tpl__parse_primary(struct parser *p)
         if (!parse_constant(p, &x->value)) {
             x->kind = EX_NAME;
             x->text = tpl__expect_name(p);
-            add_name(p, x->text);
+            note_read(p, x->text);
         }
     } else if (p->at->kind == TOK_EOF) {
         tpl__parse_fail(p, ERR_FORMAT, "an expression is missing");

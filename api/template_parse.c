@@ -242,8 +242,7 @@ static void parse_params(struct parser *p, struct stmt *s)
     tpl__expect_op(p, ")");
 }
 
-/* The body of a macro or a call block: which of the special names it reads matters for its calls.
- */
+/* The body of a macro or a call block: which of the special names it reads matters for its calls. */
 static void parse_macro_body(struct parser *p, struct stmt *s, const char *end)
 {
     struct stmt *outer = p->macro;
@@ -417,13 +416,7 @@ static char *normal_lines(const char *text, size_t n, size_t *ret_n)
 static int read_tokens(struct template *t, const struct token *tokens, struct err *e)
 {
     struct parser p = {.arena = t->arena, .at = tokens, .e = e};
-    struct stmt *root = parse_body(&p, NULL);
-    if (p.r == 0 && p.n_names) {
-        t->names = arena_memdup(t->arena, (void *)p.names, p.n_names * sizeof(*p.names));
-        t->n_names = t->names ? p.n_names : 0;
-    }
-    free((void *)p.names);
-    t->root = root;
+    t->root = parse_body(&p, NULL);
     return p.r;
 }
 
@@ -463,12 +456,4 @@ void template_free(struct template **tp)
     if (t)
         arena_free(t->arena);
     free(t);
-}
-
-bool template_mentions(const struct template *t, const char *name)
-{
-    for (size_t i = 0; i < t->n_names; i++)
-        if (tpl__is(t->names[i], name))
-            return true;
-    return false;
 }

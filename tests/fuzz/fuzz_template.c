@@ -95,7 +95,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     if (is_list(messages) &&
         (real || fuzz_result(template_new((const char *)text, n, &own, &e), &e) == 0)) {
         const struct template *t = real ? model_template(text[0]) : own;
-        (void)template_mentions(t, "tools");
         render(t, &in);
         in.adapt_messages = in.add_generation_prompt = true;
         render(t, &in);

@@ -139,17 +139,6 @@ START_TEST(test_errors)
 }
 END_TEST
 
-START_TEST(test_mentions)
-{
-    static const char text[] = "{% if tools %}{{ tools | tojson }}{% endif %}{% set x = y.z %}";
-    struct template *t = NULL;
-    ck_assert_int_eq(template_new(text, sizeof(text) - 1, &t, &e), 0);
-    ck_assert(template_mentions(t, "tools") && template_mentions(t, "y"));
-    ck_assert(!template_mentions(t, "tool") && !template_mentions(t, "z"));
-    template_free(&t);
-}
-END_TEST
-
 /* Random pieces of the language: any answer, but no crash (sanitizers see more). */
 START_TEST(test_random)
 {
@@ -195,7 +184,6 @@ int main(void)
     tcase_add_test(tc, test_cases);
     tcase_add_test(tc, test_inputs);
     tcase_add_test(tc, test_errors);
-    tcase_add_test(tc, test_mentions);
     tcase_add_test(tc, test_random);
     suite_add_tcase(suite, tc);
     SRunner *sr = srunner_create(suite);
