@@ -58,13 +58,7 @@ void added_free(struct added_set **sp)
     free(s);
 }
 
-bool added_empty(const struct added_set *s)
-{
-    return s->n == 0;
-}
-
-/* First index in [lo, hi) whose byte at `depth` is at least b. All of them are longer than depth.
- */
+/* First index in [lo, hi) whose byte at `depth` is at least b. All of them are longer than depth. */
 static int lower(const struct added_set *s, int lo, int hi, size_t depth, int b)
 {
     while (lo < hi) {

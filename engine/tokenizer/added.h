@@ -32,7 +32,6 @@ struct added_set;
 /* The list is copied; empty texts are left out, of equal texts the first one counts. ERR_NOMEM. */
 int added_new(const struct added_token *list, int n, struct added_set **ret) LATENT_MUST_CHECK;
 void added_free(struct added_set **s);
-bool added_empty(const struct added_set *s);
 
 /* The next token at or after `from`: its id and the bytes that it takes, or -1. `done` is where the
  * text that is still free begins (white space before it belongs to the token before). A token with

@@ -31,8 +31,7 @@ struct normal_step {
 };
 
 #define NORMAL_MAX_STEPS 16
-/* No normal form makes a character more than 18 times as long; replacements are bounded by it too.
- */
+/* No normal form makes a character more than 18 times as long; replacements are bounded by it too. */
 #define NORMAL_MAX_GROWTH 32
 
 struct normal;

@@ -127,7 +127,7 @@ struct level {
     int number;
     const char *text;
     size_t begin, end; /* held */
-    bool holds, held_match, last_match;
+    bool holds, last_match;
 };
 
 static int split(const struct splitter *s, int number, const char *text, size_t n);

@@ -37,15 +37,13 @@ const char *pretok_names(void);
 /* The other way: the first name in the table with these rules, or NULL. */
 const char *pretok_name_of(const struct pretok_rule *rules, int n_rules, int whole_words);
 
-/* ERR_FORMAT: a pattern does not compile; ERR_UNSUPPORTED, ERR_NOMEM. Nothing is kept of the rules.
- */
+/* ERR_FORMAT: a pattern does not compile; ERR_UNSUPPORTED, ERR_NOMEM. Nothing is kept of the rules. */
 int pretok_new(const struct pretok_rule *rules, int n_rules, struct pretok **ret,
                struct err *e) LATENT_MUST_CHECK;
 void pretok_free(struct pretok **p);
 
 /* Calls piece(arg, text, n) for each piece of text, which must be valid UTF-8, in order. Stops at
- * the first non-zero answer and returns it. ERR_LIMIT: a pattern needed too much work; ERR_NOMEM.
- */
+ * the first non-zero answer and returns it. ERR_LIMIT: a pattern needed too much work; ERR_NOMEM. */
 int pretok_split(const struct pretok *p, const char *text, size_t n_bytes,
                  int (*piece)(void *arg, const char *text, size_t n_bytes), void *arg);
 

@@ -432,9 +432,7 @@ int tokenizer_new(const struct tokenizer_source *src, int vocab_size, struct tok
     if (r < 0)
         return r;
     struct tokenizer *t = calloc(1, sizeof(*t));
-    if (t)
-        t->pre_name = strdup(v.pre_name);
-    if (!t || !t->pre_name) {
+    if (!t) {
         r = err_set(e, ERR_NOMEM, "out of memory for the tokenizer");
     } else {
         t->kind = v.kind;
@@ -473,7 +471,6 @@ void tokenizer_free(struct tokenizer **tp)
     free(t->entries);
     free(t->bytes);
     free(t->table);
-    free(t->pre_name);
     free(t->normalized);
     added_free(&t->added);
     added_free(&t->added_normal);
@@ -522,11 +519,6 @@ int32_t tokenizer_eos(const struct tokenizer *t)
     return t->eos;
 }
 
-bool tokenizer_adds_bos(const struct tokenizer *t)
-{
-    return t->add_bos;
-}
-
 int32_t tokenizer_find(const struct tokenizer *t, const char *s, size_t n_bytes)
 {
     return n_bytes ? tokenizer__lookup(t, s, n_bytes) : -1;
@@ -535,11 +527,6 @@ int32_t tokenizer_find(const struct tokenizer *t, const char *s, size_t n_bytes)
 size_t tokenizer_max_token_bytes(const struct tokenizer *t)
 {
     return t->max_token_bytes;
-}
-
-const char *tokenizer_pre_name(const struct tokenizer *t)
-{
-    return t->pre_name;
 }
 
 const char *tokenizer_warning(const struct tokenizer *t)

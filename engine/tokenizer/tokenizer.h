@@ -40,16 +40,14 @@ int tokenizer_encode(const struct tokenizer *t, const char *text, size_t n_bytes
                      size_t max_tokens, struct token_list *out, struct err *e) LATENT_MUST_CHECK;
 
 /* The same for a rendered chat template: where literal[i] is not zero, byte i came from a message,
- * and no special token that has such a byte is recognised, whatever the flags. literal may be NULL.
- */
+ * and no special token that has such a byte is recognised, whatever the flags. literal may be NULL. */
 int tokenizer_encode_masked(const struct tokenizer *t, const char *text,
                             const unsigned char *literal, size_t n_bytes, unsigned flags,
                             size_t max_tokens, struct token_list *out,
                             struct err *e) LATENT_MUST_CHECK;
 
 /* The text of ids, as the reference implementation decodes them: what no token writes is U+FFFD.
- * Appends valid UTF-8. skip_special leaves control tokens out. ERR_NOMEM, ERR_LIMIT by the buffer.
- */
+ * Appends valid UTF-8. skip_special leaves control tokens out. ERR_NOMEM, ERR_LIMIT by the buffer. */
 int tokenizer_decode(const struct tokenizer *t, const int32_t *ids, size_t n, bool skip_special,
                      struct buf *out) LATENT_MUST_CHECK;
 
@@ -75,12 +73,9 @@ bool tokenizer_is_eog(const struct tokenizer *t, int32_t id);     /* ends a gene
 int tokenizer_vocab_size(const struct tokenizer *t);
 int32_t tokenizer_bos(const struct tokenizer *t); /* -1 when none */
 int32_t tokenizer_eos(const struct tokenizer *t);
-bool tokenizer_adds_bos(const struct tokenizer *t);
 /* Id of the token whose text is exactly s (special or not), or -1. */
 int32_t tokenizer_find(const struct tokenizer *t, const char *s, size_t n_bytes);
 size_t tokenizer_max_token_bytes(const struct tokenizer *t);
-/* Which pre-tokenizer is in use: "deepseek-v3". */
-const char *tokenizer_pre_name(const struct tokenizer *t);
 /* What the operator should know (the file names no pre-tokenizer), or NULL. */
 const char *tokenizer_warning(const struct tokenizer *t);
 

@@ -36,7 +36,6 @@ struct tokenizer {
     int32_t byte_ids[256]; /* of single bytes, or <0xHH>; -1: none */
     int32_t bos, eos, unk;
     size_t max_token_bytes;
-    char *pre_name;
     const char *warning;
 };
 

@@ -51,7 +51,6 @@ struct vocab {
      * first. */
     bool derive_merges;
     const float *scores; /* the highest is the lowest rank; NULL: ids are ranks */
-    const char *pre_name;
     const char *warning; /* static text, or NULL */
     int n_patterns;
     struct pretok_rule patterns[PRETOK_MAX_PATTERNS];

@@ -41,11 +41,9 @@ static int gguf_bytes(const struct tokenizer_source *src, struct vocab *v, struc
                              pretok_names());
     if (!strcmp(pre, "default"))
         v->warning = "the file does not name its pre-tokenizer (tokenizer.ggml.pre): a guess is "
-                     "used, and texts may "
-                     "become wrong tokens; convert the model again";
+                     "used, and texts may become wrong tokens; convert the model again";
     for (int i = 0; patterns[i]; i++)
         v->patterns[v->n_patterns++] = (struct pretok_rule){patterns[i], PRETOK_ISOLATED, false};
-    v->pre_name = pre;
     v->whole_words = whole_words;
     /* tiktoken's vocabularies are in order of their ranks and may come without merges. */
     v->derive_merges = src->n_merges == 0 && !strcmp(pre, "kimi-k2");
@@ -68,7 +66,6 @@ static int gguf_chars(const struct tokenizer_source *src, struct vocab *v, struc
             "tokenizer.ggml.%s is missing; tokenizer.ggml.model \"llama\" needs it",
             src->scores ? "token_type" : "scores");
     v->kind = VOCAB_CHARS;
-    v->pre_name = "sentencepiece";
     v->derive_merges = true;
     v->scores = src->scores;
     v->byte_fallback = v->fuse_unk = true;

@@ -65,8 +65,7 @@ static int by_content(const void *a, const void *b)
     return strcmp(text_of(*(cJSON *const *)a, "content"), text_of(*(cJSON *const *)b, "content"));
 }
 
-/* An added token that the vocabulary has must have the same id there: otherwise readers disagree.
- */
+/* An added token that the vocabulary has must have the same id there: otherwise readers disagree. */
 static int check_added(const cJSON *vocab, const cJSON *added, int limit, struct err *e)
 {
     int n = cJSON_GetArraySize(added), i = 0, r = 0;
@@ -276,8 +275,7 @@ static int read_all(const cJSON *root, const struct tokenizer_source *src, int l
     if (src->eos_token_id >= 0)
         v->eos = src->eos_token_id;
     vocab__named_ends(src, v);
-    /* tokenizer_config.json speaks last: Llama-like classes of transformers rewrite the template.
-     */
+    /* tokenizer_config.json speaks last: Llama-like classes of transformers rewrite the template. */
     if (src->add_bos_token >= 0)
         v->add_bos = src->add_bos_token;
     if (src->add_eos_token >= 0)
@@ -306,7 +304,7 @@ static int open_json(const char *path, struct kept **ret, struct err *e)
 int vocab_from_json(const struct tokenizer_source *src, int vocab_size, struct vocab *ret,
                     struct err *e)
 {
-    struct vocab v = {.bos = -1, .eos = -1, .unk = -1, .pre_name = "tokenizer.json"};
+    struct vocab v = {.bos = -1, .eos = -1, .unk = -1};
     struct kept *k;
     int r = open_json(src->json_path, &k, e);
     if (r < 0)

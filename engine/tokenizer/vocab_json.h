@@ -36,8 +36,7 @@ static inline int unsupported(struct err *e, const char *what, const char *value
                          what, value);
 }
 
-/* The steps before, into and out of the vocabulary; vocab__json_pretok decides the kind of symbols.
- */
+/* The steps before, into and out of the vocabulary; vocab__json_pretok decides the kind of symbols. */
 int vocab__json_normalizer(const cJSON *root, struct vocab *v, struct err *e) LATENT_MUST_CHECK;
 int vocab__json_pretok(const cJSON *root, struct vocab *v, struct kept *k,
                        struct err *e) LATENT_MUST_CHECK;

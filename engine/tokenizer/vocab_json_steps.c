@@ -1,5 +1,4 @@
-/* engine/tokenizer/vocab_json_steps.c - normalizer, pre_tokenizer and decoder of a tokenizer.json.
- */
+/* engine/tokenizer/vocab_json_steps.c - normalizer, pre_tokenizer and decoder of a tokenizer.json. */
 #include "config.h"
 
 #include <stdlib.h>
@@ -221,8 +220,7 @@ static int read_byte_decoder(const char *type, const struct vocab *v, struct err
                                                                 : unsupported(e, "decoder", type);
 }
 
-/* Replace U+2581 by a space, ByteFallback, Fuse, Strip: what SentencePiece's decoding is made of.
- */
+/* Replace U+2581 by a space, ByteFallback, Fuse, Strip: what SentencePiece's decoding is made of. */
 static int read_char_decoders(const cJSON *list, struct vocab *v, struct err *e)
 {
     const cJSON *at;

@@ -183,13 +183,12 @@ int vocab_from_tiktoken(const struct tokenizer_source *src, int vocab_size, stru
                       .bos = src->bos_token_id,
                       .eos = src->eos_token_id,
                       .unk = -1,
-                      .pre_name = "kimi-k2",
                       .derive_merges = true};
     struct file_map map = {0};
     struct kept_tiktoken *k = calloc(1, sizeof(*k));
     size_t *at = calloc((size_t)vocab_size, sizeof(*at));
     int whole_words = 0, r = map__open(src->tiktoken_path, MAX_FILE_BYTES, &map, e);
-    const char *const *patterns = pretok_patterns(v.pre_name, &whole_words);
+    const char *const *patterns = pretok_patterns("kimi-k2", &whole_words);
     v.tokens = calloc((size_t)vocab_size, sizeof(*v.tokens));
     v.types = calloc((size_t)vocab_size, 1);
     v.rules = calloc((size_t)vocab_size, 1); /* no added token comes out of plain text */

@@ -166,7 +166,6 @@ void fuzz_use_tokenizer(const struct tokenizer *t, const char *text, size_t n_by
     FUZZ_CHECK(tokenizer_bos(t) >= -1 && tokenizer_bos(t) < tokenizer_vocab_size(t));
     FUZZ_CHECK(tokenizer_eos(t) >= -1 && tokenizer_eos(t) < tokenizer_vocab_size(t));
     FUZZ_CHECK(tokenizer_find(t, "<s>", 3) >= -1);
-    FUZZ_CHECK(tokenizer_pre_name(t));
 }
 
 /* --- checkpoints -------------------------------------------------------------------------------- */
