@@ -64,7 +64,6 @@ double bench_barrier_ns(struct pool *pool, int shares)
 #define SAMPLING_ROUNDS 7
 
 struct sampling {
-    const struct kernels *kern;
     int n_seqs, vocab, n_threads;
     float *logits; /* [n_seqs][vocab] */
     struct sampler **samplers;
@@ -128,7 +127,7 @@ int bench_sampling(struct pool *pool, const struct kernels *kern, int n_seqs, in
         {"sampling: top_k 40, top_p 0.95", {.temperature = 1, .top_p = 0.95f, .top_k = 40}},
         {"sampling: min_p 0.05", {.temperature = 1, .top_p = 1, .min_p = 0.05f}},
     };
-    struct sampling s = {.kern = kern, .n_seqs = n_seqs, .vocab = vocab, .n_threads = pool_threads(pool)};
+    struct sampling s = {.n_seqs = n_seqs, .vocab = vocab, .n_threads = pool_threads(pool)};
     s.logits = malloc((size_t)n_seqs * (size_t)vocab * sizeof(float));
     s.samplers = calloc((size_t)n_seqs, sizeof(*s.samplers));
     s.scratch = calloc((size_t)s.n_threads, sizeof(*s.scratch));

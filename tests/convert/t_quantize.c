@@ -130,7 +130,7 @@ START_TEST(refused)
         x[N - 1] = bad[k];
         ck_assert_msg(!quantize_row(type, x, bytes, N), "%s takes %g", name, (double)bad[k]);
     }
-    ck_assert(!quantize_row(TT_I32, x, bytes, N) && !quantize_can(TT_I32));
+    ck_assert(!quantize_row(TT_I32, x, bytes, N));
 }
 END_TEST
 

@@ -367,11 +367,6 @@ static int find(enum tensor_type type)
     return -1;
 }
 
-bool quantize_can(enum tensor_type type)
-{
-    return find(type) >= 0;
-}
-
 float quantize_max(enum tensor_type type)
 {
     int i = find(type);

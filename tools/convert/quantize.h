@@ -9,10 +9,9 @@
 #include <stdint.h>
 #include "engine/model/tensor.h"
 
-/* False for types that are read but not written (I32, F8_E4M3). */
-bool quantize_can(enum tensor_type type);
 /* Encodes n values, a multiple of the type's block, to dst at any address. False when a value is NaN or
- * infinite, or too large for the type: see quantize_max. dst is then unfinished. */
+ * infinite, or too large for the type (see quantize_max), or where the type is read but not written (I32,
+ * F8_E4M3). dst is then unfinished. */
 bool quantize_row(enum tensor_type type, const float *src, void *dst, int64_t n);
 /* The largest magnitude that the type surely holds. */
 float quantize_max(enum tensor_type type);
