@@ -37,7 +37,6 @@ _Static_assert(sizeof(void *) == sizeof(uint64_t), "a message carries a request 
 struct engine {
     struct engine_config cfg; /* strings are ours */
     pthread_t thread;
-    bool started;
     struct mailbox *down;
     struct events *events;
     _Atomic int state, stopping, draining;
@@ -494,7 +493,6 @@ int engine_start(const struct engine_config *cfg, struct engine **ret, struct er
         engine_destroy(eng);
         return err_set(e, ERR_IO, "cannot start the engine thread: %s", strerror(r));
     }
-    eng->started = true;
     *ret = eng;
     return 0;
 }

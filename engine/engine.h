@@ -222,8 +222,6 @@ struct gen_token {
     int rank;
     int n_top;
     const struct token_logprob *top; /* n_top likeliest, best first */
-    /* Bytes of the choice's output text produced before this token's own (for text_offset). */
-    uint32_t text_offset;
 };
 
 enum gen_event_type {

@@ -346,8 +346,7 @@ static bool is_stop_id(const struct gen_request *req, int32_t token)
 }
 
 /* Sends one token with the text it released. */
-static bool send_token(struct seq *q, const struct job_env *env, int32_t token, const float *raw,
-                       float lse, size_t text_offset)
+static bool send_token(struct seq *q, const struct job_env *env, int32_t token, const float *raw, float lse)
 {
     int k = q->job->req->logprobs;
     struct gen_event *ev = events_get(env->events, q->shown.n_bytes, 1, k > 0 ? k : 0);
@@ -359,7 +358,6 @@ static bool send_token(struct seq *q, const struct job_env *env, int32_t token, 
     *t = (struct gen_token){.id = token};
     if (raw)
         describe(env, raw, lse, token, k, t, event_top(ev));
-    t->text_offset = (uint32_t)text_offset;
     memcpy(event_text(ev), q->shown.data ? q->shown.data : "", q->shown.n_bytes);
     event_text(ev)[q->shown.n_bytes] = 0;
     ev->text_bytes = q->shown.n_bytes;
@@ -401,7 +399,6 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
     bool may_stop = q->n_output > req->min_tokens;
     bool stop_id = is_stop_id(req, token);
     bool eog = !req->ignore_eos && env->tokenizer && tokenizer_is_eog(env->tokenizer, token);
-    size_t offset = q->text.total_bytes;
     int hit = -1;
     buf_reset(&q->shown);
     if (!stop_id && !eog)
@@ -412,7 +409,7 @@ void seq_accept(struct seq *q, const struct job_env *env, int32_t token, const f
     bool ends = stop_id || eog || hit >= 0 || circles || complete || q->n_output >= req->max_tokens;
     if (ends && hit == -1)
         hit = textout_finish(&q->text, may_stop, &q->shown);
-    if (hit < -1 || !send_token(q, env, token, raw, lse, offset)) {
+    if (hit < -1 || !send_token(q, env, token, raw, lse)) {
         err_set(&e, ERR_NOMEM, "out of memory for the output");
         seq_end(q, env, FINISH_ERROR, &e);
         return;

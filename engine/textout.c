@@ -112,7 +112,6 @@ static size_t may_become_stop(const struct textout *t)
 
 int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out)
 {
-    size_t before = t->pending.n_bytes;
     int r, hit;
     if (!t->tokenizer)
         return -1;
@@ -120,7 +119,6 @@ int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *
         return -1;
     if ((r = detok_push(&t->detok, token, &t->pending)) < 0)
         return r;
-    t->total_bytes += t->pending.n_bytes - before;
     if (check_stop && ((hit = take_stop(t, out)) != -1 || (hit = take_held_stop(t, out)) != -1))
         return hit;
     if (t->pending.n_bytes == 0)

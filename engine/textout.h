@@ -13,7 +13,6 @@ struct textout {
     bool skip_special, include_stop;
     struct detok detok;
     struct buf pending; /* produced, not yet given out */
-    size_t total_bytes; /* produced so far, given out or not */
 };
 
 /* begins: no text stands before this one (tokenizer.h, detok_init). ERR_NOMEM: pending gets its
@@ -25,8 +24,7 @@ void textout_done(struct textout *t);
 
 /* Adds a token's bytes and appends what may be shown to out. check_stop: whether stop strings count
  * yet. Returns the index of the stop string that is complete now (out then ends where it begins, or
- * with it where include_stop),
- * or -1; ERR_NOMEM as such. */
+ * with it where include_stop), or -1; ERR_NOMEM as such. */
 int textout_push(struct textout *t, int32_t token, bool check_stop, struct buf *out);
 /* The choice ended: the rest, which is at least the byte tokens that were held back. Returns as textout_push
  * does. An unfinished character becomes U+FFFD. */

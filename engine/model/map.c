@@ -67,12 +67,6 @@ int map__open(const char *path, size_t max_bytes, struct file_map *ret, struct e
     return r;
 }
 
-void map__borrow(struct file_map *m, const char *label, const void *data, size_t n_bytes)
-{
-    *m = (struct file_map){.data = n_bytes ? data : (const unsigned char *)"", .n_bytes = n_bytes};
-    set_label(m, label);
-}
-
 void map__close(struct file_map *m)
 {
     if (m->owned)

@@ -18,8 +18,6 @@ struct file_map {
  * file, ERR_IO for every other reason. *ret is untouched on failure. */
 int map__open(const char *path, size_t max_bytes, struct file_map *ret,
               struct err *e) LATENT_MUST_CHECK;
-/* The same view of memory that outlives the map. */
-void map__borrow(struct file_map *m, const char *label, const void *data, size_t n_bytes);
 void map__close(struct file_map *m); /* a zeroed or closed one is fine */
 
 /* True when [offset, offset + n_bytes) lies in the file. */

@@ -365,9 +365,8 @@ static void put_token(struct buf *b, const struct gen_token *k)
 {
     const struct {
         int32_t id, rank, n_top;
-        uint32_t text_offset;
         float logprob;
-    } head = {k->id, k->rank, k->n_top, k->text_offset, k->logprob};
+    } head = {k->id, k->rank, k->n_top, k->logprob};
     ck_assert_int_eq(buf_append(b, &head, sizeof(head)), 0);
     for (int i = 0; i < k->n_top; i++) {
         const struct token_logprob *p = &k->top[i];
