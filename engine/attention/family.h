@@ -85,6 +85,9 @@ struct family_bind {
 void family_matrix(struct family_bind *b, int i, const char *name, int64_t n_in, int64_t n_out);
 void family_vector(struct family_bind *b, int i, const char *name, int64_t n);
 void family_cube(struct family_bind *b, int i, const char *name, int64_t n0, int64_t n1, int64_t n2);
+/* The same of another layer, as tensor i of this one. */
+void family_cube_of(struct family_bind *b, int layer, int i, const char *name, int64_t n0, int64_t n1,
+                    int64_t n2);
 /* Inputs and outputs of a matrix of the file, for sizes that no key has; 0: it is missing. */
 int64_t family_inputs(const struct family_bind *b, const char *name);
 int64_t family_outputs(const struct family_bind *b, const char *name);

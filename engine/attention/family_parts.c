@@ -17,59 +17,64 @@ typedef uint32_t words __attribute__((vector_size(16), aligned(4), may_alias));
 
 /* --- tensors ----------------------------------------------------------------------------------- */
 
-static const char *full_name(const struct family_bind *b, const char *name, char dst[NAME_BYTES])
+static const char *full_name(const struct family_bind *b, int layer, const char *name, char dst[NAME_BYTES])
 {
     const struct family_files *f = b->l->files;
-    char layer[32];
     for (const struct family_file *t = f->tensors; t && t->ours; t++)
         if (!strcmp(t->ours, name)) {
             name = t->theirs;
             break;
         }
-    snprintf(layer, sizeof(layer), "%d.", b->l->index);
-    snprintf(dst, NAME_BYTES, "%s%s%s%s", f->layer, layer, f->attention, name);
+    snprintf(dst, NAME_BYTES, "%s%d.%s%s", f->layer, layer, f->attention, name);
     return dst;
 }
 
-static void bind_as(struct family_bind *b, int i, const char *name, int n_dims, const int64_t ne[3])
+static void bind_as(struct family_bind *b, int layer, int i, const char *name, int n_dims,
+                    const int64_t ne[3])
 {
     char full[NAME_BYTES];
-    bind__tensor(b->b, &b->l->t[i], n_dims, ne, full_name(b, name, full));
+    bind__tensor(b->b, &b->l->t[i], n_dims, ne, full_name(b, layer, name, full));
 }
 
 void family_matrix(struct family_bind *b, int i, const char *name, int64_t n_in, int64_t n_out)
 {
-    bind_as(b, i, name, 2, (const int64_t[3]){n_in, n_out, 1});
+    bind_as(b, b->l->index, i, name, 2, (const int64_t[3]){n_in, n_out, 1});
 }
 
 void family_vector(struct family_bind *b, int i, const char *name, int64_t n)
 {
-    bind_as(b, i, name, 1, (const int64_t[3]){n, 1, 1});
+    bind_as(b, b->l->index, i, name, 1, (const int64_t[3]){n, 1, 1});
 }
 
 void family_cube(struct family_bind *b, int i, const char *name, int64_t n0, int64_t n1, int64_t n2)
 {
-    bind_as(b, i, name, 3, (const int64_t[3]){n0, n1, n2});
+    family_cube_of(b, b->l->index, i, name, n0, n1, n2);
+}
+
+void family_cube_of(struct family_bind *b, int layer, int i, const char *name, int64_t n0, int64_t n1,
+                    int64_t n2)
+{
+    bind_as(b, layer, i, name, 3, (const int64_t[3]){n0, n1, n2});
 }
 
 int64_t family_inputs(const struct family_bind *b, const char *name)
 {
     char full[NAME_BYTES];
-    const struct tix_entry *t = tix__find(b->b->tix, full_name(b, name, full));
+    const struct tix_entry *t = tix__find(b->b->tix, full_name(b, b->l->index, name, full));
     return t ? t->t.ne[0] : 0;
 }
 
 int64_t family_outputs(const struct family_bind *b, const char *name)
 {
     char full[NAME_BYTES];
-    const struct tix_entry *t = tix__find(b->b->tix, full_name(b, name, full));
+    const struct tix_entry *t = tix__find(b->b->tix, full_name(b, b->l->index, name, full));
     return t && t->t.ne[1] <= MAX_DIM ? t->t.ne[1] : 0;
 }
 
 bool family_has(const struct family_bind *b, const char *name)
 {
     char full[NAME_BYTES];
-    return bind__has(b->b, full_name(b, name, full));
+    return bind__has(b->b, full_name(b, b->l->index, name, full));
 }
 
 /* --- weights ----------------------------------------------------------------------------------- */

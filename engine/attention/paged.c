@@ -43,8 +43,7 @@ struct lanes {
 };
 
 struct fold {
-    int32_t segment, group;
-    int32_t lane0, n_lanes;
+    int32_t group, lane0, n_lanes;
     int32_t p0, n_pieces;
     int32_t partial, stride; /* of its first lane at p0; lanes from piece to piece */
 };
@@ -64,12 +63,11 @@ struct paged_work {
     struct paged_shape first; /* of those it was made for */
     int n_threads;
     int max_rows;
-    size_t partial_floats; /* of the store of values */
-    int max_partials; /* lanes that have a place for m and l; of values as many as fit */
+    size_t partial_floats; /* of the store of values: how many lanes it holds depends on their width */
     uint64_t n_bytes;
     struct thread_scratch *threads;
     float *m, *l;     /* running sums of all lanes */
-    float *partial_m, *partial_l, *partials; /* [max_partials], [..], [..][dv] */
+    float *partial_m, *partial_l, *partials; /* [lanes], [lanes], [lanes][dv] */
     struct stack stack;
     struct balance balance;
     struct item *items;
@@ -187,8 +185,7 @@ int paged_work_new_for(const struct paged_shape *shapes, int n_shapes, const str
     w->max_rows = lim->max_rows;
     size_t n = STORE_BYTES * (size_t)lim->n_threads / f;
     w->partial_floats = n < CALL_LANES * dv ? CALL_LANES * dv : n;
-    w->max_partials = (int)(w->partial_floats / least);
-    size_t partials = (size_t)w->max_partials;
+    size_t partials = w->partial_floats / least; /* lanes of the narrowest */
     w->m = bytes_new(w, lanes * f);
     w->l = bytes_new(w, lanes * f);
     w->partial_m = bytes_new(w, partials * f);
@@ -532,11 +529,10 @@ static bool run_piece(const struct paged_work *w, int thread, const struct item 
     int n_ahead = chosen || piece + 1 == it->p1 || !first ? 0 : most - n_rows;
     n_ahead = n_ahead < ATTN_PIECE ? n_ahead : ATTN_PIECE;
     struct paged_rows from = {sp->pages, offset, s->format.row_bytes, w->page_rows, t0, n_rows};
-    if (chosen) {
+    if (chosen)
         gather(w, sp, offset, chosen->positions + t0, n_rows, ts->gathered);
-    } else if (s->make) {
+    else if (s->make)
         make_rows(w, thread, lanes->group, &from, first, n_ahead);
-    }
     if (s->gate) {
         gate_rows(w, thread, &from, n_ahead);
         struct gate_piece p = {
@@ -704,7 +700,6 @@ static void add_folds(struct paged_work *w, const struct item *it, int p, int n,
         struct lanes l = lanes_of(w, it, k);
         for (int lane = 0; lane < l.n; lane += FOLD_LANES)
             w->folds[w->n_folds++] = (struct fold){
-                .segment = it->segment,
                 .group = l.group,
                 .lane0 = l.lane0 + lane,
                 .n_lanes = l.n - lane < FOLD_LANES ? l.n - lane : FOLD_LANES,

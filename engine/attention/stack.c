@@ -16,7 +16,6 @@
 int stack__init(struct stack *s, int max_spans, int max_rows)
 {
     memset(s, 0, sizeof(*s));
-    s->max_spans = max_spans;
     s->order = calloc((size_t)max_spans, sizeof(*s->order));
     s->segments = calloc(2 * (size_t)max_spans, sizeof(*s->segments));
     s->slots = calloc((size_t)max_rows, sizeof(*s->slots));

@@ -28,9 +28,8 @@ struct stack_slot {
 };
 
 struct stack {
-    int max_spans;
     int32_t *order; /* [spans] indices of spans; all that choose their rows come last */
-    struct stack_segment *segments; /* [2 * max_spans], ascending rounds */
+    struct stack_segment *segments; /* [2 * spans], ascending rounds */
     struct stack_slot *slots;       /* [max_rows] */
     int32_t *slot_at;               /* [spans + 1] first slot of order[i] */
     int n_segments;

@@ -2,8 +2,8 @@
  * (arXiv 1911.02150), grouped-query (2305.13245), sparse-query (SQA, 2510.01817) and ragged groups (QCQA,
  * 2406.10247); with it knocking heads (KHA, 2510.23052) and groups compressed in a basis (2406.07056).
  *
- *     q_h = rope(x W_q,h)   k_g = rope(x W_k,g)   v_g = x W_v,g     o_h = softmax(q_h k_g(h) / sqrt(dh))
- *     v_g(h)
+ *     q_h = rope(x W_q,h)   k_g = rope(x W_k,g)   v_g = x W_v,g
+ *     o_h = softmax(q_h k_g(h) / sqrt(dh)) v_g(h)
  *     cache row = [k_g | v_g] for each group, a stream of its own
  *
  * g(h) is h G / H or listed (kv_head_map). With more groups than heads (reverse SQA) queries are
@@ -53,9 +53,8 @@ static void check(struct keys *k, struct family_layer *l)
                    n[GROUPS], n[HEADS]);
     if (n[HEADS_BEFORE] && (n[HEADS_BEFORE] % n[GROUPS] || n[HEADS] % n[HEADS_BEFORE] || l->n_list))
         keys__fail(k, ERR_FORMAT, "kv_heads_before",
-                   "is %d; a multiple of num_key_value_heads (%d) that divides the heads (%d) is "
-                   "accepted, without "
-                   "kv_head_map",
+                   "is %d; a multiple of num_key_value_heads (%d) that divides the heads (%d) is accepted, "
+                   "without kv_head_map",
                    n[HEADS_BEFORE], n[GROUPS], n[HEADS]);
     if (l->n_list && (l->n_list != n[HEADS] || n[HEADS] < n[GROUPS]))
         keys__fail(k, ERR_FORMAT, "kv_head_map",
@@ -66,16 +65,6 @@ static void check(struct keys *k, struct family_layer *l)
         if (l->list[i] >= n[GROUPS])
             keys__fail(k, ERR_FORMAT, "kv_head_map", "has group %d; 0..%d is accepted", l->list[i],
                        n[GROUPS] - 1);
-}
-
-/* Queries meet rows in the basis that these were made with: that of the layer they are from. */
-static void bind_basis(struct family_bind *b, int64_t heads)
-{
-    int64_t dh = b->l->n[DIM];
-    int own = b->l->index;
-    b->l->index = b->l->kv_layer;
-    family_cube(b, BASIS, "k_basis", dh, heads * dh, b->l->n[GROUPS]);
-    b->l->index = own;
 }
 
 static void bind(struct family_bind *b)
@@ -96,8 +85,8 @@ static void bind(struct family_bind *b)
     family_matrix(b, O, "o_proj.weight", lanes * dh, hidden);
     if (n[KNOCK])
         family_matrix(b, Q_KNOCK, "q_knock.weight", dh, dh);
-    if (n[HEADS_BEFORE])
-        bind_basis(b, k_heads / n[GROUPS]);
+    if (n[HEADS_BEFORE]) /* queries meet rows in the basis that these were made with */
+        family_cube_of(b, b->l->kv_layer, BASIS, "k_basis", dh, k_heads / n[GROUPS] * dh, n[GROUPS]);
     if (!family_writes(b->l) || fused)
         return;
     family_matrix(b, K, "k_proj.weight", hidden, k_heads * dh);
