@@ -267,9 +267,8 @@ int64_t sched_mean_service_ns(const struct sched *s)
 
 /* --- planning a step --------------------------------------------------------------------------- */
 
-/* Positions of q from the beginning that are computed decompressed: a function of its prompt alone,
- * also when it
- * is computed again after preemption with what it had generated. */
+/* Positions of q from the beginning that are computed decompressed: a function of its prompt alone, also when
+ * it is computed again after preemption with what it had generated. */
 static int decompressed(const struct sched *s, const struct seq *q)
 {
     return scheme_decompressed(s->c.decompress_block, q->job->req->n_prompt);

@@ -1,16 +1,15 @@
 /* engine/sched.h - continuous batching: which tokens of which sequences go through each step.
  *
- * Every step (but some in a burst of short prompts, budget.h) takes one new token of each running sequence
- * that decodes, then fills the budget of time
- * (budget.h) and tokens with chunks of prompts, in the order of queue.h; sequences join and leave at every
- * step. A prompt that would take many steps so is computed in larger chunks, some layers a step. A sequence
- * is its known tokens and how many of them have cache rows: prefill, decode and recomputing after
- * preemption are the same thing with more or fewer rows to go. One is admitted when there are pages for
- * what it and those that run will probably need, by how much of max_tokens is used lately. When pages run
- * out all the same the last in order gives its pages back and waits, its rows parked in host memory where
- * that is cheaper than computing them again. The first never does, so there is always progress. A sequence
- * of better priority takes the place of those of worse.
- * Knows the model through a small table of functions. Engine thread only. */
+ * Every step (but some in a burst of short prompts, budget.h) takes one new token of each running
+ * sequence that decodes, then fills the budget of time (budget.h) and tokens with chunks of prompts, in
+ * the order of queue.h; sequences join and leave at every step. A prompt that would take many steps so
+ * is computed in larger chunks, some layers a step. A sequence is its known tokens and how many of them
+ * have cache rows: prefill, decode and recomputing after preemption are the same thing with more or
+ * fewer rows to go. One is admitted when there are pages for what it and those that run will probably
+ * need, by how much of max_tokens is used lately. When pages run out all the same the last in order
+ * gives its pages back and waits, its rows parked in host memory where that is cheaper than computing
+ * them again. The first never does, so there is always progress. A sequence of better priority takes the
+ * place of those of worse. Knows the model through a small table of functions. Engine thread only. */
 #ifndef LATENT_ENGINE_SCHED_H
 #define LATENT_ENGINE_SCHED_H
 

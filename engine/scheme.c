@@ -13,9 +13,9 @@
 
 /* Queries that share what is made of a key: a chunk of the default step. */
 #define CHUNK 512
-/* Decompressing must be that much cheaper to be chosen. Chunks are rarely full, the tail of a prompt
- * is computed
- * again when a longer one covers its block, and prompts on both sides of a block's end share nothing. */
+/* Decompressing must be that much cheaper to be chosen. Chunks are rarely full, the tail of a prompt is
+ * computed again when a longer one covers its block, and prompts on both sides of a block's end share
+ * nothing. */
 #define LEAST_GAIN 1.25
 /* Rows and lanes measured. */
 #define ROWS 128

@@ -16,9 +16,8 @@ struct server_config;
 struct ssl_ctx_st; /* OpenSSL's SSL_CTX */
 struct tls;
 
-/* Of tls_cert, tls_key, tls_client_ca and tls_min_version; *ret NULL where none is set, an error
- * where one is needed. The error names the key and the
- * file. */
+/* Of tls_cert, tls_key, tls_client_ca and tls_min_version; *ret NULL where none is set, an error where
+ * one is needed. The error names the key and the file. */
 int tls_context_read(const struct server_config *cfg, bool needed, struct ssl_ctx_st **ret,
                      struct err *e) LATENT_MUST_CHECK;
 /* To ask others: their certificates must be signed by an authority of the file ca, or by one that the system

@@ -1,6 +1,5 @@
-/* engine/kernels/act_template.h - the quantisation of activations four blocks at a time, for x86
- * levels. What is
- * left over, and blocks with NaN or infinities, are their act_q8_blocks's. Everything is static. */
+/* engine/kernels/act_template.h - the quantisation of activations four blocks at a time, for x86 levels.
+ * What is left over, and blocks with NaN or infinities, are their act_q8_blocks's. All static. */
 
 /* Four whole blocks from b on; 0: one of them has a value that is not finite. Magnitudes are compared as
  * integers, whose order is theirs and puts infinities and NaN at the end; then no value is out of range. */

@@ -6,12 +6,12 @@
  * block; they are stored and scaled in vectors, in the order of kern.h: the answer is that of AVX-512, bit
  * for bit, and calls of few rows are left to it.
  *
- * Scaling costs more than the tiles: three operations for each 16 outputs and block against one cycle. So the
- * tile products of one item (CHUNK blocks, 16 rows, two groups) are issued before the scaling of the one
- * before, and run beside it. Two groups share the loads of activations and their scales. Weights are
- * unpacked once for all rows of the call. Q2_K and Q3_K have their integer scales multiplied into the
- * weights,
- * which still fit eight bits; Q6_K takes two products of 16 k, whose scaled sum is exact in float32. */
+ * Scaling costs more than the tiles: three operations for each 16 outputs and block against one cycle.
+ * So the tile products of one item (CHUNK blocks, 16 rows, two groups) are issued before the scaling of
+ * the one before, and run beside it. Two groups share the loads of activations and their scales. Weights
+ * are unpacked once for all rows of the call. Q2_K and Q3_K have their integer scales multiplied into
+ * the weights, which still fit eight bits; Q6_K takes two products of 16 k, whose scaled sum is exact in
+ * float32. */
 #include "config.h"
 
 #include "engine/kernels/amx.h"

@@ -2,17 +2,13 @@
  * number of rows: what an output's sum is does not depend on it (kern.h).
  *
  * Activations stay float32 to within 2^-16: each is two bfloat16, both multiplied, which the tiles do
- * faster than
- * vectors multiply one float32. A step is 32 k: one right operand of 1 KB for each group, in which two
- * k of an
- * output lie side by side.
- * Packed weights lie k by k, so each step is shuffled into a buffer in L1, two steps ahead of its use,
- * while the
- * tiles work; with few rows this runs at the speed of memory. FP8 becomes bfloat16 there, exactly, and
- * F16 two of
- * them. Up to 16 rows: four groups at a time, to have four sums in flight. More: tiles in pairs against two
- * groups; all pairs of the call share what was shuffled for a range of k. Sums of float32 stay in the
- * tiles within such a range; FP8's are scaled and added in vectors after each block of 128. */
+ * faster than vectors multiply one float32. A step is 32 k: one right operand of 1 KB for each group, in
+ * which two k of an output lie side by side. Packed weights lie k by k, so each step is shuffled into a
+ * buffer in L1, two steps ahead of its use, while the tiles work; with few rows this runs at the speed
+ * of memory. FP8 becomes bfloat16 there, exactly, and F16 two of them. Up to 16 rows: four groups at a
+ * time, to have four sums in flight. More: tiles in pairs against two groups; all pairs of the call
+ * share what was shuffled for a range of k. Sums of float32 stay in the tiles within such a range; FP8's
+ * are scaled and added in vectors after each block of 128. */
 #include "config.h"
 
 #include "engine/kernels/amx.h"

@@ -1,6 +1,6 @@
 /* engine/kernels/quants_unpack_template.h - the integers of a packed block in vector registers, one
- * source for every
- * x86 level. Included behind a level's integer part (quants_*.h), which names the vectors. All static. */
+ * source for every x86 level. Included behind a level's integer part (quants_*.h), which names the
+ * vectors. All static. */
 #ifndef LATENT_ENGINE_KERNELS_QUANTS_UNPACK_H
 #define LATENT_ENGINE_KERNELS_QUANTS_UNPACK_H
 
