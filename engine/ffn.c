@@ -116,14 +116,6 @@ static uint64_t block_bytes(const struct ffn_block *b)
     return b->gate.n_bytes + b->up.n_bytes + b->down.n_bytes;
 }
 
-static float *vector_copy(const struct tensor *t)
-{
-    float *v = malloc((size_t)t->ne[0] * sizeof(float));
-    if (v)
-        tensor_row_f32(t, 0, v);
-    return v;
-}
-
 /* What the layer's input is prepared for on its way to the router. */
 static enum tensor_type router_input(const struct ffn_layer *l)
 {
@@ -139,7 +131,7 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
     if (!l)
         return err_set(e, r, "out of memory while loading a feed-forward layer");
     l->dense = dense;
-    l->norm = vector_copy(&t->ffn_norm);
+    l->norm = tensor_vector_f32(&t->ffn_norm);
     if (!l->norm || residual_new(&t->ffn_residual, c->hidden_size, &l->residual) < 0)
         goto nomem;
     if (dense) {
@@ -154,13 +146,13 @@ int ffn_layer_new(const struct model_config *c, const struct layer_tensors *t, b
     l->expert_tokens = calloc((size_t)l->n_experts, sizeof(*l->expert_tokens));
     if (!l->experts || !l->expert_tokens)
         goto nomem;
-    if (t->router_bias.data && !(l->router_bias = vector_copy(&t->router_bias)))
+    if (t->router_bias.data && !(l->router_bias = tensor_vector_f32(&t->router_bias)))
         goto nomem;
     if ((r = matrix_pack(&l->router, &t->router, pool, lp, e)) < 0)
         goto fail;
     if (c->n_shared_experts > 0 && (r = block_pack(&l->main, &t->shared, pool, lp, e)) < 0)
         goto fail;
-    if ((r = router_mlp_new(c, &t->router_mlp, pool, lp, &l->router_mlp, e)) < 0)
+    if ((r = router_mlp_new(&t->router_mlp, pool, lp, &l->router_mlp, e)) < 0)
         goto fail;
     l->prepared_in = act_is_quantised(router_input(l)) || reads_prepared(&l->main);
     if ((r = experts_pack(l, t->experts, pool, lp, e)) < 0)

@@ -162,14 +162,6 @@ static int check_served(const struct model_config *c, enum cache_type cache_type
     return 0;
 }
 
-static float *vector_copy(const struct tensor *t)
-{
-    float *v = zalloc64((size_t)t->ne[0] * sizeof(float));
-    if (v)
-        tensor_row_f32(t, 0, v);
-    return v;
-}
-
 /* The mechanism that a layer names; the model's list grows with new names. */
 static int find_mechanism(struct model *m, const char *name, const struct mechanism **ret,
                           struct err *e)
@@ -281,18 +273,18 @@ static int load_weights(struct model *m, const struct checkpoint *ck, struct pro
     if (ck->output.data != ck->token_embd.data &&
         (r = matrix_pack(&m->output, &ck->output, m->pool, &lp, e)) < 0)
         return r;
-    m->output_norm = vector_copy(&ck->output_norm);
+    m->output_norm = tensor_vector_f32(&ck->output_norm);
     if (!m->output_norm)
         return err_set(e, ERR_NOMEM, "out of memory while loading the model");
-    if (ck->embd_scale.data && (!(m->embd_scale = vector_copy(&ck->embd_scale)) ||
-                                !(m->embd_bias = vector_copy(&ck->embd_bias))))
+    if (ck->embd_scale.data && (!(m->embd_scale = tensor_vector_f32(&ck->embd_scale)) ||
+                                !(m->embd_bias = tensor_vector_f32(&ck->embd_bias))))
         return err_set(e, ERR_NOMEM, "out of memory while loading the model");
     m->weight_bytes = m->embd.n_bytes + m->output.n_bytes;
     for (int i = 0; i < c->num_hidden_layers; i++) {
         struct layer *l = &m->layers[i];
         const struct layer_tensors *t = &ck->layers[i];
         const struct attention_ops *ops = l->mechanism->ops;
-        l->attn_norm = vector_copy(&t->attn_norm);
+        l->attn_norm = tensor_vector_f32(&t->attn_norm);
         if (!l->attn_norm)
             return err_set(e, ERR_NOMEM, "out of memory while loading the model");
         if ((r = ops->layer_new(c, t, &m->limits, m->pool, &lp, &l->attention, e)) < 0 ||

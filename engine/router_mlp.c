@@ -12,30 +12,21 @@ struct router_mlp {
     float *down_bias, *state_scale, *norm, *fc1_bias, *fc2_bias; /* state_scale NULL: the first layer */
 };
 
-static float *vector_copy(const struct tensor *t)
-{
-    float *v = malloc((size_t)t->ne[0] * sizeof(float));
-    if (v)
-        tensor_row_f32(t, 0, v);
-    return v;
-}
-
-int router_mlp_new(const struct model_config *c, const struct router_mlp_tensors *t, struct pool *pool,
-                   const struct load_progress *lp, struct router_mlp **ret, struct err *e)
+int router_mlp_new(const struct router_mlp_tensors *t, struct pool *pool, const struct load_progress *lp,
+                   struct router_mlp **ret, struct err *e)
 {
     int r;
-    (void)c;
     *ret = NULL;
     if (!t->down.data)
         return 0;
     struct router_mlp *m = calloc(1, sizeof(*m));
     if (!m)
         return err_set(e, ERR_NOMEM, "out of memory while loading a router");
-    m->down_bias = vector_copy(&t->down_bias);
-    m->norm = vector_copy(&t->norm);
-    m->fc1_bias = vector_copy(&t->fc1_bias);
-    m->fc2_bias = vector_copy(&t->fc2_bias);
-    m->state_scale = t->state_scale.data ? vector_copy(&t->state_scale) : NULL;
+    m->down_bias = tensor_vector_f32(&t->down_bias);
+    m->norm = tensor_vector_f32(&t->norm);
+    m->fc1_bias = tensor_vector_f32(&t->fc1_bias);
+    m->fc2_bias = tensor_vector_f32(&t->fc2_bias);
+    m->state_scale = t->state_scale.data ? tensor_vector_f32(&t->state_scale) : NULL;
     if (!m->down_bias || !m->norm || !m->fc1_bias || !m->fc2_bias || (t->state_scale.data && !m->state_scale))
         r = err_set(e, ERR_NOMEM, "out of memory while loading a router");
     else if ((r = matrix_pack(&m->down, &t->down, pool, lp, e)) == 0 &&

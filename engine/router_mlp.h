@@ -13,8 +13,8 @@
 struct router_mlp;
 
 /* NULL *ret: the layer has none. Errors name the tensor. */
-int router_mlp_new(const struct model_config *c, const struct router_mlp_tensors *t, struct pool *pool,
-                   const struct load_progress *lp, struct router_mlp **ret, struct err *e) LATENT_MUST_CHECK;
+int router_mlp_new(const struct router_mlp_tensors *t, struct pool *pool, const struct load_progress *lp,
+                   struct router_mlp **ret, struct err *e) LATENT_MUST_CHECK;
 void router_mlp_free(struct router_mlp *m);
 uint64_t router_mlp_bytes(const struct router_mlp *m);
 /* Of what its input has to be prepared for. */

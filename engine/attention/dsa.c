@@ -105,14 +105,6 @@ static uint64_t dsa_layer_bytes(const void *p)
     return attention_mla.layer_bytes(l->mla) + l->iq.n_bytes + l->ik.n_bytes + l->iw.n_bytes;
 }
 
-static float *vector_copy(const struct tensor *t)
-{
-    float *v = malloc((size_t)t->ne[0] * sizeof(float));
-    if (v)
-        tensor_row_f32(t, 0, v);
-    return v;
-}
-
 /* The rows that a token chooses are its own: nothing to multiply out for many. */
 static struct step_limits absorbed(const struct step_limits *lim)
 {
@@ -130,8 +122,8 @@ static int dsa_layer_new(const struct model_config *c, const struct layer_tensor
     int r = ERR_NOMEM;
     if (!l)
         return err_set(e, r, "out of memory while loading an attention layer");
-    l->ik_norm = vector_copy(&t->index_k_norm);
-    l->ik_norm_bias = vector_copy(&t->index_k_norm_bias);
+    l->ik_norm = tensor_vector_f32(&t->index_k_norm);
+    l->ik_norm_bias = tensor_vector_f32(&t->index_k_norm_bias);
     if (!l->ik_norm || !l->ik_norm_bias)
         err_set(e, r, "out of memory while loading an attention layer");
     else if ((r = attention_mla.layer_new(c, t, &narrow, pool, lp, &l->mla, e)) == 0 &&

@@ -7,6 +7,7 @@
 #include "engine/model/tensor.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/model/tensor_quants.h"
@@ -131,6 +132,14 @@ void tensor_row_f32(const struct tensor *t, int64_t r, float *dst)
         for (int64_t k = 0; k < t->ne[0]; k++)
             dst[k] *= scale[k / TENSOR_SCALE_BLOCK];
     }
+}
+
+float *tensor_vector_f32(const struct tensor *t)
+{
+    float *v = aligned_alloc(64, ((size_t)t->ne[0] * sizeof(*v) + 63) & ~(size_t)63);
+    if (v)
+        tensor_row_f32(t, 0, v);
+    return v;
 }
 
 struct tensor tensor_slice(const struct tensor *t, int64_t i)

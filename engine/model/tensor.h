@@ -68,6 +68,8 @@ void tensor_weight_types(char *dst, size_t dst_bytes);
 size_t tensor_row_bytes(enum tensor_type type, int64_t n);
 /* Row r (counting all outer dimensions as one) as float32, ne[0] values; scale applied. */
 void tensor_row_f32(const struct tensor *t, int64_t r, float *dst);
+/* The values of a vector, 64-aligned, for free(). NULL: no memory. */
+float *tensor_vector_f32(const struct tensor *t);
 /* View of index i along the outermost dimension of a 2-d or 3-d tensor (an expert, a head). */
 struct tensor tensor_slice(const struct tensor *t, int64_t i);
 /* View of rows [r0, r0 + n) of a 2-d tensor. */
