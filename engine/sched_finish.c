@@ -93,14 +93,13 @@ static bool samples(const struct planned *p)
 static void commit(struct sched *s, const struct planned *p)
 {
     struct seq *q = p->q;
-    int before = computed(q), n_prompt = q->job->req->n_prompt;
-    if (before < n_prompt) {
-        int upto = before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt;
-        metric_add(s->c.metrics->prompt_computed, upto - before);
-    }
+    int before = computed(q), upto = before + p->n_tokens, n_prompt = q->job->req->n_prompt;
     kv_seq_commit(s->c.kv, q->kv, q->tokens + before, (uint32_t)(p->n_tokens - p->n_drafts));
-    if (before < n_prompt)
-        seq_progress(q, &s->env, before + p->n_tokens < n_prompt ? before + p->n_tokens : n_prompt);
+    if (before < n_prompt) {
+        upto = upto < n_prompt ? upto : n_prompt;
+        metric_add(s->c.metrics->prompt_computed, upto - before);
+        seq_progress(q, &s->env, upto);
+    }
     if (q->pooled && p->n_logits > 0)
         seq_pool(q, s->c.hidden(s->c.model) + (size_t)p->first_row * (size_t)s->c.hidden_size,
                  s->c.hidden_size, before, p->n_logits);
