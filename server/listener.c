@@ -114,6 +114,26 @@ static void on_connection(uv_stream_t *st, int status)
     server_let_tokens_through(l->s);
 }
 
+/* One more, which is spoken to as `like` says. NULL: there are too many. */
+static struct listener *add(const struct listener *like, struct err *e)
+{
+    struct server *s = like->s;
+    if (s->n_listeners == MAX_LISTENERS) {
+        err_set_param(e, ERR_LIMIT, "listen", "listen: at most %d addresses", MAX_LISTENERS);
+        return NULL;
+    }
+    struct listener *l = &s->listeners[s->n_listeners++];
+    *l = *like;
+    l->u.handle.data = l;
+    return l;
+}
+
+static void announce(const struct listener *l, const char *kind, const char *name)
+{
+    LOG_INFO("http", "listening on %s%s%s%s", kind, name, l->tls ? " with TLS" : "",
+             l->proxy ? " behind a proxy" : "");
+}
+
 static void announce_tcp(struct listener *l)
 {
     struct sockaddr_storage sa;
@@ -121,17 +141,11 @@ static void announce_tcp(struct listener *l)
     char name[80] = "?";
     if (uv_tcp_getsockname(&l->u.tcp, (struct sockaddr *)&sa, &bytes) == 0)
         name_of((struct sockaddr *)&sa, name, sizeof(name));
-    LOG_INFO("http", "listening on %s%s%s", name, l->tls ? " with TLS" : "",
-             l->proxy ? " behind a proxy" : "");
+    announce(l, "", name);
     if (!l->s->keyring->required && !is_loopback((struct sockaddr *)&sa))
         LOG_WARN("access",
                  "%s is reached from other machines, and no key is needed: set api_keys_file or api_key",
                  name);
-}
-
-static int too_many(struct err *e)
-{
-    return err_set_param(e, ERR_LIMIT, "listen", "listen: at most %d addresses", MAX_LISTENERS);
 }
 
 static bool is_repeated(const struct addrinfo *all, const struct addrinfo *a)
@@ -142,42 +156,43 @@ static bool is_repeated(const struct addrinfo *all, const struct addrinfo *a)
     return false;
 }
 
-/* The addresses of a name, all of them: clients take one or the other. Those that this machine has not are
- * passed over where it has another; port 0 is a port of the first only. l is for the first. */
-static int open_found(struct listener *l, const struct addrinfo *all, bool any_port, const char *name,
-                      struct err *e)
+/* This machine has no such address. */
+static bool is_elsewhere(int r)
 {
-    struct server *s = l->s;
-    const bool tls = l->tls, proxy = l->proxy, several = all->ai_next;
-    int n_open = 0, r = 0;
+    return r == UV_EADDRNOTAVAIL || r == UV_EAFNOSUPPORT;
+}
+
+/* The addresses of a name, all of them: clients take one or the other. Those that this machine has not are
+ * passed over where it has another; port 0 is a port of the first only. */
+static int open_found(const struct listener *like, const struct addrinfo *all, bool any_port,
+                      const char *name, struct err *e)
+{
+    bool several = all->ai_next, opened = false;
+    int r = 0;
     for (const struct addrinfo *a = all; a; a = a->ai_next) {
         const struct sockaddr *sa = a->ai_addr;
         if (is_repeated(all, a))
             continue;
-        if (!l && s->n_listeners == MAX_LISTENERS)
-            return too_many(e);
+        struct listener *l = add(like, e);
         if (!l)
-            l = &s->listeners[s->n_listeners++];
-        *l = (struct listener){.s = s, .tls = tls, .proxy = proxy};
-        uv_tcp_init(&s->loop, &l->u.tcp);
-        l->u.handle.data = l;
+            return ERR_LIMIT;
+        uv_tcp_init(&l->s->loop, &l->u.tcp);
         l->open = true;
         r = uv_tcp_bind(&l->u.tcp, sa, several && sa->sa_family == AF_INET6 ? UV_TCP_IPV6ONLY : 0);
         if (r == 0)
             r = uv_listen(&l->u.stream, BACKLOG, on_connection);
-        if (r < 0 && r != UV_EADDRNOTAVAIL && r != UV_EAFNOSUPPORT)
+        if (r < 0 && !is_elsewhere(r))
             break;
-        if (r == 0) {
-            announce_tcp(l);
-            if (any_port)
-                return 0;
-        }
-        n_open += r == 0;
-        l = NULL;
+        if (r < 0)
+            continue;
+        announce_tcp(l);
+        if (any_port)
+            return 0;
+        opened = true;
     }
-    if (n_open > 0 && (r == UV_EADDRNOTAVAIL || r == UV_EAFNOSUPPORT))
-        r = 0;
-    return r < 0 ? err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", name, uv_strerror(r)) : 0;
+    if (r == 0 || (opened && is_elsewhere(r)))
+        return 0;
+    return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", name, uv_strerror(r));
 }
 
 /* ADDR:PORT or [ADDR]:PORT in its parts. */
@@ -203,7 +218,7 @@ static int split_tcp(const char *address, char host[HOST_BYTES], const char **re
     return 0;
 }
 
-static int open_tcp(struct listener *l, const char *address, struct err *e)
+static int open_tcp(const struct listener *like, const char *address, struct err *e)
 {
     char host[HOST_BYTES];
     const char *port;
@@ -215,7 +230,7 @@ static int open_tcp(struct listener *l, const char *address, struct err *e)
     r = getaddrinfo(*host && strcmp(host, "*") != 0 ? host : NULL, port, &hints, &found);
     if (r)
         return err_set_param(e, ERR_INVAL, "listen", "listen: %.100s: %s", address, gai_strerror(r));
-    r = open_found(l, found, atoi(port) == 0, address, e);
+    r = open_found(like, found, atoi(port) == 0, address, e);
     freeaddrinfo(found);
     return r;
 }
@@ -261,9 +276,10 @@ static int bind_unix(uv_pipe_t *pipe, const char *path)
     return r == UV_EACCES && access(dirname(copy), F_OK) < 0 && errno == ENOENT ? UV_ENOENT : r;
 }
 
-static int open_unix(struct listener *l, const char *path, struct err *e)
+static int open_unix(const struct listener *like, const char *path, struct err *e)
 {
-    int r = check_unix(path, e);
+    struct listener *l = add(like, e);
+    int r = l ? check_unix(path, e) : ERR_LIMIT;
     if (r == 0)
         r = remove_stale(path, e);
     if (r < 0)
@@ -280,8 +296,7 @@ static int open_unix(struct listener *l, const char *path, struct err *e)
         r = uv_listen(&l->u.stream, BACKLOG, on_connection);
     if (r < 0)
         return err_set_param(e, ERR_IO, "listen", "listen: %.100s: %s", path, uv_strerror(r));
-    LOG_INFO("http", "listening on unix:%s%s%s", path, l->tls ? " with TLS" : "",
-             l->proxy ? " behind a proxy" : "");
+    announce(l, "unix:", path);
     return 0;
 }
 
@@ -321,8 +336,6 @@ bool listeners_have_tls(const struct server *s)
  * until the model is loaded. */
 static int adopt(struct listener *l, const struct passed_socket *p, struct err *e)
 {
-    l->tls = p->tls;
-    l->proxy = p->proxy;
     if (l->tls && !l->s->tls) {
         close(p->fd);
         return err_set_param(e, ERR_INVAL, "tls_cert",
@@ -349,31 +362,48 @@ static int adopt_all(struct server *s, struct err *e)
     struct passed_socket passed[MAX_LISTENERS];
     int n = systemd_sockets(passed, MAX_LISTENERS, e), r = 0;
     for (int i = 0; i < n; i++) {
-        struct listener *l = &s->listeners[s->n_listeners++];
-        *l = (struct listener){.s = s};
+        struct listener like = {.s = s, .tls = passed[i].tls, .proxy = passed[i].proxy};
         if (r < 0)
             close(passed[i].fd);
         else
-            r = adopt(l, &passed[i], e);
-        l->u.handle.data = l;
+            r = adopt(add(&like, e), &passed[i], e);
     }
     return n < 0 ? n : r < 0 ? r : n;
 }
 
-int listen_check(const char *addresses, struct err *e)
+/* The addresses of a list, one after the other, without their marks, which are in `like`. */
+static int each_address(const char *addresses, struct server *s,
+                        int (*fn)(const struct listener *like, const char *address, struct err *e),
+                        struct err *e)
 {
-    char host[HOST_BYTES], *list = strdup(addresses), *save = NULL;
-    const char *port;
+    char *list = strdup(addresses), *save = NULL;
     int n = 0, r = list ? 0 : err_set(e, ERR_NOMEM, "out of memory");
     char *a = list ? strtok_r(list, ", \t", &save) : NULL;
-    for (; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
-        struct listener l = {0};
-        a = take_marks(a, &l);
-        r = !strncmp(a, "unix:", 5) ? check_unix(a + 5, e) : split_tcp(a, host, &port, e);
-        n++;
+    for (; a && r == 0; a = strtok_r(NULL, ", \t", &save), n++) {
+        struct listener like = {.s = s};
+        a = take_marks(a, &like);
+        r = fn(&like, a, e);
     }
     free(list);
     return r == 0 && n == 0 ? err_set_param(e, ERR_INVAL, "listen", "listen: no address is given") : r;
+}
+
+static int check_address(const struct listener *like, const char *address, struct err *e)
+{
+    char host[HOST_BYTES];
+    const char *port;
+    (void)like;
+    return !strncmp(address, "unix:", 5) ? check_unix(address + 5, e) : split_tcp(address, host, &port, e);
+}
+
+static int open_address(const struct listener *like, const char *address, struct err *e)
+{
+    return !strncmp(address, "unix:", 5) ? open_unix(like, address + 5, e) : open_tcp(like, address, e);
+}
+
+int listen_check(const char *addresses, struct err *e)
+{
+    return each_address(addresses, NULL, check_address, e);
 }
 
 int listeners_open(struct server *s, struct err *e)
@@ -381,24 +411,7 @@ int listeners_open(struct server *s, struct err *e)
     int adopted = adopt_all(s, e);
     if (adopted != 0)
         return adopted < 0 ? adopted : 0;
-    char *list = strdup(s->cfg->listen), *save = NULL;
-    int r = list ? 0 : err_set(e, ERR_NOMEM, "out of memory");
-    char *a = list ? strtok_r(list, ", \t", &save) : NULL;
-    for (; a && r == 0; a = strtok_r(NULL, ", \t", &save)) {
-        if (s->n_listeners == MAX_LISTENERS) {
-            r = too_many(e);
-            break;
-        }
-        struct listener *l = &s->listeners[s->n_listeners++];
-        *l = (struct listener){.s = s};
-        a = take_marks(a, l);
-        r = !strncmp(a, "unix:", 5) ? open_unix(l, a + 5, e) : open_tcp(l, a, e);
-        l->u.handle.data = l;
-    }
-    free(list);
-    if (r == 0 && s->n_listeners == 0)
-        r = err_set_param(e, ERR_INVAL, "listen", "listen: no address is given");
-    return r;
+    return each_address(s->cfg->listen, s, open_address, e);
 }
 
 void listeners_start(struct server *s)
