@@ -349,7 +349,6 @@ int responses_to_chat(struct params *p, const cJSON *items, struct err *e) LATEN
 /* ollama_chat.c: messages, or prompt and system, become those of a chat. */
 int ollama_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
 int ollama_prompt_to_chat(struct params *p, struct err *e) LATENT_MUST_CHECK;
-/* Renders messages into x->prompts[0] (chat.c; tokenize.c too). */
 /* The grammar of calls that the request's tool_choice asks for, or tools that are strict; x->calls reads them
  * then. read: calls are read out of answers at all. ERR_INVAL, ERR_UNSUPPORTED, ERR_NOMEM. */
 int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *template, bool read,
@@ -358,6 +357,7 @@ int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *temp
  * Errors stay in w. */
 int call_source(const struct call_format *format, const char *template, const cJSON *tools,
                 const struct params *p, struct jw *w);
+/* chat.c: renders messages into x->prompts[0]. */
 int chat_prompt(struct api *a, struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 
 #endif

@@ -130,7 +130,7 @@ void conn_drain(struct conn *c, bool grace)
     if (c->state == CONN_HEADER || c->state == CONN_BODY) /* as slow as they like: the end does not wait */
         refuse_now(c, 503, "the server is shutting down");
     else if (c->state == CONN_PROXY || c->state == CONN_HANDSHAKE ||
-        (c->state == CONN_IDLE && conn_queued(c) == 0))
+             (c->state == CONN_IDLE && conn_queued(c) == 0))
         conn_close(c);
     else
         c->close_after = true;

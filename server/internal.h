@@ -193,6 +193,7 @@ size_t conn_queued(const struct conn *c); /* bytes that the kernel has not taken
 void conn_on_flushed(struct conn *c); /* queued output fell to write_low or less */
 void conn_answered(struct conn *c);   /* the reply has ended */
 void conn_kick(struct conn *c);       /* look at the connection again, from the loop */
+
 /* --- metrics.c ------------------------------------------------------------------------------------ */
 
 struct process_metrics {
@@ -312,12 +313,6 @@ void server_raise_descriptors(const struct server_config *cfg);
 /* cfg->trusted_proxies. */
 int trusted_read(const struct server_config *cfg, struct nets *ret, struct err *e) LATENT_MUST_CHECK;
 struct api_config server_api_config(const struct server *s);
-
-/* --- reload.c ------------------------------------------------------------------------------------- */
-
-void server_reload(struct server *s);
-bool reload_may_change(const char *key); /* without a restart */
-
 /* The loop answers all who are ready before it looks at the engine again: with a thousand of them streams
  * would stand still for that long. Whoever has served one lets tokens go out, every 2 ms. Not from inside the
  * API. */
@@ -325,5 +320,10 @@ void server_let_tokens_through(struct server *s);
 
 /* A connection or request ended: is the drain over? */
 void server_check_drained(struct server *s);
+
+/* --- reload.c ------------------------------------------------------------------------------------- */
+
+void server_reload(struct server *s);
+bool reload_may_change(const char *key); /* without a restart */
 
 #endif
