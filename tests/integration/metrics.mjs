@@ -58,6 +58,7 @@ const VLLM = {
     corrupted_requests_total: ['counter'], num_preemptions_total: ['counter'], prompt_tokens_total: ['counter'], prompt_tokens_cached_total: ['counter'],
     prompt_tokens_by_source_total: ['counter', { source: 'local_cache_hit local_compute' }],
     generation_tokens_total: ['counter'],
+    spec_decode_num_drafts_total: ['counter'], spec_decode_num_draft_tokens_total: ['counter'], spec_decode_num_accepted_tokens_total: ['counter'],
     request_success_total: ['counter', { finished_reason: 'abort error length repetition stop' }],
     time_to_first_token_seconds: ['histogram', {}, TTFT],
     inter_token_latency_seconds: ['histogram', {}, ITL], time_per_output_token_seconds: ['histogram', {}, ITL],
