@@ -271,6 +271,20 @@ static bool wants_more(const struct conn *c)
     return c->state == CONN_HEADER || c->state == CONN_BODY;
 }
 
+/* Nothing more comes. Who closes its half while an answer is made is taken as gone, and of a request that is not
+ * whole nothing becomes; answers before it still go out. */
+static void end_with(struct conn *c)
+{
+    if (c->state == CONN_ANSWERING) {
+        conn_close(c);
+    } else if (c->state == CONN_HEADER || c->state == CONN_BODY) {
+        request_reset(c);
+        c->state = CONN_IDLE;
+        c->close_after = true;
+        conn_kick(c);
+    }
+}
+
 /* Goes through what has been read until an answer is open or more bytes are needed, or until it is others'
  * turn: 64 KiB hold thousands of requests. */
 static void process(struct conn *c)
@@ -281,6 +295,8 @@ static void process(struct conn *c)
     c->in_process = true;
     while (c->in.n_bytes > 0 && wants_more(c)) {
         parse(c);
+        if (c->eof)
+            end_with(c);
         if (c->state == CONN_IDLE && c->in.n_bytes > 0 && clock_now_ns() >= until) {
             kick_in(c, 1); /* with 0 the loop might come back to it before it looks at others */
             break;
@@ -362,13 +378,15 @@ static bool receive_proxy(struct conn *c)
 
 static void on_eof(struct conn *c, bool orderly)
 {
+    bool asks = c->state == CONN_IDLE || c->state == CONN_HEADER || c->state == CONN_BODY;
     c->eof = true;
-    if (orderly && c->state != CONN_ANSWERING && c->state != CONN_LINGERING && conn_queued(c)) {
-        c->close_after = true; /* the answers still go out */
-        update_reading(c);
+    if (!orderly || !asks || (conn_queued(c) == 0 && (c->in.n_bytes == 0 || c->state != CONN_IDLE))) {
+        conn_close(c);
         return;
     }
-    conn_close(c);
+    update_reading(c);
+    end_with(c);
+    conn_kick(c); /* what was read before is answered, and the answers go out */
 }
 
 static void on_read(uv_stream_t *st, ssize_t n, const uv_buf_t *b)
@@ -428,6 +446,7 @@ static void shed(struct conn *c)
 /* Nothing is left to write and no answer is open: the next request, or the end. */
 static void next(struct conn *c)
 {
+    c->close_after |= c->eof && c->in.n_bytes == 0;
     if (c->close_after && conn_queued(c) == 0) {
         linger(c);
         return;
@@ -440,6 +459,8 @@ static void next(struct conn *c)
         crowd_wait(c);
     }
     process(c);
+    if (c->eof && c->state == CONN_IDLE && c->in.n_bytes == 0)
+        conn_kick(c);
     update_reading(c);
 }
 

@@ -266,6 +266,23 @@ await test('who pipelines thousands of requests lets others through', async () =
     await p.stop()
 })
 
+await test('who has closed its half is answered what it asked before', async () => {
+    const half = () => new Raw({ port: d.port, host: '127.0.0.1', allowHalfOpen: true })
+    for (const [rest, n] of [['', 1000], ['\r\n\r\n', 1000], ['GET /livez HTTP/1.1\r\nHo', 1000], [get('/nothing'), 1001]]) {
+        const raw = half().send(get('/livez').repeat(1000) + rest)
+        raw.socket.end()
+        raw.socket.on('end', () => raw.socket.destroy())
+        const before = Date.now()
+        assert.equal(statuses(await raw.all()).length, n, JSON.stringify(rest))
+        assert.ok(Date.now() - before < 500, 'it does not wait for more')
+    }
+    const raw = half().send(get('/livez').repeat(1000) + post(JSON.stringify({ prompt: 'x', max_tokens: 1500, ignore_eos: true, stream: true })))
+    raw.socket.end()
+    raw.socket.on('end', () => raw.socket.destroy())
+    await raw.ended // nobody can be waited for
+    await d.idle()
+})
+
 await test('a body counts for max_body_memory until it is answered, whoever answers it', async () => {
     const p = await start({ set: { max_body_size: '64K', max_body_memory: '64K' } })
     const large = JSON.stringify({ prompt: [0, 100, 200], max_tokens: 1, user: 'x'.repeat(40000) })
