@@ -589,7 +589,10 @@ void conn_start(struct conn *c, const struct listener *l)
     c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     request_reset(c);
     long long over = s->n_conns - s->n_closing - s->cfg->max_connections;
-    bool full = over > 0 && !crowd_make_room(s);
+    int made = 0;
+    while (over > made && crowd_make_room(s)) /* more than one where a reload has lowered max_connections */
+        made++;
+    bool full = over > 0 && made == 0;
     if (full && (c->state != CONN_IDLE || over > REFUSED_MAX)) {
         metric_add(s->m_rejected, 1);
         conn_close(c); /* a flood gets no answer, nor does who would first have to be understood */

@@ -1,5 +1,6 @@
 // tests/integration/reload.mjs - SIGHUP: what changes, what cannot, what a mistake leaves in force; no stream is broken.
 import crypto from 'node:crypto'
+import net from 'node:net'
 import { assert, done, fs, path, scratch, sleep, slow, start, test, until } from './harness.mjs'
 
 const here = (name) => path.join(scratch, `reload-${process.pid}.${name}`)
@@ -122,6 +123,18 @@ await test('no stream is broken by reloads, not even of a key that is gone', asy
     assert.equal(lines.filter((l) => l.key === 'user' && l.completion_tokens === 300).length, n)
     const running = (await d.request('GET', '/metrics', undefined, bearer(old_key))).text
     assert.match(running, /^latentd_key_requests_running\{key="user"\} 0$/m)
+})
+
+await test('where max_connections falls, those that wait make room for the next', async () => {
+    conf([...base, 'metrics_open = true', 'max_connections = 64', 'idle_timeout = 1h'])
+    await reload()
+    const idle = Array.from({ length: 50 }, () => net.connect(d.port, '127.0.0.1').on('error', () => {}))
+    await until('all are there', async () => await d.metric('http_connections') >= 50)
+    conf([...base, 'metrics_open = true', 'max_connections = 16', 'idle_timeout = 1h'])
+    await reload()
+    for (let i = 0; i < 2; i++) await new Promise((resolve) => net.connect(d.port, '127.0.0.1', function () { idle.push(this); resolve() }))
+    await until('as many as may be', async () => await d.metric('http_connections') <= 16)
+    for (const s of idle) s.destroy()
 })
 
 await d.stop()
