@@ -455,17 +455,26 @@ int traces_new(uv_loop_t *loop, struct metrics *m, struct traces **ret, struct e
     return 0;
 }
 
+/* Does what is on its way go where it would go now, too? Then it is not sent a second time: the collector may
+ * have it already. */
+static bool same_target(const struct trace_settings *a, const struct trace_settings *b)
+{
+    return a && b && !strcmp(a->url, b->url) && !strcmp(a->headers ? a->headers : "", b->headers ? b->headers : "");
+}
+
 void traces_use(struct traces *t, struct trace_settings *settings)
 {
-    post_cancel(&t->post);
-    t->n_sending = 0;
+    if (!same_target(t->set, settings)) {
+        post_cancel(&t->post);
+        t->n_sending = 0;
+    }
     t->backoff_ms = 0;
     t->failing = false;
     trace_settings_free(&t->set);
     t->set = settings;
     if (!settings)
         drop_all(t);
-    else if (t->first)
+    else if (t->first && !t->post)
         deliver_in(t, GATHER_MS);
 }
 

@@ -5,7 +5,7 @@ import crypto from 'node:crypto'
 import http from 'node:http'
 import https from 'node:https'
 import net from 'node:net'
-import { assert, done, fs, path, scratch, skip_test, start, test, until } from './harness.mjs'
+import { assert, done, fs, path, scratch, skip_test, sleep, start, test, until } from './harness.mjs'
 
 const dir = fs.mkdtempSync(path.join(scratch, 'traces-'))
 process.on('exit', () => fs.rmSync(dir, { recursive: true, force: true }))
@@ -452,6 +452,26 @@ await test('SIGHUP: another endpoint, none, and mistakes', async () => {
     await reload('')
     assert.equal((await on.get('/v1/models')).headers.traceresponse, undefined)
     await second.close()
+})
+
+await test('SIGHUP does not send again what is on its way', async () => {
+    const late = await collector()
+    const on = await start({ set: { otlp_endpoint: late.url } })
+    let answer
+    late.answer = (req, res) => { answer = () => res.writeHead(200, { 'Content-Type': 'application/json' }).end('{}') }
+    await on.get('/v1/models')
+    await until('a delivery', () => late.posts === 1)
+    on.child.kill('SIGHUP') // somebody rotates the logs
+    await until('the reload is over', () => / done: /.test(fs.readFileSync(on.log_path, 'utf8')))
+    await on.get('/v1/models') // for the next delivery
+    await sleep(1500)
+    assert.equal(late.posts, 1)
+    late.answer = null
+    answer()
+    await until('both are delivered', async () => (await metrics(on)).delivered === 2)
+    assert.deepEqual([late.posts, late.spans.length, (await metrics(on)).failures], [2, 1, 0])
+    await late.close()
+    await on.kill()
 })
 
 if (spawnSync('openssl', ['version']).status !== 0) {
