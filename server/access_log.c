@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "server/internal.h"
 
 #define MAX_SERIES 256 /* handlers x methods x statuses that occur */
@@ -18,6 +19,8 @@ static const double duration_buckets[] = {0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1,
 
 struct access_log {
     FILE *file;
+    bool failing; /* and what was written last may be no whole line */
+    struct metric *m_lost;
     int n_series;
     struct series {
         const char *handler, *method;
@@ -37,6 +40,9 @@ int access_log_open(struct server *s, struct err *e)
     const char *path = s->cfg->access_log_file;
     if (!s->access_log && !(s->access_log = calloc(1, sizeof(*s->access_log))))
         return err_set(e, ERR_NOMEM, "out of memory");
+    if (!s->access_log->m_lost)
+        s->access_log->m_lost = metrics_counter(s->metrics, "latentd_access_log_lost_total",
+                                                "Lines of the access log that could not be written.", NULL);
     FILE *f = !s->cfg->access_log ? NULL : *path ? fopen(path, "ae") : stderr;
     if (!f && s->cfg->access_log)
         return err_set_param(e, ERR_IO, "access_log_file", "access_log_file %s: %s", path,
@@ -130,6 +136,21 @@ static void write_quoted(FILE *f, const char *s, size_t max)
     fputc('"', f);
 }
 
+/* Once until it works again. */
+static void tell_lost(struct server *s, bool lost)
+{
+    struct access_log *a = s->access_log;
+    if (lost) {
+        int reason = errno;
+        metric_add(a->m_lost, 1);
+        clearerr(a->file);
+        if (!a->failing)
+            LOG_ERROR("access", "access_log_file %s cannot be written: %s",
+                      a->file == stderr ? "(standard error)" : s->cfg->access_log_file, strerror(reason));
+    }
+    a->failing = lost;
+}
+
 void access_log_write(struct conn *c)
 {
     const struct request_log *l = &c->log;
@@ -143,7 +164,7 @@ void access_log_write(struct conn *c)
     struct tm tm;
     gmtime_r(&now, &tm);
     strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%SZ", &tm);
-    fprintf(f, "time=%s peer=%s", when, c->peer);
+    fprintf(f, "%stime=%s peer=%s", c->s->access_log->failing ? "\n" : "", when, c->peer);
     if (c->client_text[0])
         fprintf(f, " client=%s", c->client_text);
     fprintf(f, " method=%s path=", c->path || c->target ? llhttp_method_name(c->parser.method) : "-");
@@ -161,5 +182,6 @@ void access_log_write(struct conn *c)
         fprintf(f, " ttft_ms=%.1f", (double)l->facts.ttft_ns * 1e-6);
     if (l->facts.finish)
         fprintf(f, " finish=%s", l->facts.finish);
-    fputc('\n', f);
+    fputc('\n', f); /* here it is written */
+    tell_lost(c->s, ferror(f) != 0);
 }

@@ -312,6 +312,14 @@ await test('the access log tells of each request', async () => {
     assert.ok(m.get('http_requests_total{handler="completions",method="POST",status="200"}') > 0)
 })
 
+await test('lines of the access log that find no room are counted and told, once', async () => {
+    const p = await start({ set: { access_log_file: '/dev/full' } })
+    for (let i = 0; i < 3; i++) assert.equal((await p.get('/livez')).status, 200)
+    assert.ok(await p.metric('latentd_access_log_lost_total') >= 3)
+    assert.equal(fs.readFileSync(p.log_path, 'utf8').match(/access_log_file \/dev\/full cannot be written: No space/g).length, 1)
+    await p.stop()
+})
+
 await test('who leaves before the answer begins is told as 499, not as 0', async () => {
     const body = JSON.stringify({ prompt: [0, 100, 200], max_tokens: 1500, ignore_eos: true })
     const raw = new Raw().send(post(body, 'X-Request-Id: gone-early\r\n'))
