@@ -14,6 +14,7 @@
 #define INTERLEAVE 3
 #define MEMS_ALLOWED 4
 #define MAX_NODES 1024
+#define SETS_BYTES (PLACE_SETS * sizeof(cpu_set_t))
 #define LONG_BITS ((int)(8 * sizeof(unsigned long)))
 
 int place_list_has(const char *list, int n)
@@ -42,26 +43,33 @@ static int leads_core(int cpu, const cpu_set_t *set)
         list[0] = 0;
     fclose(f);
     for (int i = 0; i < cpu; i++)
-        if (CPU_ISSET(i, set) && place_list_has(list, i))
+        if (CPU_ISSET_S((size_t)i, SETS_BYTES, set) && place_list_has(list, i))
             return 0;
     return 1;
 }
 
 int place_cpus(int *ret_cpus, int max)
 {
-    cpu_set_t set, leads;
+    cpu_set_t set[PLACE_SETS], leads[PLACE_SETS];
     int n = 0;
-    if (sched_getaffinity(0, sizeof(set), &set))
+    if (sched_getaffinity(0, sizeof(set), set))
         return 0;
-    CPU_ZERO(&leads);
-    for (int i = 0; i < CPU_SETSIZE; i++)
-        if (CPU_ISSET(i, &set) && leads_core(i, &set))
-            CPU_SET(i, &leads);
+    CPU_ZERO_S(sizeof(leads), leads);
+    for (int i = 0; i < PLACE_SETS * CPU_SETSIZE; i++)
+        if (CPU_ISSET_S((size_t)i, sizeof(set), set) && leads_core(i, set))
+            CPU_SET_S((size_t)i, sizeof(leads), leads);
     for (int second = 0; second < 2; second++)
-        for (int i = 0; i < CPU_SETSIZE && n < max; i++)
-            if (CPU_ISSET(i, &set) && (CPU_ISSET(i, &leads) == 0) == second)
+        for (int i = 0; i < PLACE_SETS * CPU_SETSIZE && n < max; i++)
+            if (CPU_ISSET_S((size_t)i, sizeof(set), set) &&
+                (CPU_ISSET_S((size_t)i, sizeof(leads), leads) == 0) == second)
                 ret_cpus[n++] = i;
     return n;
+}
+
+int place_count(void)
+{
+    cpu_set_t set[PLACE_SETS];
+    return sched_getaffinity(0, sizeof(set), set) ? 0 : CPU_COUNT_S(sizeof(set), set);
 }
 
 void place_interleave(void *p, size_t n_bytes)

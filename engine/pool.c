@@ -52,7 +52,7 @@ struct pool {
     int n_threads, n_started;
     int64_t spin_ns;
     struct member *members; /* [n_threads] */
-    cpu_set_t caller_set;   /* as it was before the caller was bound */
+    cpu_set_t caller_set[PLACE_SETS]; /* as it was before the caller was bound */
     pid_t caller;           /* 0: it was not */
     /* the job in hand; written before generation is raised */
     _Alignas(64) _Atomic unsigned generation;
@@ -158,10 +158,10 @@ static bool join(struct pool *p, struct member *m, unsigned g)
 
 static void bind_to(int cpu)
 {
-    cpu_set_t set;
-    CPU_ZERO(&set);
-    CPU_SET(cpu, &set);
-    pthread_setaffinity_np(pthread_self(), sizeof(set), &set); /* a wish: failure costs speed only */
+    cpu_set_t set[PLACE_SETS];
+    CPU_ZERO_S(sizeof(set), set);
+    CPU_SET_S((size_t)cpu, sizeof(set), set);
+    pthread_setaffinity_np(pthread_self(), sizeof(set), set); /* a wish: failure costs speed only */
 }
 
 static void *worker_main(void *arg)
@@ -260,7 +260,7 @@ void pool_run_shares(struct pool *p, const int *first, void (*fn)(void *arg, int
 
 static void bind_caller(struct pool *p, int cpu)
 {
-    if (pthread_getaffinity_np(pthread_self(), sizeof(p->caller_set), &p->caller_set))
+    if (pthread_getaffinity_np(pthread_self(), sizeof(p->caller_set), p->caller_set))
         return;
     p->caller = gettid();
     bind_to(cpu);
@@ -316,7 +316,7 @@ void pool_free(struct pool **pp)
     for (int i = 1; i <= p->n_started; i++)
         pthread_join(p->members[i].thread, NULL);
     if (p->caller == gettid())
-        pthread_setaffinity_np(pthread_self(), sizeof(p->caller_set), &p->caller_set);
+        pthread_setaffinity_np(pthread_self(), sizeof(p->caller_set), p->caller_set);
     free(p->members);
     free(p);
 }
@@ -404,10 +404,9 @@ int pool_quota(const char *groups, const char *mount)
 
 int pool_default_threads(void)
 {
-    cpu_set_t set;
-    int n = sched_getaffinity(0, sizeof(set), &set) ? 1 : CPU_COUNT(&set);
+    int n = place_count();
     int quota = pool_quota("/proc/self/cgroup", "/sys/fs/cgroup");
     if (quota > 0 && quota < n)
         n = quota;
-    return n < 1 ? 1 : n;
+    return n < 1 ? 1 : n > POOL_MAX_THREADS ? POOL_MAX_THREADS : n;
 }

@@ -3,16 +3,21 @@
 #include "config.h"
 
 #include <check.h>
+#include <errno.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
+#include "base/place.h"
 #include "engine/pool.h"
 
 #define MAX_ITEMS 5000
@@ -26,6 +31,20 @@ struct job {
     _Atomic int bad;
     _Atomic int running;
 };
+
+/* A machine with room for more than 1,024 processors refuses a mask for so many. */
+static bool many_cpus;
+
+int sched_getaffinity(pid_t pid, size_t n, cpu_set_t *set)
+{
+    memset(set, 0, n);
+    if (!many_cpus)
+        return syscall(SYS_sched_getaffinity, pid, n, set) < 0 ? -1 : 0;
+    errno = EINVAL;
+    for (size_t i = 0; i < 1500 && n > sizeof(*set); i++)
+        CPU_SET_S(i, n, set);
+    return n > sizeof(*set) ? 0 : -1;
+}
 
 static void item(void *arg, int i, int thread)
 {
@@ -290,6 +309,17 @@ START_TEST(test_affinity_restored)
 }
 END_TEST
 
+START_TEST(test_many_processors)
+{
+    int cpus[1600], quota = pool_quota("/proc/self/cgroup", "/sys/fs/cgroup");
+    many_cpus = true;
+    int n = place_cpus(cpus, 1600), threads = pool_default_threads();
+    many_cpus = false;
+    ck_assert_int_eq(n, 1500);
+    ck_assert_int_eq(threads, quota > 0 && quota < POOL_MAX_THREADS ? quota : POOL_MAX_THREADS);
+}
+END_TEST
+
 START_TEST(test_errors)
 {
     struct pool *p = NULL;
@@ -408,6 +438,7 @@ int main(void)
     tcase_add_test(tc, test_shares_own_and_helped);
     tcase_add_test(tc, test_crowded);
     tcase_add_test(tc, test_affinity_restored);
+    tcase_add_test(tc, test_many_processors);
     tcase_add_test(tc, test_errors);
     tcase_add_test(tc, test_quota);
     tcase_add_test(tc, test_idle_costs_nothing);
