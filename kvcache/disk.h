@@ -105,6 +105,7 @@ struct disk_segment {
     uint32_t first_entry;
     bool live, ours;          /* ours: header believed; others only wait for their eviction */
     bool complained;          /* one line for a file, however many of its records are bad */
+    bool stuck;               /* it could not be deleted: not tried again before the times are told */
 };
 
 /* A page on its way to the disk: a record without its checksums. */

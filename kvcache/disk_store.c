@@ -207,10 +207,13 @@ static void segment_gone(struct kv_disk *d, uint32_t i)
     pthread_mutex_unlock(&d->lock);
 }
 
-static void segment_delete(struct kv_disk *d, uint32_t i)
+/* False: its file stays, and counts. */
+static bool segment_delete(struct kv_disk *d, uint32_t i)
 {
-    (void)file_delete(d, i);
+    if (!file_delete(d, i))
+        return false;
     segment_gone(d, i);
+    return true;
 }
 
 /* The entry of a page in the index, unless there is one. Under the lock. */
@@ -284,6 +287,7 @@ static int by_use(const void *a, const void *b, void *arg)
 static int list_folder(struct kv_disk *d, struct err *e)
 {
     char path[PATH_ROOM];
+    int64_t now = clock_wall_ns();
     struct dirent *f;
     DIR *dir = opendir(d->path);
     if (!dir)
@@ -299,7 +303,10 @@ static int list_folder(struct kv_disk *d, struct err *e)
             stat(path_of(d, s.number, "kv", path), &st) < 0 || !S_ISREG(st.st_mode))
             continue;
         s.bytes = (uint64_t)st.st_size;
-        s.used_ns = s.told_ns = st.st_mtim.tv_sec * NS_PER_SEC + st.st_mtim.tv_nsec;
+        /* of a clock that was ahead: it would outlast all that is used from now on */
+        s.used_ns = st.st_mtim.tv_sec < now / NS_PER_SEC
+                        ? st.st_mtim.tv_sec * NS_PER_SEC + st.st_mtim.tv_nsec : now;
+        s.told_ns = s.used_ns;
         pthread_mutex_lock(&d->lock);
         uint32_t i = segment_new(d, &s);
         pthread_mutex_unlock(&d->lock);
@@ -454,7 +461,7 @@ bool disk__store_scan(struct kv_disk *d)
         return true;
     for (uint32_t i = 0; i < d->n_segments; i++) /* of ours, what holds nothing */
         if (d->segments[i].live && d->segments[i].ours && d->segments[i].first_entry == DISK_NONE)
-            segment_delete(d, i);
+            (void)segment_delete(d, i);
     free(d->order);
     d->order = NULL;
     d->n_order = 0;
@@ -469,20 +476,40 @@ static uint32_t slots_of_file(const struct kv_disk *d)
     return n < 1 ? 1 : n > UINT32_MAX - 1 ? UINT32_MAX - 1 : (uint32_t)n;
 }
 
-static bool evict_file(struct kv_disk *d)
+static uint32_t least_used(const struct kv_disk *d)
 {
     uint32_t least = DISK_NONE;
-    pthread_mutex_lock(&d->lock);
     for (uint32_t i = 0; i < d->n_segments; i++)
-        if (d->segments[i].live && i != d->active &&
+        if (d->segments[i].live && i != d->active && !d->segments[i].stuck &&
             (least == DISK_NONE || d->segments[i].used_ns < d->segments[least].used_ns))
             least = i;
-    d->stats.evicted_files += least != DISK_NONE;
-    pthread_mutex_unlock(&d->lock);
-    if (least == DISK_NONE)
-        return false;
-    segment_delete(d, least);
-    return true;
+    return least;
+}
+
+static bool evict_file(struct kv_disk *d)
+{
+    char path[PATH_ROOM];
+    for (;;) {
+        pthread_mutex_lock(&d->lock);
+        uint32_t least = least_used(d);
+        pthread_mutex_unlock(&d->lock);
+        if (least == DISK_NONE)
+            return false;
+        bool gone = segment_delete(d, least);
+        int reason = errno;
+        struct disk_segment *s = &d->segments[least];
+        pthread_mutex_lock(&d->lock);
+        d->stats.evicted_files += gone;
+        d->stats.errors += !gone;
+        pthread_mutex_unlock(&d->lock);
+        if (gone)
+            return true;
+        s->stuck = true;
+        if (!s->complained)
+            disk__log(d, LOG_LVL_WARN, "%s cannot be deleted: %s", path_of(d, s->number, "kv", path),
+                      strerror(reason));
+        s->complained = true;
+    }
 }
 
 /* The most recently used file of ours that is not full, to go on with it; what a crash left behind its last
@@ -565,7 +592,8 @@ int disk__store_write(struct kv_disk *d, unsigned char *record, struct hash128 h
     while (d->stats.bytes + n + DISK_FILE_HEADER > d->max_bytes)
         if (!evict_file(d)) {
             if (d->active == DISK_NONE)
-                return err_set(e, ERR_LIMIT, "a page does not fit into cache_disk_size");
+                return d->stats.files ? err_set(e, ERR_IO, "no file in %.250s can be deleted", d->path)
+                                      : err_set(e, ERR_LIMIT, "a page does not fit into cache_disk_size");
             close_active(d); /* and evict that */
         }
     if (d->active == DISK_NONE && !reopen_file(d)) {
@@ -654,6 +682,7 @@ void disk__store_touch(struct kv_disk *d)
     for (uint32_t i = 0; i < d->n_segments; i++) {
         pthread_mutex_lock(&d->lock);
         struct disk_segment *s = &d->segments[i];
+        s->stuck = false;
         int64_t used = s->live && s->used_ns - s->told_ns > TOUCH_NS ? s->used_ns : 0;
         if (used)
             s->told_ns = used;

@@ -38,6 +38,79 @@ START_TEST(test_budget)
 }
 END_TEST
 
+/* Each file to do(path); returns how many there were. */
+static int each_file(void (*each)(const char *path))
+{
+    char path[400];
+    DIR *dir = opendir(folder);
+    struct dirent *f;
+    int n = 0;
+    while (dir && (f = readdir(dir)))
+        if (strstr(f->d_name, ".kv")) {
+            snprintf(path, sizeof(path), "%s/%s", folder, f->d_name);
+            each(path);
+            n++;
+        }
+    closedir(dir);
+    return n;
+}
+
+static void into_2100(const char *path)
+{
+    const struct timespec t[2] = {{4102444800, 0}, {4102444800, 0}};
+    ck_assert_int_eq(utimensat(AT_FDCWD, path, t, 0), 0);
+}
+
+/* Files of a clock that was ahead are no longer kept than those that were used last. */
+START_TEST(test_clock_was_ahead)
+{
+    struct kv_disk_config c = config();
+    int32_t t[8 * P];
+    c.max_bytes = 64 << 10;
+    struct kv *kv = cache(48, &c);
+    for (int old = 1; old >= 0; old--) {
+        for (int i = 0; i < 12; i++) {
+            prompt(t, (old * 100 + i) * 100, 8 * P);
+            run(kv, 7, no_ways, t, 8 * P);
+            UNTIL(kv, stats(kv).queue == 0);
+        }
+        kv_close(&kv);
+        if (old)
+            ck_assert_int_gt(each_file(into_2100), 10);
+        kv = known(48, &c);
+    }
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 8 * P), 8 * P); /* the last */
+    prompt(t, 1000, 8 * P);
+    ck_assert_uint_eq(run(kv, 7, no_ways, t, 8 * P), 8 * P); /* and the one before */
+    kv_close(&kv);
+}
+END_TEST
+
+/* What cannot be deleted counts still: the budget holds. */
+START_TEST(test_cannot_be_deleted)
+{
+    struct kv_disk_config c = config();
+    int32_t t[8 * P];
+    char one[400];
+    c.max_bytes = 64 << 10;
+    struct kv *kv = cache(48, &c);
+    for (int i = 0; i < 20; i++) {
+        prompt(t, i * 1000, 8 * P);
+        run(kv, 7, no_ways, t, 8 * P);
+        UNTIL(kv, stats(kv).queue == 0);
+        if (i == 2) {
+            files(one);
+            ck_assert(unlink(one) == 0 && mkdir(one, 0700) == 0);
+        }
+    }
+    ck_assert_uint_gt(stats(kv).evicted_files, 20);
+    ck_assert_uint_eq(stats(kv).files, (unsigned)files(one));
+    ck_assert_ptr_nonnull(strstr(sys.last_log, "cannot be deleted"));
+    ck_assert_int_eq(sys.log_lines, 1);
+    kv_close(&kv);
+}
+END_TEST
+
 /* A rate so low that nothing but the first page is written behind. */
 START_TEST(test_rate_and_save)
 {
@@ -212,6 +285,8 @@ END_TEST
 static void add(TCase *t)
 {
     tcase_add_test(t, test_budget);
+    tcase_add_test(t, test_clock_was_ahead);
+    tcase_add_test(t, test_cannot_be_deleted);
     tcase_add_test(t, test_rate_and_save);
     tcase_add_test(t, test_save_too_much);
     tcase_add_test(t, test_drop);
