@@ -137,7 +137,7 @@ struct kv_disk {
     struct disk_io io;
     char *path;
     uint64_t max_bytes, bytes_per_s;
-    int64_t retry_ns;
+    int64_t retry_ns, answer_ns;
     bool always;
     void (*wake)(void *arg);
     void *wake_arg;
@@ -154,6 +154,7 @@ struct kv_disk {
     bool ended;           /* the thread has nothing more to do with it */
     enum disk_state state;
     bool write_failed;
+    int64_t busy_since_ns; /* the thread's piece of work; 0: it has none */
     char trouble[200];    /* why it is down, or does not write; "" */
     struct disk_index index;
     struct disk_segment *segments;
@@ -181,6 +182,7 @@ struct kv_disk {
     unsigned char *record;      /* scratch of the scan */
 
     /* the engine thread's own */
+    bool hang_told;
     uint32_t n_saves;
     uint32_t dirty_head, dirty_tail, n_dirty;
     double tokens_per_s;        /* computing prompts */
@@ -214,6 +216,8 @@ void disk__free(struct kv_disk *d); /* no thread has it; NULL is not safe */
 /* To be written, unless it waits for that already. */
 void disk__dirty(struct kv *kv, uint32_t id);
 void disk__clean(struct kv *kv, uint32_t id);
+/* Has the disk not come back from what it was asked for too long? Under the lock. */
+bool disk__hangs(const struct kv_disk *d);
 /* Is the page on disk? Then it counts as used. */
 bool disk__has(struct kv_disk *d, struct hash128 hash);
 

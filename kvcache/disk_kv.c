@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/log.h"
 #include "kvcache/disk.h"
 
 #define WRITE_BYTES ((size_t)16 << 20) /* of records on their way to the disk, and from it */
@@ -27,6 +28,7 @@
 #define MIN_WAIT_NS (50 * NS_PER_MS)
 #define MAX_WAIT_NS (30 * NS_PER_SEC)
 #define ALWAYS_WAIT_NS (120 * NS_PER_SEC)
+#define ANSWER_MS 120000
 #define CLOSE_NS (5 * NS_PER_SEC)
 
 /* --- opening and closing ------------------------------------------------------------------------------ */
@@ -135,6 +137,7 @@ int kv_disk_open(struct kv *kv, const struct kv_disk_config *c, struct err *e)
     d->bytes_per_s = c->bytes_per_s;
     d->always = c->always;
     d->retry_ns = (c->retry_ms ? c->retry_ms : 10000) * NS_PER_MS;
+    d->answer_ns = (c->answer_ms ? c->answer_ms : ANSWER_MS) * NS_PER_MS;
     d->wake = c->wake ? c->wake : no_wake;
     d->wake_arg = c->wake_arg;
     d->log = c->log;
@@ -185,6 +188,11 @@ void kv__disk_close(struct kv *kv)
 }
 
 /* --- writing ---------------------------------------------------------------------------------------- */
+
+bool disk__hangs(const struct kv_disk *d)
+{
+    return d->busy_since_ns && clock_now_ns() - d->busy_since_ns > d->answer_ns;
+}
 
 bool disk__has(struct kv_disk *d, struct hash128 hash)
 {
@@ -382,6 +390,8 @@ static bool start_fetch(struct kv *kv, uint64_t salt, const uint32_t ends[KV_WAY
     int64_t now = clock_now_ns();
     uint32_t ahead = reading_now(d, now, &n_fetches, &late);
     int64_t read_ns = block_ns(d) * (ahead + known);
+    if (disk__hangs(d))
+        known = 0;
     pthread_mutex_unlock(&d->lock);
     double compute_ns = d->tokens_per_s > 0 ? (double)known * p / d->tokens_per_s * 1e9 : 1e18;
     if (known == 0 || (!always && (late || (double)read_ns > compute_ns)))
@@ -505,10 +515,23 @@ static void take_fetches(struct kv *kv)
         d->wake(d->wake_arg); /* more of it after the next step */
 }
 
+static void tell_hang(struct kv_disk *d)
+{
+    pthread_mutex_lock(&d->lock);
+    bool hangs = disk__hangs(d);
+    pthread_mutex_unlock(&d->lock);
+    if (hangs && !d->hang_told)
+        disk__log(d, LOG_LVL_WARN, "disk tier: %s does not answer; without it until it does", d->path);
+    else if (!hangs && d->hang_told)
+        disk__log(d, LOG_LVL_INFO, "disk tier: %s answers again", d->path);
+    d->hang_told = hangs;
+}
+
 void kv_disk_pump(struct kv *kv)
 {
     if (!kv->disk || kv->in_step)
         return;
+    tell_hang(kv->disk);
     take_fetches(kv);
     write_dirty(kv);
     kv__publish(kv);
@@ -522,11 +545,12 @@ void kv_disk_stats_read(struct kv *kv, struct kv_disk_stats *ret)
         return;
     pthread_mutex_lock(&d->lock);
     *ret = d->stats;
-    ret->state = d->state == DISK_DOWN ? KV_DISK_DOWN
+    bool hangs = disk__hangs(d);
+    ret->state = hangs || d->state == DISK_DOWN ? KV_DISK_DOWN
                  : d->state != DISK_ON ? KV_DISK_STARTING
                  : d->write_failed     ? KV_DISK_READING
                                        : KV_DISK_ON;
-    snprintf(ret->trouble, sizeof(ret->trouble), "%s", d->trouble);
+    snprintf(ret->trouble, sizeof(ret->trouble), "%s", hangs ? "the disk does not answer" : d->trouble);
     ret->max_bytes = d->max_bytes;
     ret->queue = d->n_queued + d->n_dirty;
     pthread_mutex_unlock(&d->lock);

@@ -155,7 +155,8 @@ int kv_disk_dropped(struct kv *kv, uint64_t number)
     if (!kv->disk)
         return 1;
     pthread_mutex_lock(&kv->disk->lock);
-    int done = kv->disk->drop_done < number ? 0 : kv->disk->drop_failed ? ERR_IO : 1;
+    bool over = kv->disk->drop_done >= number;
+    int done = over ? (kv->disk->drop_failed ? ERR_IO : 1) : disk__hangs(kv->disk) ? ERR_IO : 0;
     pthread_mutex_unlock(&kv->disk->lock);
     return done;
 }

@@ -245,9 +245,11 @@ static void turn(struct kv_disk *d)
 #define EARLIER(t) (until = (t) < until ? (t) : until)
 #define UNLOCKED(call)                   \
     do {                                 \
+        d->busy_since_ns = now;          \
         pthread_mutex_unlock(&d->lock);  \
         call;                            \
         pthread_mutex_lock(&d->lock);    \
+        d->busy_since_ns = 0;            \
         return;                          \
     } while (0)
     if (d->state == DISK_OPENING || (d->state == DISK_DOWN && now >= d->retry_at))

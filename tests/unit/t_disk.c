@@ -511,6 +511,41 @@ START_TEST(test_hangs)
 }
 END_TEST
 
+/* Nor do those wait without end who have asked for something to be saved, dropped or read. */
+START_TEST(test_hangs_in_use)
+{
+    struct kv_disk_config c = config();
+    struct kv_save *save = NULL;
+    struct kv_saved saved;
+    struct err e = {0};
+    int32_t t[4 * P];
+    int r = 0;
+    c.answer_ms = 100;
+    prompt(t, 3, 4 * P);
+    fill(3, 4 * P);
+    struct kv *kv = known(16, &c);
+    run(kv, 8, no_ways, t, 4 * P);
+    all_written(kv);
+    sys.hangs = 1;
+    run(kv, 9, no_ways, t, 2 * P);
+    ck_assert_int_eq(kv_save_begin(kv, 0, NULL, NULL, 0, &save, &e), 0);
+    UNTIL(kv, (r = kv_save_poll(kv, save, &saved, &e)) != 0);
+    ck_assert_int_eq(r, ERR_STATE);
+    ck_assert_ptr_nonnull(strstr(e.text, "does not answer"));
+    kv_save_end(kv, &save);
+    ck_assert_int_eq(stats(kv).state, KV_DISK_DOWN);
+    ck_assert(!kv_fetch(kv, 7, no_ways, t, 4 * P, true));
+    uint64_t n = kv_disk_drop(kv);
+    UNTIL(kv, (r = kv_disk_dropped(kv, n)) != 0);
+    ck_assert_int_eq(r, ERR_IO);
+    ck_assert_int_eq(sys.log_lines, 1);
+    sys.hangs = 0;
+    UNTIL(kv, kv_disk_dropped(kv, n) == 1 && stats(kv).state == KV_DISK_ON);
+    ck_assert_uint_eq(stats(kv).pages, 0);
+    kv_close(&kv);
+}
+END_TEST
+
 /* A record is compared in every part of its key. */
 START_TEST(test_check_record)
 {
@@ -621,6 +656,7 @@ static void add(TCase *t)
     tcase_add_test(t, test_folder_deleted);
     tcase_add_test(t, test_changes_wake);
     tcase_add_test(t, test_hangs);
+    tcase_add_test(t, test_hangs_in_use);
     tcase_add_test(t, test_check_record);
     tcase_add_loop_test(t, test_random, 0, 4);
 }
