@@ -192,7 +192,7 @@ struct kv_disk_config {
     uint64_t fingerprint[2];  /* of what decides about bits, except the cache's own layout */
     bool always;              /* read whatever it costs; else only where computing takes longer */
     uint32_t retry_ms;        /* after trouble; 0: 10 s. Doubles with each failure, up to 32 times that */
-    uint32_t answer_ms;       /* who takes longer for one piece of work hangs: the tier is down; 0: two minutes */
+    uint32_t answer_ms;       /* longer than this for one piece of work: it is down; 0: 120 s */
     void (*wake)(void *arg);  /* from the tier's thread: kv_disk_pump has something to do, or what
                                * kv_disk_stats_read tells has changed */
     void *wake_arg;

@@ -12,6 +12,8 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/log.h"
+
 #define MAX_LINE 8192
 #define MAX_LINES 10000
 
@@ -272,7 +274,19 @@ static int take_value(char *s, char **ret)
     return *s == 0 || *s == '#' ? 0 : ERR_FORMAT;
 }
 
-static int read_line(struct server_config *c, char *line, struct err *e)
+/* The last of several lines about a key holds. Somebody may have meant all of them, or not seen the first. */
+static void tell_again(const char *name, const char *path, int line, int lines_of[N_KEYS])
+{
+    for (size_t i = 0; i < N_KEYS; i++)
+        if (keys[i].type != GROUP_ROW && !strcmp(keys[i].name, name)) {
+            if (lines_of[i])
+                LOG_WARN("config", "%.200s, line %d: %s is in line %d already; the last one holds", path, line,
+                         name, lines_of[i]);
+            lines_of[i] = line;
+        }
+}
+
+static int read_line(struct server_config *c, char *line, const char **ret_name, struct err *e)
 {
     char *equals, *value, *name = trim(line);
     if (*name == 0 || *name == '#')
@@ -283,25 +297,33 @@ static int read_line(struct server_config *c, char *line, struct err *e)
     *equals = 0;
     if (take_value(equals + 1, &value) < 0)
         return err_set(e, ERR_FORMAT, "a quoted value does not end");
-    return config_set(c, trim(name), value, e);
+    *ret_name = trim(name);
+    return config_set(c, *ret_name, value, e);
 }
 
 int config_read_file(struct server_config *c, const char *path, struct err *e)
 {
     char line[MAX_LINE];
+    static const char mark[] = "\xef\xbb\xbf"; /* of UTF-8: some editors put it at the beginning */
     struct err inner = {0};
-    int n = 0, r = 0;
+    int n = 0, r = 0, lines_of[N_KEYS] = {0};
     FILE *f = fopen(path, "re");
     if (!f)
         return err_set(e, ERR_IO, "%.200s: %s", path, strerror(errno));
     while (r == 0 && fgets(line, sizeof(line), f)) {
+        const char *name = "";
         if (++n > MAX_LINES || (!strchr(line, '\n') && !feof(f)))
             r = err_set(&inner, ERR_LIMIT, "a file has at most %d lines of %d bytes", MAX_LINES, MAX_LINE);
         else
-            r = read_line(c, line, &inner);
+            r = read_line(c, line + (n == 1 && !strncmp(line, mark, 3) ? 3 : 0), &name, &inner);
+        if (r == 0)
+            tell_again(name, path, n, lines_of);
     }
-    if (r == 0 && ferror(f))
-        r = err_set(&inner, ERR_IO, "%s", strerror(errno));
+    if (r == 0 && ferror(f)) {
+        r = err_set(e, ERR_IO, "%.200s: %s", path, strerror(errno)); /* a folder, for one */
+        fclose(f);
+        return r;
+    }
     fclose(f);
     return r == 0 ? 0 : err_set_param(e, r, inner.param, "%.120s, line %d: %s", path, n, inner.text);
 }

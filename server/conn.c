@@ -271,8 +271,8 @@ static bool wants_more(const struct conn *c)
     return c->state == CONN_HEADER || c->state == CONN_BODY;
 }
 
-/* Nothing more comes. Who closes its half while an answer is made is taken as gone, and of a request that is not
- * whole nothing becomes; answers before it still go out. */
+/* Nothing more comes. Who closes its half while an answer is made is taken as gone, and of a request that is
+ * not whole nothing becomes; answers before it still go out. */
 static void end_with(struct conn *c)
 {
     if (c->state == CONN_ANSWERING) {

@@ -459,7 +459,8 @@ int traces_new(uv_loop_t *loop, struct metrics *m, struct traces **ret, struct e
  * have it already. */
 static bool same_target(const struct trace_settings *a, const struct trace_settings *b)
 {
-    return a && b && !strcmp(a->url, b->url) && !strcmp(a->headers ? a->headers : "", b->headers ? b->headers : "");
+    return a && b && !strcmp(a->url, b->url) &&
+           !strcmp(a->headers ? a->headers : "", b->headers ? b->headers : "");
 }
 
 void traces_use(struct traces *t, struct trace_settings *settings)

@@ -134,6 +134,29 @@ START_TEST(test_file)
 }
 END_TEST
 
+/* What begins with the mark of UTF-8; what is said twice, which is told; what is no file. */
+START_TEST(test_odd_files)
+{
+    char told[1000] = "";
+    ck_assert_int_eq(read_text("\xef\xbb\xbfthreads = 5\n"), 0);
+    ck_assert_int_eq(c.threads, 5);
+    FILE *f = tmpfile();
+    int before = dup(STDERR_FILENO);
+    ck_assert(f && before >= 0 && dup2(fileno(f), STDERR_FILENO) >= 0);
+    int r = read_text("listen = 127.0.0.1:1\nthreads = 2\n# listen = x\nlisten = 127.0.0.1:2\n");
+    ck_assert(dup2(before, STDERR_FILENO) >= 0 && close(before) == 0);
+    rewind(f);
+    ck_assert_uint_gt(fread(told, 1, sizeof(told) - 1, f), 0);
+    fclose(f);
+    ck_assert_int_eq(r, 0);
+    ck_assert_str_eq(c.listen, "127.0.0.1:2");
+    ck_assert_ptr_nonnull(strstr(told, "line 4: listen is in line 1 already"));
+    ck_assert_ptr_eq(strchr(told, '\n'), told + strlen(told) - 1);
+    ck_assert_int_eq(config_read_file(&c, "/tmp", &e), ERR_IO);
+    ck_assert_str_eq(e.text, "/tmp: Is a directory");
+}
+END_TEST
+
 START_TEST(test_environment)
 {
     char one[] = "LATENTD_THREADS=5", other[] = "PATH=/bin", bad[] = "LATENTD_THREAD=5";
@@ -251,6 +274,7 @@ int main(void)
     tcase_add_test(tc, test_units);
     tcase_add_test(tc, test_words);
     tcase_add_test(tc, test_file);
+    tcase_add_test(tc, test_odd_files);
     tcase_add_test(tc, test_environment);
     tcase_add_test(tc, test_check);
     tcase_add_test(tc, test_print);
