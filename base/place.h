@@ -7,8 +7,8 @@
 
 #include <stddef.h>
 
-/* Sets of 1,024 processors each that make up an affinity mask: the most that Linux can be built for. One alone is
- * refused (EINVAL) where there may be more. */
+/* Sets of 1,024 processors each that make up an affinity mask: the most that Linux can be built for. One
+ * alone is refused (EINVAL) where there may be more. */
 #define PLACE_SETS 8
 
 /* Processors that the calling thread may use, at most max of them: first one of each core, in ascending

@@ -280,8 +280,8 @@ static void tell_again(const char *name, const char *path, int line, int lines_o
     for (size_t i = 0; i < N_KEYS; i++)
         if (keys[i].type != GROUP_ROW && !strcmp(keys[i].name, name)) {
             if (lines_of[i])
-                LOG_WARN("config", "%.200s, line %d: %s is in line %d already; the last one holds", path, line,
-                         name, lines_of[i]);
+                LOG_WARN("config", "%.200s, line %d: %s is in line %d already; the last one holds", path,
+                         line, name, lines_of[i]);
             lines_of[i] = line;
         }
 }
