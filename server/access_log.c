@@ -4,9 +4,11 @@
 #include "config.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -34,6 +36,22 @@ struct access_log {
     } handlers[16];
 };
 
+int log_file_open(const char *path, mode_t mode)
+{
+    int how = O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK;
+    int fd = open(path, O_WRONLY | how, mode);
+    return fd < 0 && errno == ENXIO ? open(path, O_RDWR | how, mode) : fd;
+}
+
+static FILE *open_log(const char *path)
+{
+    int fd = log_file_open(path, 0666);
+    FILE *f = fd >= 0 ? fdopen(fd, "a") : NULL;
+    if (!f && fd >= 0)
+        close(fd);
+    return f;
+}
+
 int access_log_open(struct server *s, struct err *e)
 {
     static char pending[4096]; /* of stderr, which has no buffer: each word would be a write of its own */
@@ -43,7 +61,7 @@ int access_log_open(struct server *s, struct err *e)
     if (!s->access_log->m_lost)
         s->access_log->m_lost = metrics_counter(s->metrics, "latentd_access_log_lost_total",
                                                 "Lines of the access log that could not be written.", NULL);
-    FILE *f = !s->cfg->access_log ? NULL : *path ? fopen(path, "ae") : stderr;
+    FILE *f = !s->cfg->access_log ? NULL : *path ? open_log(path) : stderr;
     if (!f && s->cfg->access_log)
         return err_set_param(e, ERR_IO, "access_log_file", "access_log_file %s: %s", path,
                              strerror(errno));

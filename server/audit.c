@@ -59,7 +59,7 @@ int audit_open(struct server *s, struct err *e)
                                            "Lines of the audit log that could not be written.", NULL);
     int fd = -1;
     /* who asked what is not everybody's to read */
-    if (*path && (fd = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600)) < 0)
+    if (*path && (fd = log_file_open(path, 0600)) < 0)
         return err_set_param(e, ERR_IO, "audit_log_file", "audit_log_file %s: %s", path, strerror(errno));
     if (s->audit->fd >= 0)
         close(s->audit->fd);

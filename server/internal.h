@@ -218,6 +218,9 @@ const char *route_name(const struct conn *c); /* its path as a pattern, or NULL 
 struct access_log;
 int access_log_open(struct server *s, struct err *e) LATENT_MUST_CHECK;
 void access_log_close(struct server *s);
+/* To append to. A pipe that nobody reads holds up the loop neither now nor when it is full, and may be read
+ * later: what has no room in it is lost. -1, and errno. */
+int log_file_open(const char *path, mode_t mode);
 void access_log_write(struct conn *c); /* the log line and the metrics of a request that ended */
 
 /* --- cors.c --------------------------------------------------------------------------------------- */

@@ -1,4 +1,5 @@
 // tests/integration/reload.mjs - SIGHUP: what changes, what cannot, what a mistake leaves in force; no stream is broken.
+import { execFileSync } from 'node:child_process'
 import crypto from 'node:crypto'
 import net from 'node:net'
 import { assert, done, fs, path, scratch, sleep, slow, start, test, until } from './harness.mjs'
@@ -7,7 +8,7 @@ const here = (name) => path.join(scratch, `reload-${process.pid}.${name}`)
 const sha = (text) => 'sha256:' + crypto.createHash('sha256').update(text).digest('hex')
 const bearer = (k) => ({ Authorization: `Bearer ${k}` })
 const [old_key, new_key] = ['old', 'new'].map((n) => `${n}-${crypto.randomBytes(16).toString('hex')}`)
-const files = ['conf', 'keys', 'access', 'audit', 'access.1', 'audit.1'].map(here)
+const files = ['conf', 'keys', 'access', 'audit', 'access.1', 'audit.1', 'pipe'].map(here)
 process.on('exit', () => files.forEach((f) => fs.rmSync(f, { force: true })))
 const conf = (lines) => fs.writeFileSync(here('conf'), lines.join('\n') + '\n')
 const base = [
@@ -135,6 +136,32 @@ await test('where max_connections falls, those that wait make room for the next'
     for (let i = 0; i < 2; i++) await new Promise((resolve) => net.connect(d.port, '127.0.0.1', function () { idle.push(this); resolve() }))
     await until('as many as may be', async () => await d.metric('http_connections') <= 16)
     for (const s of idle) s.destroy()
+})
+
+await test('a log that is a pipe stops nobody, with a reader or without', async () => {
+    const reader = () => fs.openSync(here('pipe'), fs.constants.O_RDONLY | fs.constants.O_NONBLOCK)
+    const read = (fd) => fs.readSync(fd, Buffer.alloc(1 << 20))
+    for (const name of ['access_log_file', 'audit_log_file']) {
+        fs.rmSync(here('pipe'), { force: true })
+        execFileSync('mkfifo', [here('pipe')])
+        let fd = reader()
+        const p = await start({ set: { [name]: here('pipe') } })
+        const told = () => fs.readFileSync(p.log_path, 'utf8')
+        assert.equal((await p.get('/livez')).status, 200)
+        assert.ok(read(fd) > 0)
+        fs.closeSync(fd)
+        assert.equal((await p.get('/livez')).status, 200)
+        assert.match(told(), new RegExp(`${name} .* cannot be written: Broken pipe`))
+        p.child.kill('SIGHUP')
+        await until('the reload is over', () => / done: /.test(told()))
+        for (let i = 0; i < 1500; i += 50) await Promise.all(Array.from({ length: 50 }, () => p.get('/livez')))
+        fd = reader()
+        assert.ok(read(fd) > 32768, 'what was written meanwhile')
+        await p.get('/livez')
+        assert.ok(read(fd) > 0)
+        fs.closeSync(fd)
+        await p.stop()
+    }
 })
 
 await d.stop()
