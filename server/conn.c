@@ -588,7 +588,7 @@ void conn_start(struct conn *c, const struct listener *l)
     struct server *s = c->s;
     c->state = l->proxy ? CONN_PROXY : l->tls ? CONN_HANDSHAKE : CONN_IDLE;
     request_reset(c);
-    long long over = s->n_conns - s->n_closing - s->cfg->max_connections;
+    long long over = s->n_conns - s->n_closing - s->most_connections;
     int made = 0;
     while (over > made && crowd_make_room(s)) /* more than one where a reload has lowered max_connections */
         made++;

@@ -285,6 +285,7 @@ struct server {
     int n_listeners;
     struct conn *conns;
     int n_conns, n_closing; /* of them */
+    long long most_connections; /* max_connections, or what descriptors allow */
     struct conn *waits_first, *waits_last;
     size_t body_bytes; /* of all requests being received */
     struct engine *engine;
@@ -311,8 +312,8 @@ struct server {
     uint64_t id_seed[2];
 };
 
-/* To what max_connections needs, where that is allowed. */
-void server_raise_descriptors(const struct server_config *cfg);
+/* To what max_connections needs, where that is allowed; sets most_connections. */
+void server_raise_descriptors(struct server *s);
 /* cfg->trusted_proxies. */
 int trusted_read(const struct server_config *cfg, struct nets *ret, struct err *e) LATENT_MUST_CHECK;
 struct api_config server_api_config(const struct server *s);

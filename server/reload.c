@@ -123,7 +123,7 @@ void server_reload(struct server *s)
     log_set_level((enum log_level)log_level_parse(s->cfg->log_level));
     const struct api_config ac = server_api_config(s);
     api_set_limits(s->api, &ac);
-    server_raise_descriptors(s->cfg);
+    server_raise_descriptors(s);
     open_logs(s);
     LOG_INFO("reload",
              "done: %d settings have changed, %d need a restart; %d API keys; logs are opened anew",

@@ -21,6 +21,7 @@
 #define TICK_MS 250
 #define POLL_NS (2 * NS_PER_MS)
 #define END_MS 15000 /* for the end itself, behind a drain: as etc/latentd.service.in has it */
+#define OTHER_FILES 128 /* descriptors that are no client's, and connections that are refused */
 #define GRACE_NS NS_PER_SEC /* for requests whose connection stood when the drain began */
 
 /* --- the end -------------------------------------------------------------------------------------- */
@@ -175,17 +176,24 @@ static void on_wake(uv_async_t *h)
 
 /* --- the start ------------------------------------------------------------------------------------ */
 
-/* Every connection is a descriptor; the usual soft limit of 1024 is too few for max_connections. */
-void server_raise_descriptors(const struct server_config *cfg)
+/* Every connection is a descriptor; the usual soft limit of 1024 is too few for max_connections. Without any
+ * left libuv accepts connections only to close them, and tells nobody: so there are never that many. */
+void server_raise_descriptors(struct server *s)
 {
-    struct rlimit l;
-    rlim_t need = (rlim_t)cfg->max_connections + 128;
-    if (getrlimit(RLIMIT_NOFILE, &l) == 0 && l.rlim_cur < need) {
-        l.rlim_cur = l.rlim_max == RLIM_INFINITY || l.rlim_max > need ? need : l.rlim_max;
-        if (setrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < need)
-            LOG_WARN("server", "max_connections = %lld, but the limit of open files is %llu",
-                     cfg->max_connections, (unsigned long long)l.rlim_cur);
-    }
+    struct rlimit l, was;
+    long long most = s->cfg->max_connections;
+    rlim_t need = (rlim_t)most + OTHER_FILES;
+    s->most_connections = most;
+    if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur >= need)
+        return;
+    was = l;
+    l.rlim_cur = l.rlim_max == RLIM_INFINITY || l.rlim_max > need ? need : l.rlim_max;
+    rlim_t have = setrlimit(RLIMIT_NOFILE, &l) < 0 ? was.rlim_cur : l.rlim_cur;
+    if (have >= need)
+        return;
+    s->most_connections = (long long)(have >= 2 * OTHER_FILES ? have - OTHER_FILES : (have + 1) / 2);
+    LOG_WARN("server", "max_connections = %lld, but the limit of open files is %llu: at most %lld are kept",
+             most, (unsigned long long)have, s->most_connections);
 }
 
 struct api_config server_api_config(const struct server *s)
@@ -287,7 +295,7 @@ int server_run(struct server_config *cfg, reread_fn reread, void *reread_arg)
     s->reread_arg = reread_arg;
     s->watchdog_ns = systemd_watchdog_ns();
     signal(SIGPIPE, SIG_IGN);
-    server_raise_descriptors(cfg);
+    server_raise_descriptors(s);
     if (uv_random(NULL, NULL, s->id_seed, sizeof(s->id_seed), 0, NULL) < 0)
         s->id_seed[0] = uv_hrtime();
     start_handles(s);

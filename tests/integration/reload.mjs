@@ -138,6 +138,22 @@ await test('where max_connections falls, those that wait make room for the next'
     for (const s of idle) s.destroy()
 })
 
+await test('with fewer descriptors than max_connections wants, those that wait give way all the same', async () => {
+    const p = await start()
+    execFileSync('prlimit', ['--nofile=256:256', `--pid=${p.child.pid}`])
+    p.child.kill('SIGHUP')
+    await until('it is told', () => /limit of open files is 256: at most 128 are kept/.test(fs.readFileSync(p.log_path, 'utf8')))
+    const idle = []
+    for (let i = 0; i < 300; i++) {
+        await new Promise((resolve) => idle.push(net.connect(p.port, '127.0.0.1', resolve).on('error', () => {})))
+        if (i % 30 === 29) assert.equal((await p.get('/livez')).status, 200, `beside ${i + 1}`)
+    }
+    assert.ok(await p.metric('latentd_connections_displaced_total') > 100)
+    assert.ok(await p.metric('http_connections') <= 128)
+    for (const s of idle) s.destroy()
+    await p.stop()
+})
+
 await test('a log that is a pipe stops nobody, with a reader or without', async () => {
     const reader = () => fs.openSync(here('pipe'), fs.constants.O_RDONLY | fs.constants.O_NONBLOCK)
     const read = (fd) => fs.readSync(fd, Buffer.alloc(1 << 20))
