@@ -22,6 +22,7 @@ struct api_config {
     const char *chat_template;  /* operator's override, NULL: the model's */
     int max_seqs;               /* that run at once, for /slots */
     int max_prompts;            /* prompts in one completions request */
+    int max_embedding_inputs;   /* ... in one for embeddings */
     int max_n;                  /* choices */
     int max_logprobs;           /* 20 */
     int max_stop;               /* stop strings, 16 */

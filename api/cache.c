@@ -173,7 +173,7 @@ static int set_prefix(struct api *a, struct api_exchange *x, enum prefix prefix,
                                    x->p.prompt ? "prompt" : "messages");
     if (x->p.messages && !x->p.prompt)
         return chat_prompt(a, x, e);
-    if ((r = count_prompts(&x->p, &n, e)) < 0)
+    if ((r = count_prompts(&x->p, a->cfg.max_prompts, &n, e)) < 0)
         return r;
     return n == 1 ? set_prompts(x, e) : err_set_param(e, ERR_INVAL, "prompt", "prompt must be one prompt");
 }

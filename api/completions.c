@@ -134,7 +134,7 @@ static int bad_prompt(const struct params *p, struct err *e)
                       "empty");
 }
 
-int count_prompts(const struct params *p, int *ret, struct err *e)
+int count_prompts(const struct params *p, int max, int *ret, struct err *e)
 {
     const cJSON *v = p->prompt, *first = cJSON_IsArray(v) ? v->child : NULL;
     int n = cJSON_IsString(v) || cJSON_IsNumber(first) ? 1 : cJSON_GetArraySize(v);
@@ -142,9 +142,9 @@ int count_prompts(const struct params *p, int *ret, struct err *e)
         return err_set_param(e, ERR_INVAL, params_asked(p), "%s is missing", params_asked(p));
     if (!cJSON_IsString(v) && !cJSON_IsNumber(first) && !cJSON_IsString(first) && !cJSON_IsArray(first))
         return bad_prompt(p, e);
-    if (n > p->cfg->max_prompts)
+    if (n > max)
         return err_set_param(e, ERR_INVAL, params_asked(p), "%s may hold at most %d prompts", params_asked(p),
-                             p->cfg->max_prompts);
+                             max);
     size_t most = n > 0 ? p->cfg->max_prompt_bytes / (size_t)n : 0; /* each prompt has a copy of it */
     if (p->suffix && n > 0 && strlen(p->suffix) > most)
         return err_set_param(e, ERR_LIMIT, "suffix",
@@ -219,7 +219,7 @@ struct api_exchange *handle_completions(struct api *a, const struct api_request 
         reply_error(r, a, &e);
         return NULL;
     }
-    if (check_model(a, &p, &e) < 0 || count_prompts(&p, &n, &e) < 0) {
+    if (check_model(a, &p, &e) < 0 || count_prompts(&p, a->cfg.max_prompts, &n, &e) < 0) {
         params_done(&p);
         reply_error(r, a, &e);
         return NULL;

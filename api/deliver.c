@@ -277,6 +277,14 @@ static void take_stages(struct api_stages *s, const struct gen_event *ev)
         s->last_ns = ev->ttft_ns + ev->decode_ns;
 }
 
+/* Of prompts that go in lots. */
+static void send_more(struct api_exchange *x)
+{
+    struct err e = {0};
+    if (x->n_sent < x->n_prompts && x->state == X_RUNNING && !x->gone && !x->beam && exchange_send(x, &e) < 0)
+        exchange_fail(x, &e);
+}
+
 static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen_event *ev)
 {
     if (x->beam) {
@@ -320,8 +328,10 @@ static void on_event(struct api_exchange *x, struct prompt *pr, const struct gen
         send_chunk(x, c, c->done);
     if (fail_if_lost(x, c->parts.err))
         return;
-    if (x->n_done < x->n_choices)
+    if (x->n_done < x->n_choices) {
+        send_more(x);
         return;
+    }
     if (x->ops->generated) {
         x->ops->generated(x);
     } else if (stream) {
@@ -358,13 +368,15 @@ void exchange_pressure(struct api_exchange *x)
             engine_pause(cfg->engine, x->prompts[i].request_id, pause);
 }
 
-/* Searches that the queue had no room for go on. */
-static void poll_searches(struct api *a)
+/* Searches and lots that the queue had no room for go on. */
+static void poll_queue(struct api *a)
 {
-    for (struct api_exchange *x = a->exchanges, *next; x && a->n_searches; x = next) {
+    for (struct api_exchange *x = a->exchanges, *next; x && a->n_searches + a->n_lots; x = next) {
         next = x->next;
         beam_poll(x);
-        if (x->beam)
+        if (x->ops->lots)
+            send_more(x);
+        if (x->beam || x->ops->lots)
             exchange_free_if_over(x);
     }
 }
@@ -383,7 +395,7 @@ void api_poll(struct api *a)
         exchange_pressure(x);
         exchange_free_if_over(x);
     }
-    poll_searches(a);
+    poll_queue(a);
     store_poll(a->store);
 }
 
@@ -396,7 +408,7 @@ void api_tick(struct api *a)
 {
     int64_t now = clock_now_ns();
     resume_tick(a, now);
-    poll_searches(a);
+    poll_queue(a);
     for (struct api_exchange *x = a->exchanges; x; x = x->next) {
         if (!x->begun || x->gone || x->state != X_RUNNING || now - x->written_ns < a->cfg.keepalive_ns ||
             a->cfg.keepalive_ns <= 0 || x->ops->stream_type ||

@@ -8,6 +8,8 @@
 #include "api/internal.h"
 #include "base/clock.h"
 
+#define MAX_FLOAT_BYTES 16 /* "-1.23456789e-05," */
+
 static void write_floats(const struct choice *c, struct jw *w)
 {
     jw_raw(w, "[");
@@ -73,8 +75,8 @@ static void ollama_whole(struct api_exchange *x, struct jw *w)
               (long long)(clock_now_ns() - x->received_ns), x->prompt_tokens);
 }
 
-static const struct answer_ops openai_ops = {.id_prefix = "embd-", .whole = whole};
-static const struct answer_ops ollama_ops = {.id_prefix = "embd-", .whole = ollama_whole};
+static const struct answer_ops openai_ops = {.id_prefix = "embd-", .lots = true, .whole = whole};
+static const struct answer_ops ollama_ops = {.id_prefix = "embd-", .lots = true, .whole = ollama_whole};
 
 static int check(const struct api *a, const struct params *p, struct err *e)
 {
@@ -87,6 +89,17 @@ static int check(const struct api *a, const struct params *p, struct err *e)
     return check_model(a, p, e);
 }
 
+/* How many texts there are, and whether all their vectors fit into an answer. */
+static int count(const struct api *a, const struct params *p, int *ret, struct err *e)
+{
+    size_t each = (size_t)engine_info(a->cfg.engine)->config.hidden_size * (p->base64 ? 6 : MAX_FLOAT_BYTES);
+    int r = count_prompts(p, a->cfg.max_embedding_inputs, ret, e);
+    if (r < 0 || (size_t)*ret <= API_MAX_ANSWER_BYTES / (each + 64))
+        return r;
+    return err_set_param(e, ERR_INVAL, "input", "input: an answer holds at most %zu vectors of this model",
+                         API_MAX_ANSWER_BYTES / (each + 64));
+}
+
 static struct api_exchange *handle(struct api *a, const struct api_request *req, const struct reply *r,
                                    enum field_where where, const struct answer_ops *ops)
 {
@@ -97,7 +110,7 @@ static struct api_exchange *handle(struct api *a, const struct api_request *req,
         reply_error(r, a, &e);
         return NULL;
     }
-    if (check(a, &p, &e) < 0 || count_prompts(&p, &n, &e) < 0) {
+    if (check(a, &p, &e) < 0 || count(a, &p, &n, &e) < 0) {
         params_done(&p);
         reply_error(r, a, &e);
         return NULL;

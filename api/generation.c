@@ -94,6 +94,7 @@ static struct api_exchange *make(struct api *a, const struct reply *r, const str
         x->next->prev = x;
     a->exchanges = x;
     a->n_exchanges++;
+    a->n_lots += ops->lots;
     return x;
 }
 
@@ -123,6 +124,7 @@ static void exchange_free(struct api_exchange *x)
     struct api *a = x->a;
     resumable_forget(x);
     beam_free(x);
+    a->n_lots -= x->ops->lots;
     if (x->ops->freed)
         x->ops->freed(x);
     if (x->prev)
@@ -383,7 +385,7 @@ static void truncate_prompt(const struct api_exchange *x, struct prompt *pr)
 static int check_choices(const struct api_exchange *x, struct err *e)
 {
     int max = engine_info(x->a->cfg.engine)->max_choices;
-    if (max <= 0 || x->n_choices <= max || x->p.use_beam_search)
+    if (max <= 0 || x->n_choices <= max || x->p.use_beam_search || x->ops->lots)
         return 0;
     return err_set_param(e, ERR_INVAL, x->n_prompts > 1 ? params_asked(&x->p) : "n",
                          "the request asks for %d choices; this server takes at most %d at a time",
@@ -400,25 +402,49 @@ static int check_prompts(const struct api_exchange *x, struct err *e)
     return r;
 }
 
+static int send_prompt(struct api_exchange *x, struct prompt *pr, struct err *e)
+{
+    struct gen_request *g = make_request(x, pr);
+    if (!g)
+        return err_set(e, ERR_NOMEM, "out of memory for the request");
+    if (g->timeout_ns && pr->index > 0) /* of all lots together */
+        g->timeout_ns -= clock_now_ns() - x->stages.submitted_ns;
+    if (x->n_done > 0) /* it runs already */
+        g->max_queue_ns = 0;
+    int r = x->p.timeout_ns && g->timeout_ns <= 0
+                ? err_set_param(e, ERR_TIMEOUT, "timeout", "the request did not end within its timeout")
+                : engine_submit(x->a->cfg.engine, g, &pr->request_id, e);
+    if (r < 0) {
+        arena_free(g->arena);
+        return r;
+    }
+    pr->n_live = x->p.n;
+    x->n_sent++;
+    return 0;
+}
+
+/* Prompts that the engine has at a time: of lots a part of what it takes, so that others find a place too. */
+static int lot(const struct api_exchange *x)
+{
+    int max = engine_info(x->a->cfg.engine)->max_choices / 4;
+    return x->ops->lots ? (max > 0 ? max : 1) : x->n_prompts;
+}
+
+int exchange_send(struct api_exchange *x, struct err *e)
+{
+    int r = 0, most = lot(x);
+    while (x->n_sent < x->n_prompts && x->n_sent - x->n_done < most && r == 0)
+        r = send_prompt(x, &x->prompts[x->n_sent], e);
+    return r == ERR_BUSY && x->ops->lots && x->n_sent > 0 ? 0 : r; /* others fill the queue: later */
+}
+
 /* The prompts are checked. */
 static int submit(struct api_exchange *x, struct err *e)
 {
     if (x->p.use_beam_search)
         return beam_start(x, e);
     x->stages = (struct api_stages){clock_now_ns(), -1, -1, -1, 0, 0};
-    for (int i = 0; i < x->n_prompts; i++) {
-        struct prompt *pr = &x->prompts[i];
-        struct gen_request *g = make_request(x, pr);
-        if (!g)
-            return err_set(e, ERR_NOMEM, "out of memory for the request");
-        int r = engine_submit(x->a->cfg.engine, g, &pr->request_id, e);
-        if (r < 0) {
-            arena_free(g->arena);
-            return r;
-        }
-        pr->n_live = x->p.n;
-    }
-    return 0;
+    return exchange_send(x, e);
 }
 
 int exchange_submit(struct api_exchange *x, struct err *e)

@@ -21,6 +21,7 @@ struct api {
     struct engine *engine; /* cfg's, for helpers: cfg is written over by a reload while they work */
     struct api_exchange *exchanges; /* all that are not freed */
     int n_exchanges, n_searches; /* beam searches among them */
+    int n_lots; /* of them that hand their prompts over in lots */
     struct template *chat[2]; /* made at the first use; the second for requests with tools */
     struct err chat_error[2]; /* why there is none */
     uint64_t id_seed, id_count;
@@ -129,6 +130,7 @@ struct answer_ops {
     const char *call_prefix; /* of ids of tool calls; NULL: "call_" */
     const char *stream_type; /* NULL: an event stream; others get no keep-alive */
     const char *keepalive;   /* NULL: a comment */
+    bool lots;               /* prompts may be more than the queue takes: one choice each, no stream */
     bool assistant;          /* text goes into parts, taken apart */
     bool keeps_parts;        /* ... which stay after they were told */
     /* Streams. Each writes whole frames. opening: when the request was accepted; may be NULL */
@@ -171,7 +173,7 @@ struct api_exchange {
     int lost; /* a piece of the stream could not be written: ERR_NOMEM, ERR_LIMIT */
     struct params p;
     struct prompt *prompts;
-    int n_prompts;
+    int n_prompts, n_sent; /* n_sent of them have been handed to the engine */
     struct choice *choices;
     int n_choices, n_done;
     char id[24 + MAX_REQUEST_ID];
@@ -209,6 +211,8 @@ struct api_exchange *exchange_start(struct api_exchange *x);
 struct api_exchange *exchange_start_if(struct api_exchange *x, int r, const struct err *e);
 /* Generates: checks the prompts and hands them to the engine; the events follow. */
 int exchange_submit(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
+/* Hands over the prompts that the engine should have by now, where they go in lots. */
+int exchange_send(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 /* Answers an error and ends. */
 void exchange_fail(struct api_exchange *x, const struct err *e);
 /* Ends with a whole JSON answer. */
@@ -325,8 +329,8 @@ struct api_exchange *handle_cache_unpin(struct api *a, const struct api_request 
                                         const struct reply *r);
 struct api_exchange *handle_cache_drop(struct api *a, const struct api_request *req, const struct reply *r);
 
-/* completions.c: how many prompts `prompt` holds, and that many into x->prompts. */
-int count_prompts(const struct params *p, int *ret, struct err *e) LATENT_MUST_CHECK;
+/* completions.c: how many prompts `prompt` holds (at most max), and that many into x->prompts. */
+int count_prompts(const struct params *p, int max, int *ret, struct err *e) LATENT_MUST_CHECK;
 int set_prompts(struct api_exchange *x, struct err *e) LATENT_MUST_CHECK;
 /* infill.c: are there tokens for it; pr->text becomes prefix and suffix in the model's form. */
 bool infill_possible(const struct tokenizer *t);

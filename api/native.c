@@ -140,7 +140,7 @@ static int read_request(struct api *a, const struct api_request *req, enum field
     p->return_token_ids |= p->stream; /* events always tell them */
     r = check_model(a, p, e);
     if (r == 0 && where == IN_NATIVE)
-        r = count_prompts(p, n_prompts, e);
+        r = count_prompts(p, p->cfg->max_prompts, n_prompts, e);
     if (r == 0 && where == IN_INFILL && (!p->input_prefix || !p->input_suffix)) {
         const char *name = p->input_prefix ? "input_suffix" : "input_prefix";
         r = err_set_param(e, ERR_INVAL, name, "%s is missing", name);

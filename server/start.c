@@ -265,6 +265,7 @@ struct api_config start_api_config(const struct server_config *cfg, struct engin
         .chat_template = chat_template,
         .max_seqs = (int)cfg->max_num_seqs,
         .max_prompts = (int)cfg->max_prompts,
+        .max_embedding_inputs = (int)cfg->max_embedding_inputs,
         .max_n = (int)cfg->max_n,
         .max_logprobs = (int)cfg->max_logprobs,
         .max_stop = (int)cfg->max_stop,

@@ -81,8 +81,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     if (!letter || !*letter)
         return 0;
     const struct api_config cfg = {
-        .max_prompts = 8, .max_n = 4, .max_logprobs = 5, .max_stop = 3, .max_logit_bias = 10,
-        .max_prompt_bytes = 2000, .strict = isupper(data[0]) != 0,
+        .max_prompts = 8, .max_embedding_inputs = 8, .max_n = 4, .max_logprobs = 5, .max_stop = 3,
+        .max_logit_bias = 10, .max_prompt_bytes = 2000, .strict = isupper(data[0]) != 0,
     };
     /* the server's bodies end with a NUL that is not counted */
     char *body = malloc(n_bytes);

@@ -1,7 +1,7 @@
 // tests/integration/api.mjs - every field of a request: what it does, and what a wrong value is told.
-import { assert, done, fs, note, path, scratch, slow, start, test, top_srcdir, until } from './harness.mjs'
+import { assert, done, fs, metric_of, note, path, scratch, slow, start, test, top_srcdir, until } from './harness.mjs'
 
-const d = await start({ set: { max_n: 4, max_stop: 4, max_prompts: 8, max_logit_bias: 10, max_prompt_size: '64K' } })
+const d = await start({ set: { max_n: 4, max_stop: 4, max_prompts: 8, max_embedding_inputs: 8, max_logit_bias: 10, max_prompt_size: '64K' } })
 const C = '/v1/completions'
 const CHAT = '/v1/chat/completions'
 const user = [{ role: 'user', content: 'What is a lighthouse?' }]
@@ -590,4 +590,33 @@ await test('nothing of all this is left behind', async () => {
     await d.idle()
     assert.deepEqual(await d.stop(), { code: 0, signal: null })
 })
+await test('embeddings of more texts than the queue holds', async () => {
+    const small = await start({ set: { max_num_seqs: 4, max_queue_requests: 12 } })
+    const E = '/v1/embeddings', n = slow ? 100 : 1000
+    const input = Array.from({ length: n }, (_, i) => [50 + i % 700, 60 + i % 31, 70])
+    let over = false
+    const all = small.post(E, { input, encoding_format: 'float' }).finally(() => { over = true })
+    for (let i = 0; i < 5; i++) // others find room in the queue meanwhile
+        assert.equal((await small.request('POST', C, { ...base, n: 4 })).status, 200)
+    assert.ok(!over, 'it was over before the others')
+    const { data, usage } = await all
+    assert.deepEqual(data.map((e) => e.index), input.map((_, i) => i))
+    assert.equal(usage.prompt_tokens, 3 * n)
+    for (const i of [0, 1, n / 2, n - 1])
+        assert.deepEqual((await small.post(E, { input: [input[i]], encoding_format: 'float' })).data[0].embedding, data[i].embedding)
+    const many = await small.request('POST', E, { input: Array(2049).fill('a') })
+    assert.equal(many.status, 400, many.text)
+    assert.match(many.text, /input may hold at most 2048/)
+    const late = await small.request('POST', E, { input: input.map((ids) => Array(200).fill(ids).flat()), timeout: 0.3 })
+    assert.equal(late.status, 408, late.text.slice(0, 200))
+    // what is left of one whose client goes is not computed
+    const leave = new AbortController()
+    const gone = fetch(small.base + E, { method: 'POST', body: JSON.stringify({ input: input.map((ids) => Array(200).fill(ids).flat()) }), signal: leave.signal })
+    await until('it runs', async () => metric_of(await small.metrics(), 'vllm:num_requests_running') > 0)
+    leave.abort()
+    await assert.rejects(gone)
+    await until('nothing runs', async () => metric_of(await small.metrics(), 'vllm:num_requests_running') + metric_of(await small.metrics(), 'vllm:num_requests_waiting') === 0, 3000)
+    await small.kill()
+})
+
 await done()
