@@ -316,7 +316,7 @@ static void write_model(const struct api *a, const char *name, struct jw *w)
     jw_raw(w, "{\"id\":");
     jw_cstring(w, name);
     jw_printf(w, ",\"object\":\"model\",\"created\":%lld,\"owned_by\":\"latentd\",\"max_model_len\":%d,",
-              (long long)(clock_wall_ns() / NS_PER_SEC), info->max_model_len);
+              (long long)a->started_s, info->max_model_len);
     jw_raw(w, "\"meta\":{\"architecture\":");
     jw_cstring(w, info->config.architecture);
     jw_printf(w, ",\"n_params\":%lld,\"n_vocab\":%d,\"n_ctx_train\":%d,\"size\":%llu,\"weight_types\":",

@@ -63,6 +63,21 @@ int read_n_probs(struct params *p, const cJSON *v, const char *name, struct err 
     return r;
 }
 
+/* -1 asks for no bound, as llama-server and LM Studio have it. */
+int read_max_tokens(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int n, r = params_int(v, name, -1, INT32_MAX, &n, e);
+    if (r == 0)
+        p->max_tokens = n < 0 ? INT_MAX : n;
+    return r;
+}
+
+int read_chat_max_tokens(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    int r = read_max_tokens(p, v, name, e);
+    return r == 0 && p->max_tokens == 0 ? params_bad(e, name, "-1 or a whole number of at least 1") : r;
+}
+
 int read_n_predict(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     int n, r = params_int(v, name, -2, INT32_MAX, &n, e); /* 0: the prompt goes into the cache */

@@ -10,6 +10,8 @@ int read_suffix(struct params *p, const cJSON *v, const char *name, struct err *
 int read_input_prefix(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_input_suffix(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_input_extra(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_max_tokens(struct params *p, const cJSON *v, const char *name, struct err *e);
+int read_chat_max_tokens(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_n_predict(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_n_probs(struct params *p, const cJSON *v, const char *name, struct err *e);
 int read_logit_bias(struct params *p, const cJSON *v, const char *name, struct err *e);

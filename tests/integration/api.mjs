@@ -22,7 +22,7 @@ async function refused(url, body, param, status = 400) {
 
 await test('numbers out of range name their field', async () => {
     const wrong = {
-        max_tokens: [-1, 1.5, 'x', 1e30, [], {}], temperature: [-0.1, 2.1, 'hot', true], top_p: [0, 1.1, -1],
+        max_tokens: [-2, 1.5, 'x', 1e30, [], {}], temperature: [-0.1, 2.1, 'hot', true], top_p: [0, 1.1, -1],
         top_k: [-2, 0.5], min_p: [-0.1, 1.1], n: [0, 5, 1.5, 'a'], seed: ['x', 1.5],
         repetition_penalty: [0, -1, 11], presence_penalty: [-2.1, 2.1], frequency_penalty: [-3, 3],
         min_tokens: [-1, 9], stop: [5, ['a', 'b', 'c', 'd', 'e'], [1]], stop_token_ids: [[-1], [8192], 'x', [1.5]],
@@ -46,7 +46,7 @@ await test('chat fields name themselves', async () => {
             [{ role: 'assistant', tool_calls: [{ ...call, type: 'x' }] }], [{ role: 'assistant', tool_calls: [{ ...call, id: 5 }] }],
             [{ role: 'assistant', tool_calls: [{ ...call, function: { name: '' } }] }],
             [{ role: 'assistant', tool_calls: [{ ...call, function: { name: 'f', arguments: 5 } }] }]],
-        logprobs: [5], top_logprobs: [-1, 21, 2], max_completion_tokens: [-1, 'x'],
+        logprobs: [5], top_logprobs: [-1, 21, 2], max_completion_tokens: [-2, 0, 'x'], max_tokens: [-2, 0, 'x'],
         tools: [5, {}, [5], [{}], [{ type: 'x' }], [{ type: 'function' }], [{ type: 'function', function: {} }],
             [{ type: 'function', function: { name: 'f', parameters: 5 } }], [{ type: 'function', function: { name: 'f', description: 5 } }]],
         tool_choice: ['required', { type: 'function', function: { name: 'f' } }, 'x', 5],
@@ -325,6 +325,17 @@ await test('the forms of prompt agree', async () => {
     assert.deepEqual(both.choices.map((c) => c.index), [0, 1, 2, 3])
     assert.equal(both.choices[0].text, text.choices[0].text)
     assert.equal(both.choices[1].text, text.choices[0].text)
+})
+
+await test('max_tokens -1 asks for no bound', async () => {
+    const free = await d.post(CHAT, { messages: user, temperature: 0 })
+    for (const field of ['max_tokens', 'max_completion_tokens']) {
+        const { choices, usage } = await d.post(CHAT, { messages: user, temperature: 0, [field]: -1 })
+        assert.deepEqual([choices, usage.completion_tokens], [free.choices, free.usage.completion_tokens])
+    }
+    const r = await d.post(C, { ...base, max_tokens: -1, stop: ['.'] })
+    assert.equal(r.choices[0].finish_reason, 'stop')
+    assert.ok(r.usage.completion_tokens > 16) // which is what completions have that do not say
 })
 
 await test('scoring: max_tokens 0, echo, logprobs', async () => {

@@ -179,7 +179,7 @@ await test('stop strings end the text and never show', async () => {
 })
 
 await test('a bad value is a BadRequestError that names the field', async () => {
-    for (const [param, value] of [['temperature', 9], ['max_tokens', -1], ['top_p', 0], ['n', 'two'], ['stop', 3]]) {
+    for (const [param, value] of [['temperature', 9], ['max_tokens', -2], ['top_p', 0], ['n', 'two'], ['stop', 3]]) {
         await assert.rejects(client.completions.create({ model: model_id, prompt: 'x', [param]: value }), (error) => {
             assert.ok(error instanceof OpenAI.BadRequestError, String(error))
             assert.equal(error.param, param)

@@ -70,7 +70,7 @@ function edges(field) {
 
 /** Fields whose edges need company, or mean something else at once. */
 const together = {
-    top_logprobs: { logprobs: true }, min_tokens: null, max_tokens: null, max_output_tokens: null, n: { temperature: 1 }, best_of: { n: 1 },
+    top_logprobs: { logprobs: true }, min_tokens: null, max_tokens: null, max_output_tokens: null, max_completion_tokens: null, n: { temperature: 1 }, best_of: { n: 1 },
     thinking_token_budget: null, n_predict: null, logprobs: {}, model: null, prompt: null, dimensions: null, num_predict: {}, content: null, input: null,
     grammar: null, guided_grammar: null, guided_regex: null, guided_json: null, json_schema: null, guided_choice: null, response_format: null,
     structured_outputs: null, format: null, text: null,
