@@ -112,9 +112,35 @@ static enum found look(const struct buf *b, size_t mark, size_t name[2], size_t 
     }
 }
 
+/* The name between quotes, as it is meant: it may have escapes. */
+static void begin_named(struct call_text *t, size_t from, size_t to)
+{
+    const char *raw = t->in.data + from;
+    errno = 0;
+    cJSON *s = memchr(raw, '\\', to - from) ? cJSON_ParseWithLength(raw - 1, to - from + 2) : NULL;
+    if (!s && errno == ENOMEM)
+        t->out->err = ERR_NOMEM;
+    const char *name = cJSON_GetStringValue(s);
+    call_begin(t, name ? name : raw, name ? strlen(name) : to - from, NULL, 0);
+    cJSON_Delete(s);
+}
+
+/* Arguments that are null are none: 1; 0: they are something else; -1: not to be told yet. */
+static int no_arguments(const struct buf *b)
+{
+    static const char null[] = "null";
+    size_t n = b->n_bytes < 4 ? b->n_bytes : 4;
+    if (memcmp(b->data, null, n) != 0)
+        return 0;
+    if (b->n_bytes < 5)
+        return -1;
+    return strchr(",} \t\r\n", b->data[4]) ? 1 : 0;
+}
+
 enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool *ret_plain)
 {
     size_t name[2] = {0, 0}, args = 0;
+    int null;
     *ret_plain = false;
     if (t->state == AT_OBJECT) {
         enum found f = look(&t->in, mark, name, &args);
@@ -124,12 +150,13 @@ enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool
         }
         if (f == FOUND_MORE)
             return CALL_MORE;
-        call_begin(t, t->in.data + name[0], name[1] - name[0], NULL, 0);
+        begin_named(t, name[0], name[1]);
         if (f == FOUND_NONE) { /* no arguments, or they came first */
             errno = 0;
             cJSON *o = cJSON_ParseWithLength(t->in.data + mark, args + 1 - mark);
             const cJSON *a = cJSON_GetObjectItemCaseSensitive(o, "arguments");
             a = a ? a : cJSON_GetObjectItemCaseSensitive(o, "parameters");
+            a = cJSON_IsNull(a) ? NULL : a;
             char *text = cJSON_IsString(a) ? strdup(a->valuestring) : cJSON_PrintUnformatted(a);
             if (!text && errno == ENOMEM)
                 t->out->err = ERR_NOMEM;
@@ -156,6 +183,11 @@ enum call_step call_json_object(struct call_text *t, size_t mark, bool end, bool
             call_args(t, text ? text : "{}", text ? strlen(text) : 2);
             cJSON_Delete(s);
             buf_consume(&t->in, n < 0 ? t->in.n_bytes : (size_t)n);
+        } else if (t->n_args == 0 && t->in.n_bytes && (null = no_arguments(&t->in)) != 0) {
+            if (null < 0 && !end)
+                return CALL_MORE;
+            call_args(t, "{}", 2);
+            buf_consume(&t->in, t->in.n_bytes < 4 ? t->in.n_bytes : 4);
         } else {
             t->n_args = 1; /* has begun */
             if (!call_json_value(t) && !end)

@@ -1,5 +1,5 @@
 // tests/integration/api.mjs - every field of a request: what it does, and what a wrong value is told.
-import { assert, done, fs, metric_of, note, path, scratch, slow, start, test, top_srcdir, until } from './harness.mjs'
+import { assert, done, fs, metric_of, note, path, scratch, sleep, slow, start, test, top_srcdir, until } from './harness.mjs'
 
 const d = await start({ set: { max_n: 4, max_stop: 4, max_prompts: 8, max_embedding_inputs: 8, max_logit_bias: 10, max_prompt_size: '64K' } })
 const C = '/v1/completions'
@@ -589,6 +589,8 @@ await test('/v1/models', async () => {
     const list = JSON.parse((await d.get('/v1/models')).text)
     assert.equal(list.data[0].id, 'latent-mini')
     assert.equal(list.data[0].max_model_len, 4096)
+    await sleep(1100)
+    assert.deepEqual(JSON.parse((await d.get('/v1/models')).text), list) // created too
     assert.equal(JSON.parse((await d.get('/v1/models/latent-mini')).text).id, 'latent-mini')
     assert.equal((await d.get('/v1/models/other')).status, 404)
     const wrong = await d.request('DELETE', '/v1/models')
