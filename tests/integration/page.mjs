@@ -92,6 +92,8 @@ await test('stop ends it, New begins anew, an error is shown', async () => {
     await page.keyboard.press('Enter')
     await page.waitForSelector('.error')
     assert.match(await page.$eval('.error', (e) => e.textContent), /temperature/)
+    assert.equal(await page.$eval('#text', (e) => e.value), 'x') // what was typed is there to be sent again
+    assert.equal(await page.$$eval('.facts', (all) => all.length), 0) // nothing waits
     for (const value of ['light', 'dark']) { // as readable as WCAG asks for
         await page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value }])
         const [text, back] = await page.evaluate(() => ['.error', '.answer'].map((s) => {
@@ -134,6 +136,18 @@ await test('by keyboard: the focus stays with the button; what is written is rea
     const said = await page.$$eval('.turn:last-child .token', (all) => all.map((e) => e.textContent).join('').trim())
     assert.deepEqual([await focused(), await aloud()], ['send', said])
     assert.equal(await page.$eval('#log', (e) => e.tabIndex), 0) // scrolled by keys
+    assert.equal(await page.$$eval('h1', (all) => all.length), 1)
+    await page.focus('#log') // what is known of tokens, one by one
+    const tokens = await page.$$eval('.token', (all) => all.length), shown = () => page.$$eval('.token', (all) => all.findIndex((t) => t.classList.contains('shown')))
+    for (const [key, at] of [['ArrowRight', 0], ['ArrowRight', 1], ['ArrowLeft', 0], ['ArrowLeft', 0], ['Escape', -1], ['ArrowLeft', tokens - 1]]) {
+        await page.keyboard.press(key)
+        assert.equal(await shown(), at, key)
+        const [text, hidden] = await page.$eval('#tip', (e) => [e.textContent, e.hidden])
+        assert.equal(hidden, at < 0)
+        assert.equal(await aloud(), at < 0 ? '' : text.trim())
+    }
+    await page.focus('#text')
+    assert.equal(await page.$eval('#tip', (e) => e.hidden), true)
     await d.idle()
 })
 
