@@ -334,6 +334,16 @@ static void begin_session(struct conn *c)
     set_timer(c, c->tls ? c->s->cfg->header_timeout : c->s->cfg->idle_timeout);
 }
 
+/* Who speaks plain HTTP where TLS is spoken is told so, in plain HTTP. */
+static void answer_plainly(struct conn *c)
+{
+    LOG_DEBUG("tls", "%s: plain HTTP", c->peer);
+    metric_add(c->s->m_handshakes_failed, 1);
+    tls_free(&c->tls);
+    c->state = CONN_IDLE;
+    refuse_now(c, 400, "plain HTTP was sent to a port that speaks HTTPS: ask with https:");
+}
+
 /* The socket's bytes to a session's. False: the connection has been closed. */
 static bool receive_tls(struct conn *c, const char *data, size_t n_bytes)
 {
@@ -343,6 +353,10 @@ static bool receive_tls(struct conn *c, const char *data, size_t n_bytes)
         metric_add(c->s->m_handshakes, 1);
         c->state = CONN_IDLE;
         set_timer(c, c->s->cfg->idle_timeout);
+    }
+    if (r < 0 && c->state == CONN_HANDSHAKE && tls_met_http(c->tls)) {
+        answer_plainly(c);
+        return c->state != CONN_CLOSED;
     }
     conn_flush(c); /* the handshake's next part, or an alert */
     if (r < 0 || (closed && c->state == CONN_HANDSHAKE)) {

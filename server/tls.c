@@ -20,6 +20,7 @@ struct tls {
     BIO *from_net, *to_net; /* owned by ssl */
     struct buf plain;       /* being encrypted, from plain_at on */
     size_t plain_at;
+    bool met_http;
     char error[128];
 };
 
@@ -207,6 +208,11 @@ bool tls_established(const struct tls *t)
     return SSL_is_init_finished(t->ssl);
 }
 
+bool tls_met_http(const struct tls *t)
+{
+    return t->met_http;
+}
+
 const char *tls_error(const struct tls *t)
 {
     return t->error;
@@ -222,6 +228,8 @@ static int result(struct tls *t, int r, bool *ret_closed)
         return 0;
     }
     const char *reason = ERR_reason_error_string(ERR_peek_error());
+    t->met_http = ERR_GET_LIB(ERR_peek_error()) == ERR_LIB_SSL &&
+                  ERR_GET_REASON(ERR_peek_error()) == SSL_R_HTTP_REQUEST;
     long verdict = SSL_get_verify_result(t->ssl);
     snprintf(t->error, sizeof(t->error), "%s%s%s", reason ? reason : "protocol error",
              verdict == X509_V_OK ? "" : ": ",

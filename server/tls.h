@@ -41,6 +41,7 @@ int tls_seal(struct tls *t, struct buf *plain, struct buf *out) LATENT_MUST_CHEC
 size_t tls_unsealed(const struct tls *t); /* bytes of earlier `plain` that are not in an `out` yet */
 void tls_close(struct tls *t);            /* the next seal ends with "nothing follows" */
 void tls_shed(struct tls *t, size_t keep_bytes); /* frees the memory beyond that of what is empty */
+bool tls_met_http(const struct tls *t); /* it broke because plain HTTP came */
 /* Why the session broke: text of OpenSSL. */
 const char *tls_error(const struct tls *t);
 

@@ -72,6 +72,20 @@ await test('both versions, one protocol, a chain that verifies', async () => {
     assert.notEqual(old.status, 0, 'TLS 1.1 was spoken')
 })
 
+await test('plain HTTP gets a sentence, in plain HTTP', async () => {
+    const plainly = (text) => new Promise((resolve, reject) => {
+        const sock = net.connect(port, '127.0.0.1', () => sock.write(text))
+        let said = ''
+        sock.on('data', (piece) => { said += piece })
+        sock.on('end', () => resolve(said)).on('error', reject)
+    })
+    for (const text of ['GET /health HTTP/1.1\r\nHost: x\r\n\r\n', `POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n${'x'.repeat(100000)}`]) {
+        const said = await plainly(text)
+        assert.match(said, /^HTTP\/1\.1 400 [^]*Connection: close\r\n[^]*"message":"plain HTTP [^"]*https:/)
+    }
+    assert.equal((await request('GET', '/health')).status, 200)
+})
+
 await test('the same answers as without: streams, large bodies, large answers', async () => {
     const ask = { prompt: 'The history of', max_tokens: 50, temperature: 0 }
     const plain = await d.post('/v1/completions', ask)
