@@ -1,6 +1,6 @@
-/* api/embeddings.c - POST /v1/embeddings, and Ollama's /api/embed: a text as one vector of length 1, of
- * what the model's last norm gives: the mean over its tokens, or that of the last. Models made for this say
- * which; the mean is the default. */
+/* api/embeddings.c - POST /v1/embeddings, and Ollama's /api/embed and /api/embeddings: a text as one vector
+ * of length 1, of what the model's last norm gives: the mean over its tokens, or that of the last. Models
+ * made for this say which; the mean is the default. */
 #include "config.h"
 
 #include <string.h>
@@ -75,16 +75,24 @@ static void ollama_whole(struct api_exchange *x, struct jw *w)
               (long long)(clock_now_ns() - x->received_ns), x->prompt_tokens);
 }
 
+static void old_whole(struct api_exchange *x, struct jw *w)
+{
+    jw_raw(w, "{\"embedding\":");
+    write_floats(&x->choices[0], w);
+    jw_raw(w, "}");
+}
+
 static const struct answer_ops openai_ops = {.id_prefix = "embd-", .lots = true, .whole = whole};
 static const struct answer_ops ollama_ops = {.id_prefix = "embd-", .lots = true, .whole = ollama_whole};
+static const struct answer_ops old_ops = {.id_prefix = "embd-", .lots = true, .whole = old_whole};
 
-static int check(const struct api *a, const struct params *p, struct err *e)
+static int check(const struct api *a, const struct params *p, const struct answer_ops *ops, struct err *e)
 {
     int size = engine_info(a->cfg.engine)->config.hidden_size;
     if (p->dimensions && p->dimensions != size)
         return err_set_param(e, ERR_UNSUPPORTED, "dimensions",
                              "dimensions can be %d: this model's embeddings cannot be cut", size);
-    if (!p->prompt)
+    if (!p->prompt && ops != &old_ops)
         return err_set_param(e, ERR_INVAL, "input", "input is missing");
     return check_model(a, p, e);
 }
@@ -100,6 +108,18 @@ static int count(const struct api *a, const struct params *p, int *ret, struct e
                          API_MAX_ANSWER_BYTES / (each + 64));
 }
 
+/* That the model be there, as an empty prompt of Ollama's asks. Takes p over. */
+static struct api_exchange *reply_nothing(const struct reply *r, struct params *p)
+{
+    struct jw w;
+    jw_init(&w, 4096);
+    jw_raw(&w, "{\"embedding\":[]}");
+    reply_json(r, 200, &w, NULL);
+    jw_done(&w);
+    params_done(p);
+    return NULL;
+}
+
 static struct api_exchange *handle(struct api *a, const struct api_request *req, const struct reply *r,
                                    enum field_where where, const struct answer_ops *ops)
 {
@@ -110,12 +130,15 @@ static struct api_exchange *handle(struct api *a, const struct api_request *req,
         reply_error(r, a, &e);
         return NULL;
     }
-    if (check(a, &p, &e) < 0 || count(a, &p, &n, &e) < 0) {
+    bool nothing = ops == &old_ops && (!p.prompt || !*p.prompt->valuestring);
+    if (check(a, &p, ops, &e) < 0 || (!nothing && count(a, &p, &n, &e) < 0)) {
         params_done(&p);
         reply_error(r, a, &e);
         return NULL;
     }
-    if (where == IN_EMBED && p.truncate && !p.truncate_prompt)
+    if (nothing)
+        return reply_nothing(r, &p);
+    if (where != IN_EMBEDDINGS && p.truncate && !p.truncate_prompt)
         p.truncate_prompt = -1;
     p.max_tokens = 0;
     struct api_exchange *x = exchange_new(a, r, req, &p, n, ops);
@@ -133,6 +156,12 @@ struct api_exchange *handle_embeddings(struct api *a, const struct api_request *
 struct api_exchange *handle_ollama_embed(struct api *a, const struct api_request *req, const struct reply *r)
 {
     return handle(a, req, r, IN_EMBED, &ollama_ops);
+}
+
+struct api_exchange *handle_ollama_embedding(struct api *a, const struct api_request *req,
+                                             const struct reply *r)
+{
+    return handle(a, req, r, IN_OLD_EMBED, &old_ops);
 }
 
 /* --- fields --------------------------------------------------------------------------------------- */

@@ -288,6 +288,7 @@ struct api_exchange *handle_native(struct api *a, const struct api_request *req,
 struct api_exchange *handle_infill(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_chat(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_input_tokens(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_response_get(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_response_delete(struct api *a, const struct api_request *req,
                                             const struct reply *r);
@@ -309,6 +310,8 @@ struct api_exchange *handle_openapi(struct api *a, const struct api_request *req
 struct api_exchange *handle_page(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_embeddings(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_ollama_embed(struct api *a, const struct api_request *req, const struct reply *r);
+struct api_exchange *handle_ollama_embedding(struct api *a, const struct api_request *req,
+                                             const struct reply *r);
 struct api_exchange *handle_messages(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_count_tokens(struct api *a, const struct api_request *req, const struct reply *r);
 struct api_exchange *handle_models(struct api *a, const struct api_request *req,

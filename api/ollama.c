@@ -9,6 +9,7 @@
 
 #include "api/internal.h"
 #include "base/clock.h"
+#include "base/hash.h"
 
 static void write_time(int64_t seconds, struct jw *w)
 {
@@ -218,7 +219,8 @@ static void write_details(const struct api *a, struct jw *w)
     const struct engine_info *info = engine_info(a->cfg.engine);
     double n = (double)info->n_params;
     jw_raw(w, "\"details\":{\"parent_model\":\"\",\"format\":");
-    jw_cstring(w, info->format);
+    bool gguf = !strncmp(info->format, "GGUF", 4); /* Ollama's words */
+    jw_cstring(w, gguf ? "gguf" : "safetensors");
     jw_raw(w, ",\"family\":");
     jw_cstring(w, info->config.architecture);
     jw_raw(w, ",\"families\":[");
@@ -227,6 +229,24 @@ static void write_details(const struct api *a, struct jw *w)
               n >= 1e9 ? "B" : "M");
     jw_cstring(w, info->weight_types);
     jw_raw(w, "}");
+}
+
+/* Clients take a model that has another digest for another. Ours is of what is known of it without reading
+ * all of its files. */
+static void write_digest(const struct api *a, struct jw *w)
+{
+    const struct engine_info *info = engine_info(a->cfg.engine);
+    char text[1024];
+    int n = snprintf(text, sizeof(text), "%.200s %.100s %.400s %d %d %lld %llu", info->model_id,
+                     info->config.architecture, info->weight_types, info->config.num_hidden_layers,
+                     info->config.vocab_size, (long long)info->n_params,
+                     (unsigned long long)info->file_bytes);
+    jw_raw(w, "\"digest\":\"");
+    for (uint64_t seed = 0; seed < 2; seed++) {
+        struct hash128 h = hash128_bytes(text, (size_t)n, seed);
+        jw_printf(w, "%016llx%016llx", (unsigned long long)h.hi, (unsigned long long)h.lo);
+    }
+    jw_raw(w, "\"");
 }
 
 static void write_model(const struct api *a, struct jw *w)
@@ -238,8 +258,9 @@ static void write_model(const struct api *a, struct jw *w)
     jw_cstring(w, api_model_name(a));
     jw_raw(w, ",\"modified_at\":");
     write_time(a->started_s, w);
-    jw_printf(w, ",\"size\":%llu,\"digest\":\"\",\"context_length\":%d,",
-              (unsigned long long)info->file_bytes, info->max_model_len);
+    jw_printf(w, ",\"size\":%llu,", (unsigned long long)info->file_bytes);
+    write_digest(a, w);
+    jw_printf(w, ",\"context_length\":%d,", info->max_model_len);
     write_details(a, w);
 }
 

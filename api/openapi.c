@@ -40,7 +40,7 @@ static const struct schema {
     {"read_documents", OBJECTS},
     {"read_tool_choice",
      "{\"anyOf\":[{\"enum\":[\"auto\",\"none\",\"required\",null]},{\"type\":\"object\",\"required\":["
-     "\"type\"],\"properties\":{\"type\":{\"const\":\"function\"}}}]}"},
+     "\"type\"],\"properties\":{\"type\":{\"enum\":[\"function\",\"allowed_tools\"]}}}]}"},
     {"read_anthropic_tool_choice",
      "{\"type\":[\"object\",\"null\"],\"properties\":{\"type\":{\"enum\":[\"auto\",\"none\",\"any\","
      "\"tool\"]}}}"},
@@ -126,6 +126,10 @@ static const struct schema {
     {"read_structure_grammar", STRING},
     {"read_ollama_format", "{\"anyOf\":[{\"enum\":[\"json\",\"\",null]},{\"type\":\"object\"}]}"},
     {"read_truncation", "{\"enum\":[\"disabled\",null]}"},
+    {"read_prediction",
+     "{\"type\":[\"object\",\"null\"],\"required\":[\"type\",\"content\"],\"properties\":{\"type\":{"
+     "\"const\":\"content\"},\"content\":{\"type\":[\"string\",\"array\"],\"items\":{"
+     "\"type\":\"object\"}}}}"},
     {"read_options", OBJECT},
     {"read_num_predict", "{\"type\":[\"integer\",\"null\"],\"minimum\":-2}"},
     {"read_n_predict", "{\"type\":[\"integer\",\"null\"],\"minimum\":-2}"},

@@ -419,7 +419,7 @@ static void set_defaults(struct params *p, enum field_where where)
     p->logprobs = p->top_logprobs = -1;
     p->max_tokens = where == IN_COMPLETIONS ? 16 : where == IN_MESSAGES ? 0 : MAX_INT;
     p->stream = where & (IN_GENERATE | IN_OLLAMA_CHAT); /* Ollama streams unless told not to */
-    p->pooling = where & (IN_EMBEDDINGS | IN_EMBED) ? POOLING_MEAN : POOLING_NONE;
+    p->pooling = where & (IN_EMBEDDINGS | IN_EMBED | IN_OLD_EMBED) ? POOLING_MEAN : POOLING_NONE;
     p->truncate = true;
     p->store = true;
     p->include_reasoning = p->separate_reasoning = p->parallel_tool_calls = true;

@@ -16,6 +16,7 @@ enum field_where {
     IN_OPTIONS = 4096,                                     /* ... its object `options` */
     IN_TEMPLATE = 8192, IN_EMBED = 16384, /* Ollama's embeddings */
     IN_NATIVE = 32768, IN_INFILL = 65536, /* llama-server's /completion and /infill */
+    IN_OLD_EMBED = 131072, /* Ollama's embeddings as they were: /api/embeddings */
 };
 
 #define PRIORITY_NOT_SAID INT_MIN /* until apply_grant */
@@ -30,6 +31,7 @@ struct params {
     const cJSON *system; /* Anthropic's; NULL: none */
     const cJSON *tools, *documents, *template_kwargs; /* the first two are checked by messages.c */
     const char *must_call, *must_call_name; /* the field that asks for a call (NULL: none), and for which */
+    const cJSON *allowed_tools;       /* tool_choice: the only ones that may be called; NULL: all */
     bool no_tools;                                    /* tool_choice: "none" */
     const char *model;                       /* NULL: not said */
     double temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;

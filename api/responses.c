@@ -321,6 +321,17 @@ static const struct answer_ops response_ops = {
     .freed = freed,
 };
 
+static void counted(struct api_exchange *x)
+{
+    struct jw *w = &x->out;
+    jw_reset(w);
+    jw_printf(w, "{\"object\":\"response.input_tokens\",\"input_tokens\":%zu}", x->prompts[0].ids.n);
+    x->prompt_tokens = x->cached_tokens = x->completion_tokens = -1; /* no generation, for the log */
+    exchange_finish(x, w);
+}
+
+static const struct answer_ops count_ops = {.id_prefix = "count_", .tokenized = counted, .freed = freed};
+
 /* --- the request ------------------------------------------------------------------------------------ */
 
 /* Items of a list move to another. */
@@ -395,7 +406,8 @@ static void on_previous(void *arg, int found, const char *body, const char *item
     exchange_start_if(x, r, &e); /* the host has it already */
 }
 
-struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r)
+static struct api_exchange *handle(struct api *a, const struct api_request *req, const struct reply *r,
+                                   const struct answer_ops *ops)
 {
     struct params p;
     struct err e = {0};
@@ -403,7 +415,7 @@ struct api_exchange *handle_responses(struct api *a, const struct api_request *r
         reply_error(r, a, &e);
         return NULL;
     }
-    struct api_exchange *x = exchange_new(a, r, req, &p, 1, &response_ops);
+    struct api_exchange *x = exchange_new(a, r, req, &p, 1, ops);
     if (!x)
         return NULL;
     struct response *own = x->extra = calloc(1, sizeof(*own));
@@ -420,4 +432,14 @@ struct api_exchange *handle_responses(struct api *a, const struct api_request *r
     if (n == 0)
         n = gather(x, NULL, NULL, &e);
     return exchange_start_if(x, n, &e);
+}
+
+struct api_exchange *handle_responses(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    return handle(a, req, r, &response_ops);
+}
+
+struct api_exchange *handle_input_tokens(struct api *a, const struct api_request *req, const struct reply *r)
+{
+    return handle(a, req, r, &count_ops);
 }

@@ -9,7 +9,7 @@
 struct response {
     cJSON *items;  /* all input, of responses before it too */
     int sequence;  /* of the next event */
-    bool kept;     /* it is in the store, or failed to get there */
+    bool kept;     /* it is in the store, or failed to get there, or is not to */
 };
 
 /* The store was asked, and has answered `code`, which is no 0: *e says so, and is returned. */

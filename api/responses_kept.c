@@ -58,6 +58,17 @@ static void reply_running(struct api_exchange *x, const struct reply *r, const c
     jw_done(&w);
 }
 
+static void reply_deleted(const struct reply *r, const char *id)
+{
+    struct jw w;
+    jw_init(&w, 4096);
+    jw_raw(&w, "{\"id\":");
+    jw_cstring(&w, id);
+    jw_raw(&w, ",\"object\":\"response\",\"deleted\":true}");
+    reply_json(r, 200, &w, NULL);
+    jw_done(&w);
+}
+
 static void not_streamed(const struct reply *r)
 {
     reply_error_full(r, 400, "unsupported", "stream",
@@ -234,15 +245,8 @@ static void on_deleted(void *arg, int result, const char *body, const char *item
     (void)body, (void)items;
     if (result == 0) /* also where nobody waits for the answer any more */
         (void)resume_delete(x->a, q->id, x->client);
-    if (found(x, result)) {
-        struct jw w;
-        jw_init(&w, 4096);
-        jw_raw(&w, "{\"id\":");
-        jw_cstring(&w, q->id);
-        jw_raw(&w, ",\"object\":\"response\",\"deleted\":true}");
-        reply_json(&x->reply, 200, &w, NULL);
-        jw_done(&w);
-    }
+    if (found(x, result))
+        reply_deleted(&x->reply, q->id);
     exchange_free_if_over(x);
 }
 
@@ -313,13 +317,23 @@ struct api_exchange *handle_response_get(struct api *a, const struct api_request
     return NULL;
 }
 
+/* One that runs ends within a step, as if it were cancelled, and is not kept. */
 struct api_exchange *handle_response_delete(struct api *a, const struct api_request *req,
                                             const struct reply *r)
 {
     char id[160];
-    if (id_of(req, "", id))
+    if (!id_of(req, "", id)) {
+        no_such(r, req->path + strlen(PREFIX));
+        return NULL;
+    }
+    struct api_exchange *x = running(a, id, req->client);
+    if (!x)
         return ask(a, req, r, id, on_deleted);
-    no_such(r, req->path + strlen(PREFIX));
+    struct response *own = x->extra;
+    own->kept = true;
+    if (!resume_delete(a, id, req->client))
+        exchange_cancel(x);
+    reply_deleted(r, id);
     return NULL;
 }
 

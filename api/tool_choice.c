@@ -19,13 +19,38 @@ static int named(struct params *p, const char *function, const char *name, struc
     return 0;
 }
 
+static const char *name_of(const cJSON *tool)
+{
+    const cJSON *f = json_get(tool, "function"); /* chats have it inside, Responses beside the type */
+    return json_text(f ? f : tool, "name");
+}
+
+/* Some of the tools only: all are told to the model, so that the prompt stays the same. */
+static int read_allowed(struct params *p, const cJSON *v, const char *name, struct err *e)
+{
+    const cJSON *inside = json_get(v, "allowed_tools"), *at;
+    const char *mode = json_text(inside ? inside : v, "mode");
+    const cJSON *list = json_get(inside ? inside : v, "tools");
+    bool required = mode && !strcmp(mode, "required");
+    if (!required && (!mode || strcmp(mode, "auto") != 0))
+        return err_set_param(e, ERR_INVAL, name, "%s: mode must be \"auto\" or \"required\"", name);
+    bool named = cJSON_IsArray(list) && list->child;
+    cJSON_ArrayForEach(at, list) named = named && name_of(at);
+    if (!named)
+        return err_set_param(e, ERR_INVAL, name, "%s: tools must be a list of functions by their names",
+                             name);
+    p->allowed_tools = list;
+    p->must_call = required ? name : NULL;
+    return 0;
+}
+
 int read_tool_choice(struct params *p, const cJSON *v, const char *name, struct err *e)
 {
     const char *s = cJSON_IsString(v) ? v->valuestring : "", *type = json_text(v, "type");
-    if (type && !strcmp(type, "function")) { /* chats have it inside, Responses beside the type */
-        const cJSON *f = json_get(v, "function");
-        return named(p, json_text(f ? f : v, "name"), name, e);
-    }
+    if (type && !strcmp(type, "function"))
+        return named(p, name_of(v), name, e);
+    if (type && !strcmp(type, "allowed_tools"))
+        return read_allowed(p, v, name, e);
     if (type)
         return err_set_param(e, ERR_UNSUPPORTED, name, "%s of the type \"%.40s\" is not supported", name,
                              type);
@@ -58,6 +83,13 @@ static void member(struct jw *w, const char *name, const char *s)
     jw_cstring(w, s ? s : "");
 }
 
+static bool may_call(const struct params *p, const char *tool)
+{
+    const cJSON *at;
+    cJSON_ArrayForEach(at, p->allowed_tools) if (!strcmp(name_of(at), tool)) return true;
+    return !p->allowed_tools;
+}
+
 static int write_tools(const struct params *p, const cJSON *tools, struct jw *w)
 {
     const cJSON *at;
@@ -68,7 +100,7 @@ static int write_tools(const struct params *p, const cJSON *tools, struct jw *w)
         const cJSON *f = json_get(at, "function"), *schema = json_get(f, "parameters");
         const char *name = json_text(f, "name");
         int index = i++;
-        if (p->must_call_name && strcmp(name, p->must_call_name) != 0)
+        if ((p->must_call_name && strcmp(name, p->must_call_name) != 0) || !may_call(p, name))
             continue;
         jw_raw(w, n++ ? ",{\"name\":" : "{\"name\":");
         jw_cstring(w, name);
@@ -129,6 +161,21 @@ static bool any_strict(const cJSON *tools)
     return false;
 }
 
+/* The tools that may be called must be there. */
+static int check_allowed(const struct params *p, const cJSON *tools, struct err *e)
+{
+    const cJSON *at, *tool;
+    cJSON_ArrayForEach(at, p->allowed_tools)
+    {
+        bool there = false;
+        cJSON_ArrayForEach(tool, tools) there |= !strcmp(name_of(tool), name_of(at));
+        if (!there)
+            return err_set_param(e, ERR_INVAL, "tool_choice", "tool_choice: there is no tool \"%.60s\"",
+                                 name_of(at));
+    }
+    return 0;
+}
+
 /* What can be said against a call that must come. */
 static int check_choice(const struct api_exchange *x, const cJSON *tools, bool read, struct err *e)
 {
@@ -155,12 +202,17 @@ int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *temp
     if (!x->ops->assistant)
         return 0;
     int r = field ? check_choice(x, tools, read, e) : 0;
+    if (r == 0)
+        r = check_allowed(p, tools, e);
     /* where no call is read, and where the answer has another form, there is nothing to hold to */
-    if (r < 0 || (!field && (!x->calls || p->structure_field || !any_strict(tools))))
+    bool held = any_strict(tools) || p->allowed_tools;
+    if (r < 0 || (!field && (!x->calls || p->structure_field || !held)))
         return r;
     if (p->use_beam_search) /* knows no grammar */
         return err_set_param(e, ERR_INVAL, "use_beam_search", "use_beam_search cannot be combined with %s",
-                             field ? field : "tools that are strict");
+                             field              ? field
+                             : p->allowed_tools ? "allowed_tools"
+                                                : "tools that are strict");
     if (!x->calls) /* what the grammar makes it write is read, whatever it was trained for */
         x->calls = call_format_find("hermes");
     jw_init(&w, API_MAX_ANSWER_BYTES);
@@ -173,7 +225,7 @@ int tool_choice_set(struct api_exchange *x, const cJSON *tools, const char *temp
         p->n_structure = w.b.n_bytes;
         p->structure = arena_strndup(p->arena, w.b.data, w.b.n_bytes);
         p->structure_kind = GRAMMAR_CALLS;
-        p->structure_field = field ? field : "tools";
+        p->structure_field = field ? field : p->allowed_tools ? "tool_choice" : "tools";
         r = p->structure ? 0 : ERR_NOMEM;
     }
     jw_done(&w);

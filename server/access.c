@@ -155,10 +155,11 @@ const char *access_key_name(const struct conn *c)
 
 /* --- how much ------------------------------------------------------------------------------------- */
 
-/* What is posted below /v1/responses/ ends one that runs: those may, whose requests are all running. */
+/* What is posted below the id of a response ends one that runs: those may, whose requests are all running. */
 static bool may_generate(const struct conn *c)
 {
-    return c->parser.method == HTTP_POST && strncmp(c->path, "/v1/responses/", 14) != 0;
+    return c->parser.method == HTTP_POST &&
+           (strncmp(c->path, "/v1/responses/", 14) != 0 || !strcmp(c->path, "/v1/responses/input_tokens"));
 }
 
 bool access_begin(struct conn *c)

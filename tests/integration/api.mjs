@@ -64,7 +64,7 @@ await test('chat fields name themselves', async () => {
 
 await test('what is not served says so, what asks for nothing passes', async () => {
     for (const [field, value] of Object.entries({
-        suffix: 'x', samplers: ['top_k'], lora: [{ id: 1 }], dynatemp_range: 1,
+        suffix: 'x', lora: [{ id: 1 }], dynatemp_range: 1,
     })) {
         const e = await refused(C, { ...base, [field]: value }, field)
         assert.match(e.message, new RegExp(field))
@@ -328,9 +328,10 @@ await test('the forms of prompt agree', async () => {
 })
 
 await test('max_tokens -1 asks for no bound', async () => {
-    const free = await d.post(CHAT, { messages: user, temperature: 0 })
+    const ask = { messages: user, temperature: 0, stop: ['.'] }
+    const free = await d.post(CHAT, ask)
     for (const field of ['max_tokens', 'max_completion_tokens']) {
-        const { choices, usage } = await d.post(CHAT, { messages: user, temperature: 0, [field]: -1 })
+        const { choices, usage } = await d.post(CHAT, { ...ask, [field]: -1 })
         assert.deepEqual([choices, usage.completion_tokens], [free.choices, free.usage.completion_tokens])
     }
     const r = await d.post(C, { ...base, max_tokens: -1, stop: ['.'] })
@@ -583,6 +584,79 @@ await test('/tokenize and /detokenize', async () => {
     await refused('/detokenize', { tokens: [8192] }, 'tokens')
     await refused('/detokenize', { tokens: 'x' }, 'tokens')
     await refused('/tokenize', {}, 'prompt')
+})
+
+await test('/v1/responses/input_tokens counts as the response does', async () => {
+    const R = '/v1/responses', tools = [{ type: 'function', name: 'f', parameters: { type: 'object', properties: { city: { type: 'string' } } } }]
+    const first = await d.post(R, { input: 'What is a lighthouse?', max_output_tokens: 4 })
+    for (const ask of [{ input: 'a' }, { input: user, instructions: 'Be short.', tools }, { input: 'and then?', previous_response_id: first.id },
+        { input: 'word '.repeat(8000) /* tokenized beside the loop, and counted whatever fits */ }]) {
+        const said = await d.post(`${R}/input_tokens`, { ...ask, model: 'latent-mini' })
+        assert.deepEqual(Object.keys(said), ['object', 'input_tokens'])
+        assert.equal(said.object, 'response.input_tokens')
+        if (said.input_tokens < 4000) assert.equal(said.input_tokens, (await d.post(R, { ...ask, max_output_tokens: 1 })).usage.input_tokens)
+        else assert.ok(said.input_tokens > 8000)
+    }
+    await refused(`${R}/input_tokens`, {}, 'input')
+    await refused(`${R}/input_tokens`, { input: 'a', previous_response_id: 'resp_x' }, 'previous_response_id', 404)
+    assert.equal((await d.get(`${R}/input_tokens`)).status, 404)
+})
+
+await test("Ollama's old /api/embeddings: one text, one vector", async () => {
+    const url = '/api/embeddings', ask = { model: 'latent-mini', prompt: 'a lighthouse', keep_alive: '5m', options: { num_ctx: 4096 } }
+    const { embeddings } = await d.post('/api/embed', { ...ask, prompt: undefined, input: ask.prompt })
+    assert.deepEqual(await d.post(url, ask), { embedding: embeddings[0] })
+    for (const prompt of ['', undefined, null]) assert.deepEqual(await d.post(url, { ...ask, prompt }), { embedding: [] })
+    assert.equal((await d.post(url, { prompt: 'x '.repeat(9000) })).embedding.length, embeddings[0].length) // cut, as Ollama does
+    for (const [wrong, status, field] of [[{ prompt: ['a'] }, 400, 'prompt'], [{ model: 'other' }, 404, 'other'], [{ model: 'other', prompt: '' }, 404, 'other']]) {
+        const r = await d.request('POST', url, { ...ask, ...wrong })
+        assert.equal(r.status, status, r.text)
+        assert.ok(JSON.parse(r.text).error.includes(field), r.text)
+    }
+})
+
+await test('tool_choice allowed_tools: the others are not called', async () => {
+    const l = await start({ set: { tool_parser: 'llama' } }), R = '/v1/responses'
+    const brace = (await l.post('/tokenize', { content: '{' })).tokens.at(-1) // with which calls of Llama begin
+    const parameters = { type: 'object', properties: { zone: { type: 'string', maxLength: 4 } }, required: ['zone'], additionalProperties: false }
+    const tools = ['get_weather', 'get_time', 'get_news'].map((name) => ({ type: 'function', function: { name, parameters, strict: true } }))
+    const flat = tools.map((t) => ({ type: 'function', ...t.function }))
+    const by = (...names) => names.map((name) => ({ type: 'function', function: { name } }))
+    const ask = { messages: user, tools, max_tokens: 80, parallel_tool_calls: false }
+    const seen = new Set()
+    for (let seed = 0; seed < (slow ? 4 : 12); seed++)
+        for (const mode of ['auto', 'required']) {
+            const choice = (await l.post(CHAT, { ...ask, seed, logit_bias: mode === 'auto' ? { [brace]: 60 } : {},
+                tool_choice: { type: 'allowed_tools', allowed_tools: { mode, tools: by('get_time', 'get_news') } } })).choices[0]
+            assert.equal(choice.finish_reason, 'tool_calls')
+            seen.add(choice.message.tool_calls[0].function.name)
+        }
+    seen.delete('get_time'), seen.delete('get_news')
+    assert.deepEqual([...seen], [])
+    const tool_choice = { type: 'allowed_tools', mode: 'required', tools: [{ type: 'function', name: 'get_news' }] }
+    const r = await l.post(R, { input: 'a', tools: flat, tool_choice, parallel_tool_calls: false, max_output_tokens: 80 })
+    assert.deepEqual([r.output[0].type, r.output[0].name, r.tool_choice], ['function_call', 'get_news', tool_choice])
+    const text = { ...ask, max_tokens: 8, temperature: 0, tool_choice: { type: 'allowed_tools', allowed_tools: { mode: 'auto', tools: by('get_time') } } }
+    assert.equal((await l.post(CHAT, text)).choices[0].message.content, (await l.post(CHAT, { ...text, tool_choice: 'auto' })).choices[0].message.content)
+    for (const [wrong, what] of [[{ mode: 'auto', tools: by('f') }, /no tool "f"/], [{ mode: 'required', tools: by('get_time', 'f') }, /no tool "f"/], [{ mode: 'all', tools: by('get_time') }, /mode/],
+        [{ mode: 'auto', tools: [] }, /list/], [{ mode: 'auto' }, /list/], [{ mode: 'auto', tools: [{}] }, /list/], [{ tools: by('get_time') }, /mode/], [5, /mode/]]) {
+        const e = await l.request('POST', CHAT, { ...ask, tool_choice: { type: 'allowed_tools', allowed_tools: wrong } })
+        assert.equal(e.status, 400, e.text)
+        assert.equal(e.json.error.param, 'tool_choice')
+        assert.match(e.json.error.message, what)
+    }
+    await refused(CHAT, { messages: user, tool_choice: { type: 'allowed_tools', allowed_tools: { mode: 'auto', tools: by('f') } } }, 'tool_choice')
+    await l.kill()
+})
+
+await test("Ollama's list of models", async () => {
+    const [m] = (await d.get('/api/tags')).json.models, [ps] = (await d.get('/api/ps')).json.models
+    assert.equal(m.details.format, 'gguf')
+    assert.match(m.digest, /^[0-9a-f]{64}$/)
+    assert.equal(ps.digest, m.digest)
+    const other = await start()
+    assert.equal((await other.get('/api/tags')).json.models[0].digest, m.digest)
+    await other.kill()
 })
 
 await test('/v1/models', async () => {

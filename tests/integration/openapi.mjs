@@ -21,8 +21,8 @@ const options = api.components.schemas.OllamaOptions.properties
 /** The least request that is answered. */
 const least = {
     '/v1/completions': { prompt: 'a', max_tokens: 1 }, '/v1/chat/completions': { messages: [{ role: 'user', content: 'a' }], max_tokens: 1 },
-    '/v1/responses': { input: 'a', max_output_tokens: 1 }, '/v1/messages': { messages: [{ role: 'user', content: 'a' }], max_tokens: 1 },
-    '/v1/messages/count_tokens': { messages: [{ role: 'user', content: 'a' }] }, '/v1/embeddings': { input: 'a' }, '/api/embed': { input: 'a' },
+    '/v1/responses': { input: 'a', max_output_tokens: 1 }, '/v1/responses/input_tokens': { input: 'a' }, '/v1/messages': { messages: [{ role: 'user', content: 'a' }], max_tokens: 1 },
+    '/v1/messages/count_tokens': { messages: [{ role: 'user', content: 'a' }] }, '/v1/embeddings': { input: 'a' }, '/api/embed': { input: 'a' }, '/api/embeddings': { prompt: 'a' },
     '/api/generate': { prompt: 'a', options: { num_predict: 1 } }, '/api/chat': { messages: [{ role: 'user', content: 'a' }], options: { num_predict: 1 } },
     '/api/show': { model: 'latent-mini' }, '/tokenize': { prompt: 'a' }, '/v1/tokenize': { prompt: 'a' }, '/detokenize': { tokens: [5] }, '/v1/detokenize': { tokens: [5] },
     '/apply-template': { messages: [{ role: 'user', content: 'a' }] },
@@ -210,7 +210,7 @@ await test('docs/api.md lists every endpoint and every field', () => {
     const missing = [], letters = {}
     const of = (url) => (url.startsWith('/v1/cache') ? '$' : { '/v1/completions': 'C', '/v1/chat/completions': 'H', '/v1/responses': 'R',
         '/v1/messages': 'M', '/completion': 'L', '/infill': 'L', '/api/generate': 'O', '/api/chat': 'O', '/api/show': 'O', '/v1/embeddings': 'E',
-        '/api/embed': 'E', '/tokenize': 'T', '/detokenize': 'T', '/apply-template': 'T' }[url])
+        '/api/embed': 'E', '/api/embeddings': 'E', '/tokenize': 'T', '/detokenize': 'T', '/apply-template': 'T' }[url])
     for (const { url, method, schema } of operations) {
         if (!text.includes(`\`${method} ${url}\``)) missing.push(`${method} ${url}`)
         for (const [name, field] of Object.entries(schema?.properties ?? {})) {

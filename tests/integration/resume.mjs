@@ -156,7 +156,24 @@ await test("OpenAI's form: background and starting_after", async () => {
     const running = open(d, 'POST', '/v1/responses', { ...ask('responses', 3000), resumable: false })
     await until('it streams', () => running.text.includes('response.created'))
     assert.equal((await d.get(`/v1/responses/${/resp_\w+/.exec(running.text)[0]}?stream=true`)).status, 400)
-    running.req.destroy()
+    // one that runs can be deleted: its client is told how it ends, and nothing is kept
+    const [ended] = /resp_\w+/.exec(running.text)
+    assert.equal((await d.request('DELETE', `/v1/responses/${ended}`, undefined, { Authorization: 'Bearer other' })).status, 404)
+    assert.deepEqual((await d.request('DELETE', `/v1/responses/${ended}`)).json, { id: ended, object: 'response', deleted: true })
+    await running.ended
+    assert.match(running.text, /event: response\.cancelled\n[^\n]*\n\n$/)
+    assert.equal((await d.get(`/v1/responses/${ended}`)).status, 404)
+    for (const left of [false, true]) {
+        const events = left ? await cut(post(d, 'responses', { max_output_tokens: 3000 }), 5) : []
+        const read = left ? null : post(d, 'responses', { max_output_tokens: 3000 })
+        if (read) await until('it streams', () => read.text.includes('response.created'))
+        const { id: gone } = left ? JSON.parse(data(events[0])).response : { id: /resp_\w+/.exec(read.text)[0] }
+        assert.equal((await d.request('DELETE', `/v1/responses/${gone}`)).status, 200)
+        if (read) assert.equal(JSON.parse(data((await read.ended).events.at(-1))).type, 'response.cancelled')
+        for (const url of [`/v1/responses/${gone}`, `/v1/streams/${gone}`])
+            assert.equal((await d.get(url)).status, 404, url)
+    }
+    await d.idle()
 })
 
 await test('a response without its client is cancelled as ever', async () => {
