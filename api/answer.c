@@ -109,7 +109,14 @@ void write_token_logprobs(const struct api_exchange *x, struct jw *w, const stru
     jw_raw(w, "]}");
 }
 
-long token_chars(const struct api_exchange *x, int32_t id)
+int strip_of(const struct api_exchange *x)
+{
+    struct detok d;
+    detok_init(&d, engine_info(x->a->cfg.engine)->tokenizer, true);
+    return d.strip;
+}
+
+long token_chars(const struct api_exchange *x, int32_t id, int *strip)
 {
     const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
     long chars = 0;
@@ -117,6 +124,9 @@ long token_chars(const struct api_exchange *x, int32_t id)
     const char *s = t ? tokenizer_token_bytes(t, id, &n) : "";
     if (t && x->p.skip_special_tokens && tokenizer_is_special(t, id))
         return 0;
+    for (; n > 0 && *strip > 0 && *s == ' '; s++, n--)
+        --*strip;
+    *strip = n > 0 ? 0 : *strip;
     for (size_t i = 0; i < n; i++)
         chars += ((unsigned char)s[i] & 0xc0) != 0x80;
     return chars;

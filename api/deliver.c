@@ -180,13 +180,26 @@ static void echo(struct api_exchange *x, struct choice *c)
         jw_join(&c->lp[k], &pr->lp[k]);
     c->n_lp = pr->n_lp;
     c->offset = pr->offset;
+    int strip = strip_of(x);
     if (!pr->n_lp)
         for (size_t i = 0; i < pr->ids.n; i++)
-            c->offset += token_chars(x, pr->ids.ids[i]);
+            c->offset += token_chars(x, pr->ids.ids[i], &strip);
+}
+
+/* Behind a prompt of control tokens alone the answer begins the text. */
+static int strip_behind(const struct api_exchange *x, const struct prompt *pr)
+{
+    const struct tokenizer *t = engine_info(x->a->cfg.engine)->tokenizer;
+    for (size_t i = 0; t && i < pr->ids.n; i++)
+        if (!tokenizer_is_special(t, pr->ids.ids[i]))
+            return 0;
+    return strip_of(x);
 }
 
 static void take_tokens(struct api_exchange *x, struct choice *c, const struct gen_event *ev)
 {
+    if (c->n_tokens == 0 && x->p.logprobs >= 0)
+        c->strip = strip_behind(x, c->prompt);
     if (x->ops->assistant) {
         if (assistant_thinks(&c->assistant))
             x->reasoning_tokens += ev->n_tokens;
@@ -200,7 +213,7 @@ static void take_tokens(struct api_exchange *x, struct choice *c, const struct g
             jw_printf(&c->ids, "%s%d", c->ids.b.n_bytes ? "," : "", t->id);
         if (x->p.logprobs >= 0) {
             x->ops->logprob(x, c->lp, c->n_lp++, c->offset, t, false);
-            c->offset += token_chars(x, t->id);
+            c->offset += token_chars(x, t->id, &c->strip);
         }
         c->n_tokens++;
         c->sum_logprob += (double)t->logprob;
@@ -223,7 +236,8 @@ static int take_prompt(struct api_exchange *x, struct prompt *pr, const struct g
             continue;
         t.n_top = ev->tokens[i].n_top < x->p.logprobs ? ev->tokens[i].n_top : x->p.logprobs;
         x->ops->logprob(x, pr->lp, pr->n_lp++, pr->offset, &t, first);
-        pr->offset += token_chars(x, t.id);
+        pr->strip = first ? strip_of(x) : pr->strip;
+        pr->offset += token_chars(x, t.id, &pr->strip);
     }
     return too_large(x, lp_bytes(pr->lp) + pr->logprobs.b.n_bytes - before) ? ERR_LIMIT : 0;
 }

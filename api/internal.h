@@ -94,6 +94,7 @@ struct prompt {
     int n_lp;
     struct jw logprobs;     /* prompt_logprobs: what is in the list */
     long offset;            /* characters of the prompt told so far */
+    int strip;              /* as in token_chars */
     uint64_t request_id;
     int cached_tokens;      /* as its last choice that ended found it */
     int n_live;             /* choices without their final event */
@@ -111,6 +112,7 @@ struct choice {
     struct jw lp[4]; /* completions: tokens, token_logprobs, top_logprobs, text_offset; chat: content */
     int n_lp;
     long offset;     /* characters told so far */
+    int strip;       /* as in token_chars */
     int n_tokens;
     int drafted_tokens, accepted_tokens; /* as in a gen_event */
     float *vector; /* embeddings; owned */
@@ -245,8 +247,10 @@ void write_token(const struct api_exchange *x, struct jw *w, int32_t id);
 /* {"token":...,"logprob":...,"bytes":[...],"top_logprobs":[...]}, the last the same of each alternative.
  * by_id: "id" comes first in each. */
 void write_token_logprobs(const struct api_exchange *x, struct jw *w, const struct gen_token *t, bool by_id);
-/* Characters that a token's bytes add. */
-long token_chars(const struct api_exchange *x, int32_t id);
+/* Characters that a token adds to a text, from whose beginning *strip spaces are still taken (strip_of). */
+long token_chars(const struct api_exchange *x, int32_t id, int *strip);
+/* Spaces at the beginning of a text that only mark its first word. */
+int strip_of(const struct api_exchange *x);
 const char *finish_name(enum finish_reason f);
 /* The same of a chat: "tool_calls" where there are any. */
 const char *chat_finish_name(const struct choice *c);

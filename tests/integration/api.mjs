@@ -194,6 +194,14 @@ await test('beam search: a first word keeps its space where words begin with one
         const [one] = (await w.post(C, ask)).choices, [beam] = (await w.post(C, { ...ask, use_beam_search: true })).choices
         assert.deepEqual([beam.token_ids, beam.text], [one.token_ids, one.text])
     }
+    // where tokens are in the text: the mark of its first word is no space there
+    for (const prompt of [[0, 300, 301], [0], [300, 301]])
+        for (const echo of [true, false]) {
+            const { text, logprobs: lp } = (await w.post(C, { prompt, echo, max_tokens: 3, logprobs: 0, temperature: 0, ignore_eos: true, allowed_token_ids: words.map((_, i) => 259 + i) })).choices[0]
+            const pieces = lp.tokens.map((_, i) => text.slice(lp.text_offset[i], lp.text_offset[i + 1])), plain = lp.tokens.filter((t) => t !== '<s>')
+            if (text[0] === 'w') plain[0] = plain[0].trimStart()
+            assert.deepEqual(pieces.filter((p) => p), plain, `${JSON.stringify(prompt)} ${echo}: ${JSON.stringify(text)} ${lp.text_offset}`)
+        }
     await w.kill()
 })
 
