@@ -711,7 +711,13 @@ await test('embeddings of more texts than the queue holds', async () => {
     leave.abort()
     await assert.rejects(gone)
     await until('nothing runs', async () => metric_of(await small.metrics(), 'vllm:num_requests_running') + metric_of(await small.metrics(), 'vllm:num_requests_waiting') === 0, 3000)
-    await small.kill()
+    // a drain lets all lots of one that runs finish
+    const last = small.request('POST', E, { input, encoding_format: 'base64' })
+    await until('it runs', async () => metric_of(await small.metrics(), 'vllm:num_requests_running') > 0)
+    small.child.kill('SIGTERM')
+    assert.equal((await last).json.data.length, n)
+    small.agent.destroy()
+    assert.deepEqual(await small.exited, { code: 0, signal: null })
 })
 
 await done()
