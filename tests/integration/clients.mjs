@@ -280,6 +280,8 @@ await test('@langchain/openai', async () => {
     assert.equal(text, whole.content)
     assert.equal(whole.usage_metadata.output_tokens, 20)
     const vectors = await new OpenAIEmbeddings({ model, apiKey: 'none', configuration }).embedDocuments(['a cat', 'a dog'])
+    const many = await new OpenAIEmbeddings({ model, apiKey: 'none', configuration, batchSize: 600 }).embedDocuments(Array.from({ length: 600 }, (_, i) => `cat ${i}`))
+    assert.equal(many.length, 600)
     assert.deepEqual(vectors.map((v) => v.length), [384, 384])
     const agent = new ChatOpenAI({ model: 'scripted', apiKey: 'none', configuration: { baseURL: `${s.base}/v1` }, maxRetries: 0 }).bindTools([tool])
     const said = await agent.invoke(two)
@@ -307,6 +309,7 @@ await test('ollama', async () => {
     assert.equal(raw.response, (await openai.completions.create({ model, prompt: 'The history of the city', temperature: 0, max_tokens: 20 })).choices[0].text)
     assert.equal((await ollama.generate({ model, prompt: 'What is a lighthouse?', options })).response, whole.message.content)
     const vectors = await ollama.embed({ model, input: ['a', 'b'] })
+    assert.deepEqual((await ollama.embeddings({ model, prompt: 'a' })).embedding, vectors.embeddings[0])
     assert.equal(vectors.embeddings.length, 2)
     assert.ok(vectors.total_duration > 0 && vectors.load_duration === 0 && vectors.prompt_eval_count > 1) // clients ask for them
     await assert.rejects(ollama.pull({ model }), /there is no \/api\/pull here/)
