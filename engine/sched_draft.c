@@ -65,16 +65,25 @@ static int find_draft(struct seq *q, int most)
     return left;
 }
 
-static void plan_draft(struct sched *s, struct planned *p, double cost)
+/* Rows of drafts that this step takes at most: what streams leave, and where there are prompts half of it,
+ * since these come later and would wait as long as drafts are right. */
+static int room_for_drafts(const struct sched *s)
+{
+    int left = least(s->c.max_num_batched_tokens - s->plan_tokens, s->c.max_logit_rows - s->plan_rows);
+    bool prompts = s->n_running > s->n_plan || s->waiting.n > 0;
+    return prompts ? left / 2 : left;
+}
+
+/* Returns how many rows it takes of `room`. */
+static int plan_draft(struct sched *s, struct planned *p, double cost, int room)
 {
     struct seq *q = p->q;
     int most = least(s->c.num_speculative_tokens, q->job->req->max_tokens - q->n_output - 1);
-    int room = least(s->c.max_num_batched_tokens - s->plan_tokens, s->c.max_logit_rows - s->plan_rows);
     int n = find_draft(q, most);
     p->guessed = n > 0;
     n = worthwhile(q, least(n, room), cost);
     if (n == 0 || kv_seq_reserve(s->c.kv, q->kv, (uint32_t)(1 + n)) < 0)
-        return;
+        return 0;
     p->n_drafts = n;
     p->n_tokens += n;
     p->n_logits += n;
@@ -84,13 +93,15 @@ static void plan_draft(struct sched *s, struct planned *p, double cost)
     q->n_drafted += n;
     metric_add(s->c.metrics->drafts, 1);
     metric_add(s->c.metrics->draft_tokens, n);
+    return n;
 }
 
 void sched__plan_drafts(struct sched *s)
 {
     double cost = budget_row(&s->budget, s->n_plan);
+    int room = room_for_drafts(s);
     for (int i = 0; i < s->n_plan && s->c.num_speculative_tokens > 0; i++)
-        plan_draft(s, &s->plan[i], cost > LEAST_COST ? cost : LEAST_COST);
+        room -= plan_draft(s, &s->plan[i], cost > LEAST_COST ? cost : LEAST_COST, room);
 }
 
 bool sched__draft_right(struct sched *s, struct planned *p, int32_t token)

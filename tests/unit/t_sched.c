@@ -477,6 +477,39 @@ START_TEST(test_drafts_room)
 }
 END_TEST
 
+/* Nor do they keep a prompt waiting: beside a stream whose drafts are all right, and would take all that a
+ * step has, it goes on, and its first token comes. */
+START_TEST(test_drafts_beside_prompt)
+{
+    static const int rows[] = {9, 32, 32, 2}, tokens[] = {64, 9, 8, 2}, prompts[] = {1, 8, 8, 8};
+    struct rig rig_, *rig = &rig_;
+    struct err e = {0};
+    begin(rig, 100, 4, 0);
+    dull = 1 << 30;
+    rig->step_cost = 1000000;
+    rig->decode_cost = 1000;
+    rig->c.num_speculative_tokens = 8;
+    rig->c.max_logit_rows = rows[_i];
+    rig->c.max_num_batched_tokens = tokens[_i];
+    sched_free(&rig->s);
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+    struct want *w = submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
+    while (w->n_out[0] < 20)
+        step(rig);
+    struct want *q = submit(rig, &(struct ask){.n_prompt = prompts[_i], .max_tokens = 4, .n = 1, .family = -1});
+    while (q->n_out[0] == 0)
+        step(rig);
+    REQUIRE(w->n_out[0] < 130);
+    while (!sched_idle(rig->s))
+        step(rig);
+    REQUIRE(metric_value(rig->metrics.draft_accepted) > 20);
+    check_end(rig, w);
+    check_end(rig, q);
+    dull = 0;
+    finish(rig);
+}
+END_TEST
+
 /* What stood before is found by its longest end, the last of equal ones, and goes on into itself; in another
  * text the first of equal ones, from a place on. */
 START_TEST(test_draft_lookup)
@@ -517,6 +550,7 @@ static void add(TCase *t)
     tcase_add_loop_test(t, test_random, 0, N_SHAPES);
     tcase_add_test(t, test_drafts);
     tcase_add_test(t, test_drafts_room);
+    tcase_add_loop_test(t, test_drafts_beside_prompt, 0, 4);
     tcase_add_test(t, test_draft_lookup);
     tcase_add_test(t, test_corrupted);
     tcase_add_test(t, test_no_memory);
