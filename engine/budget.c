@@ -8,6 +8,7 @@
 
 #define KEEP 0.95        /* of the past at each step */
 #define SHARE 0.7        /* of the time of decoding that prompts may add */
+#define LONGER 1.25      /* most that a stream waits longer for its tokens because of drafts */
 /* A burst: short prompts that wait, at least so many and so many of those that run. */
 #define BURST_LEAST 4
 #define BURST_PART 8
@@ -41,6 +42,15 @@ double budget_row(const struct budget *b, int n_decode)
 {
     double all = line_at(&b->decode, n_decode);
     return all > 0 ? line_slope(&b->decode) * n_decode / all : 0;
+}
+
+int budget_drafts(const struct budget *b, int n_decode, double tokens)
+{
+    double each = line_slope(&b->decode), alone = line_at(&b->decode, n_decode);
+    double ns = (LONGER * tokens - 1) * alone;
+    if (b->step_ns > 0)
+        ns = fmin(ns, fmax((double)b->step_ns - alone, 0));
+    return ns < each * INT_MAX ? (int)(ns / each) : INT_MAX;
 }
 
 double budget_time(const struct budget *b, int n_decode)

@@ -7,9 +7,11 @@
  * draft, so that drafts change nothing but the time. Whether one would be right shows for nothing, also
  * where its row is not computed; so each sequence knows how often its drafts are, and a row is taken along
  * where it is likelier to be needed than it costs of what a token costs (budget.h): in large batches, where
- * rows are what a step costs, hardly ever. */
+ * rows are what a step costs, hardly ever. All streams wait for the rows of one, so they may be no more than
+ * lets the slowest keep its pace nearly. */
 #include "config.h"
 
+#include <math.h>
 #include <string.h>
 
 #include "engine/draft.h"
@@ -23,16 +25,6 @@
 static int least(int a, int b)
 {
     return a < b ? a : b;
-}
-
-/* Rows of a draft of n tokens that are worth their cost. */
-static int worthwhile(const struct seq *q, int n, double cost)
-{
-    double likely = q->drafts_right;
-    int k = 0;
-    for (; k < n && likely > cost; k++)
-        likely *= q->drafts_right;
-    return k;
 }
 
 /* Where the answer is in the one predicted. Behind a token of its own it is where its last ones are found. */
@@ -74,34 +66,70 @@ static int room_for_drafts(const struct sched *s)
     return prompts ? left / 2 : left;
 }
 
-/* Returns how many rows it takes of `room`. */
-static int plan_draft(struct sched *s, struct planned *p, double cost, int room)
+/* Finds a draft for p, and as many rows of it as are worth their cost. Returns the tokens that its stream then
+ * probably gets. */
+static double want_draft(struct sched *s, struct planned *p, double cost)
 {
     struct seq *q = p->q;
     int most = least(s->c.num_speculative_tokens, q->job->req->max_tokens - q->n_output - 1);
     int n = find_draft(q, most);
+    double tokens = 1, likely = q->drafts_right;
     p->guessed = n > 0;
-    n = worthwhile(q, least(n, room), cost);
-    if (n == 0 || kv_seq_reserve(s->c.kv, q->kv, (uint32_t)(1 + n)) < 0)
-        return 0;
-    p->n_drafts = n;
+    for (; p->n_drafts < n && likely > cost; p->n_drafts++) {
+        tokens += likely;
+        likely *= q->drafts_right;
+    }
+    return tokens;
+}
+
+static int want_more_than(const struct sched *s, int n)
+{
+    int count = 0;
+    for (int i = 0; i < s->n_plan; i++)
+        count += s->plan[i].n_drafts > n;
+    return count;
+}
+
+/* First rows first, which are the likeliest. */
+static void share(struct sched *s, int room)
+{
+    int each = 0;
+    for (int n; (n = want_more_than(s, each)) > 0 && n <= room; each++)
+        room -= n;
+    for (int i = 0; i < s->n_plan; i++) {
+        struct planned *p = &s->plan[i];
+        if (p->n_drafts > each)
+            p->n_drafts = room-- > 0 ? each + 1 : each;
+    }
+}
+
+static void take_draft(struct sched *s, struct planned *p)
+{
+    int n = p->n_drafts;
+    if (n == 0 || kv_seq_reserve(s->c.kv, p->q->kv, (uint32_t)(1 + n)) < 0) {
+        p->n_drafts = 0;
+        return;
+    }
     p->n_tokens += n;
     p->n_logits += n;
     s->plan_tokens += n;
     s->plan_rows += n;
     s->plan_decodes += n;
-    q->n_drafted += n;
+    p->q->n_drafted += n;
     metric_add(s->c.metrics->drafts, 1);
     metric_add(s->c.metrics->draft_tokens, n);
-    return n;
 }
 
 void sched__plan_drafts(struct sched *s)
 {
-    double cost = budget_row(&s->budget, s->n_plan);
-    int room = room_for_drafts(s);
-    for (int i = 0; i < s->n_plan && s->c.num_speculative_tokens > 0; i++)
-        room -= plan_draft(s, &s->plan[i], cost > LEAST_COST ? cost : LEAST_COST, room);
+    double cost = fmax(budget_row(&s->budget, s->n_plan), LEAST_COST), tokens = INFINITY;
+    if (s->c.num_speculative_tokens == 0 || s->n_plan == 0)
+        return;
+    for (int i = 0; i < s->n_plan; i++)
+        tokens = fmin(tokens, want_draft(s, &s->plan[i], cost));
+    share(s, least(room_for_drafts(s), budget_drafts(&s->budget, s->n_plan, tokens)));
+    for (int i = 0; i < s->n_plan; i++)
+        take_draft(s, &s->plan[i]);
 }
 
 bool sched__draft_right(struct sched *s, struct planned *p, int32_t token)

@@ -30,6 +30,7 @@ static struct shape {
 
 static uint32_t most_rows = MAX_LEN; /* that the cache grants a sequence */
 static int dull; /* all rows but one in so many are followed by a token that its own one foretells; 0: none */
+static bool lively; /* but behind tokens of the upper half one of these comes that nothing foretells */
 
 static inline int64_t now(void)
 {
@@ -102,6 +103,8 @@ static inline int32_t follows(uint64_t row)
 /* What follows the row of a token. */
 static inline int32_t next_token(uint64_t row, int32_t token)
 {
+    if (lively && token >= VOCAB / 2)
+        return VOCAB / 2 + follows(row) % (VOCAB / 2);
     return dull && row % (uint64_t)dull ? (token + 1) % 5 : follows(row);
 }
 

@@ -4,6 +4,60 @@
 
 #include "sched_rig.h"
 
+/* What the last 100 tokens of a stream that nothing foretells take beside another, whose drafts are all right,
+ * where three rows cost what a step does beside them; and the longest step. */
+static int64_t beside_drafts(int n_drafts, int64_t max_step_ns, int64_t *ret_longest, double *ret_accepted)
+{
+    struct rig rig_, *rig = &rig_;
+    const struct ask other = {.n_prompt = 2, .max_tokens = 150, .n = 1, .family = 0};
+    struct err e = {0};
+    begin(rig, 400, 2, 0);
+    dull = 1 << 30;
+    lively = true;
+    rig->step_cost = 3 * NS_PER_MS;
+    rig->decode_cost = NS_PER_MS;
+    rig->prompt_cost = 1000;
+    rig->c.num_speculative_tokens = n_drafts;
+    rig->c.max_step_ns = max_step_ns;
+    sched_free(&rig->s);
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+    struct want *w = submit(rig, &(struct ask){.n_prompt = 2, .max_tokens = 140, .n = 1, .family = 40});
+    struct want *o = submit(rig, &other);
+    int64_t began = 0, longest = 0;
+    while (!w->n_ends[0]) {
+        step(rig);
+        if (w->n_out[0] <= 40) /* by then it is known what rows cost */
+            began = clock_ns;
+        else if (rig->last_took > longest)
+            longest = rig->last_took;
+        if (o->n_ends[0])
+            o = submit(rig, &other);
+    }
+    *ret_longest = longest;
+    *ret_accepted = metric_value(rig->metrics.draft_accepted);
+    int64_t took = clock_ns - began;
+    sched_cancel_all(rig->s);
+    take_events(rig);
+    dull = 0;
+    lively = false;
+    finish(rig);
+    return took;
+}
+
+/* Drafts of one stream do not take the pace from another, and leave a step the time that it may last; yet there
+ * are some. */
+START_TEST(test_drafts_beside_stream)
+{
+    int64_t longest;
+    double accepted;
+    int64_t without = beside_drafts(0, 0, &longest, &accepted);
+    int64_t with = beside_drafts(8, 0, &longest, &accepted);
+    ck_assert(with < without * 4 / 3 && accepted > 40);
+    beside_drafts(8, 8 * NS_PER_MS, &longest, &accepted);
+    ck_assert(longest < 9 * NS_PER_MS && accepted > 40);
+}
+END_TEST
+
 /* Eight streams, far enough to do nothing but decode. */
 static void decode_eight(struct rig *rig)
 {
@@ -282,6 +336,7 @@ END_TEST
 
 static void add(TCase *t)
 {
+    tcase_add_test(t, test_drafts_beside_stream);
     tcase_add_loop_test(t, test_budget, 0, 8);
     tcase_add_test(t, test_burst);
     tcase_add_test(t, test_burst_ends);
