@@ -115,9 +115,6 @@ static void take_draft(struct sched *s, struct planned *p)
     s->plan_tokens += n;
     s->plan_rows += n;
     s->plan_decodes += n;
-    p->q->n_drafted += n;
-    metric_add(s->c.metrics->drafts, 1);
-    metric_add(s->c.metrics->draft_tokens, n);
 }
 
 void sched__plan_drafts(struct sched *s)

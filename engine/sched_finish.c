@@ -100,6 +100,11 @@ static void commit(struct sched *s, const struct planned *p)
         metric_add(s->c.metrics->prompt_computed, upto - before);
         seq_progress(q, &s->env, upto);
     }
+    if (p->n_drafts > 0) { /* of planned ones some give way */
+        q->n_drafted += p->n_drafts;
+        metric_add(s->c.metrics->drafts, 1);
+        metric_add(s->c.metrics->draft_tokens, p->n_drafts);
+    }
     if (q->pooled && p->n_logits > 0)
         seq_pool(q, s->c.hidden(s->c.model) + (size_t)p->first_row * (size_t)s->c.hidden_size,
                  s->c.hidden_size, before, p->n_logits);

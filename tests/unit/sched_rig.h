@@ -72,6 +72,7 @@ struct rig {
     int64_t last_took;
     int last_decodes, last_prompts; /* rows of the last step */
     int n_computed;                 /* rows of all */
+    int n_drafted;                  /* of these those of drafts: no prompt has logits of two rows */
     const struct forward_batch *slices; /* begun */
     int parts_left, n_sliced;      /* of it; calls of go_on */
     int light;                      /* the first parts take a tenth of what the others do */
@@ -135,6 +136,7 @@ static inline int forward(void *model, const struct forward_batch *b)
         bool decodes = q->n_tokens == 1 || q->n_logits == q->n_tokens; /* with a draft */
         rows += q->n_tokens;
         rig->n_computed += q->n_tokens;
+        rig->n_drafted += q->n_logits > 1 ? q->n_logits - 1 : 0;
         if (decodes)
             rig->last_decodes++;
         else

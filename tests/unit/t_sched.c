@@ -75,6 +75,7 @@ START_TEST(test_random)
             check_end(rig, &rig->jobs[i]);
         n_sliced += rig->n_sliced;
         dull = 0;
+        REQUIRE(metric_value(rig->metrics.draft_tokens) == rig->n_drafted);
         accepted += metric_value(rig->metrics.draft_accepted);
         refused += metric_value(rig->metrics.draft_tokens) - metric_value(rig->metrics.draft_accepted);
         finish(rig);
