@@ -31,8 +31,9 @@ int draft_lookup(int32_t *tokens, int n, int max)
 int draft_place(const int32_t *text, int from, int n_text, const int32_t *tokens, int n)
 {
     int longest = DRAFT_LEAST - 1, at = -1;
-    n_text = n_text - from > DRAFT_WINDOW ? from + DRAFT_WINDOW : n_text;
-    for (int end = from; end < n_text && longest < DRAFT_MOST; end++) {
+    int n_places = n_text < DRAFT_WINDOW ? n_text : DRAFT_WINDOW;
+    for (int i = 0; i < n_places && longest < DRAFT_MOST; i++) {
+        int end = from + i < n_text ? from + i : from + i - n_text;
         int k = equal_before(text, end, tokens, n);
         if (k > longest) {
             longest = k;

@@ -15,8 +15,8 @@
  * beginning, it goes on as a repetition. Returns how many: max, or 0 where no end of DRAFT_LEAST tokens was
  * there before. Any thread. */
 int draft_lookup(int32_t *tokens, int n, int max);
-/* Where text[from..n_text) goes on behind the longest end of tokens[0..n), of equally long ones the first;
- * -1: no end of DRAFT_LEAST tokens is in it. Any thread. */
+/* Where text[0..n_text) goes on behind the longest end of tokens[0..n), of equally long ones the first from
+ * `from` on, then from the beginning; -1: no end of DRAFT_LEAST tokens is in it. Any thread. */
 int draft_place(const int32_t *text, int from, int n_text, const int32_t *tokens, int n);
 
 #endif

@@ -262,6 +262,8 @@ struct ask {
     int budget; /* of a thought; 0: none */
     bool begun;
     int32_t think, unthink;
+    const int32_t *prediction; /* stays where it is */
+    int n_prediction;
 };
 
 static struct want *submit(struct rig *rig, const struct ask *ask)
@@ -280,6 +282,7 @@ static struct want *submit(struct rig *rig, const struct ask *ask)
         .arena = a, .prompt = ids, .n_prompt = ask->n_prompt, .max_tokens = ask->max_tokens, .n = ask->n,
         .logprobs = -1, .prompt_logprobs = -1, .ignore_eos = true, .priority = ask->priority,
         .thought = {ask->budget, ask->begun, ask->think, ask->unthink},
+        .prediction = ask->prediction, .n_prediction = ask->n_prediction,
         .fair_key = ask->key, .cache_salt = ask->salt,
         .timeout_ns = ask->timeout_ns, .max_queue_ns = ask->max_queue_ns, .user = w,
         .sampling = {.top_p = 1, .repetition_penalty = 1}};

@@ -511,6 +511,38 @@ START_TEST(test_drafts_beside_prompt)
 }
 END_TEST
 
+/* Two words of the answer that stand at the end of the text predicted as well do not lead away from what comes
+ * before these. */
+START_TEST(test_prediction_place)
+{
+    struct rig rig_, *rig = &rig_;
+    struct ask ask = {.n_prompt = 2, .max_tokens = 140, .n = 1, .family = 0};
+    struct err e = {0};
+    begin(rig, 100, 1, 0);
+    rig->step_cost = 1000000;
+    rig->decode_cost = 1000;
+    rig->c.num_speculative_tokens = 8;
+    sched_free(&rig->s);
+    ck_assert_int_eq(sched_new(&rig->c, &rig->s, &e), 0);
+    struct want *w = submit(rig, &ask);
+    while (!sched_idle(rig->s))
+        step(rig);
+    int32_t text[103];
+    memcpy(text, w->out[0] + 20, 100 * sizeof(*text));
+    memcpy(text + 100, w->out[0] + 5, 2 * sizeof(*text));
+    text[102] = 0;
+    double before = metric_value(rig->metrics.draft_accepted);
+    ask.prediction = text;
+    ask.n_prediction = 103;
+    w = submit(rig, &ask);
+    while (!sched_idle(rig->s))
+        step(rig);
+    REQUIRE(metric_value(rig->metrics.draft_accepted) - before > 60);
+    check_end(rig, w);
+    finish(rig);
+}
+END_TEST
+
 /* What stood before is found by its longest end, the last of equal ones, and goes on into itself; in another
  * text the first of equal ones, from a place on. */
 START_TEST(test_draft_lookup)
@@ -523,7 +555,9 @@ START_TEST(test_draft_lookup)
     ck_assert_int_eq(draft_place(text, 0, 9, ends[2], 3), 4);
     ck_assert_int_eq(draft_place(text, 0, 9, ends[3], 3), -1);
     ck_assert_int_eq(draft_place(text, 0, 9, ends[4], 3), 2); /* nothing follows the longer one */
-    ck_assert_int_eq(draft_place(text, 9, 9, ends[0], 3), -1);
+    ck_assert_int_eq(draft_place(text, 7, 9, ends[0], 3), 2); /* then from the beginning */
+    ck_assert_int_eq(draft_place(text, 9, 9, ends[0], 3), 2);
+    ck_assert_int_eq(draft_place(text, 7, 9, ends[3], 3), -1);
     ck_assert_int_eq(draft_place(text, 0, 0, ends[0], 3), -1);
     int32_t once[16] = {5, 1, 2, 3, 9, 4, 2, 3, 8, 1, 2, 3};
     ck_assert_int_eq(draft_lookup(once, 12, 4), 4);
@@ -553,6 +587,7 @@ static void add(TCase *t)
     tcase_add_test(t, test_drafts_room);
     tcase_add_loop_test(t, test_drafts_beside_prompt, 0, 4);
     tcase_add_test(t, test_draft_lookup);
+    tcase_add_test(t, test_prediction_place);
     tcase_add_test(t, test_corrupted);
     tcase_add_test(t, test_no_memory);
     tcase_add_test(t, test_priority_order);
