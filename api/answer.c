@@ -63,7 +63,7 @@ void write_usage(const struct api_exchange *x, struct jw *w)
         jw_printf(w, ",\"completion_tokens_details\":{\"reasoning_tokens\":%d", x->reasoning_tokens);
     if (x->p.prediction)
         jw_printf(w, ",\"accepted_prediction_tokens\":%d,\"rejected_prediction_tokens\":%d",
-                  x->accepted_tokens, x->drafted_tokens - x->accepted_tokens);
+                  x->accepted_prediction_tokens, x->rejected_prediction_tokens);
     jw_raw(w, x->thinks || x->p.prediction ? "}}" : "}");
 }
 

@@ -261,8 +261,10 @@ static void take_end(struct api_exchange *x, struct choice *c, const struct gen_
             c->parts.err = ERR_NOMEM;
     }
     c->prompt->cached_tokens = ev->cached_tokens;
-    x->drafted_tokens += c->drafted_tokens = ev->drafted_tokens;
-    x->accepted_tokens += c->accepted_tokens = ev->accepted_tokens;
+    c->drafted_tokens = ev->drafted_tokens;
+    c->accepted_tokens = ev->accepted_tokens;
+    x->rejected_prediction_tokens += ev->rejected_prediction_tokens;
+    x->accepted_prediction_tokens += ev->accepted_prediction_tokens;
     if (ev->choice == 0) {
         x->prompt_tokens += ev->prompt_tokens;
         x->cached_tokens += ev->cached_tokens;

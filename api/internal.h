@@ -183,7 +183,7 @@ struct api_exchange {
     uint64_t client, salt; /* whose it is; what its cached prefixes are kept apart by */
     struct token_list prediction; /* of the answer */
     int prompt_tokens, cached_tokens, completion_tokens, reasoning_tokens;
-    int drafted_tokens, accepted_tokens; /* as in a gen_event */
+    int accepted_prediction_tokens, rejected_prediction_tokens; /* as in a gen_event */
     size_t n_scored; /* bytes of prompts and of what their tokens are worth, all copies together */
     int told_tokens; /* of the completion, in the facts of replies before this one */
     struct resumable *resumable; /* NULL: the stream ends with its connection */

@@ -260,6 +260,7 @@ struct gen_event {
     int32_t stop_token_id;    /* the one that matched, or -1 */
     int prompt_tokens, cached_tokens, completion_tokens;
     int drafted_tokens, accepted_tokens; /* computed ahead of the completion, and of these those that came */
+    int accepted_prediction_tokens, rejected_prediction_tokens; /* of these those of the answer predicted */
     /* From submission to admission, from there to the first token, from there to the end; ttft is the first
      * two together, 0 where there was no token: then prefill lasts to the end. */
     int64_t queue_ns, prefill_ns, decode_ns, ttft_ns;

@@ -446,6 +446,8 @@ void seq_end(struct seq *q, const struct job_env *env, enum finish_reason why, c
     ev->completion_tokens = q->n_output;
     ev->drafted_tokens = q->n_drafted;
     ev->accepted_tokens = q->n_accepted;
+    ev->rejected_prediction_tokens = q->n_foretold - q->n_foretold_right;
+    ev->accepted_prediction_tokens = q->n_foretold_right;
     ev->queue_ns = (q->admitted_ns ? q->admitted_ns : now) - submitted;
     if (q->first_token_ns) {
         ev->prefill_ns = q->first_token_ns - q->admitted_ns;

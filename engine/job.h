@@ -23,6 +23,7 @@ struct seq {
     int n_pooled;         /* rows in it */
     double drafts_right;  /* how often a token drafted is what comes, smoothed */
     int n_drafted, n_accepted; /* tokens of drafts that were computed, and of these those that came */
+    int n_foretold, n_foretold_right; /* of both those of the answer predicted */
     int predicted, n_followed; /* place in the answer predicted, behind so many tokens of the output; */
     bool follows;              /* and whether the last of these was there */
     int lp_done;          /* prompt positions whose log-probabilities were sent */

@@ -44,15 +44,17 @@ static void follow(struct seq *q)
     }
 }
 
-/* Writes a draft behind the tokens of q. Returns how many tokens, at most `most`. */
-static int find_draft(struct seq *q, int most)
+/* Writes a draft behind the tokens of p's sequence. Returns how many tokens, at most `most`. */
+static int find_draft(struct planned *p, int most)
 {
+    struct seq *q = p->q;
     const struct gen_request *req = q->job->req;
     if (req->n_prediction > 0)
         follow(q);
     int left = q->follows ? least(most, req->n_prediction - q->predicted) : 0;
     if (left <= 0)
         return draft_lookup(q->tokens, q->n_tokens, most);
+    p->predicted = true;
     memcpy(q->tokens + q->n_tokens, req->prediction + q->predicted, (size_t)left * sizeof(*q->tokens));
     return left;
 }
@@ -72,7 +74,7 @@ static double want_draft(struct sched *s, struct planned *p, double cost)
 {
     struct seq *q = p->q;
     int most = least(s->c.num_speculative_tokens, q->job->req->max_tokens - q->n_output - 1);
-    int n = find_draft(q, most);
+    int n = find_draft(p, most);
     double tokens = 1, likely = q->drafts_right;
     p->guessed = n > 0;
     for (; p->n_drafts < n && likely > cost; p->n_drafts++) {
@@ -140,6 +142,7 @@ bool sched__draft_right(struct sched *s, struct planned *p, int32_t token)
     if (!right || !drafted)
         return false;
     q->n_accepted++;
+    q->n_foretold_right += p->predicted;
     metric_add(s->c.metrics->draft_accepted, 1);
     return true;
 }

@@ -102,6 +102,7 @@ static void commit(struct sched *s, const struct planned *p)
     }
     if (p->n_drafts > 0) { /* of planned ones some give way */
         q->n_drafted += p->n_drafts;
+        q->n_foretold += p->predicted ? p->n_drafts : 0;
         metric_add(s->c.metrics->drafts, 1);
         metric_add(s->c.metrics->draft_tokens, p->n_drafts);
     }

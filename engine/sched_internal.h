@@ -18,6 +18,7 @@ struct planned {
     int first_row; /* of its logits */
     bool decodes;
     bool guessed;   /* a draft stands behind its tokens, computed or not */
+    bool predicted; /* which is of the answer that the request predicts */
     int n_drafts;   /* its last rows, of tokens that are likely to come */
     int n_right;    /* of these, as sampling shows */
 };

@@ -62,6 +62,14 @@ await test('an answer that was predicted, but for some words', async () => {
         assert.deepEqual(other.choices, plain.choices)
     }
 })
+await test('usage tells of the prediction only, not of what the answer itself foretells', async () => {
+    const again = { messages: [{ role: 'user', content: 'Say it again. '.repeat(60) }], temperature: 0, max_tokens: 200, ignore_eos: true }
+    const before = counts(await d.metrics())[2]
+    const { usage } = await d.post('/v1/chat/completions', { ...again, prediction: { type: 'content', content: '' } })
+    assert(counts(await d.metrics())[2] > before, 'nothing was drafted')
+    assert.equal(usage.completion_tokens_details.accepted_prediction_tokens, 0)
+    assert.equal(usage.completion_tokens_details.rejected_prediction_tokens, 0)
+})
 await test('mistakes are told', async () => {
     for (const prediction of [7, {}, { type: 'content' }, { type: 'content', content: [{ type: 'image' }] },
         { type: 'text', content: 'x' }]) {
