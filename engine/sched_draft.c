@@ -68,8 +68,8 @@ static int room_for_drafts(const struct sched *s)
     return prompts ? left / 2 : left;
 }
 
-/* Finds a draft for p, and as many rows of it as are worth their cost. Returns the tokens that its stream then
- * probably gets. */
+/* Finds a draft for p, and as many rows of it as are worth their cost. Returns the tokens that its stream
+ * then probably gets. */
 static double want_draft(struct sched *s, struct planned *p, double cost)
 {
     struct seq *q = p->q;

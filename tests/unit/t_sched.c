@@ -482,7 +482,8 @@ END_TEST
  * step has, it goes on, and its first token comes. */
 START_TEST(test_drafts_beside_prompt)
 {
-    static const int rows[] = {9, 32, 32, 2}, tokens[] = {64, 9, 8, 2}, prompts[] = {1, 8, 8, 8};
+    static const int rows[] = {9, 32, 32, 2}, tokens[] = {64, 9, 8, 2};
+    static const int prompts[] = {1, 8, 8, 8};
     struct rig rig_, *rig = &rig_;
     struct err e = {0};
     begin(rig, 100, 4, 0);
@@ -497,7 +498,8 @@ START_TEST(test_drafts_beside_prompt)
     struct want *w = submit(rig, &(struct ask){.n_prompt = 10, .max_tokens = 140, .n = 1, .family = -1});
     while (w->n_out[0] < 20)
         step(rig);
-    struct want *q = submit(rig, &(struct ask){.n_prompt = prompts[_i], .max_tokens = 4, .n = 1, .family = -1});
+    struct want *q = submit(rig, &(struct ask){.n_prompt = prompts[_i], .max_tokens = 4, .n = 1,
+                                               .family = -1});
     while (q->n_out[0] == 0)
         step(rig);
     REQUIRE(w->n_out[0] < 130);
@@ -511,8 +513,8 @@ START_TEST(test_drafts_beside_prompt)
 }
 END_TEST
 
-/* Two words of the answer that stand at the end of the text predicted as well do not lead away from what comes
- * before these. */
+/* Two words of the answer that stand at the end of the text predicted as well do not lead away from what
+ * comes before these. */
 START_TEST(test_prediction_place)
 {
     struct rig rig_, *rig = &rig_;

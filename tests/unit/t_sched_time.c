@@ -4,8 +4,8 @@
 
 #include "sched_rig.h"
 
-/* What the last 100 tokens of a stream that nothing foretells take beside another, whose drafts are all right,
- * where three rows cost what a step does beside them; and the longest step. */
+/* What the last 100 tokens of a stream that nothing foretells take beside another, whose drafts are all
+ * right, where three rows cost what a step does beside them; and the longest step. */
 static int64_t beside_drafts(int n_drafts, int64_t max_step_ns, int64_t *ret_longest, double *ret_accepted)
 {
     struct rig rig_, *rig = &rig_;
@@ -44,8 +44,8 @@ static int64_t beside_drafts(int n_drafts, int64_t max_step_ns, int64_t *ret_lon
     return took;
 }
 
-/* Drafts of one stream do not take the pace from another, and leave a step the time that it may last; yet there
- * are some. */
+/* Drafts of one stream do not take the pace from another, and leave a step the time that it may last; yet
+ * there are some. */
 START_TEST(test_drafts_beside_stream)
 {
     int64_t longest;
