@@ -23,11 +23,24 @@ static void line_add(struct budget_line *l, double x, double y, double weight)
     l->xy = l->xy * KEEP + weight * x * y;
 }
 
+static double line_var(const struct budget_line *l)
+{
+    double mx = l->x / l->w;
+    return l->xx / l->w - mx * mx;
+}
+
+/* Not all its points have about the same x. */
+static bool line_tells(const struct budget_line *l)
+{
+    double mx = l->x / l->w;
+    return line_var(l) > 1e-4 * mx * mx + 1e-9;
+}
+
 /* Neither falls with x nor goes below 0 at 0: what is fitted does not, noise does. */
 static double line_slope(const struct budget_line *l)
 {
-    double mx = l->x / l->w, my = l->y / l->w, var = l->xx / l->w - mx * mx;
-    double slope = var > 1e-4 * mx * mx + 1e-9 ? (l->xy / l->w - mx * my) / var : 0;
+    double mx = l->x / l->w, my = l->y / l->w;
+    double slope = line_tells(l) ? (l->xy / l->w - mx * my) / line_var(l) : 0;
     if (slope < 0)
         slope = 0;
     return mx > 0 && slope > my / mx ? my / mx : slope;
@@ -42,6 +55,12 @@ double budget_row(const struct budget *b, int n_decode)
 {
     double all = line_at(&b->decode, n_decode);
     return all > 0 ? line_slope(&b->decode) * n_decode / all : 0;
+}
+
+bool budget_blind(const struct budget *b, int n_decode)
+{
+    const struct budget_line *l = &b->decode;
+    return !(l->w > 0) || (!line_tells(l) && l->x / l->w > n_decode + 0.5);
 }
 
 int budget_drafts(const struct budget *b, int n_decode, double tokens)

@@ -122,7 +122,7 @@ static void take_draft(struct sched *s, struct planned *p)
 void sched__plan_drafts(struct sched *s)
 {
     double cost = fmax(budget_row(&s->budget, s->n_plan), LEAST_COST), tokens = INFINITY;
-    if (s->c.num_speculative_tokens == 0 || s->n_plan == 0)
+    if (s->c.num_speculative_tokens == 0 || s->n_plan == 0 || budget_blind(&s->budget, s->n_plan))
         return;
     for (int i = 0; i < s->n_plan; i++)
         tokens = fmin(tokens, want_draft(s, &s->plan[i], cost));

@@ -417,11 +417,11 @@ START_TEST(test_corrupted)
 END_TEST
 
 /* Steps that a stream of 100 tokens takes with drafts, where a step costs so much beside its rows. */
-static int steps_with_drafts(struct rig *rig, int64_t step_cost, int64_t decode_cost)
+static int steps_with_drafts(struct rig *rig, int one_in, int64_t step_cost, int64_t decode_cost)
 {
     struct err e = {0};
     begin(rig, 100, 2, 0);
-    dull = 12;
+    dull = one_in;
     rig->step_cost = step_cost;
     rig->decode_cost = decode_cost;
     rig->c.num_speculative_tokens = 8;
@@ -440,12 +440,12 @@ static int steps_with_drafts(struct rig *rig, int64_t step_cost, int64_t decode_
 START_TEST(test_drafts)
 {
     struct rig rig_, *rig = &rig_;
-    int n = steps_with_drafts(rig, 1000000, 1000);
+    int n = steps_with_drafts(rig, 12, 1000000, 1000);
     REQUIRE(n < 60 && metric_value(rig->metrics.draft_accepted) > 40);
     REQUIRE(metric_value(rig->metrics.drafts) > 10);
     REQUIRE(metric_value(rig->metrics.generation_tokens) == 100);
     finish(rig);
-    n = steps_with_drafts(rig, 1000, 1000000);
+    n = steps_with_drafts(rig, 4, 1000, 1000000);
     REQUIRE(n > 80 && metric_value(rig->metrics.draft_tokens) < 20);
     finish(rig);
 }
