@@ -675,6 +675,7 @@ int sched_step(struct sched *s)
     expire(s);
     queue_age(&s->waiting, s->now, s->c.max_priority_wait_ns);
     sort_running(s);
+    s->had_prompts = s->plan_prompt > 0 || s->slice.q;
     s->n_plan = s->plan_tokens = s->plan_rows = s->plan_decodes = s->plan_prompt = 0;
     s->plan_positions = 0;
     if (s->slice.q)

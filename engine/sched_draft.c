@@ -18,6 +18,9 @@
 #include "engine/sched_internal.h"
 
 #define SMOOTH 8
+/* Beside more streams there are no drafts. What a row costs is a line fitted, where kernels and jobs have steps:
+ * with eight streams and more the shipped model lost as often as it gained. */
+#define MOST_STREAMS 4
 /* Part of a token's cost that a row is taken to have at least: costs are known from steps of different sizes
  * only. */
 #define LEAST_COST 0.0625
@@ -122,7 +125,8 @@ static void take_draft(struct sched *s, struct planned *p)
 void sched__plan_drafts(struct sched *s)
 {
     double cost = fmax(budget_row(&s->budget, s->n_plan), LEAST_COST), tokens = INFINITY;
-    if (s->c.num_speculative_tokens == 0 || s->n_plan == 0 || budget_blind(&s->budget, s->n_plan))
+    if (s->c.num_speculative_tokens == 0 || s->n_plan == 0 || s->n_plan > MOST_STREAMS || s->had_prompts ||
+        budget_blind(&s->budget, s->n_plan))
         return;
     for (int i = 0; i < s->n_plan; i++)
         tokens = fmin(tokens, want_draft(s, &s->plan[i], cost));

@@ -61,6 +61,7 @@ struct sched {
     uint64_t burst_end;        /* those that arrived before are its prompts */
     bool without;              /* ... and streams that run do not go along in this step */
     bool plan_short;           /* a short prompt does */
+    bool had_prompts;          /* the step before had some */
     bool stuck;                /* none that waits could in the last burst: there are no pages for them */
     int undecoded;             /* tokens computed since they last did */
     double plan_positions;     /* of those tokens, summed */

@@ -92,7 +92,7 @@ const requests = [
     ['ollama', 'POST', '/api/chat', { model: 'latent-mini', messages: [{ role: 'user', content: words }], stream: true, options: { num_predict: 6, temperature: 0 } }],
     ['tokenize', 'POST', '/tokenize', { prompt: words }],
     ['long text', 'POST', '/v1/completions', { ...common, prompt: words.repeat(60), max_tokens: 2 }],
-    ['mistake', 'POST', '/v1/completions', { prompt: words, max_tokens: -1 }],
+    ['mistake', 'POST', '/v1/completions', { prompt: words, max_tokens: -2 }],
     ['metrics', 'GET', '/metrics'],
     ['models', 'GET', '/v1/models'],
     ['openapi', 'GET', '/openapi.json'],

@@ -135,6 +135,7 @@ static void start(void)
                config_set(&cfg, "max_uri_size", "200", &e) == 0);
     FUZZ_CHECK(config_set(&cfg, "max_body_size", "2K", &e) == 0 &&
                config_set(&cfg, "max_body_memory", "3K", &e) == 0);
+    server.most_connections = cfg.max_connections;
     FUZZ_CHECK(uv_loop_init(&server.loop) == 0);
     server.metrics = metrics_new();
     server.limits = limits_new(server.metrics);

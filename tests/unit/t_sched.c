@@ -440,7 +440,7 @@ static int steps_with_drafts(struct rig *rig, int one_in, int64_t step_cost, int
 START_TEST(test_drafts)
 {
     struct rig rig_, *rig = &rig_;
-    int n = steps_with_drafts(rig, 12, 1000000, 1000);
+    int n = steps_with_drafts(rig, 40, 1000000, 1000);
     REQUIRE(n < 60 && metric_value(rig->metrics.draft_accepted) > 40);
     REQUIRE(metric_value(rig->metrics.drafts) > 10);
     REQUIRE(metric_value(rig->metrics.generation_tokens) == 100);
