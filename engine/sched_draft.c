@@ -18,9 +18,9 @@
 #include "engine/sched_internal.h"
 
 #define SMOOTH 8
-/* Beside more streams there are no drafts. What a row costs is a line fitted, where kernels and jobs have steps:
- * with eight streams and more the shipped model lost as often as it gained. */
-#define MOST_STREAMS 4
+/* Where more streams run there are no drafts. What a row costs is a line fitted, where kernels and jobs have
+ * steps: with four streams and more the shipped model lost as often as it gained. */
+#define MOST_STREAMS 2
 /* Part of a token's cost that a row is taken to have at least: costs are known from steps of different sizes
  * only. */
 #define LEAST_COST 0.0625
