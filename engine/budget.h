@@ -33,8 +33,8 @@ struct budget {
 /* What one row more adds to a step with n_decode rows that decode, in parts of what each of these takes: 1
  * where rows are all that a step costs, 0 where they cost nothing beside it, or nothing is known. */
 double budget_row(const struct budget *b, int n_decode);
-/* Do steps of late tell nothing of what a row costs, since all had equally many, more than n_decode? One without
- * drafts will. */
+/* Do steps of late tell nothing of what a row costs, since all had equally many, more than n_decode? One
+ * without drafts will. */
 bool budget_blind(const struct budget *b, int n_decode);
 /* Most rows of drafts that a step may take beside n_decode rows that decode, where each stream gets so many
  * tokens of it at least: then each has 0.8 of the pace that it has without, and the step its

@@ -74,11 +74,20 @@ bool rules_spend(struct rules *b, int64_t units)
     return !b->failed;
 }
 
+/* The arena gave nothing: it is full, or there is no memory. */
+static void no_room(struct rules *b)
+{
+    if (arena_starved(b->arena))
+        rules_fail(b, ERR_NOMEM, "out of memory for the grammar");
+    else
+        rules_fail(b, ERR_LIMIT, "the grammar is too large");
+}
+
 void *rules_alloc(struct rules *b, size_t n_bytes)
 {
     void *p = b->failed ? NULL : arena_alloc(b->arena, n_bytes ? n_bytes : 1);
     if (!p)
-        rules_fail(b, ERR_LIMIT, "the grammar is too large");
+        no_room(b);
     return p;
 }
 
@@ -142,7 +151,7 @@ int32_t rules_rule(struct rules *b, const char *name, size_t n_bytes)
     int32_t start = rules_state(b), end = rules_state(b);
     char *copy = b->failed ? NULL : arena_strndup(b->arena, name, n_bytes);
     if (!copy)
-        rules_fail(b, ERR_LIMIT, "the grammar is too large");
+        no_room(b);
     if (b->failed || !grow(b, &b->rules, b->n_rules, &b->cap_rules, sizeof(*b->rules)))
         return 0;
     b->rules[b->n_rules] = (struct rule){copy, start, end, false};
