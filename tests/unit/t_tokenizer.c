@@ -13,6 +13,11 @@
 #include "engine/tokenizer/tokenizer.h"
 #include "tests/unit/spm.h"
 
+/* Of a file that says nothing. */
+static const struct tokenizer_source blank = {.pre = "", .bos_token_id = -1, .eos_token_id = -1,
+                                              .eot_token_id = -1, .eom_token_id = -1, .add_bos_token = -1,
+                                              .add_eos_token = -1};
+
 static uint64_t state = 1;
 
 static unsigned below(unsigned n)
@@ -548,13 +553,7 @@ START_TEST(tiktoken)
 {
     /* bytes a b c, then ab, bc, abc; a special token */
     char config[4096], ranks[4096];
-    struct tokenizer_source src = {.pre = "",
-                                   .bos_token_id = -1,
-                                   .eos_token_id = -1,
-                                   .eot_token_id = -1,
-                                   .eom_token_id = -1,
-                                   .add_bos_token = -1,
-                                   .add_eos_token = -1};
+    struct tokenizer_source src = blank;
     struct tokenizer *t;
     struct err e;
     struct token_list l = {0};
@@ -643,13 +642,7 @@ END_TEST
 /* Published files that say less, and more, than they should. */
 START_TEST(odd_json)
 {
-    struct tokenizer_source src = {.pre = "",
-                                   .bos_token_id = -1,
-                                   .eos_token_id = -1,
-                                   .eot_token_id = -1,
-                                   .eom_token_id = -1,
-                                   .add_bos_token = -1,
-                                   .add_eos_token = -1};
+    struct tokenizer_source src = blank;
     struct tokenizer *t;
     struct token_list l = {0};
     struct err e;
